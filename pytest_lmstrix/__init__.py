@@ -1,0 +1,1 @@
+"""A pytest plugin that treats local LLM models as test cases."""
