@@ -1,0 +1,195 @@
+"""Command line and ini file, read once into one frozen `Settings`.
+
+Nothing heavy is imported here: every pytest run with the plugin installed comes this way.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHECKS = ("fast", "full", "deep", "limit")
+"""The markers of the built-in checks; `test_<marker>` is the check."""
+
+SORT_KEYS = ("smart", "id", "size", "ctx", "declared", "ttft", "tps", "status", "tested")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the user asked for; paths are absolute, times are in seconds."""
+
+    models: Path
+    registry: Path
+    reports: Path
+    all: bool
+    contexts: tuple[int, ...] | None
+    hosts: tuple[str, ...]
+    engine: str
+    load_timeout: float
+    reply_timeout: float
+    cooldown: float
+    sort: str
+
+
+def add_options(parser: pytest.Parser) -> None:
+    group = parser.getgroup("lmstrix", "local LLM models as test cases (pytest-lmstrix)")
+    add = group.addoption
+    add("--lmstrix", action="store_true", help="Run model tests, and nothing else")
+    help_all = "Test also what is already known (default: only what is untested, failed or changed)"
+    try:
+        add("--all", "--lmstrix-all", dest="lmstrix_all", action="store_true", help=help_all)
+    except ValueError:  # another plugin has taken --all
+        add("--lmstrix-all", dest="lmstrix_all", action="store_true", help=help_all)
+
+    def setting(name: str, help: str, default: Any, kind: Any = "string", **more: Any) -> None:
+        add(f"--lmstrix-{name}", dest=f"lmstrix_{name}", default=None, help=help, **more)
+        ini_help = f"{help} (as --lmstrix-{name})"
+        parser.addini(f"lmstrix_{_ini(name)}", ini_help, type=kind, default=default)
+
+    setting("models", "Manifest of the models (default: models.yaml)", "models.yaml",
+            metavar="PATH")  # fmt: skip
+    setting("registry", "File of the results (default: reports/registry.jsonl)",
+            "reports/registry.jsonl", metavar="PATH")  # fmt: skip
+    setting("ctx", "Test these context lengths instead of the ladder", [], "args",
+            metavar="N[,N...]")  # fmt: skip
+    setting("host", "LM Studio host; may be repeated (default: found on this machine)", [],
+            "args", action="append", metavar="HOST:PORT")  # fmt: skip
+    setting("engine", "Engine of models that name none (default: lmstudio)", "lmstudio",
+            metavar="NAME")  # fmt: skip
+    setting("load-timeout", "Silence allowed while loading; progress resets it (default: 600)",
+            600.0, "float", type=float, metavar="SECONDS")  # fmt: skip
+    setting("reply-timeout", "Silence allowed while prefilling or answering; progress or a token"
+            " resets it (default: 120)", 120.0, "float", type=float,
+            metavar="SECONDS")  # fmt: skip
+    setting("cooldown", "Pause after a confirmed unload (default: 0)", 0.0, "float", type=float,
+            metavar="SECONDS")  # fmt: skip
+    add("--lmstrix-sort", dest="lmstrix_sort", default="smart", metavar="KEY",
+        help=f"Order of the models: {', '.join(SORT_KEYS)}; a trailing d reverses, as in smartd"
+        " (default: smart)")  # fmt: skip
+
+
+def _ini(name: str) -> str:
+    return {"ctx": "contexts", "host": "hosts"}.get(name, name.replace("-", "_"))
+
+
+def wakes(config: pytest.Config) -> bool:
+    """Whether this run is about models: `--lmstrix`, or `-m` selects a built-in check.
+
+    `-m` counts only where there is a manifest: other projects have markers of these names.
+    """
+    if config.option.lmstrix:
+        return True
+    expression: str = config.option.markexpr
+    return (
+        bool(expression)
+        and any(selects(expression, check) for check in CHECKS)
+        and _path(config, "models").is_file()
+    )
+
+
+def selects(expression: str, marker: str) -> bool:
+    """Whether `marker` decides a `-m` expression, whatever other markers are there."""
+    words = re.sub(r"[^\s()]*[^\s()\w][^\s()]*", "other", expression)  # such as marker(key=1)
+    try:
+        tree = ast.parse(words.strip(), mode="eval").body
+    except SyntaxError:
+        return False  # pytest itself reports it
+
+    def holds(node: ast.expr, present: bool, others: bool) -> bool:
+        match node:
+            case ast.BoolOp(op=ast.And()):
+                return all(holds(part, present, others) for part in node.values)
+            case ast.BoolOp():
+                return any(holds(part, present, others) for part in node.values)
+            case ast.UnaryOp(op=ast.Not()):
+                return not holds(node.operand, present, others)
+            case ast.Name(id=name):
+                return present if name == marker else others
+            case _:
+                return False
+
+    return any(
+        holds(tree, True, others) and not holds(tree, False, others) for others in (False, True)
+    )
+
+
+def read_settings(config: pytest.Config) -> Settings:
+    """The settings of this run.
+
+    Raises:
+        pytest.UsageError: A value is out of range; names the option, the value and the way out.
+    """
+    return Settings(
+        models=_path(config, "models"),
+        registry=_path(config, "registry"),
+        reports=config.rootpath / "reports",
+        all=config.option.lmstrix_all,
+        contexts=_contexts(config),
+        hosts=tuple(_hosts(config)),
+        engine=_value(config, "engine"),
+        load_timeout=_seconds(config, "load-timeout", lambda s: s > 0),
+        reply_timeout=_seconds(config, "reply-timeout", lambda s: s > 0),
+        cooldown=_seconds(config, "cooldown", lambda s: s >= 0),
+        sort=sort_key(config.option.lmstrix_sort, "--lmstrix-sort"),
+    )
+
+
+def sort_key(text: str, option: str) -> str:
+    """`text` if it is one of `SORT_KEYS`, perhaps with a trailing d; else a usage error."""
+    if text in SORT_KEYS or (text[-1:] == "d" and text[:-1] in SORT_KEYS):
+        return text
+    keys = ", ".join(SORT_KEYS)
+    raise pytest.UsageError(f"{option}: '{text}' is no key; one of {keys}, or with d to reverse")
+
+
+def _value(config: pytest.Config, name: str) -> Any:
+    given = config.getoption(f"lmstrix_{name}")
+    return config.getini(f"lmstrix_{_ini(name)}") if given is None else given
+
+
+def _path(config: pytest.Config, name: str) -> Path:
+    given = config.getoption(f"lmstrix_{name}")
+    if given is not None:
+        return Path(config.invocation_params.dir, given).resolve()
+    folder = config.inipath.parent if config.inipath else config.rootpath
+    return Path(folder, config.getini(f"lmstrix_{name}")).resolve()
+
+
+def _seconds(config: pytest.Config, name: str, fits: Callable[[float], bool]) -> float:
+    seconds = _value(config, name)
+    if not (fits(seconds) and seconds < float("inf")):
+        raise pytest.UsageError(f"--lmstrix-{name}: {seconds:g} is no sensible number of seconds")
+    return float(seconds)
+
+
+def _contexts(config: pytest.Config) -> tuple[int, ...] | None:
+    from pytest_lmstrix.types import MAX_CONTEXT_LENGTH
+
+    given = _value(config, "ctx")
+    words = [given] if isinstance(given, str) else given
+    sizes = []
+    for word in (part.strip() for item in words for part in item.split(",")):
+        digits = word.replace("_", "")
+        if not (digits.isascii() and digits.isdigit() and 1 <= int(digits) <= MAX_CONTEXT_LENGTH):
+            raise pytest.UsageError(
+                f"--lmstrix-ctx: '{word}' is no context length; whole numbers of tokens from 1"
+                f" to {MAX_CONTEXT_LENGTH:,} are, such as --lmstrix-ctx 8192,16384"
+            )
+        sizes.append(int(digits))
+    return tuple(sorted(set(sizes))) or None
+
+
+def _hosts(config: pytest.Config) -> list[str]:
+    hosts: list[str] = _value(config, "host")
+    for host in hosts:
+        if not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+):\d{1,5}", host):
+            raise pytest.UsageError(
+                f"--lmstrix-host: '{host}' is not host:port, such as 127.0.0.1:1234"
+            )
+    return list(dict.fromkeys(hosts))
