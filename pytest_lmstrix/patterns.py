@@ -1,0 +1,217 @@
+"""What problems look like in the words of engines, servers, drivers and operating systems: data.
+
+Verdicts are written by value. A pattern describes a family of messages, never one message; case
+does not matter, `.` ends at a line's end, and every gap is bounded so that no text is slow.
+"""
+
+from __future__ import annotations
+
+CODES: dict[str, str] = {
+    "generic.pathNotFound": "model_not_found",
+    "generic.noModelMatchingQuery": "model_not_found",
+    "generic.identifierNotFound": "model_not_found",
+    "generic.specificModelUnloaded": "crashed",
+    "generic.missingRuntimeExtension": "unsupported",
+    "generic.engineDoesNotSupportFeature": "unsupported",
+    "generic.domainMismatch": "engine_error",
+    "generic.presetNotFound": "engine_error",
+    "exceed_context_size_error": "context_too_large",
+    "context_length_exceeded": "context_too_large",
+    "model_not_found": "model_not_found",
+    "unavailable_error": "timeout",
+}
+"""Structured codes of LM Studio, llama.cpp's server and OpenAI's API; also found inside texts."""
+
+INSTANCE_GONE = frozenset({"generic.nomodelmatchingquery", "generic.identifiernotfound"})
+"""Codes that, while predicting, say that what was loaded has gone: its process died."""
+
+NOISE: tuple[str, ...] = (
+    # Out of memory, and recovered: whatever was said up to there did not matter.
+    r"\A[\s\S]*(?:alloc|memory|buffer|reserve).{0,80}"
+    r"(?:retry|trying again|fall(?:ing|s)? ?back).*",
+    # Locking pages in memory is a wish, not a need.
+    r"^.*\b(?:mlock|munlock|VirtualLock|RLIMIT_MEMLOCK)\b.*",
+    # Remarks about what the model was trained for.
+    r"^.*(?:n_ctx\w*\W.{0,40}n_ctx_train|training context).*",
+    # What a chat template says is the model author's words.
+    r"^.*\bjinja\b.*",
+    r"(?:avoid|prevent|without|in case of)(?: \w+){0,3} out[ -]of[ -]memory",
+)
+"""What is taken out of a text first, because it merely mentions trouble."""
+
+RULES: tuple[tuple[str, str], ...] = (
+    (
+        "guardrail_refused",
+        r"insufficient system resources(?! exist)|guard ?rails?\b|memory estimate unavailable"
+        r"|requires (?:more|approximately) .{0,60}memory|likely overload your system",
+    ),
+    # Memory before all else: what runs out of it then aborts, exits, or closes its socket.
+    (
+        "out_of_memory",
+        r"out[ _-]?of[ _-]?(?:[a-z]+[ _-])?(?:[a-z]{0,9}memory|v?ram\b)"
+        r"|\boom\b|oom[ _-]?kill|out_of_resources|resource_?exhausted"
+        r"|insufficient[ _-](?:[a-z]+[ _-]){0,2}(?:memory|v?ram)"
+        r"|insufficient system resources exist"
+        r"|not enough (?:\w+ ){0,3}(?:memory|v?ram)\b"
+        r"|not enough space in (?:the )?(?:context|buffer)"
+        r"|(?:memory|v?ram) (?:is )?(?:exhausted|insufficient|not (?:enough|sufficient))"
+        r"|\b(?:memoryerror|enomem)\b|bad[ _]?alloc|cannot allocate memory"
+        r"|paging file is too small|0xc0000017\b|0xc000012d\b|\b3221225495\b|\b3221225773\b",
+    ),
+    (
+        "out_of_memory",
+        r"(?:failed|failure|unable|could ?n[o']t|cannot|can't|error) (?:to )?"
+        r"(?:be )?(?:re)?(?:alloc|reserv)(?!\w* (?:port|address))"
+        r"|alloc\w*(?:[ _:(].{0,80})?(?:[ _]fail|could not be)"
+        r"|attempt\w* to allocate|(?:maximum|max) (?:allowed )?buffer"
+        r"|\bggml_assert\((?:ctx->mem_)?buf(?:fer)?(?: != \w+)?\)"
+        r"|resource limit \(\d+\) exceeded|(?:ret|returned|status)\W{1,3}-2\b",
+    ),
+    # A library that is missing is not a model that is missing.
+    (
+        "engine_error",
+        r"shared object file|\b\S+\.(?:dll|dylib|so(?:\.\d+)*)\b.{0,60}not (?:be )?found"
+        r"|no space left on device|ENOSPC",
+    ),
+    (
+        "context_too_large",
+        r"exceed.{0,80}\b(?:context|n_ctx|ctx|max_model_len|sequence length)\b"
+        r"|\b(?:context|n_ctx|ctx|prompt|input|tokens)\b[^.\n]{0,60}\bexceed"
+        r"|maximum (?:context|sequence|prompt|input)|context[ _]overflow|overflow.{0,20}\bcontext\b"
+        r"|\b(?:prompt|input|context|text|request|message)\b[\w ]{0,20}\btoo (?:long|large|many)\b"
+        r"|too many (?:\w+ )?tokens|>=? n_ctx\b|context the overflows"
+        r"|\bcontext (?:length|size|window)\b.{0,30}"
+        r"(?:too small|not enough|is full|reached|of only)"
+        r"|reached (?:the )?(?:\w+ )?context|(?:run|ran|out) (?:out )?of context"
+        r"|(?:greater|larger|longer|higher|bigger|more) than .{0,60}"
+        r"(?:context|max\w*_(?:model_)?len|sequence length|number of tokens|position_embeddings)"
+        r"|truncat\w* (?:the )?(?:input|prompt)|(?:prompt|input)[\w ]{0,20} truncated"
+        r"|(?:find|no|nokv|without)\w*[\w ]{0,30}(?:kv|memory|cache)[ _]?(?:cache )?slot"
+        r"|kv[ _-]?cache(?: is)? full|space in (?:the )?(?:kv|cache)"
+        r"|k-shift|context shift|physical batch size"
+        r"|(?:fit|fits) (?:in|into|within) (?:the )?(?:\w+ )?context"
+        r"|decode\b.{0,60}\b(?:ret|returned|code)[ =:]{1,3}1\b",
+    ),
+    (
+        "unsupported",
+        r"(?:unknown|un-?supported|unrecogni[sz]ed|unhandled|no support for)"
+        r" [\w -]{0,30}(?:architecture|model[ _]type|tokeni[sz]er|model format|file format|type"
+        r"|quanti[sz]ation|projector|gguf|ggml|model|version)\b"
+        r"|(?:architecture|model|type|tokeni[sz]er|quanti[sz]ation|format|version|operation|op)s?\b"
+        r".{0,60}(?:(?:is|are|was) ?n[o']t |not (?:yet )?)"
+        r"(?:yet |currently )*(?:supported|recogni[sz]ed|implemented)"
+        r"|\bnot recogni[sz]e this architecture|no longer supported"
+        r"|only supports (?:up to )?version"
+        r"|\bno \w*[\w ]{0,20}\b(?:runtime|engine|backend|extension)s?\b.{0,30}"
+        r"(?:found|installed|loaded|available|support)"
+        r"|requires a newer version|please (?:update|upgrade)|no module named|trust_remote_code"
+        r"|engine does not support|no kernel image|unsupported toolchain|invalid ggml type"
+        r"|keyerror: .(?:model_type|architectures?)\b|(?:driver|cuda) version is insufficient",
+    ),
+    (
+        "corrupted",
+        r"(?:invalid|bad|wrong|unknown|unexpected|incorrect).{0,12}\bmagic\b"
+        r"|\bmagic\b.{0,40}(?:invalid|bad|wrong|mismatch|unknown|not match)"
+        r"|not a (?:valid )?(?:gguf|ggml|safetensors|model)"
+        r"|(?:invalid|bad) (?:gguf|ggml|safetensors)"
+        r"|(?:wrong|unexpected|incorrect|invalid) (?:number|shape|size|type) (?:of|for) "
+        r"|(?:missing|duplicate\w*) (?:\d+ )?(?:tensor|parameter|weight)|parameters not in model"
+        r"|tensor\b.{0,120}(?:not found|missing|has wrong|mismatch|out of bounds|invalid|exceeds)"
+        r"|(?:file|data) bounds|(?:shape|size|dimension)s?[ _](?:mismatch|does not match)"
+        r"|(?:model|file|gguf|weights?|download\w*|header|blob|cache|tensor|shard|checkpoint)\b"
+        r".{0,60}(?:corrupt|incomplete|truncated|damaged)"
+        r"|(?:corrupt(?:ed)?|incomplete|truncated|damaged|broken) (?:or \w+ )?"
+        r"(?:model|file|gguf|weights?|download|header|blob|cache|tensor|metadata)"
+        r"|(?:unexpected\w*|premature\w*) (?:reached )?(?:end[ -]of|eof.{0,40}(?:file|read))"
+        r"|failed to read (?:tensor|magic|header|key|model|gguf|metadata|meta)|read error"
+        r"|(?:checksum|sha-?\d+|digest|hash)\b.{0,80}(?:mismatch|(?:does|did|do)(?: not|n't) match)"
+        r"|(?:mismatch\w*|invalid|bad|wrong) (?:checksum|sha-?\d+|digest|hash)"
+        r"|safetensor_?error|deserializing header|header_?too_?(?:large|small)|invalid_?header"
+        r"|incomplete_?metadata|metadata_?incomplete|zip archive|unpickling|invalid load key"
+        r"|key not found in model|(?:split|shard)s?\b.{0,40}(?:idx|invalid|missing|illegal)"
+        r"|(?:missing|illegal|invalid) (?:split|shard)"
+        r"|llama_memory is null|reuse from cache|received shape|re-?download",
+    ),
+    (
+        "model_not_found",
+        r"\bmodel\b.{0,120}(?:not (?:be )?found|(?:does|did) ?(?:not|n't) exist|is unknown"
+        r"|(?:not|n't) (?:be )?(?:available|downloaded|installed|located|loaded)\b)"
+        r"|no (?:\w+ )?models? (?:\w+ )?(?:found|loaded|match\w*|available|with)\b|no_model"
+        r"|nomodelmatchingquery|pathnotfound|path not found|modelnotfound"
+        r"|(?:cannot|could ?n[o']t|can't|unable to|failed to) (?:find|locate|resolve)"
+        r".{0,40}\b(?:model|weights|gguf|file|repo\w*)\b|(?:invalid|unknown) model\b"
+        r"|(?:file|gguf|weights|repo\w*|manifest|entry)\b"
+        r".{0,80}(?:not found|does(?: not|n't) exist)"
+        r"|no such file|cannot find the (?:file|path)|\benoent\b|filenotfound|manifest unknown"
+        r"|(?:repository|revision|entry)_?not_?found|not a valid model identifier"
+        r"|(?:status(?: code)?|http|error|code)\W{0,4}(?:\d\.\d )?404\b"
+        r"|404 (?:not found|client error)"
+        r"|available models:|no safetensors",
+    ),
+    # Ahead of `unreachable`: a connection that timed out was given time in vain.
+    (
+        "timeout",
+        r"timed[ _-]?out|(?<!-)time-?out(?!\w*['\"]?\s*[=:]\s*['\"]?(?:\d|none|null))(?!s?=)"
+        r"|deadline[ _]?(?:has )?(?:been )?(?:was )?exceeded|context cancell?ed"
+        r"|aborterror|(?:operation|request) was aborted|client disconnected\. stopping"
+        r"|['\"]loading model['\"]|server busy|\b(?:408|504)\b (?:request|gateway)"
+        r"|no (?:response|progress|output) (?:for|within|after|in)\b|did(?: not|n't) respond",
+    ),
+    (
+        "unreachable",
+        r"\be(?:conn(?:refused|reset|aborted)|pipe|hostunreach|netunreach|hostdown|netdown|notfound"
+        r"|ai_again|ai_noname|addrnotavail)\b|err_(?:connection|network|name|address|internet)"
+        r"|connection[ _]?(?:\w+ ){0,3}(?:refused|reset|aborted|closed|lost|broken|dropped|forcibly"
+        r"|terminated|interrupted)|actively refused|forcibly closed|broken[ _]?pipe"
+        r"|socket (?:hang up|closed|has been)|fetch failed|failed to fetch|typeerror: load failed"
+        r"|(?:failed|unable|could ?n[o']t|cannot|can't|not able|error|trouble) (?:to )?"
+        r"(?:connect|reach|contact|resolve|establish)"
+        r"|connection (?:attempts? )?(?:failed|error|failure)|connection attempts failed"
+        r"|connect(?:ion)?error|connect error|(?:not|un)[ -]?reachable"
+        r"|network ?(?:error|is (?:down|unreachable))|no route to host|no such host|getaddrinfo"
+        r"|nodename nor servname|name or service not known|name resolution|max retries exceeded"
+        r"|(?:peer|server|remote(?: end)?|other side|client|host)\b[\w ]{0,30}"
+        r"(?:closed|disconnected|hung up|unavailable|not running|is down|offline)"
+        r"|(?:protocol|read|write)error\b|incomplete ?(?:chunked )?read|unexpected eof"
+        r"|empty reply from server|web ?socket.{0,40}(?:closed|fail|error|terminat)"
+        r"|connection closed|error sending request|dial tcp|\": eof\b"
+        r"|\b50[23]\b.{0,20}(?:bad gateway|service)|bad gateway|service unavailable"
+        r"|is (?:lm studio|ollama|the server|it) running"
+        r"|winerror 100(?:54|61)|os error (?:104|111)",
+    ),
+    (
+        "crashed",
+        r"\bsig(?:segv|abrt|kill|bus|ill|fpe|trap|sys|term)\b|segmentation (?:fault|violation)"
+        r"|segfault|bus error|illegal instruction|floating[ -]point exception|stack overflow"
+        r"|access violation|protection fault|core dumped|abort trap|\baborted\b"
+        r"|terminate called|terminating (?:due to|with) uncaught|libc\+\+abi"
+        r"|ggml_(?:assert|abort)|assert\w*\b.{0,200}\bfail|\bcrash(?:ed|es|ing)?\b"
+        r"|(?:process|runner|server|engine|worker|backend|subprocess|instance|model|child)\b"
+        r".{0,60}\b(?:terminated|died|exited|killed|stopped unexpectedly|unloaded|is gone)\b"
+        r"|exit(?:ed)?[ _]?(?:with )?(?:code|status)\W{0,4}(?:null|none|undefined|0x|-?(?!0\b)\d)"
+        r"|exited (?:with|unexpectedly|abnormally|prematurely|before)"
+        r"|signal\W{1,3}(?:killed|aborted|\d|arrived)|\bkilled\b|0xc0000\w{3}\b"
+        r"|device[ _]?(?:was |is |has been )?(?:lost|removed|hung)|device (?:hang|reset)"
+        r"|illegal memory access|illegal address|launch failure|device-side assert|misaligned addr"
+        r"|memory access fault|gpu (?:hang|fault|error|reset|timeout)|commandbuffer\w*error"
+        r"|double free|free\(\): |heap corruption|stack smashing|corrupted size|pure virtual"
+        r"|panicked at|\bpanic:|fatal (?:python )?error:|unexpected signal|unhandled exception"
+        r"|uncaught exception|brokenprocesspool|process pool.{0,40}terminated",
+    ),
+)
+"""A verdict and what it reads like; the first that matches decides, so causes come first."""
+
+HINTS: tuple[tuple[str, str], ...] = (
+    # A setting that contradicts another also ends in "failed to create context".
+    ("engine_error", r"requires? (?:flash|--?\w)|incompatible with"),
+    # The GGUF reader itself; other "failed to load model" lines only repeat that it failed.
+    ("corrupted", r"llama_model_loader: failed to load"),
+    # Nothing but memory makes these fail for a model that was read well.
+    (
+        "out_of_memory",
+        r"failed to (?:create|initiali[sz]e|init) (?:the )?(?:\w+ )?(?:context|llama_context)"
+        r"|kv_?[ -]?cache\w*(?:\(\))? (?:init\w* )?fail|fail\w* .{0,30}kv[ _-]?cache"
+        r"|\bcompute error|\bret(?:urned)?\W{1,3}-3\b",
+    ),
+)
+"""What decides only when neither `RULES` nor the exit status do."""

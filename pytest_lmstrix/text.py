@@ -1,0 +1,74 @@
+"""Text from a model or an engine is hostile: made harmless and short before anybody sees it."""
+
+from __future__ import annotations
+
+import html
+import re
+
+LIMIT = 10_000
+"""Characters that are kept of a text unless told otherwise."""
+
+# Introducers are excluded from the payload, so that a run of unterminated ones costs linear time;
+# what is never terminated loses only its introducer, and so cannot hide the text behind it.
+_ESCAPE_SEQUENCE = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])"  # OSC, DCS, SOS, PM, APC: titles, links
+    r"[^\x07\x1b\x90\x98\x9c-\x9f]*(?:\x07|\x1b\\|\x9c)"
+    r"|\x1b[ -/]*[0-~]"
+)
+_NEWLINE = re.compile(r"\r\n?|[\x0b\x0c\x85\u2028\u2029]")
+# Controls, and what takes no room on a screen: bidi controls, joiners, fillers, tags, selectors.
+_INVISIBLE = re.compile(
+    r"[\x00-\x08\x0e-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
+    r"\u200b\u200c\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0d\ufeff\uffa0"
+    r"\ufff0-\ufffb\ufffe\uffff\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]+"
+)
+_EMOJI = "\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff"
+_LONE_JOINER = re.compile(f"(?<![{_EMOJI}\ufe0f])\u200d|\u200d(?![{_EMOJI}])")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_MARK = r"[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]"
+_TOWER_OF_MARKS = re.compile(f"({_MARK}{{4}}){_MARK}+")
+_MARKDOWN = re.compile(r"[\\`*_\[\]|~$@]|:(?=//)|(?<=www)\.", re.IGNORECASE)
+
+
+def clean(text: str, limit: int = LIMIT) -> str:
+    """`text` without terminal escapes, control and invisible characters, at most `limit` long.
+
+    Newlines, tabs and the joiners inside emoji stay. Lone surrogates become U+FFFD, so that the
+    result is always valid UTF-8. What is cut off is counted: `... [12,345 more characters]`.
+    """
+    return _cut(_scrub(text), limit)
+
+
+def one_line(text: str, limit: int = 200) -> str:
+    """`clean`, with every run of white space as one space."""
+    return _cut(" ".join(_scrub(text).split()), limit)
+
+
+def escape_html(text: str, limit: int = LIMIT) -> str:
+    """`clean`, safe as the content or a quoted attribute of an HTML element."""
+    return html.escape(clean(text, limit))
+
+
+def escape_markdown(text: str, limit: int = 200) -> str:
+    """`one_line`, shown as it is in a cell of a Markdown table: no markup, HTML or links."""
+    return _MARKDOWN.sub(r"\\\g<0>", html.escape(one_line(text, limit), quote=False))
+
+
+def _scrub(text: str) -> str:
+    if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
+        return text
+    text = _NEWLINE.sub("\n", _ESCAPE_SEQUENCE.sub("", text))
+    text = _SURROGATE.sub("\ufffd", _INVISIBLE.sub("", text))
+    return _TOWER_OF_MARKS.sub(r"\1", _LONE_JOINER.sub("", text))
+
+
+def _cut(text: str, limit: int) -> str:
+    if len(text) <= limit:
+        return text
+    # The note counts towards the limit, so that cutting again changes nothing.
+    kept = limit - len(f"... [{len(text):,} more characters]")
+    if kept <= 0:
+        return text[:limit].rstrip("\u200d")
+    head = text[:kept].rstrip("\u200d")
+    return f"{head}... [{len(text) - len(head):,} more characters]"
