@@ -64,7 +64,7 @@ RULES: tuple[tuple[str, str], ...] = (
         r"(?:be )?(?:re)?(?:alloc|reserv)(?!\w* (?:port|address))"
         r"|alloc\w*(?:[ _:(].{0,80})?(?:[ _]fail|could not be)"
         r"|attempt\w* to allocate|(?:maximum|max) (?:allowed )?buffer"
-        r"|\bggml_assert\((?:ctx->mem_)?buf(?:fer)?(?: != \w+)?\)"
+        r"|ggml_assert\(buf(?:fer)?(?: != \w+)?\)|mem_buffer != null"
         r"|resource limit \(\d+\) exceeded|(?:ret|returned|status)\W{1,3}-2\b",
     ),
     # A library that is missing is not a model that is missing.
@@ -75,8 +75,8 @@ RULES: tuple[tuple[str, str], ...] = (
     ),
     (
         "context_too_large",
-        r"exceed.{0,80}\b(?:context|n_ctx|ctx|max_model_len|sequence length)\b"
-        r"|\b(?:context|n_ctx|ctx|prompt|input|tokens)\b[^.\n]{0,60}\bexceed"
+        r"exceed.{0,80}\b(?:context(?! deadline)|n_ctx|ctx|max_model_len|sequence length)\b"
+        r"|\b(?:context(?! deadline)|n_ctx|ctx|prompt|input|tokens)\b[^.\n]{0,60}\bexceed"
         r"|maximum (?:context|sequence|prompt|input)|context[ _]overflow|overflow.{0,20}\bcontext\b"
         r"|\b(?:prompt|input|context|text|request|message)\b[\w ]{0,20}\btoo (?:long|large|many)\b"
         r"|too many (?:\w+ )?tokens|>=? n_ctx\b|context the overflows"
@@ -85,7 +85,7 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|reached (?:the )?(?:\w+ )?context|(?:run|ran|out) (?:out )?of context"
         r"|(?:greater|larger|longer|higher|bigger|more) than .{0,60}"
         r"(?:context|max\w*_(?:model_)?len|sequence length|number of tokens|position_embeddings)"
-        r"|truncat\w* (?:the )?(?:input|prompt)|(?:prompt|input)[\w ]{0,20} truncated"
+        r"|\bfind_slot\b|truncat\w* (?:the )?(?:input|prompt)|(?:prompt|input)[\w ]{0,20} truncated"
         r"|(?:find|no|nokv|without)\w*[\w ]{0,30}(?:kv|memory|cache)[ _]?(?:cache )?slot"
         r"|kv[ _-]?cache(?: is)? full|space in (?:the )?(?:kv|cache)"
         r"|k-shift|context shift|physical batch size"
@@ -102,7 +102,7 @@ RULES: tuple[tuple[str, str], ...] = (
         r"(?:yet |currently )*(?:supported|recogni[sz]ed|implemented)"
         r"|\bnot recogni[sz]e this architecture|no longer supported"
         r"|only supports (?:up to )?version"
-        r"|\bno \w*[\w ]{0,20}\b(?:runtime|engine|backend|extension)s?\b.{0,30}"
+        r"|\bno [\w ]{0,30}\b(?:runtime|engine|backend|extension)s?\b.{0,30}"
         r"(?:found|installed|loaded|available|support)"
         r"|requires a newer version|please (?:update|upgrade)|no module named|trust_remote_code"
         r"|engine does not support|no kernel image|unsupported toolchain|invalid ggml type"
@@ -112,7 +112,7 @@ RULES: tuple[tuple[str, str], ...] = (
         "corrupted",
         r"(?:invalid|bad|wrong|unknown|unexpected|incorrect).{0,12}\bmagic\b"
         r"|\bmagic\b.{0,40}(?:invalid|bad|wrong|mismatch|unknown|not match)"
-        r"|not a (?:valid )?(?:gguf|ggml|safetensors|model)"
+        r"|not a (?:valid )?(?:gguf|ggml|safetensors|model(?! id))"
         r"|(?:invalid|bad) (?:gguf|ggml|safetensors)"
         r"|(?:wrong|unexpected|incorrect|invalid) (?:number|shape|size|type) (?:of|for) "
         r"|(?:missing|duplicate\w*) (?:\d+ )?(?:tensor|parameter|weight)|parameters not in model"
@@ -124,11 +124,12 @@ RULES: tuple[tuple[str, str], ...] = (
         r"(?:model|file|gguf|weights?|download|header|blob|cache|tensor|metadata)"
         r"|(?:unexpected\w*|premature\w*) (?:reached )?(?:end[ -]of|eof.{0,40}(?:file|read))"
         r"|failed to read (?:tensor|magic|header|key|model|gguf|metadata|meta)|read error"
-        r"|(?:checksum|sha-?\d+|digest|hash)\b.{0,80}(?:mismatch|(?:does|did|do)(?: not|n't) match)"
+        r"|(?:checksum|sha-?\d+|digest|hash)\b.{0,80}(?:mismatch|fail|n[o']t match)"
         r"|(?:mismatch\w*|invalid|bad|wrong) (?:checksum|sha-?\d+|digest|hash)"
         r"|safetensor_?error|deserializing header|header_?too_?(?:large|small)|invalid_?header"
         r"|incomplete_?metadata|metadata_?incomplete|zip archive|unpickling|invalid load key"
-        r"|key not found in model|(?:split|shard)s?\b.{0,40}(?:idx|invalid|missing|illegal)"
+        r"|key not found in model|\bin (?:the )?model file\b"
+        r"|(?:split|shard)s?\b.{0,40}(?:idx|invalid|missing|illegal)"
         r"|(?:missing|illegal|invalid) (?:split|shard)"
         r"|llama_memory is null|reuse from cache|received shape|re-?download",
     ),
@@ -151,11 +152,34 @@ RULES: tuple[tuple[str, str], ...] = (
     # Ahead of `unreachable`: a connection that timed out was given time in vain.
     (
         "timeout",
-        r"timed[ _-]?out|(?<!-)time-?out(?!\w*['\"]?\s*[=:]\s*['\"]?(?:\d|none|null))(?!s?=)"
+        r"timed[ _-]?out"
+        r"|(?<!-)(?<!gpu )(?<!error)time-?out(?!\w*['\"]?\s*[=:]\s*['\"]?(?:\d|none|null))(?!s?=)"
         r"|deadline[ _]?(?:has )?(?:been )?(?:was )?exceeded|context cancell?ed"
         r"|aborterror|(?:operation|request) was aborted|client disconnected\. stopping"
         r"|['\"]loading model['\"]|server busy|\b(?:408|504)\b (?:request|gateway)"
         r"|no (?:response|progress|output) (?:for|within|after|in)\b|did(?: not|n't) respond",
+    ),
+    (
+        "crashed",
+        r"\bsig(?:segv|abrt|kill|bus|ill|fpe|trap|sys|term)\b|segmentation (?:fault|violation)"
+        r"|segfault|bus error|illegal instruction|floating[ -]point exception|stack overflow"
+        r"|access violation|protection fault|core dumped|abort trap"
+        r"|(?:^|: )abort(?:ed|\(\))?(?:$| \(| {2})"
+        r"|terminate called|terminating (?:due to|with) uncaught|libc\+\+abi"
+        r"|ggml_(?:assert|abort)|assert\w*\b.{0,200}\bfail|\bcrash(?:ed|es|ing)?\b"
+        r"|(?:process|runner|server|engine|worker|backend|subprocess|instance|model|child)\b"
+        r".{0,60}\b(?:terminated|died|exited|killed|stopped unexpectedly|unloaded|is gone"
+        r"|no longer running)\b|while running the model.{0,20}\beof\b"
+        r"|exit(?:ed)?[ _]?(?:with )?(?:code|status)\W{0,4}(?:null|none|undefined|0x|-?(?!0\b)\d)"
+        r"|exited (?:with|unexpectedly|abnormally|prematurely|before)"
+        r"|signal\W{1,3}(?:killed|aborted|\d|arrived)|\bkilled\b|0xc0000\w{3}\b"
+        r"|device[ _]?(?:was |is |has been )?(?:lost|removed|hung)|device (?:hang|reset)"
+        r"|illegal memory access|illegal address|launch failure|device-side assert|misaligned addr"
+        r"|memory access fault|gpu (?:hang|fault|error|reset|timeout)|commandbuffer\w*error"
+        r"|double free|(?:free|malloc|munmap_chunk)\(\): |heap corruption|stack smashing|corrupted size"
+        r"|pure virtual"
+        r"|panicked at|\bpanic:|fatal (?:python )?error:|unexpected signal|unhandled exception"
+        r"|uncaught exception|brokenprocesspool|process pool.{0,40}terminated",
     ),
     (
         "unreachable",
@@ -173,30 +197,11 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|(?:peer|server|remote(?: end)?|other side|client|host)\b[\w ]{0,30}"
         r"(?:closed|disconnected|hung up|unavailable|not running|is down|offline)"
         r"|(?:protocol|read|write)error\b|incomplete ?(?:chunked )?read|unexpected eof"
-        r"|empty reply from server|web ?socket.{0,40}(?:closed|fail|error|terminat)"
+        r"|empty reply from server|web ?socket.{0,80}(?:closed|fail|error|terminat)"
         r"|connection closed|error sending request|dial tcp|\": eof\b"
         r"|\b50[23]\b.{0,20}(?:bad gateway|service)|bad gateway|service unavailable"
         r"|is (?:lm studio|ollama|the server|it) running"
         r"|winerror 100(?:54|61)|os error (?:104|111)",
-    ),
-    (
-        "crashed",
-        r"\bsig(?:segv|abrt|kill|bus|ill|fpe|trap|sys|term)\b|segmentation (?:fault|violation)"
-        r"|segfault|bus error|illegal instruction|floating[ -]point exception|stack overflow"
-        r"|access violation|protection fault|core dumped|abort trap|\baborted\b"
-        r"|terminate called|terminating (?:due to|with) uncaught|libc\+\+abi"
-        r"|ggml_(?:assert|abort)|assert\w*\b.{0,200}\bfail|\bcrash(?:ed|es|ing)?\b"
-        r"|(?:process|runner|server|engine|worker|backend|subprocess|instance|model|child)\b"
-        r".{0,60}\b(?:terminated|died|exited|killed|stopped unexpectedly|unloaded|is gone)\b"
-        r"|exit(?:ed)?[ _]?(?:with )?(?:code|status)\W{0,4}(?:null|none|undefined|0x|-?(?!0\b)\d)"
-        r"|exited (?:with|unexpectedly|abnormally|prematurely|before)"
-        r"|signal\W{1,3}(?:killed|aborted|\d|arrived)|\bkilled\b|0xc0000\w{3}\b"
-        r"|device[ _]?(?:was |is |has been )?(?:lost|removed|hung)|device (?:hang|reset)"
-        r"|illegal memory access|illegal address|launch failure|device-side assert|misaligned addr"
-        r"|memory access fault|gpu (?:hang|fault|error|reset|timeout)|commandbuffer\w*error"
-        r"|double free|free\(\): |heap corruption|stack smashing|corrupted size|pure virtual"
-        r"|panicked at|\bpanic:|fatal (?:python )?error:|unexpected signal|unhandled exception"
-        r"|uncaught exception|brokenprocesspool|process pool.{0,40}terminated",
     ),
 )
 """A verdict and what it reads like; the first that matches decides, so causes come first."""

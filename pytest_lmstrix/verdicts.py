@@ -155,7 +155,8 @@ def classify(
     return verdict
 
 
-_HEAD, _TAIL = 50_000, 150_000
+_FLAGS = re.IGNORECASE | re.MULTILINE
+_HEAD, _TAIL = 16_000, 64_000
 _NO_MEMORY = (0xC0000017, 0xC000012D)
 _WINDOWS_ERROR = 0xC0000000
 _SHELL_SIGNALS = range(128 + 1, 128 + 65)
@@ -170,7 +171,7 @@ def _words(text: str) -> str:
     # A log quoted in JSON: its escaped newlines would hide where lines and words begin.
     text = re.sub(r"\\[nrt]", "\n", clean(text, len(text)))
     for noise in patterns.NOISE:
-        text = re.sub(noise, "", text, flags=re.IGNORECASE | re.MULTILINE)
+        text = re.sub(noise, "", text, flags=_FLAGS)
     return text
 
 
@@ -185,7 +186,7 @@ def _of_code(words: str, phase: Phase | None) -> Verdict | None:
 
 def _first_match(rules: Iterable[tuple[str, str]], words: str) -> Verdict | None:
     for verdict, pattern in rules:
-        if re.search(pattern, words, re.IGNORECASE):
+        if re.search(pattern, words, _FLAGS):
             return Verdict(verdict)
     return None
 
