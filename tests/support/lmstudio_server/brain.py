@@ -1,0 +1,95 @@
+"""A small deterministic mind: it tokenizes, and answers as a competent model would.
+
+Nothing in it knows any probe. An unfinished sentence goes on as the same beginning went on
+earlier in the visible text (what an induction head does); sums and number words are worked out.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from zlib import crc32
+
+_TOKEN = re.compile(r" ?\w{1,12}| ?[^\w\s]|\s")
+_SENTENCE_END = re.compile(r"[.!?]['\")]?\s+|\n")
+_SUM = re.compile(r"(\d+)\s*\+\s*(\d+)(?!.*\d)", re.DOTALL)
+_UNITS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+    "fifteen sixteen seventeen eighteen nineteen"
+).split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_NUMBERS = {word: n for n, word in enumerate(_UNITS)}
+_NUMBERS |= {word: 10 * n for n, word in enumerate(_TENS, 2)}
+_NUMBER_WORD = re.compile(
+    rf"\b({'|'.join(_TENS)})[- ]({'|'.join(_UNITS[1:10])})\b|\b({'|'.join(_NUMBERS)})\b"
+)
+_QUESTION = re.compile(r"\b(?:what|who|where|which) (is|are|was|were) ([^?]{3,})\?$")
+_LONGEST_ECHO = 400
+_FALLBACK = " It was a quiet day, and nobody in the village spoke of it again."
+
+
+@lru_cache(maxsize=16)
+def tokenize(text: str) -> tuple[str, ...]:
+    """The tokens of `text`, which joined give it back.
+
+    A token is up to twelve letters or digits or one sign, each with the one space before it, or
+    one white-space character.
+    """
+    return tuple(_TOKEN.findall(text))
+
+
+def count_tokens(text: str) -> int:
+    """How many tokens `text` has."""
+    return len(tokenize(text))
+
+
+def token_id(token: str) -> int:
+    """A number that stands for `token`."""
+    return crc32(token.encode("utf-8", "surrogatepass")) % 50_000
+
+
+def answer(text: str) -> str:
+    """How a competent model goes on after `text`, up to the end of its sentence."""
+    lowered = text.lower().rstrip("… \n")
+    if not lowered.strip():
+        return _FALLBACK
+    stem = _SENTENCE_END.split(lowered[-2 * _LONGEST_ECHO :])[-1].strip()
+    if stem.count(" ") >= 1 and (found := _continuation(text, lowered, stem)):
+        return found
+    return _computed(lowered) or _greeting(stem) or _recalled(text, lowered, stem) or _FALLBACK
+
+
+def _continuation(text: str, lowered: str, stem: str) -> str:
+    """What followed `stem` the last time before its end, up to the end of that sentence."""
+    at = lowered.rfind(stem, 0, len(lowered) - 1)
+    if at < 0 or len(lowered) != len(text.rstrip("… \n")):
+        return ""
+    rest = text[at + len(stem) : at + len(stem) + _LONGEST_ECHO]
+    end = re.search(r"[.!?](?=\s|$)|\n", rest)
+    return rest[: end.end()] if end else rest
+
+
+def _computed(lowered: str) -> str:
+    tail = "\n".join(lowered[-_LONGEST_ECHO:].splitlines()[-2:])
+    if match := _SUM.search(tail):
+        return f"{int(match[1]) + int(match[2])}"
+    words = list(_NUMBER_WORD.finditer(tail))
+    if not words or any(c.isdigit() for c in tail[words[-1].end() :]):
+        return ""
+    ten, unit, alone = words[-1].groups()
+    return str(_NUMBERS[alone] if alone else _NUMBERS[ten] + _NUMBERS[unit])
+
+
+def _greeting(stem: str) -> str:
+    return "Hello!" if re.search(r"\bsay\b.*\bhello\b", stem) else ""
+
+
+def _recalled(text: str, lowered: str, stem: str) -> str:
+    """The continuation of the longest ending of `text` that stood there before."""
+    if question := _QUESTION.search(stem):
+        stem = f"{question[2]} {question[1]}"
+    words = stem.rstrip(".:'\"?").split(" ")
+    for first in range(len(words) - 1):
+        if found := _continuation(text, lowered, " ".join(words[first:])):
+            return found
+    return ""

@@ -1,0 +1,21 @@
+"""Texts that a model may say to harm whoever shows or stores them."""
+
+from __future__ import annotations
+
+HTML = "</td></script><script>alert('96')</script><img src=x onerror=alert(5)>"
+ANSI = "\x1b[2J\x1b[1;31mred\x1b]0;title\x07\x1b[0m"
+CONTROLS = "a\x00b\x07c\x08d\x7fe\x9bf\r"
+BIDI = "\u202egnp.exe\u202c \u2066isolated\u2069 \u200b\ufeff"
+SURROGATES = "\ud800 high, \udfff low"
+MARKDOWN = "| a | b |\n|---|---|\n```\n# heading\n[link](javascript:alert(1))\n::error::owned"
+HUGE_LINE = "lorem " * 1_750_000
+"""One line of more than 10 MB."""
+
+TEXTS = {
+    "html": HTML,
+    "ansi": ANSI,
+    "controls": CONTROLS,
+    "bidi": BIDI,
+    "surrogates": SURROGATES,
+    "markdown": MARKDOWN,
+}

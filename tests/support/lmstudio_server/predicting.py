@@ -1,0 +1,162 @@
+"""The channel that predicts."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from lmstudio._sdk_models import ChatHistoryData, PredictionChannelRequest, TextData
+
+from tests.support.lmstudio_server import errors, wire
+from tests.support.lmstudio_server.errors import Refused
+from tests.support.lmstudio_server.machine import Instance
+from tests.support.lmstudio_server.minds import Message, Prediction, Request
+
+if TYPE_CHECKING:
+    from tests.support.lmstudio_server.connection import Channel, Note
+
+
+async def predict(channel: Channel, parameter: PredictionChannelRequest, note: Note) -> None:
+    """Predict as asked; ends when the connection or the instance does.
+
+    Raises:
+        Refused: It fails.
+    """
+    server = channel.server
+    config = wire.settings(parameter.prediction_config_stack)
+    query = getattr(parameter.model_specifier, "query", None)
+    note.add(identifier=query.identifier if query else None, config=config)
+    instance = server.machine.find(parameter.model_specifier, "llm")
+    note.add(identifier=instance.identifier, model_key=instance.model.key)
+    task = asyncio.ensure_future(_predict(channel, instance, parameter, config, note))
+    instance.running.add(task)
+    channel.ends_with_connection(task)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not task.cancelled() or channel.lost:
+            raise
+        raise Refused(errors.unloaded_while_predicting()) from None
+    except Refused as refused:
+        if refused.fatal:
+            instance.running.discard(task)
+            server.machine.remove(instance, "crash")
+        raise
+    finally:
+        task.cancel()
+        instance.running.discard(task)
+        instance.last_used = server.clock()
+
+
+def messages(history: ChatHistoryData) -> tuple[Message, ...]:
+    """The messages of a history, text only."""
+    return tuple(
+        Message(
+            role=type(message).role,
+            text="".join(p.text for p in message.content if isinstance(p, TextData)),
+        )
+        for message in history.messages
+    )
+
+
+async def _predict(
+    channel: Channel,
+    instance: Instance,
+    parameter: PredictionChannelRequest,
+    config: dict[str, Any],
+    note: Note,
+) -> None:
+    server, model = channel.server, instance.model
+    async with instance.turn:
+        await server.meet("predict", connection=channel.connection, model=model.key)
+        server.machine.attempts[model.key, "predict"] += 1
+        request = _request(parameter, config, server.machine.attempts[model.key, "predict"])
+        note.add(prompt_tail="".join(m.text for m in request.messages)[-200:])
+        if instance.mind.blocks:
+            prediction = await asyncio.to_thread(instance.mind.predict, request)
+        else:
+            prediction = instance.mind.predict(request)
+        note.add(prompt_tokens=prediction.sent_tokens, cached_tokens=prediction.cached_tokens)
+        await _prefill(channel, instance, prediction)
+        sent = await _fragments(channel, instance, prediction)
+        stopped = channel.cancelled.is_set()
+        await channel.send(
+            {
+                "type": "success",
+                "stats": _stats(prediction, sent, "userStopped" if stopped else None),
+                "modelInfo": instance.info(),
+                "loadModelConfig": wire.fields(instance.config),
+                "predictionConfig": wire.fields(config),
+            }
+        )
+
+
+def _request(parameter: PredictionChannelRequest, config: dict[str, Any], attempt: int) -> Request:
+    limit = config.get("llm.prediction.maxPredictedTokens") or {}
+    return Request(
+        messages=messages(parameter.history),
+        chat="llm.prediction.promptTemplate" not in config,
+        max_tokens=limit.get("value") if limit.get("checked") else None,
+        temperature=config.get("llm.prediction.temperature", 0.8),
+        overflow_policy=config.get("llm.prediction.contextOverflowPolicy", "truncateMiddle"),
+        stop_strings=tuple(config.get("llm.prediction.stopStrings") or ()),
+        attempt=attempt,
+    )
+
+
+async def _prefill(channel: Channel, instance: Instance, prediction: Prediction) -> None:
+    steps = instance.model.prefill_steps
+    for step in range(1, steps + 1):
+        progress = step / steps
+        await channel.server.meet(
+            "prefill",
+            connection=channel.connection,
+            model=instance.model.key,
+            progress=progress,
+        )
+        if channel.cancelled.is_set():
+            return
+        details = {
+            "cachedTokenCount": prediction.cached_tokens,
+            "totalPromptTokenCount": prediction.prompt_tokens,
+        }
+        await channel.send(
+            {"type": "promptProcessingProgress", "progress": progress, "details": details}
+        )
+
+
+async def _fragments(channel: Channel, instance: Instance, prediction: Prediction) -> int:
+    """Send the reply; returns how many fragments were sent before it was cancelled."""
+    for count, (text, reasoning_type) in enumerate(prediction.pieces):
+        await channel.server.meet(
+            "fragment",
+            connection=channel.connection,
+            model=instance.model.key,
+            progress=count,
+        )
+        if channel.cancelled.is_set():
+            return count
+        fragment = {
+            "content": text,
+            "tokensCount": 1,
+            "containsDrafted": False,
+            "reasoningType": reasoning_type,
+            "isStructural": reasoning_type in ("reasoningStartTag", "reasoningEndTag"),
+        }
+        await channel.send({"type": "fragment", "fragment": fragment})
+    return len(prediction.pieces)
+
+
+def _stats(prediction: Prediction, sent: int, stop_reason: str | None) -> dict[str, Any]:
+    predicted = sent if stop_reason else prediction.predicted_tokens
+    prompt = prediction.prompt_tokens
+    return {
+        "stopReason": stop_reason or prediction.stop_reason,
+        "tokensPerSecond": prediction.tokens_per_second,
+        "numGpuLayers": -1,
+        "timeToFirstTokenSec": prediction.ttft_seconds,
+        "totalTimeSec": prediction.ttft_seconds + predicted / prediction.tokens_per_second,
+        "promptTokensCount": prompt,
+        "predictedTokensCount": predicted,
+        "totalTokensCount": (prompt or 0) + predicted,
+    }

@@ -1,0 +1,94 @@
+"""The remote procedure calls, one function each."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from lmstudio._sdk_models import ModelQuery, ModelSpecifierQuery
+
+from tests.support.lmstudio_server import wire
+from tests.support.lmstudio_server.errors import Refused
+from tests.support.lmstudio_server.machine import Instance
+from tests.support.lmstudio_server.minds import render
+from tests.support.lmstudio_server.predicting import messages
+
+if TYPE_CHECKING:
+    from tests.support.lmstudio_server.connection import Connection, Note
+    from tests.support.lmstudio_server.server import LmStudioServer
+
+
+async def answer(connection: Connection, endpoint: str, parameter: Any, note: Note) -> Any:
+    """The result of an RPC; `None` is void.
+
+    Raises:
+        Refused: It is answered with an error.
+    """
+    server, domain = connection.server, connection.namespace
+    instance: Instance | None = None
+    if hasattr(parameter, "identifier"):
+        note.add(identifier=parameter.identifier)
+        parameter = ModelSpecifierQuery(query=ModelQuery(identifier=parameter.identifier))
+    elif hasattr(parameter, "specifier"):
+        query = getattr(parameter.specifier, "query", None)
+        note.add(identifier=query.identifier if query else None)
+    fault = await server.meet(endpoint, connection=connection)  # type: ignore[arg-type]
+    if endpoint == "listDownloadedModels":
+        return [model.info() for model in server.machine.models.values()]
+    if endpoint == "version":
+        return {"version": server.version, "build": 1}
+    if endpoint == "listLoaded":
+        return [i.info() for i in server.machine.instances.values() if i.model.type == domain]
+    if endpoint == "estimateModelUsage":
+        return _estimate(server, domain, parameter)
+    if endpoint == "getModelInfo" and not parameter.throw_if_not_found:
+        try:
+            return server.machine.find(parameter.specifier, domain).info()
+        except Refused:
+            return None
+    instance = server.machine.find(getattr(parameter, "specifier", parameter), domain)
+    note.add(identifier=instance.identifier, model_key=instance.model.key)
+    if endpoint == "unloadModel":
+        if fault is None:
+            server.machine.remove(instance, "unload")
+        return None
+    instance.last_used = server.clock()
+    match endpoint:
+        case "getModelInfo":
+            return instance.info()
+        case "getLoadConfig":
+            context = {f"{domain}.load.contextLength": instance.mind.context_length}
+            return wire.fields(instance.config | context)
+        case "tokenize":
+            return {"tokens": list(await _tokens(instance, parameter.input_string))}
+        case "countTokens":
+            return {"tokenCount": len(await _tokens(instance, parameter.input_string))}
+        case "applyPromptTemplate":
+            return {"formatted": render(messages(parameter.history))}
+    raise AssertionError(f"unreachable: {endpoint} is not in wire.RPCS")
+
+
+async def _tokens(instance: Instance, text: str) -> Any:
+    if instance.mind.blocks:
+        return await asyncio.to_thread(instance.mind.tokenize, text)
+    return instance.mind.tokenize(text)
+
+
+def _estimate(server: LmStudioServer, domain: str, parameter: Any) -> dict[str, Any]:
+    model = server.machine.downloaded(parameter.model_key, domain)
+    asked = wire.settings(parameter.load_config_stack).get(
+        f"{domain}.load.contextLength", model.default_context_length
+    )
+    context_bytes = model.bytes_per_token * asked
+    return {
+        "memory": {
+            "confidence": "high",
+            "modelVramBytes": 0,
+            "contextVramBytes": 0,
+            "totalVramBytes": 0,
+            "modelBytes": model.size_bytes,
+            "contextBytes": context_bytes,
+            "totalBytes": model.size_bytes + context_bytes,
+        },
+        "passesGuardrails": server.machine.fits(model.size_bytes + context_bytes),
+    }

@@ -1,0 +1,149 @@
+"""The messages of the protocol, and what makes one valid: the SDK's own types, and framing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from lmstudio import _kv_config as kv
+from lmstudio import _sdk_models as sdk
+from msgspec import UNSET, Struct, UnsetType
+
+NAMESPACES = ("llm", "embedding", "system", "files", "repository")
+
+
+class Auth(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """The first message of a connection."""
+
+    auth_version: int
+    client_identifier: str
+    client_passkey: str
+
+
+class RpcCall(
+    Struct, frozen=True, rename="camel", tag_field="type", tag="rpcCall", forbid_unknown_fields=True
+):
+    """A remote procedure call."""
+
+    endpoint: str
+    call_id: int
+    parameter: dict[str, Any] | UnsetType = UNSET
+
+
+class ChannelCreate(
+    Struct,
+    frozen=True,
+    rename="camel",
+    tag_field="type",
+    tag="channelCreate",
+    forbid_unknown_fields=True,
+):
+    """The opening of a channel."""
+
+    endpoint: str
+    channel_id: int
+    creation_parameter: dict[str, Any] | UnsetType = UNSET
+
+
+class ChannelSend(
+    Struct,
+    frozen=True,
+    rename="camel",
+    tag_field="type",
+    tag="channelSend",
+    forbid_unknown_fields=True,
+):
+    """A message within a channel; clients can only cancel."""
+
+    channel_id: int
+    message: dict[str, Any]
+
+
+class KeepAlive(Struct, frozen=True, tag_field="type", tag="keepAlive", forbid_unknown_fields=True):
+    """A sign of life."""
+
+
+Frame = RpcCall | ChannelCreate | ChannelSend | KeepAlive
+decode_frame = msgspec.json.Decoder(Frame).decode
+
+
+class EstimateModelUsage(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """Parameter of `estimateModelUsage`, which the SDK does not know."""
+
+    model_key: str
+    load_config_stack: sdk.KvConfigStack
+
+
+_LLM_OR_EMBEDDING: dict[str, tuple[Any, Any]] = {
+    "unloadModel": (sdk.LlmRpcUnloadModelParameter, sdk.EmbeddingRpcUnloadModelParameter),
+    "getModelInfo": (sdk.LlmRpcGetModelInfoParameter, sdk.EmbeddingRpcGetModelInfoParameter),
+    "getLoadConfig": (sdk.LlmRpcGetLoadConfigParameter, sdk.EmbeddingRpcGetLoadConfigParameter),
+    "tokenize": (sdk.LlmRpcTokenizeParameter, sdk.EmbeddingRpcTokenizeParameter),
+    "countTokens": (sdk.LlmRpcCountTokensParameter, sdk.EmbeddingRpcCountTokensParameter),
+    "listLoaded": (None, None),
+    "estimateModelUsage": (EstimateModelUsage, EstimateModelUsage),
+}
+RPCS: dict[tuple[str, str], Any] = {
+    ("system", "listDownloadedModels"): None,
+    ("system", "version"): None,
+    ("llm", "applyPromptTemplate"): sdk.LlmRpcApplyPromptTemplateParameter,
+    **{("llm", name): types[0] for name, types in _LLM_OR_EMBEDDING.items()},
+    **{("embedding", name): types[1] for name, types in _LLM_OR_EMBEDDING.items()},
+}
+"""The type of the parameter of each RPC; `None` for no parameter."""
+CHANNELS: dict[tuple[str, str], Any] = {
+    ("llm", "loadModel"): sdk.LlmChannelLoadModelCreationParameter,
+    ("llm", "getOrLoad"): sdk.LlmChannelGetOrLoadCreationParameter,
+    ("llm", "predict"): sdk.PredictionChannelRequest,
+    ("embedding", "loadModel"): sdk.EmbeddingChannelLoadModelCreationParameter,
+    ("embedding", "getOrLoad"): sdk.EmbeddingChannelGetOrLoadCreationParameter,
+}
+"""The type of the creation parameter of each channel."""
+
+
+def parse(types: dict[tuple[str, str], Any], namespace: str, endpoint: str, given: Any) -> Any:
+    """`given`, as what this endpoint takes.
+
+    Raises:
+        ValueError: There is no such endpoint, or `given` is not what it takes.
+    """
+    if (namespace, endpoint) not in types:
+        raise ValueError(f"unknown endpoint {namespace}.{endpoint}")
+    wanted = types[namespace, endpoint]
+    if wanted is None:
+        if given is not UNSET:
+            raise ValueError(f"{endpoint} takes no parameter, got {given}")
+        return None
+    parameter = msgspec.convert(given if given is not UNSET else None, wanted)
+    for stack in ("load_config_stack", "prediction_config_stack"):
+        if hasattr(parameter, stack):
+            check_settings(settings(getattr(parameter, stack)))
+    return parameter
+
+
+def settings(stack: sdk.KvConfigStack) -> dict[str, Any]:
+    """The settings of a stack by key; later layers win."""
+    return {f.key: f.value for layer in stack.layers for f in layer.config.fields}
+
+
+def check_settings(given: dict[str, Any]) -> None:
+    """Whether LM Studio knows these settings and their types.
+
+    Raises:
+        ValueError: It does not.
+    """
+    if unknown := given.keys() - kv.FROM_SERVER_CONFIG.keys():
+        raise ValueError(f"unknown settings {sorted(unknown)}")
+    client_side = kv.parse_server_config(fields(given))
+    for prefix, wanted in (
+        ("llm.load.", sdk.LlmLoadModelConfig),
+        ("embedding.load.", sdk.EmbeddingLoadModelConfig),
+        ("llm.prediction.", sdk.LlmPredictionConfig),
+    ):
+        if any(key.startswith(prefix) for key in given):
+            msgspec.convert(client_side, wanted)
+
+
+def fields(given: dict[str, Any]) -> dict[str, Any]:
+    """Settings by key, as they travel."""
+    return {"fields": [{"key": key, "value": value} for key, value in given.items()]}
