@@ -61,9 +61,7 @@ def with_facts(model: Model, facts: ModelFacts | None) -> Model:
 def planned(model: Model, contexts: Sequence[int] | None, hosts: Iterable[str]) -> PlannedModel:
     """`model` at `contexts` if given, else at its own sizes, else at the ladder; ascending."""
     sizes = contexts or model.contexts or ladder(model.context_limit)
-    return PlannedModel(
-        model=model, context_lengths=tuple(sorted(set(sizes))), hosts=tuple(hosts)
-    )
+    return PlannedModel(model=model, context_lengths=tuple(sorted(set(sizes))), hosts=tuple(hosts))
 
 
 def smart_key(model: Model) -> int:

@@ -1,0 +1,192 @@
+"""Where a model is loaded, asked and unloaded: at most one at a time in a process, one per host."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from typing import Protocol
+
+from pytest_lmstrix.engines import host_of
+from pytest_lmstrix.engines.base import Engine, Instance, Progress
+from pytest_lmstrix.types import Message, Model, Reply
+from pytest_lmstrix.verdicts import Failure, Phase, Verdict
+
+
+class Watch(Protocol):
+    """Shows a person what goes on."""
+
+    def loading(self, model_id: str, context_length: int) -> Progress:
+        """A load begins; the progress is told of its prefills, too."""
+
+    def waiting(self, host: str, holder: str) -> None:
+        """Another process has a model loaded on `host`."""
+
+    def idle(self) -> None:
+        """Nothing is under way any more."""
+
+
+class LoadedModel:
+    """A model at a context length, ready to be asked: what the fixture `lmstrix_model` gives.
+
+    It is loaded again by itself when it was unloaded in between.
+    """
+
+    def __init__(self, bench: Bench, model: Model, asked_context_length: int) -> None:
+        self.model = model
+        self.asked_context_length = asked_context_length
+        """Tokens."""
+        self.context_length = 0
+        """Granted by the engine, read back after the load; tokens."""
+        self.load_seconds = 0.0
+        self.peak_memory_bytes: int | None = None
+        """The most memory that the engine's process had so far, where the engine can tell."""
+        self.replies: list[Reply] = []
+        self._bench = bench
+
+    def complete(self, prompt: str, *, max_tokens: int, temperature: float = 0.0) -> Reply:
+        """Go on with `prompt` as it is, without any chat template."""
+        return self._ask(
+            lambda instance: instance.complete(
+                prompt, max_tokens=max_tokens, temperature=temperature
+            )
+        )
+
+    def chat(self, messages: str | Sequence[Message], *, max_tokens: int) -> Reply:
+        """Answer a message, or messages, through the model's chat template at temperature 0."""
+        if isinstance(messages, str):
+            messages = [Message(role="user", content=messages)]
+        return self._ask(lambda instance: instance.chat(messages, max_tokens=max_tokens))
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of `text` in the model's own vocabulary."""
+        instance = self._bench.instance_of(self)
+        with _as_failure("predict"):
+            return instance.count_tokens(text)
+
+    def unload(self) -> None:
+        """Unload it now rather than after the last test that wants it."""
+        loaded = self._bench.loaded()
+        if loaded is self:
+            self._bench.unload()
+
+    def _ask(self, ask: Callable[[Instance], Reply]) -> Reply:
+        instance = self._bench.instance_of(self)
+        try:
+            with _as_failure("predict"):
+                reply = ask(instance)
+        finally:
+            self.peak_memory_bytes = getattr(instance, "peak_memory_bytes", None)
+        self.replies.append(reply)
+        return reply
+
+
+class Bench:
+    """Loads models, one at a time, and keeps the last one loaded until another is wanted.
+
+    `engine_of` finds a model's engine, `host_lock` excludes other processes from a host, and
+    `prepare` is called once for each engine before its first load, while its host is locked.
+    `cooldown` is a pause after an unload, in seconds.
+    """
+
+    def __init__(
+        self,
+        engine_of: Callable[[Model], Engine],
+        *,
+        host_lock: Callable[[str], AbstractContextManager[None]],
+        watch: Watch,
+        prepare: Callable[[Engine], None] = lambda engine: None,
+        cooldown: float = 0.0,
+    ) -> None:
+        self.engine_of = engine_of
+        self.unusable: dict[str, Failure] = {}
+        """Model id -> why none of its sizes can be tried: missing, corrupted, unsupported."""
+        self.gone: dict[str, Failure] = {}
+        """Host -> why it cannot be reached."""
+        self._host_lock = host_lock
+        self._watch = watch
+        self._prepare = prepare
+        self._prepared: set[int] = set()
+        self._cooldown = cooldown
+        self._current: tuple[LoadedModel, Instance] | None = None
+        self._held = ExitStack()
+
+    def load(self, model: Model, context_length: int) -> LoadedModel:
+        """`model` with room for `context_length` tokens; the one that is loaded if it is that.
+
+        Raises:
+            Failure: It does not load.
+        """
+        if self._current is not None:
+            loaded = self._current[0]
+            if (loaded.model, loaded.asked_context_length) == (model, context_length):
+                return loaded
+        loaded = LoadedModel(self, model, context_length)
+        self.instance_of(loaded)
+        return loaded
+
+    def instance_of(self, loaded: LoadedModel) -> Instance:
+        """The engine's instance behind `loaded`, loaded if it is not."""
+        if self._current is not None and self._current[0] is loaded:
+            return self._current[1]
+        self.unload()
+        engine = self.engine_of(loaded.model)
+        host = host_of(engine)
+        for known in (self.unusable.get(loaded.model.id), self.gone.get(host)):
+            if known is not None:
+                raise known
+        try:
+            self._load(loaded, engine, host)
+        except Failure as failure:
+            if failure.verdict.outcome == "xfailed":
+                self.unusable[loaded.model.id] = failure
+            elif failure.verdict is Verdict.UNREACHABLE:
+                self.gone[host] = failure
+            raise
+        assert self._current is not None
+        return self._current[1]
+
+    def _load(self, loaded: LoadedModel, engine: Engine, host: str) -> None:
+        with ExitStack() as undo, _as_failure("load"):
+            undo.callback(self._watch.idle)
+            undo.enter_context(self._host_lock(host))
+            if id(engine) not in self._prepared:
+                self._prepare(engine)
+                self._prepared.add(id(engine))
+            progress = self._watch.loading(loaded.model.id, loaded.asked_context_length)
+            started = time.perf_counter()
+            instance = engine.load(loaded.model, loaded.asked_context_length, progress)
+            self._current = loaded, instance
+            loaded.load_seconds = time.perf_counter() - started
+            loaded.context_length = instance.context_length
+            self._held = undo.pop_all()
+
+    def loaded(self) -> LoadedModel | None:
+        """What is loaded now."""
+        return self._current and self._current[0]
+
+    def unload(self) -> None:
+        """Unload what is loaded, and give its host free.
+
+        Raises:
+            Failure: It could not be confirmed that it is gone.
+        """
+        if self._current is None:
+            return
+        instance = self._current[1]
+        self._current = None
+        with self._held, _as_failure("unload"):
+            instance.unload()
+            if self._cooldown:
+                time.sleep(self._cooldown)
+
+
+class _as_failure(AbstractContextManager[None]):
+    """Turns whatever an engine raises into a `Failure` of the phase."""
+
+    def __init__(self, phase: Phase) -> None:
+        self._phase = phase
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, Failure):
+            raise Failure(f"{type(error).__name__}: {error}", phase=self._phase) from error

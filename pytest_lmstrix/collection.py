@@ -1,0 +1,150 @@
+"""A models.yaml collected as a test file, and which tests of a run are model tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from pytest_lmstrix.options import CHECKS, Settings
+from pytest_lmstrix.plan import Plan, check_key
+from pytest_lmstrix.types import Case
+
+CASE = "lmstrix_case"
+
+
+class ManifestFile(pytest.Module):
+    """The manifest as the module of the built-in checks."""
+
+    wanted: frozenset[str]
+
+    def _getobj(self) -> ModuleType:
+        from pytest_lmstrix import checks
+
+        return checks
+
+    def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
+        for node in super().collect():
+            if check_of(node) in self.wanted:
+                yield node
+
+
+class Collection:
+    """The hooks that collect, parametrize, select and order model tests."""
+
+    def __init__(self, settings: Settings, plan: Plan) -> None:
+        self._settings = settings
+        self._plan = plan
+        self._cases = plan.cases()
+        self._order = {case.id: place for place, case in enumerate(self._cases)}
+        self._model_order = {each.model.id: place for place, each in enumerate(plan.models)}
+        self.left_out: dict[str, int] = {}
+        """Why cases were not asked again -> how many."""
+
+    def pytest_collect_file(
+        self, file_path: Path, parent: pytest.Collector
+    ) -> pytest.Collector | None:
+        if file_path != self._settings.models or not self._cases:
+            return None
+        manifest = ManifestFile.from_parent(parent, path=self._settings.models)
+        option = parent.config.option
+        named = any("::" in arg for arg in parent.config.args)
+        manifest.wanted = frozenset(CHECKS if option.markexpr or named else ("full",))
+        return manifest
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        if CASE not in metafunc.fixturenames:
+            return
+        cases: list[Case] = list(self._cases)
+        mark = metafunc.definition.get_closest_marker("lmstrix")
+        if mark is not None:
+            cases = _marked(mark, self._plan, cases)
+        params = [
+            pytest.param(case, id=case.id, marks=[getattr(pytest.mark, t) for t in case.model.tags])
+            for case in cases
+        ]
+        if not params:
+            reason = "no model of the manifest is meant"
+            params = [pytest.param(None, id="no-model", marks=pytest.mark.skip(reason=reason))]
+        metafunc.parametrize(CASE, params, indirect=True)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> None:
+        explicit = bool(config.option.keyword) or any("::" in arg for arg in config.args)
+        wanted, others = [], []
+        for item in items:
+            case = case_of(item)
+            if case is None and not _asks_for_model(item):
+                others.append(item)
+                continue
+            known = None
+            if case is not None and not (explicit or self._settings.all):
+                known = self._plan.known.get(check_key(check_name(item, case), case.id))
+            if known is None:
+                wanted.append(item)
+            else:
+                others.append(item)
+                self.left_out[known] = self.left_out.get(known, 0) + 1
+        if others:
+            config.hook.pytest_deselected(items=others)
+        items[:] = sorted(wanted, key=self._place)
+
+    def _place(self, item: pytest.Item) -> tuple[int, bool, int]:
+        """All tests of a model together; of these, all of one size together, but `deep` last."""
+        case = case_of(item)
+        if case is None:
+            return (-1, False, 0)
+        deep = check_of(item) in ("deep", "limit")
+        size = self._order.get(case.id, case.context_length)
+        return (self._model_order[case.model.id], deep, size)
+
+
+def case_of(item: pytest.Item) -> Case | None:
+    """The case that a model test is about."""
+    callspec = getattr(item, "callspec", None)
+    case = callspec.params.get(CASE) if callspec is not None else None
+    return case if isinstance(case, Case) else None
+
+
+def check_of(node: pytest.Item | pytest.Collector) -> str | None:
+    """Which built-in check an item is: `fast`, `full`, `deep` or `limit`."""
+    if not isinstance(node, pytest.Function) or not isinstance(node.parent, ManifestFile):
+        return None
+    return (node.originalname or node.name).removeprefix("test_")
+
+
+def check_name(item: pytest.Item, case: Case) -> str:
+    """How results call the check: a built-in's name, or the node name without the case."""
+    check = check_of(item)
+    if check is not None:
+        return check
+    base, _, parameters = item.name.partition("[")
+    others = parameters.removesuffix("]").removeprefix(ascii_id(case.id)).removeprefix("-")
+    return f"{base}[{others}]" if others else base
+
+
+def ascii_id(identifier: str) -> str:
+    """As pytest writes it in a node id."""
+    return identifier.encode("unicode_escape").decode("ascii")
+
+
+def _asks_for_model(item: pytest.Item) -> bool:
+    return "lmstrix_model" in getattr(item, "fixturenames", ())
+
+
+def _marked(mark: pytest.Mark, plan: Plan, cases: list[Case]) -> list[Case]:
+    """The cases that `@pytest.mark.lmstrix(match=..., contexts=...)` means."""
+    match = mark.kwargs.get("match", "*")
+    contexts = mark.kwargs.get("contexts")
+    if contexts is not None:
+        cases = [
+            Case(model=planned.model, context_length=size)
+            for planned in plan.models
+            for size in sorted(set(contexts))
+        ]
+    return [case for case in cases if fnmatchcase(case.model.id, match)]

@@ -1,0 +1,129 @@
+"""From what a test did to its report: the verdict, its outcome, its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import msgspec
+import pytest
+
+from pytest_lmstrix.bench import Bench, LoadedModel
+from pytest_lmstrix.collection import case_of, check_name, check_of
+from pytest_lmstrix.fixtures import results_key
+from pytest_lmstrix.judging import Finding, Judge
+from pytest_lmstrix.types import Case, Result
+from pytest_lmstrix.verdicts import Failure, Verdict
+
+ATTRIBUTE = "lmstrix_results"
+"""On a report: its results as builtins, so that they cross to the controller of pytest-xdist."""
+
+PROPERTIES = ("model", "context_length", "granted_context_length", "verdict", "load_seconds",
+              "ttft_seconds", "prompt_tokens", "prefill_tokens_per_second",
+              "decode_tokens_per_second", "peak_memory_bytes")  # fmt: skip
+"""Fields of a result that are recorded as properties `lmstrix_<field>`, in JUnit files too."""
+
+
+class Outcomes:
+    """The hooks around a model test in the process that runs it."""
+
+    def __init__(self, bench: Bench, judge: Judge) -> None:
+        self._bench = bench
+        self._judge = judge
+        self._before: tuple[LoadedModel | None, int] = None, 0
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self) -> None:
+        loaded = self._bench.loaded()
+        self._before = loaded, len(loaded.replies) if loaded else 0
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_teardown(
+        self, item: pytest.Item, nextitem: pytest.Item | None
+    ) -> Generator[None, object, object]:
+        outcome = yield
+        if not self._shares_load(item, nextitem):
+            self._bench.unload()
+        return outcome
+
+    def _shares_load(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool:
+        loaded = self._bench.loaded()
+        case = case_of(nextitem) if nextitem is not None else None
+        if loaded is None or case is None or nextitem is None or case.model != loaded.model:
+            return False
+        both_deep = check_of(item) == check_of(nextitem) == "deep"
+        return both_deep or case.context_length == loaded.asked_context_length
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        case = case_of(item)
+        judged = call.when == "call" or (call.when == "setup" and call.excinfo is not None)
+        results: list[Result] = []
+        if case is not None and judged:
+            results = item.stash.get(results_key, []) or self._users_results(item, case, call)
+            if results:
+                item.user_properties.extend(properties(results[0]))
+        report = yield
+        failure = call.excinfo.value if call.excinfo is not None else None
+        if isinstance(failure, Failure):
+            _speak_plainly(report, failure, call)
+        if results:
+            _attach(report, results)
+        return report
+
+    def _users_results(
+        self, item: pytest.Item, case: Case, call: pytest.CallInfo[None]
+    ) -> list[Result]:
+        """What a user's own test showed about the model; nothing if it showed nothing."""
+        error = call.excinfo.value if call.excinfo is not None else None
+        match error:
+            case None:
+                finding = Finding(verdict=Verdict.OK)
+            case Failure():
+                finding = Finding(verdict=error.verdict, detail=error.text)
+            case AssertionError() | ValueError() | LookupError():
+                # what a reply that cannot be parsed leads to; other errors are the test's own
+                detail = f"{type(error).__name__}: {error}"
+                finding = Finding(verdict=Verdict.WRONG_ANSWER, detail=detail)
+            case _:
+                return []
+        loaded = self._bench.loaded()
+        if loaded is not None and loaded.model != case.model:
+            loaded = None
+        since = self._before[1] if loaded is self._before[0] else 0
+        return [self._judge.result(check_name(item, case), case, finding, loaded, since=since)]
+
+
+def properties(result: Result) -> list[tuple[str, object]]:
+    """The figures of `result` as flat scalars."""
+    values = ((name, getattr(result, name)) for name in PROPERTIES)
+    return [(f"lmstrix_{name}", str(value) if name == "verdict" else value)
+            for name, value in values if value is not None]  # fmt: skip
+
+
+def results_of(report: pytest.TestReport) -> list[Result]:
+    """The results that came with a report."""
+    return msgspec.convert(getattr(report, ATTRIBUTE, []), list[Result], strict=False)
+
+
+def _attach(report: pytest.TestReport, results: list[Result]) -> None:
+    setattr(report, ATTRIBUTE, msgspec.to_builtins(results))
+    replies = "\n".join(f"> {line}" for reply in results[0].replies for line in reply.splitlines())
+    if replies:
+        report.sections.append(("what the model said", replies))
+
+
+def _speak_plainly(report: pytest.TestReport, failure: Failure, call: pytest.CallInfo[Any]) -> None:
+    """No traceback through the plugin; an unreachable server is an error, the rest are failures."""
+    if report.outcome != "failed":
+        return
+    assert call.excinfo is not None
+    shown = call.excinfo.getrepr(style="value")
+    if shown.reprcrash is not None:
+        shown.reprcrash.message = failure.message
+    report.longrepr = shown
+    if failure.phase == "unload":
+        return
+    report.when = "setup" if failure.verdict is Verdict.UNREACHABLE else "call"

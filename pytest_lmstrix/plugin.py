@@ -1,0 +1,46 @@
+"""The pytest11 entry point. Every run with the plugin installed comes here: nothing heavy."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_lmstrix import hookspecs, options
+
+MARKERS = (
+    "fast: the model loads, grants the context and says anything (pytest-lmstrix)",
+    "full: the model loads, grants the context and answers two questions (pytest-lmstrix)",
+    "deep: the model recalls what was hidden in a context filled to the brim (pytest-lmstrix)",
+    "limit: the largest context length that works is searched (pytest-lmstrix)",
+    "lmstrix(match, contexts): models (a pattern of ids) and context lengths, in tokens, that a"
+    " test with the fixture lmstrix_model is for",
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_addoption(parser: pytest.Parser) -> None:
+    options.add_options(parser)
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+    if options.wakes(config):
+        from pytest_lmstrix import session
+
+        session.start(config)
+    else:
+        config.pluginmanager.register(Inert(), "lmstrix-inert")
+
+
+class Inert:
+    """In a run that is not about models, a test that asks for a model is skipped."""
+
+    @pytest.fixture
+    def lmstrix_model(self) -> None:
+        """A loaded model, in a run with --lmstrix."""
+        pytest.skip("models are tested with --lmstrix only")

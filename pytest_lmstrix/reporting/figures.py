@@ -1,0 +1,17 @@
+"""Figures as people read them."""
+
+from __future__ import annotations
+
+NOTHING = "-"
+
+
+def tokens(count: int | None) -> str:
+    return NOTHING if count is None else f"{count:,}"
+
+
+def seconds(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.2f} s"
+
+
+def rate(per_second: float | None) -> str:
+    return NOTHING if per_second is None else f"{per_second:.1f}"

@@ -1,0 +1,76 @@
+"""Everything that touches pytest-xdist: one plan for all workers, and no model on two of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+from xdist.scheduler import LoadScheduling
+
+from pytest_lmstrix.collection import ascii_id
+from pytest_lmstrix.plan import Plan
+
+if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
+
+PLAN = "lmstrix_plan"
+
+
+def plan_from_controller(config: pytest.Config) -> Plan | None:
+    """The plan that the controller made, if this process is a worker."""
+    given: dict[str, Any] | None = getattr(config, "workerinput", None)
+    return msgspec.json.decode(given[PLAN], type=Plan) if given is not None else None
+
+
+def worker_number(config: pytest.Config) -> int:
+    """0 for the first worker, and where there are none."""
+    given: dict[str, Any] = getattr(config, "workerinput", {})
+    return int(str(given.get("workerid", "gw0")).removeprefix("gw"))
+
+
+class Scheduling:
+    """Registered on the controller."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: WorkerController) -> None:
+        node.workerinput[PLAN] = msgspec.json.encode(self._plan).decode()
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> LoadScheduling:
+        return WholeModels(config, log, self._plan)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_handlecrashitem(self, report: pytest.TestReport) -> None:
+        report.when = "teardown"  # pytest-html drops a row that has no such phase
+
+
+class WholeModels(LoadScheduling):
+    """Load scheduling whose chunks end where a model ends."""
+
+    def __init__(self, config: pytest.Config, log: Any, plan: Plan) -> None:
+        super().__init__(config, log)
+        self.maxschedchunk: int = config.getoption("maxschedchunk") or 1
+        self._models = {
+            ascii_id(f"{planned.model.id}-{size}"): planned.model.id
+            for planned in plan.models
+            for size in planned.context_lengths
+        }
+
+    def _send_tests(self, node: WorkerController, num: int) -> None:
+        def group(place: int) -> str:
+            return self._group(self.collection[self.pending[place]])
+
+        while 0 < num < len(self.pending) and group(num) == group(num - 1):
+            num += 1
+        super()._send_tests(node, num)
+
+    def _group(self, node_id: str) -> str:
+        """The model that a node id is about, or the node id."""
+        parameters = node_id.partition("[")[2].removesuffix("]")
+        while parameters and parameters not in self._models:
+            parameters = parameters.rpartition("-")[0]
+        return self._models.get(parameters, node_id)
