@@ -1,0 +1,218 @@
+"""The engine `lmstudio`: models in a running LM Studio, each load an instance of our own."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from pytest_lmstrix.engines.base import Progress
+from pytest_lmstrix.engines.lmstudio_instance import LmStudioInstance
+from pytest_lmstrix.engines.lmstudio_link import Link
+from pytest_lmstrix.engines.lmstudio_models import listed_models, load_config
+from pytest_lmstrix.types import Model, ModelFacts
+from pytest_lmstrix.verdicts import Failure, Verdict
+
+log = logging.getLogger(__name__)
+
+PREFIX = "lmstrix-"
+"""How the identifiers of our instances begin; no other instance is ever touched."""
+
+LATE_LOAD_SECONDS = 120.0
+"""How long a load that was given up is watched for, to be unloaded when it finishes after all."""
+
+UNLOAD_SECONDS = 30.0
+"""How long an instance may stay listed after LM Studio agreed to unload it."""
+
+_POLL_SECONDS = 0.2
+
+
+class LmStudioEngine:
+    """One LM Studio server.
+
+    Instances are named `lmstrix-OWNER-RANDOM`. `load_timeout` and `reply_timeout` are the seconds
+    of silence allowed while a model loads and while it prefills or answers.
+    """
+
+    name = "lmstudio"
+
+    def __init__(
+        self,
+        host: str | None = None,
+        *,
+        load_timeout: float = 600.0,
+        reply_timeout: float = 120.0,
+        owner: str | None = None,
+        late_load_seconds: float = LATE_LOAD_SECONDS,
+        unload_seconds: float = UNLOAD_SECONDS,
+    ) -> None:
+        self.link = Link(host)
+        self.load_timeout = load_timeout
+        self.reply_timeout = reply_timeout
+        self.owner = owner or "unowned"
+        self.late_load_seconds = late_load_seconds
+        self.unload_seconds = unload_seconds
+        self._strays: set[str] = set()
+        self._listing: dict[str, ModelFacts] | None = None
+        self._version: str | None = None
+
+    @property
+    def host(self) -> str:
+        """`host:port`; looked for at LM Studio's default ports where none was given.
+
+        Raises:
+            Failure: None was given and no server answers.
+        """
+        return self.link.host
+
+    @property
+    def ttl_seconds(self) -> int:
+        """Idle seconds after which LM Studio itself unloads an instance that we left behind.
+
+        Longer than we ever leave one idle, which is between two replies.
+        """
+        return int(max(600, 2 * self.reply_timeout))
+
+    @property
+    def version(self) -> str | None:
+        """The version of LM Studio, such as `0.4.2+1`; `None` when it does not tell."""
+        if self._version is None:
+            with suppress(Failure):
+                told = self.link.ask(
+                    lambda client: client.system.remote_call("version"),
+                    phase="connect",
+                    doing="asking for the version",
+                    namespace="system",
+                )
+                parts = [told.get("version"), told.get("build")] if isinstance(told, dict) else []
+                self._version = "+".join(str(part) for part in parts if part is not None) or None
+        return self._version
+
+    def models(self) -> list[ModelFacts]:
+        """Every model on the server's disks, embedding models included.
+
+        Raises:
+            Failure: The server does not answer.
+        """
+        listing = self.link.ask(
+            lambda client: client.system.remote_call("listDownloadedModels"),
+            phase="connect",
+            doing="listing the models",
+            namespace="system",
+        )
+        models = listed_models(listing)
+        self._listing = {facts.id: facts for facts in models}
+        return models
+
+    def facts(self, model: Model) -> ModelFacts | None:
+        """What LM Studio says of `model`, from one listing a session; `None` if it has none."""
+        if self._listing is None:
+            self.models()
+        return (self._listing or {}).get(model.id)
+
+    def load(self, model: Model, context_length: int, progress: Progress) -> LmStudioInstance:
+        """Load a new instance of `model`, whatever else is loaded.
+
+        Raises:
+            Failure: It does not load; what may have come of it is unloaded.
+        """
+        config = load_config(model, context_length)
+        self._release_strays()  # asks at least once, and so finds out a connection that died
+        identifier = f"{PREFIX}{self.owner}-{secrets.token_hex(4)}"
+        doing = f"loading {model.id}"
+        try:
+            with self.link.talking("load", doing, self.load_timeout) as client:
+                client.llm.load_new_instance(
+                    model.id,
+                    identifier,
+                    ttl=self.ttl_seconds,
+                    config=config,
+                    on_load_progress=progress,
+                )
+            return LmStudioInstance(self, identifier, progress)
+        except BaseException as error:
+            self.abandon(identifier, error, loading=True)
+            raise
+
+    def unload(self, identifier: str) -> None:
+        """Unload an instance of ours and wait until it is no longer listed; gone is gone.
+
+        Raises:
+            Failure: LM Studio refuses, or goes on listing it.
+        """
+        if not identifier.startswith(PREFIX):
+            raise ValueError(f"{identifier!r} is not one of our instances")
+        doing = f"unloading {identifier}"
+        try:
+            self.link.ask(lambda client: client.llm.unload(identifier), phase="unload", doing=doing)
+        except Failure as failure:
+            slow = isinstance(failure.__cause__, TimeoutError)
+            if failure.verdict is not Verdict.MODEL_NOT_FOUND and not slow:
+                raise
+        deadline = time.monotonic() + self.unload_seconds
+        while identifier in self.link.loaded("unload"):
+            if time.monotonic() > deadline:
+                text = f"LM Studio still lists {identifier} {self.unload_seconds:g} s after {doing}"
+                raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="unload")
+            time.sleep(_POLL_SECONDS)
+
+    def sweep(self, is_dead: Callable[[str], bool]) -> list[str]:
+        """Unload the instances whose owner is dead by `is_dead(owner)`; return their identifiers.
+
+        Raises:
+            Failure: The server does not answer, or refuses.
+        """
+        ours = [name for name in self.link.loaded("connect") if name.startswith(PREFIX)]
+        dead = [name for name in ours if is_dead(name.removeprefix(PREFIX).rpartition("-")[0])]
+        for identifier in dead:
+            self.unload(identifier)
+        return dead
+
+    def close(self) -> None:
+        """Look once more for loads that finished after they were given up, and disconnect."""
+        if self._strays:
+            with suppress(Failure):
+                self._release_strays()
+        for identifier in self._strays:
+            log.warning(
+                "LM Studio may still be loading %s; it will unload it after %d idle seconds",
+                identifier,
+                self.ttl_seconds,
+            )
+        self.link.drop()
+
+    def abandon(self, identifier: str, error: BaseException, *, loading: bool) -> None:
+        """Unload what `error` has made us give up, a load that finishes only later included.
+
+        Raises:
+            Failure: The server does not answer at all, so its silence says nothing of the model.
+        """
+        verdict = error.verdict if isinstance(error, Failure) else None
+        late = loading and verdict in (None, Verdict.TIMEOUT, Verdict.UNREACHABLE)
+        self._strays.add(identifier)
+        try:
+            self._release_strays(self.late_load_seconds if late else 0.0)
+        except Failure as trouble:
+            log.warning("LM Studio may have %s still loaded: %s", identifier, trouble)
+            if verdict is Verdict.TIMEOUT and trouble.verdict is Verdict.UNREACHABLE:
+                raise trouble from error
+        else:
+            if not late:
+                self._strays.discard(identifier)
+
+    def _release_strays(self, patience_seconds: float = 0.0) -> None:
+        deadline = time.monotonic() + patience_seconds
+        if self._strays and patience_seconds:
+            log.warning(
+                "waiting up to %g s for LM Studio to finish a load that was given up, to unload it",
+                patience_seconds,
+            )
+        while True:
+            for identifier in self._strays.intersection(self.link.loaded("unload")):
+                self.unload(identifier)
+                self._strays.discard(identifier)
+            if not self._strays or time.monotonic() >= deadline:
+                return
+            time.sleep(_POLL_SECONDS)

@@ -1,0 +1,64 @@
+"""What the `lmstudio` SDK raises, told as `Failure`: the server's own words, without decoration."""
+
+from __future__ import annotations
+
+from concurrent.futures import CancelledError
+
+import httpx
+import msgspec
+from lmstudio import (
+    LMStudioRuntimeError,
+    LMStudioServerError,
+    LMStudioTimeoutError,
+    LMStudioWebsocketError,
+)
+
+from pytest_lmstrix.verdicts import Failure, Phase, Verdict
+
+# Closing a client cancels what waits on it, with an error that is none of the SDK's own.
+_LOST = (LMStudioWebsocketError, CancelledError, httpx.HTTPError)
+
+
+def failure(
+    error: Exception, phase: Phase, *, doing: str, silence_seconds: float, silent: Verdict
+) -> Failure:
+    """`error` as a `Failure`; `doing` says what was under way, such as "loading llama-3.2".
+
+    `silent` is the verdict when nothing came for `silence_seconds`.
+    """
+    match error:
+        case Failure():
+            return error
+        case LMStudioTimeoutError():
+            text = f"LM Studio was silent for {silence_seconds:g} s while {doing}"
+            return Failure(text, verdict=silent, phase=phase)
+        case LMStudioServerError():
+            return Failure(_words(error), phase=phase, code=_code(error))
+        case _ if isinstance(error, _LOST):
+            text = f"The connection to LM Studio was lost while {doing}: {_one_line(error)}"
+            return Failure(text, verdict=Verdict.UNREACHABLE, phase=phase)
+        case LMStudioRuntimeError():
+            # A channel that ends without its last message is read from too early.
+            text = f"LM Studio ended {doing} without a result ({_one_line(error)})"
+        case msgspec.ValidationError():
+            text = f"LM Studio answered {doing} with what its SDK does not read: {error}"
+        case _:
+            text = f"The LM Studio SDK failed while {doing}: {_one_line(error)}"
+    return Failure(text, verdict=Verdict.ENGINE_ERROR, phase=phase)
+
+
+def _words(error: LMStudioServerError) -> str:
+    told = error.server_error
+    parts = (told.root_title, told.title, told.cause) if told else ()
+    words = (part.strip() for part in parts if part)
+    return ": ".join(dict.fromkeys(filter(None, words))) or _one_line(error)
+
+
+def _code(error: LMStudioServerError) -> str | None:
+    told = error.server_error
+    code = (told.display_data or {}).get("code") if told else None
+    return code if isinstance(code, str) else None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

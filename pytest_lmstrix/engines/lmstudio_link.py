@@ -1,0 +1,209 @@
+"""The connection to an LM Studio server: found, bounded in time, and made anew after trouble."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from threading import Thread
+from typing import Any, Literal, TypeVar
+
+import httpx
+from lmstudio import (
+    Client,
+    LMStudioUnknownMessageWarning,
+    get_sync_api_timeout,
+    set_sync_api_timeout,
+)
+
+from pytest_lmstrix.engines.lmstudio_errors import failure
+from pytest_lmstrix.verdicts import Failure, Phase, Verdict
+
+T = TypeVar("T")
+
+RPC_SECONDS = 30.0
+"""A server that takes longer to connect or to answer a short call is taken for gone."""
+
+_SDK_LOGGERS = (
+    "AsyncWebsocketHandler",
+    "AsyncWebsocketThread",
+    "ChannelHandler",
+    "ChatResponseEndpoint",
+    "CompletionEndpoint",
+    "LoadModelEndpoint",
+    "RemoteCallHandler",
+    "SyncLMStudioWebsocket",
+    "SyncRemoteCall",
+    "SyncToAsyncWebsocketBridge",
+)
+
+
+class Link:
+    """A client of one server, replaced by a fresh one whenever it may have become unusable.
+
+    The SDK has one time limit for the whole process; calls must not overlap in it.
+    """
+
+    def __init__(self, host: str | None) -> None:
+        self._host = host.removeprefix("http://").rstrip("/") if host else None
+        self._client: Client | None = None
+        for name in _SDK_LOGGERS:
+            # Where nobody has set logging up, it writes warnings to stderr, in JSON.
+            if not (logger := logging.getLogger(name)).handlers:
+                logger.addHandler(logging.NullHandler())
+
+    @property
+    def host(self) -> str:
+        """`host:port`; the first default port of LM Studio that answers when none was given.
+
+        Raises:
+            Failure: No server answers there.
+        """
+        if self._host is None:
+            self._host = _Client.find_default_local_api_host()
+        if self._host is None:
+            text = "LM Studio is not reachable at any of its default ports; is its server running?"
+            raise Failure(text, verdict=Verdict.UNREACHABLE, phase="connect")
+        return self._host
+
+    def ask(
+        self,
+        question: Callable[[Client], T],
+        *,
+        phase: Phase,
+        doing: str,
+        namespace: Literal["llm", "system"] = "llm",
+    ) -> T:
+        """The answer to a short call; asked again where an old connection turns out dead.
+
+        Raises:
+            Failure: There is none within `RPC_SECONDS`, or it is an error.
+        """
+        reused = self._client is not None
+        for final in (not reused, True):
+            try:
+                with self.talking(
+                    phase, doing, RPC_SECONDS, silent=Verdict.UNREACHABLE, namespace=namespace
+                ) as client:
+                    return question(client)
+            except Failure as trouble:
+                dead = trouble.verdict is Verdict.UNREACHABLE
+                if final or not dead or isinstance(trouble.__cause__, TimeoutError):
+                    raise
+        raise AssertionError("unreachable because the last try returns or raises")
+
+    @contextmanager
+    def talking(
+        self,
+        phase: Phase,
+        doing: str,
+        silence_seconds: float,
+        *,
+        silent: Verdict = Verdict.TIMEOUT,
+        namespace: Literal["llm", "system"] = "llm",
+    ) -> Iterator[Client]:
+        """A connected client, on which no message may take longer than `silence_seconds`.
+
+        Raises:
+            Failure: Whatever goes wrong inside, be it the SDK's or its libraries' error.
+        """
+        limit = get_sync_api_timeout()
+        try:
+            client = self._connected(namespace)
+            set_sync_api_timeout(silence_seconds)
+            with warnings.catch_warnings():
+                # A newer server may say more than the SDK knows; as an error it would end the call.
+                warnings.simplefilter("ignore", LMStudioUnknownMessageWarning)
+                yield client
+        except Exception as error:
+            # The limit may have been changed on the way; what counts is the one that ran out.
+            ran_out = get_sync_api_timeout() or silence_seconds
+            told = failure(error, phase, doing=doing, silence_seconds=ran_out, silent=silent)
+            if told.verdict in (Verdict.TIMEOUT, Verdict.UNREACHABLE):
+                self.drop()
+            if told is error:
+                raise
+            raise told from error
+        except BaseException:
+            self.drop()
+            raise
+        finally:
+            set_sync_api_timeout(limit)
+
+    def loaded(self, phase: Phase) -> list[str]:
+        """The identifiers of all language model instances on the server, anybody's."""
+        listing = self.ask(
+            lambda client: client.llm.remote_call("listLoaded"),
+            phase=phase,
+            doing="listing the loaded models",
+        )
+        return [entry["identifier"] for entry in listing]
+
+    def drop(self) -> None:
+        """Close the client; the next call makes another."""
+        client, self._client = self._client, None
+        if client is not None:
+            with suppress(Exception):
+                client.close()
+
+    def _connected(self, namespace: Literal["llm", "system"]) -> Client:
+        if self._client is None:
+            self._client = _Client(self.host)
+        session = self._client.llm if namespace == "llm" else self._client.system
+        if session.connected:
+            return self._client
+        try:
+            _within(RPC_SECONDS, session.connect)
+        except Exception as error:
+            text = " ".join(str(error).split())
+            if isinstance(error, TimeoutError):
+                text = f"LM Studio at {self.host} has not let us in for {RPC_SECONDS:g} s"
+            elif isinstance(error, ValueError):
+                # How SDK 1.5 tells that it was refused: it cannot read the reason.
+                text = (
+                    f"LM Studio at {self.host} refused this client;"
+                    " it may want an API token in LMSTUDIO_API_TOKEN"
+                )
+            raise Failure(text, verdict=Verdict.UNREACHABLE, phase="connect") from error
+        return self._client
+
+
+class _Client(Client):
+    """The SDK's client, with API tokens, and a search that minds neither proxies nor strangers."""
+
+    def _create_auth_message(self, *args: Any) -> Any:
+        token = re.fullmatch(
+            r"sk-lm-(\w{8}):(\w{20})", os.environ.get("LMSTUDIO_API_TOKEN", ""), re.ASCII
+        )
+        if token is None or args:  # later SDKs know tokens themselves
+            return super()._create_auth_message(*args)
+        return self._format_auth_message(*token.groups())
+
+    @staticmethod
+    def _query_probe_url(url: str) -> httpx.Response:
+        try:
+            response = httpx.get(url, timeout=1, trust_env=False)
+            response.json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise httpx.ConnectError("no LM Studio") from error
+        return response
+
+
+def _within(seconds: float, call: Callable[[], object]) -> None:
+    """Wait for `call` no longer than `seconds`: the SDK connects without a limit of its own."""
+    done: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            call()
+        except BaseException as error:
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    Thread(target=run, daemon=True).start()
+    done.result(seconds)

@@ -1,0 +1,720 @@
+"""The engine `lmstudio`: the unmodified SDK against the stand-in server."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import lmstudio
+import pytest
+
+from pytest_lmstrix.engines import lmstudio_instance, lmstudio_link
+from pytest_lmstrix.engines.lmstudio import PREFIX, LmStudioEngine
+from pytest_lmstrix.engines.lmstudio_instance import LmStudioInstance
+from pytest_lmstrix.types import LoadSettings, Message, Model
+from pytest_lmstrix.verdicts import Failure, Verdict
+from tests.support.lmstudio_server import (
+    Crashes,
+    Fault,
+    GrantsAtMost,
+    Guardrail,
+    LmStudioServer,
+    MissingFromDisk,
+    Reasons,
+    Says,
+    ServerError,
+    StandInModel,
+    UserInstance,
+    hostile,
+)
+
+TINY = StandInModel(key="tiny")
+MODEL = Model(id="tiny", engine="lmstudio")
+USERS = UserInstance(key="tiny", identifier="tiny")
+"""Somebody chats with the very model that is tested, under its own key."""
+GONE = ServerError(title="Model unloading is not allowed.")
+
+
+class Watched:
+    """A `Progress` that keeps what it is told, and can do something on the way."""
+
+    def __init__(
+        self,
+        on_load: Callable[[float], None] = lambda fraction: None,
+        on_prefill: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.fractions: list[float] = []
+        self.prefilled: list[tuple[int, int]] = []
+        self._on_load = on_load
+        self._on_prefill = on_prefill
+
+    def __call__(self, fraction: float, /) -> None:
+        self.fractions.append(fraction)
+        self._on_load(fraction)
+
+    def prefill(self, done: int, total: int) -> None:
+        self.prefilled.append((done, total))
+        self._on_prefill()
+
+
+class Studio:
+    """A running stand-in that somebody else uses too, and an engine for it."""
+
+    def __init__(self, server: LmStudioServer, **options: Any) -> None:
+        self.server = server
+        self.engine = LmStudioEngine(server.host, **{"owner": "me-1"} | options)
+
+    def load(self, context_length: int = 4096, progress: Watched | None = None) -> LmStudioInstance:
+        return self.engine.load(MODEL, context_length, progress or Watched())
+
+    def ours(self) -> list[str]:
+        """Our instances that are loaded now."""
+        return [name for name in self.server.loaded() if name.startswith(PREFIX)]
+
+
+@pytest.fixture
+def studio() -> Iterator[Callable[..., Studio]]:
+    """Starts a `Studio`; afterwards nobody else's model was touched and nothing of ours is left."""
+    started: list[Studio] = []
+
+    def start(
+        *models: StandInModel,
+        faults: tuple[Fault, ...] = (),
+        api_tokens: tuple[str, ...] = (),
+        **options: Any,
+    ) -> Studio:
+        server = LmStudioServer(
+            models or [TINY], faults=faults, loaded=[USERS], api_tokens=api_tokens
+        )
+        started.append(Studio(server.__enter__(), **options))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.engine.close()
+        left = each.ours()
+        each.server.stop()
+        assert each.server.violations == []
+        assert left == []
+        assert all(call.ttl_ms is not None for call in each.server.loads())
+        assert all(call.endpoint == "loadModel" for call in each.server.loads())
+        touched = [*each.server.loads(), *each.server.unloads(), *each.server.predictions()]
+        assert all((call.identifier or "").startswith(f"{PREFIX}me-1-") for call in touched)
+        if not any(change.why == "restart" for change in each.server.changes):
+            assert "tiny" in each.server.loaded()
+
+
+def test_load_asks_for_the_context_and_reads_back_what_was_granted(studio: Any) -> None:
+    own = studio(StandInModel(key="tiny", behaviours=(GrantsAtMost(tokens=2048),)))
+    progress = Watched()
+    instance = own.load(30_000, progress)
+    (load,) = own.server.loads()
+    assert (load.context_length, instance.context_length) == (30_000, 2048)
+    assert progress.fractions[-1] == 1.0
+    assert sorted(progress.fractions) == progress.fractions
+    assert own.ours() == [instance.identifier]
+    instance.unload()
+
+
+def test_an_instance_expires_by_itself_but_not_between_two_replies(studio: Any) -> None:
+    own = studio(reply_timeout=1000.0)
+    own.load().unload()
+    assert own.server.loads()[0].ttl_ms == 2_000_000
+    assert LmStudioEngine("host:1", reply_timeout=1.0).ttl_seconds == 600
+
+
+def test_load_settings_reach_the_server(studio: Any) -> None:
+    own = studio()
+    load = LoadSettings(kv_cache_type="q8_0", flash_attention=True, gpu_offload=0.5, batch_size=256)
+    model = Model(id="tiny", engine="lmstudio", load=load)
+    own.engine.load(model, 4096, Watched()).unload()
+    config = own.server.loads()[0].config
+    assert config["llm.load.llama.kCacheQuantizationType"] == {"checked": True, "value": "q8_0"}
+    assert config["llm.load.llama.vCacheQuantizationType"] == {"checked": True, "value": "q8_0"}
+    assert config["llm.load.llama.flashAttention"] is True
+    assert config["llm.load.llama.acceleration.offloadRatio"] == 0.5
+    assert config["llm.load.llama.evalBatchSize"] == 256
+
+
+def test_no_setting_is_sent_that_was_not_asked_for(studio: Any) -> None:
+    own = studio()
+    own.load(4096).unload()
+    assert own.server.loads()[0].config == {"llm.load.contextLength": 4096}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [LoadSettings(threads=4), LoadSettings(gpu_layers=0), LoadSettings(kv_cache_type="bf16")],
+    ids=["threads", "gpu_layers", "bf16"],
+)
+def test_a_setting_that_lm_studio_does_not_take_is_refused(
+    studio: Any, settings: LoadSettings
+) -> None:
+    own = studio()
+    with pytest.raises(Failure, match="'tiny': LM Studio cannot be asked for load setting"):
+        own.engine.load(Model(id="tiny", engine="lmstudio", load=settings), 4096, Watched())
+    assert own.server.loads() == []
+
+
+def test_models_are_listed_with_what_is_known_of_them(studio: Any) -> None:
+    own = studio(
+        StandInModel(
+            key="pub/seer",
+            size_bytes=7,
+            path="pub/seer.gguf",
+            max_context_length=8192,
+            vision=True,
+            trained_for_tool_use=True,
+            quantization="Q8_0",
+        ),
+        TINY,
+        StandInModel(key="embed", type="embedding", architecture=None, quantization=None),
+    )
+    seer, tiny, embed = own.engine.models()
+    assert (seer.id, seer.type, seer.context_limit, seer.size_bytes) == (
+        "pub/seer",
+        "llm",
+        8192,
+        7,
+    )
+    assert seer.capabilities == ("vision", "tools")
+    assert (seer.architecture, seer.quantization) == ("llama", "Q8_0")
+    assert seer.fingerprint == "size:7 path:pub/seer.gguf"
+    assert tiny.capabilities == ()
+    assert (embed.type, embed.quantization) == ("embedding", None)
+    assert own.engine.facts(MODEL) == tiny
+    assert own.engine.facts(Model(id="nobody", engine="lmstudio")) is None
+    assert len(own.server.named("listDownloadedModels")) == 1
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [{"type": "hologram"}, {"sizeBytes": "much"}, {"modelKey": None}],
+    ids=["type", "size", "key"],
+)
+def test_a_broken_entry_of_the_listing_costs_only_itself(
+    studio: Any, broken: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    own = studio(StandInModel(key="odd", listing=broken), TINY)
+    assert [facts.id for facts in own.engine.models()] == ["tiny"]
+    assert "left out" in caplog.text
+
+
+def test_version(studio: Any) -> None:
+    assert studio().engine.version == "0.3.30+1"
+
+
+def test_completion_is_raw_at_the_temperature_asked_for(studio: Any) -> None:
+    own = studio()
+    instance = own.load()
+    reply = instance.complete("2 + 3 =", max_tokens=4)
+    assert reply.text.strip() == "5"
+    config = own.server.predictions()[0].config
+    assert config["llm.prediction.temperature"] == 0
+    assert config["llm.prediction.maxPredictedTokens"] == {"checked": True, "value": 4}
+    assert config["llm.prediction.contextOverflowPolicy"] == "stopAtLimit"
+    assert "llm.prediction.promptTemplate" in config
+    instance.complete("2 + 3 =", max_tokens=4, temperature=0.7)
+    assert own.server.predictions()[1].config["llm.prediction.temperature"] == 0.7
+    instance.unload()
+
+
+def test_reply_carries_what_the_server_measured(studio: Any) -> None:
+    own = studio()
+    progress = Watched()
+    instance = own.load(8192, progress)
+    prompt = "It was a quiet day. " * 200
+    reply = instance.complete(prompt, max_tokens=8)
+    tokens = instance.count_tokens(prompt)
+    assert reply.prompt_tokens is not None
+    assert tokens <= reply.prompt_tokens <= tokens + 8
+    assert reply.completion_tokens is not None
+    assert 0 < reply.completion_tokens <= 8
+    assert reply.decode_tokens_per_second == 50
+    assert reply.cached_prompt_tokens == 0
+    assert reply.ttft_seconds is not None
+    assert reply.prefill_tokens_per_second == reply.prompt_tokens / reply.ttft_seconds
+    assert progress.prefilled[-1] == (tokens, tokens)
+    instance.unload()
+
+
+def test_a_prefill_that_may_have_been_cached_is_not_measured(studio: Any) -> None:
+    own = studio()
+    instance = own.load(8192)
+    prompt = "It was a quiet day. " * 200
+    instance.complete(prompt, max_tokens=2)
+    again = instance.complete(f"{prompt}2 + 3 =", max_tokens=2)
+    assert (again.prefill_tokens_per_second, again.cached_prompt_tokens) == (None, None)
+    other = instance.complete(f"Now for something else. {prompt}", max_tokens=2)
+    assert other.prefill_tokens_per_second is not None
+    assert other.cached_prompt_tokens is None
+    instance.unload()
+
+
+def test_stop_reasons(studio: Any) -> None:
+    own = studio()
+    instance = own.load()
+    story = "Once upon a time there was a king. Once upon a time"
+    assert instance.complete(story, max_tokens=1).stop_reason == "length"
+    assert instance.complete("2 + 3 =", max_tokens=50).stop_reason == "stop"
+    instance.unload()
+
+
+def test_reasoning_is_told_from_the_answer(studio: Any) -> None:
+    own = studio(StandInModel(key="tiny", behaviours=(Reasons(tokens=5),)))
+    instance = own.load()
+    asked = (
+        Message(role="system", content="Be brief."),
+        Message(role="user", content="What is 1 + 1?"),
+        Message(role="assistant", content="2"),
+        Message(role="user", content="What is 2 + 3?"),
+    )
+    reply = instance.chat(asked, max_tokens=50)
+    assert reply.text.strip() == "5"
+    assert reply.reasoning
+    assert "<think>" not in reply.text + reply.reasoning
+    assert own.server.predictions()[0].config["llm.prediction.temperature"] == 0
+    assert "llm.prediction.promptTemplate" not in own.server.predictions()[0].config
+    spent = instance.chat(asked, max_tokens=3)
+    assert (spent.text, spent.stop_reason) == ("", "length")
+    assert spent.reasoning
+    instance.unload()
+
+
+@pytest.mark.parametrize(
+    ("said", "reasoning", "text"),
+    [
+        ("<think>\nhm\n</think>\n\n5", "hm", "5"),
+        ("hm</think>5", "hm", "5"),
+        ("<think>hm", "hm", ""),
+        ("5 <think> 6", "", "5 <think> 6"),
+        (" 5\n", "", " 5\n"),
+        ("", "", ""),
+    ],
+    ids=["closed", "opened by the template", "budget spent", "inside", "none", "empty"],
+)
+def test_split_reasoning(said: str, reasoning: str, text: str) -> None:
+    assert lmstudio_instance.split_reasoning(said) == (reasoning, text)
+
+
+@pytest.mark.parametrize("name", hostile.TEXTS)
+def test_hostile_text_arrives_as_it_is(studio: Any, name: str) -> None:
+    text = hostile.TEXTS[name]
+    own = studio(StandInModel(key="tiny", behaviours=(Says(text=text),)))
+    instance = own.load()
+    reply = instance.complete("Go on:", max_tokens=1000)
+    assert reply.text == text
+    instance.unload()
+
+
+def test_unload_is_idempotent_and_spares_others(studio: Any) -> None:
+    own = studio()
+    instance = own.load()
+    instance.unload()
+    instance.unload()
+    assert len(own.server.unloads()) == 1
+    assert own.server.loaded() == ("tiny",)
+
+
+def test_what_is_gone_already_counts_as_unloaded(studio: Any) -> None:
+    own = studio()
+    instance = own.load()
+    own.server.unload_for_user(instance.identifier)
+    instance.unload()
+    assert own.ours() == []
+
+
+def test_an_unload_that_is_refused_is_told(studio: Any) -> None:
+    own = studio(faults=(Fault(where="unloadModel", kind="error", error=GONE),))
+    instance = own.load()
+    with pytest.raises(Failure, match="Model unloading is not allowed") as failed:
+        instance.unload()
+    assert failed.value.phase == "unload"
+    instance.unload()
+
+
+def test_an_unload_that_does_nothing_is_found_out(studio: Any) -> None:
+    own = studio(faults=(Fault(where="unloadModel", kind="ignore"),), unload_seconds=0.0)
+    instance = own.load()
+    with pytest.raises(Failure, match="still lists") as failed:
+        instance.unload()
+    assert (failed.value.phase, failed.value.verdict) == ("unload", Verdict.ENGINE_ERROR)
+    instance.unload()
+
+
+def test_a_slow_unload_is_waited_for(studio: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = studio(faults=(Fault(where="unloadModel", kind="ignore"),))
+    instance = own.load()
+
+    def later(seconds: float) -> None:
+        if instance.identifier in own.server.loaded():
+            own.server.unload_for_user(instance.identifier)
+
+    monkeypatch.setattr("pytest_lmstrix.engines.lmstudio.time.sleep", later)
+    instance.unload()
+    assert own.ours() == []
+
+
+def test_nobody_elses_instance_can_be_unloaded(studio: Any) -> None:
+    own = studio()
+    with pytest.raises(ValueError, match="not one of our instances"):
+        own.engine.unload("tiny")
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "verdict"),
+    [
+        (MissingFromDisk(), Verdict.MODEL_NOT_FOUND),
+        (Guardrail(above=100), Verdict.GUARDRAIL_REFUSED),
+        (Crashes(at="load"), Verdict.CRASHED),
+    ],
+    ids=["missing", "guardrail", "crash"],
+)
+def test_a_load_that_fails(studio: Any, behaviour: Any, verdict: Verdict) -> None:
+    own = studio(StandInModel(key="tiny", behaviours=(behaviour,)))
+    with pytest.raises(Failure) as failed:
+        own.load()
+    assert (failed.value.verdict, failed.value.phase) == (verdict, "load")
+    assert "\n" not in failed.value.text
+
+
+def test_codes_are_kept(studio: Any) -> None:
+    own = studio()
+    with pytest.raises(Failure, match=r"^Model not found: nobody$") as failed:
+        own.engine.load(Model(id="nobody", engine="lmstudio"), 4096, Watched())
+    assert failed.value.code == "generic.pathNotFound"
+
+
+def test_a_prompt_that_is_too_long(studio: Any) -> None:
+    own = studio()
+    instance = own.load(512)
+    with pytest.raises(Failure, match="n_keep") as failed:
+        instance.complete("word " * 600, max_tokens=4)
+    assert failed.value.verdict is Verdict.CONTEXT_TOO_LARGE
+    assert instance.complete("2 + 3 =", max_tokens=4).text.strip() == "5"
+    instance.unload()
+
+
+def test_an_instance_that_dies_is_crashed_and_never_a_missing_model(studio: Any) -> None:
+    own = studio(StandInModel(key="tiny", behaviours=(Crashes(at="predict"),)))
+    instance = own.load()
+    for _ in range(2):
+        with pytest.raises(Failure) as failed:
+            instance.complete("2 + 3 =", max_tokens=4)
+        assert failed.value.verdict is Verdict.CRASHED
+    instance.unload()
+
+
+def test_an_instance_that_vanishes_right_after_its_load(studio: Any) -> None:
+    gone = ServerError(
+        title="No model found that fits the query.",
+        display_data={"code": "generic.noModelMatchingQuery"},
+    )
+    own = studio(faults=(Fault(where="getModelInfo", kind="error", error=gone),))
+    with pytest.raises(Failure) as failed:
+        own.load()
+    assert failed.value.verdict is Verdict.CRASHED
+
+
+@pytest.mark.parametrize("kind", ["close_channel", "garbage"])
+@pytest.mark.parametrize("where", ["load", "predict"])
+def test_nonsense_from_the_server_is_no_verdict_on_the_model(
+    studio: Any, kind: Any, where: Any
+) -> None:
+    own = studio(faults=(Fault(where=where, kind=kind, text="{"),), load_timeout=5.0)
+    with pytest.raises(Failure) as failed:
+        own.load().complete("2 + 3 =", max_tokens=4)
+    assert failed.value.verdict in (Verdict.ENGINE_ERROR, Verdict.UNREACHABLE)
+    own.engine.sweep(lambda owner: True)
+
+
+def test_a_load_that_finishes_after_its_time_out_is_unloaded(
+    studio: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = studio(faults=(Fault(where="load_progress", kind="hang", after=0.5),), load_timeout=0.3)
+    release = _when(own.server, lambda: len(own.server.named("listLoaded")) > 3, own.server.release)
+    with pytest.raises(Failure, match=r"silent for 0.3 s while loading tiny") as failed:
+        own.load()
+    release.join()
+    assert (failed.value.verdict, failed.value.phase) == (Verdict.TIMEOUT, "load")
+    assert len(own.server.ever_loaded(PREFIX)) == 1
+    assert own.ours() == []
+    assert "to finish a load that was given up" in caplog.text
+
+
+def test_a_load_that_finishes_even_later_is_unloaded_before_the_next(studio: Any) -> None:
+    own = studio(
+        faults=(Fault(where="load", kind="hang"),), load_timeout=0.3, late_load_seconds=0.0
+    )
+    with pytest.raises(Failure):
+        own.load()
+    own.server.release()
+    own.server.wait_for(lambda: len(own.server.ever_loaded(PREFIX)) == 1)
+    own.load().unload()
+    assert own.server.max_loaded_at_once(PREFIX) == 1
+
+
+def test_a_load_that_finishes_even_later_is_unloaded_at_the_end(studio: Any) -> None:
+    own = studio(
+        faults=(Fault(where="load", kind="hang"),), load_timeout=0.3, late_load_seconds=0.0
+    )
+    with pytest.raises(Failure):
+        own.load()
+    own.server.release()
+    own.server.wait_for(lambda: len(own.server.ever_loaded(PREFIX)) == 1)
+    own.engine.close()
+    assert own.ours() == []
+
+
+def test_an_interrupted_load_is_unloaded(studio: Any) -> None:
+    own = studio()
+
+    def interrupt(fraction: float) -> None:
+        if fraction >= 0.5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        own.load(progress=Watched(on_load=interrupt))
+    assert len(own.server.ever_loaded(PREFIX)) == 1
+    assert own.ours() == []
+
+
+def test_progress_keeps_a_slow_load_alive(studio: Any) -> None:
+    steps = tuple(
+        Fault(where="load_progress", kind="slow", seconds=0.4, after=step / 4)
+        for step in range(1, 5)
+    )
+    own = studio(faults=steps, load_timeout=1.2)
+    own.load().unload()
+
+
+def test_a_reply_that_times_out_is_cancelled_and_the_instance_unloaded(studio: Any) -> None:
+    own = studio(faults=(Fault(where="fragment", kind="hang"),), reply_timeout=0.3)
+    instance = own.load()
+    with pytest.raises(Failure, match=r"silent for 0.3 s while answering") as failed:
+        instance.complete("2 + 3 =", max_tokens=4)
+    assert (failed.value.verdict, failed.value.phase) == (Verdict.TIMEOUT, "predict")
+    assert own.ours() == []
+    with pytest.raises(Failure) as again:
+        instance.complete("2 + 3 =", max_tokens=4)
+    assert again.value.verdict is Verdict.TIMEOUT
+    instance.unload()
+
+
+def test_an_interrupted_reply_is_cancelled_and_the_instance_unloaded(studio: Any) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    own = studio()
+    instance = own.load(progress=Watched(on_prefill=interrupt))
+    with pytest.raises(KeyboardInterrupt):
+        instance.complete("2 + 3 =", max_tokens=4)
+    assert own.ours() == []
+    instance.unload()
+
+
+@pytest.fixture
+def limits(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
+    """The time limits that were set, in their order."""
+    seen: list[float | None] = []
+
+    def note(seconds: float | None) -> None:
+        seen.append(seconds)
+        lmstudio.set_sync_api_timeout(seconds)
+
+    monkeypatch.setattr(lmstudio_link, "set_sync_api_timeout", note)
+    monkeypatch.setattr(lmstudio_instance, "set_sync_api_timeout", note)
+    return seen
+
+
+@pytest.mark.parametrize("steps", [0, 4], ids=["no progress", "progress"])
+def test_a_prefill_without_progress_gets_time_by_its_length(
+    studio: Any, steps: int, limits: list[float | None]
+) -> None:
+    own = studio(StandInModel(key="tiny", prefill_steps=steps), reply_timeout=2.0)
+    usual = lmstudio.get_sync_api_timeout()
+    instance = own.load()
+    prompt = "word " * 500
+    tokens = instance.count_tokens(prompt)
+    limits.clear()
+    instance.complete(prompt, max_tokens=2)
+    first, *rest = limits[2:]
+    assert first == tokens / 50 > 2.0
+    assert 2.0 in rest
+    assert lmstudio.get_sync_api_timeout() == usual
+    instance.unload()
+
+
+def test_a_lost_connection_is_not_the_models_fault(studio: Any) -> None:
+    own = studio(faults=(Fault(where="predict", kind="close_socket"),))
+    instance = own.load()
+    with pytest.raises(Failure) as failed:
+        instance.complete("2 + 3 =", max_tokens=4)
+    assert (failed.value.verdict, failed.value.phase) == (Verdict.UNREACHABLE, "predict")
+    assert instance.complete("2 + 3 =", max_tokens=4).text.strip() == "5"
+    instance.unload()
+
+
+def test_a_load_that_loses_its_connection_leaves_nothing_behind(studio: Any) -> None:
+    own = studio(faults=(Fault(where="load_progress", kind="close_socket", after=0.5),))
+    with pytest.raises(Failure) as failed:
+        own.load()
+    assert failed.value.verdict is Verdict.UNREACHABLE
+    assert len(own.server.ever_loaded(PREFIX)) == 1
+    assert own.ours() == []
+
+
+def test_a_connection_that_died_meanwhile_costs_nothing(studio: Any) -> None:
+    own = studio()
+    instance = own.load()
+    own.server.drop_connections()
+    assert instance.complete("2 + 3 =", max_tokens=4).text.strip() == "5"
+    own.server.drop_connections()
+    instance.unload()
+    own.server.drop_connections()
+    own.load().unload()
+    own.server.drop_connections()
+    assert len(own.engine.models()) == 1
+
+
+def test_a_restarted_server_has_lost_the_instance(studio: Any) -> None:
+    own = studio()
+    instance = own.load()
+    own.server.restart()
+    with pytest.raises(Failure) as failed:
+        instance.complete("2 + 3 =", max_tokens=4)
+    assert failed.value.verdict is Verdict.CRASHED
+    instance.unload()
+    own.load().unload()
+
+
+def test_no_server(studio: Any) -> None:
+    own = studio()
+    own.server.go_away()
+    with pytest.raises(Failure, match="not reachable") as failed:
+        own.load()
+    assert (failed.value.verdict, failed.value.phase) == (Verdict.UNREACHABLE, "connect")
+    assert own.engine.version is None
+    own.server.come_back()
+    own.load().unload()
+
+
+def test_a_server_that_answers_nothing_at_all_is_not_a_slow_model(
+    studio: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lmstudio_link, "RPC_SECONDS", 0.5)
+    own = studio(faults=(Fault(where="fragment", kind="hang"),), reply_timeout=0.3)
+    instance = own.load(progress=Watched(on_prefill=own.server.freeze))
+    with pytest.raises(Failure) as failed:
+        instance.complete("2 + 3 =", max_tokens=4)
+    assert failed.value.verdict is Verdict.UNREACHABLE
+    own.server.thaw()
+    instance.unload()
+
+
+def test_a_server_that_never_lets_us_in(studio: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lmstudio_link, "RPC_SECONDS", 0.3)
+    own = studio(faults=(Fault(where="connect", kind="hang"),))
+    with pytest.raises(Failure, match="has not let us in for") as failed:
+        own.engine.models()
+    assert (failed.value.verdict, failed.value.phase) == (Verdict.UNREACHABLE, "connect")
+    own.engine.models()
+
+
+@pytest.mark.parametrize("token", [None, "sk-lm-WRONGKEY:abcdefghij0123456789"])
+def test_a_token_that_is_missing_or_wrong(
+    studio: Any, token: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if token:
+        monkeypatch.setenv("LMSTUDIO_API_TOKEN", token)
+    own = studio(api_tokens=("ABCDEFGH:abcdefghij0123456789",))
+    with pytest.raises(Failure, match="LMSTUDIO_API_TOKEN") as failed:
+        own.engine.models()
+    assert failed.value.verdict is Verdict.UNREACHABLE
+
+
+def test_a_token(studio: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LMSTUDIO_API_TOKEN", "sk-lm-ABCDEFGH:abcdefghij0123456789")
+    own = studio(api_tokens=("ABCDEFGH:abcdefghij0123456789",))
+    own.load().unload()
+
+
+def test_the_server_is_found_at_a_default_port_whatever_the_proxy(
+    studio: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = studio()
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setattr(lmstudio.Client, "_DEFAULT_API_PORTS", (9, own.server.port))
+    engine = LmStudioEngine()
+    assert engine.host == own.server.host
+    assert [facts.id for facts in engine.models()] == ["tiny"]
+    engine.close()
+
+
+def test_no_server_at_any_default_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lmstudio.Client, "_DEFAULT_API_PORTS", (9,))
+    with pytest.raises(Failure, match="default ports") as failed:
+        LmStudioEngine().models()
+    assert (failed.value.verdict, failed.value.phase) == (Verdict.UNREACHABLE, "connect")
+
+
+def test_a_host_may_be_written_as_an_address() -> None:
+    assert LmStudioEngine("http://localhost:1234/").host == "localhost:1234"
+
+
+def test_sweep_unloads_only_what_dead_owners_left(studio: Any) -> None:
+    own = studio()
+    mine = own.load()
+    left = LmStudioEngine(own.server.host, owner="me-1-dead")
+    stale = left.load(MODEL, 4096, Watched())
+    left.link.drop()
+    asked: list[str] = []
+
+    def is_dead(owner: str) -> bool:
+        asked.append(owner)
+        return owner == "me-1-dead"
+
+    assert own.engine.sweep(is_dead) == [stale.identifier]
+    assert sorted(asked) == ["me-1", "me-1-dead"]
+    assert own.ours() == [mine.identifier]
+    mine.unload()
+
+
+def test_the_sdk_says_nothing_on_stderr() -> None:
+    script = """
+from pytest_lmstrix.engines.lmstudio import LmStudioEngine
+from tests.support.lmstudio_server import LmStudioServer, StandInModel
+with LmStudioServer([StandInModel(key="tiny")]) as server:
+    engine = LmStudioEngine(server.host)
+    engine.models()
+    server.drop_connections()
+    print(len(engine.models()))
+    engine.close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+def _when(
+    server: LmStudioServer, condition: Callable[[], bool], action: Callable[[], None]
+) -> threading.Thread:
+    """Does `action` in a thread of its own once `condition` holds."""
+
+    def run() -> None:
+        server.wait_for(condition)
+        action()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
