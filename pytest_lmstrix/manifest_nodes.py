@@ -1,0 +1,188 @@
+"""YAML as nodes that know their lines: bounded in every direction, nothing executed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeGuard
+
+import yaml
+from yaml.events import (
+    AliasEvent,
+    CollectionEndEvent,
+    CollectionStartEvent,
+    Event,
+    ScalarEvent,
+)
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from yaml.reader import Reader
+
+MAX_BYTES = 4_000_000
+"""8,000 models take about 1 MB."""
+MAX_VALUES = 500_000
+"""Values in one manifest, those behind an alias counted wherever it stands."""
+MAX_DEPTH = 20
+_MAX_PROBLEMS = 50
+_MAX_SHOWN = 60
+
+_Loader: type[yaml.SafeLoader] | type[yaml.CSafeLoader] = getattr(
+    yaml, "CSafeLoader", yaml.SafeLoader
+)
+_TAG = "tag:yaml.org,2002:"
+_DECIMAL = re.compile(r"\+?(?:0|[1-9][0-9_]{0,30})")
+_OTHER = object()
+"""Stands for a value that no key accepts."""
+
+
+class ManifestError(ValueError):
+    """What is wrong with a manifest: one line, that of the first problem."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        super().__init__(problems[0] + more)
+        self.problems = tuple(problems)
+        """Every problem, a line each, in the file's order."""
+
+
+class Problems:
+    """What was found wrong with the file `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._found: list[tuple[int, str]] = []
+
+    def add(self, line: int, text: str) -> None:
+        """Note `text` for a line, counted from 1; raise when there are a great many already."""
+        self._found.append((line, text))
+        if len(self._found) >= _MAX_PROBLEMS:
+            self.raise_any()
+
+    def raise_any(self) -> None:
+        """Raise `ManifestError` if anything was noted."""
+        if self._found:
+            self._found.sort(key=lambda found: found[0])
+            raise ManifestError([f"{self._path}:{line}: {text}" for line, text in self._found])
+
+    def error(self, line: int, text: str) -> ManifestError:
+        """The error to raise for a problem that ends all reading."""
+        return ManifestError([f"{self._path}:{line}: {text}"])
+
+
+def line_of(part: Node | Event) -> int:
+    """The line that a part of the document begins on, counted from 1."""
+    return part.start_mark.line + 1 if part.start_mark is not None else 1
+
+
+def compose(data: bytes, problems: Problems) -> Node | None:
+    """The YAML document in `data`, `None` when it holds nothing.
+
+    Raises:
+        ManifestError: It is not UTF-8, not YAML, too large, too deep, or not one document.
+    """
+    if len(data) > MAX_BYTES:
+        raise problems.error(1, f"is {len(data):,} bytes long, {MAX_BYTES:,} are allowed")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise problems.error(line, f"must be UTF-8, got byte 0x{data[error.start]:02x}") from None
+    control = Reader.NON_PRINTABLE.search(text)
+    if control is not None:
+        line = text.count("\n", 0, control.start()) + 1
+        raise problems.error(line, f"must not contain the character U+{ord(control[0]):04X}")
+    try:
+        _check_size(text, problems)
+        return yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        said = " ".join(filter(None, (error.context, error.problem)))
+        line = mark.line + 1 if mark is not None else 1
+        raise problems.error(line, f"is not YAML: {said}{_tab_hint(text, line)}") from None
+    except yaml.YAMLError as error:
+        raise problems.error(1, f"is not YAML: {' '.join(str(error).split())}") from None
+
+
+def _tab_hint(text: str, line: int) -> str:
+    lines = text.splitlines()[line - 1 : line]
+    return "; indent with spaces, not tabs" if any(re.match(r" *\t", it) for it in lines) else ""
+
+
+def _check_size(text: str, problems: Problems) -> None:
+    # Composing recurses, and an alias costs nothing until it is followed: so count beforehand.
+    sizes: dict[str | None, int] = {}
+    open_: list[tuple[str | None, int]] = [(None, 0)]
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, CollectionStartEvent):
+            open_.append((event.anchor, 1))
+            if len(open_) > MAX_DEPTH:
+                raise problems.error(line_of(event), f"is nested more than {MAX_DEPTH} levels deep")
+            continue
+        if isinstance(event, CollectionEndEvent):
+            anchor, size = open_.pop()
+        elif isinstance(event, ScalarEvent):
+            anchor, size = event.anchor, 1
+        elif isinstance(event, AliasEvent):
+            anchor, size = None, sizes.get(event.anchor, 1)
+            if event.anchor in (name for name, _ in open_):
+                raise problems.error(
+                    line_of(event), f"alias *{event.anchor} stands inside its own value"
+                )
+        else:
+            continue
+        sizes[anchor] = size
+        outer, total = open_[-1]
+        open_[-1] = (outer, total + size)
+        if total + size > MAX_VALUES:
+            raise problems.error(
+                line_of(event), f"holds more than {MAX_VALUES:,} values, aliases followed"
+            )
+
+
+def is_list(node: Node) -> TypeGuard[SequenceNode]:
+    """Whether a node is a list, without any other tag."""
+    return isinstance(node, SequenceNode) and node.tag == f"{_TAG}seq"
+
+
+def is_mapping(node: Node) -> TypeGuard[MappingNode]:
+    """Whether a node is a mapping, without any other tag."""
+    return isinstance(node, MappingNode) and node.tag == f"{_TAG}map"
+
+
+def plain(node: Node) -> object:
+    """The scalar that a node stands for: text, number, true or false, or `None`.
+
+    Of the many ways in which YAML writes numbers only decimals count: to a reader 010 is ten.
+    Anything else is an object that no type accepts.
+    """
+    if not isinstance(node, ScalarNode):
+        return _OTHER
+    text = node.value
+    match node.tag.removeprefix(_TAG):
+        case "str":
+            return text
+        case "null":
+            return None
+        case "bool":
+            return text.lower() in ("true", "yes", "on")
+        case "int" if _DECIMAL.fullmatch(text):
+            return int(text.replace("_", ""))
+        case "float" if re.fullmatch(r"[0-9]{0,30}\.[0-9]{0,30}", text):
+            return float(f"0{text}0")
+    return _OTHER
+
+
+def shown(node: Node) -> str:
+    """A value as a message names it, in one line."""
+    if not node.tag.startswith(_TAG) or "/" in node.tag:
+        return f"the tag {_cut(node.tag.removeprefix(_TAG))!r}"
+    if not isinstance(node, ScalarNode):
+        kind = "list" if isinstance(node, SequenceNode) else "mapping"
+        return f"a {kind}" if node.value else f"an empty {kind}"
+    if node.tag == f"{_TAG}null":
+        return "nothing"
+    return repr(_cut(node.value)) if node.tag == f"{_TAG}str" else _cut(node.value)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "..."

