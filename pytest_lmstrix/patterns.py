@@ -176,8 +176,8 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|device[ _]?(?:was |is |has been )?(?:lost|removed|hung)|device (?:hang|reset)"
         r"|illegal memory access|illegal address|launch failure|device-side assert|misaligned addr"
         r"|memory access fault|gpu (?:hang|fault|error|reset|timeout)|commandbuffer\w*error"
-        r"|double free|(?:free|malloc|munmap_chunk)\(\): |heap corruption|stack smashing|corrupted size"
-        r"|pure virtual"
+        r"|double free|(?:free|malloc|munmap_chunk)\(\): |heap corruption|stack smashing"
+        r"|corrupted size|pure virtual"
         r"|panicked at|\bpanic:|fatal (?:python )?error:|unexpected signal|unhandled exception"
         r"|uncaught exception|brokenprocesspool|process pool.{0,40}terminated",
     ),
