@@ -7,17 +7,21 @@ earlier in the visible text (what an induction head does); sums and number words
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from zlib import crc32
 
 _TOKEN = re.compile(r" ?\w{1,12}| ?[^\w\s]|\s")
 _SENTENCE_END = re.compile(r"[.!?]['\")]?\s+|\n")
 _SUM = re.compile(r"(\d+)\s*\+\s*(\d+)(?!.*\d)", re.DOTALL)
-_UNITS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-    "fifteen sixteen seventeen eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+# fmt: off
+_UNITS = [
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
+    "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen",
+    "nineteen",
+]
+# fmt: on
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _NUMBERS = {word: n for n, word in enumerate(_UNITS)}
 _NUMBERS |= {word: 10 * n for n, word in enumerate(_TENS, 2)}
 _NUMBER_WORD = re.compile(
@@ -41,6 +45,12 @@ def tokenize(text: str) -> tuple[str, ...]:
 def count_tokens(text: str) -> int:
     """How many tokens `text` has."""
     return len(tokenize(text))
+
+
+def shared_prefix(tokens: Sequence[str], others: Sequence[str]) -> int:
+    """How many tokens both begin with."""
+    pairs = enumerate(zip(tokens, others, strict=False))
+    return next((n for n, (a, b) in pairs if a != b), min(len(tokens), len(others)))
 
 
 def token_id(token: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -73,9 +74,8 @@ class CallLog:
     def read(cls, path: Path) -> CallLog:
         """The log that a server has written to `path`; a torn last line is left out."""
         log = cls()
-        decoder = msgspec.json.Decoder(Record)
         for line in path.read_bytes().split(b"\n")[:-1]:
-            log.record(decoder.decode(line))
+            log.record(msgspec.convert(json.loads(line), Record))  # type: ignore[arg-type]
         return log
 
     def record(self, entry: Record) -> None:
@@ -92,11 +92,17 @@ class CallLog:
                     self.calls.append(entry)
             self._changed.notify_all()
         if self._path:
-            with self._path.open("ab") as file:
-                file.write(msgspec.json.encode(entry) + b"\n")
+            # Unlike msgspec, json escapes lone surrogates, which prompts may hold.
+            with self._path.open("a", encoding="ascii", newline="\n") as file:
+                file.write(json.dumps(msgspec.to_builtins(entry)) + "\n")
+
+    def nudge(self) -> None:
+        """Have `wait_for` look again."""
+        with self._changed:
+            self._changed.notify_all()
 
     def wait_for(self, condition: Callable[[], bool], timeout: float = 10.0) -> None:
-        """Return once `condition` holds; it is looked at after every record.
+        """Return once `condition` holds; it is looked at whenever something happens.
 
         Raises:
             TimeoutError: It does not within `timeout` seconds.

@@ -69,9 +69,9 @@ class Connection:
         first = await self._socket.recv()
         try:
             await self.server.meet("connect", connection=self)
-            auth = msgspec.json.decode(first, type=wire.Auth)
+            auth = msgspec.convert(json.loads(first), wire.Auth)
             if auth.auth_version != 1 or len(auth.client_identifier + auth.client_passkey) > 512:
-                raise msgspec.ValidationError(f"bad auth message {auth}")
+                raise ValueError(f"bad auth message {auth}")
             tokens = self.server.api_tokens
             if tokens and f"{auth.client_identifier}:{auth.client_passkey}" not in tokens:
                 raise Refused(ServerError(title="Invalid API token."))
@@ -80,7 +80,7 @@ class Connection:
         except Refused as refused:
             await self.send({"success": False, "error": refused.error.title})
             return False
-        except msgspec.ValidationError as problem:
+        except ValueError as problem:
             self._violation(str(problem))
             await self.send({"success": False, "error": str(problem)})
             return False
@@ -100,6 +100,8 @@ class Connection:
                     self._on_channel_send(message)
                 case wire.RpcCall():
                     self._next_id("call", message.call_id)
+                    if message.endpoint == "estimateModelUsage" and not self.server.estimates:
+                        raise ValueError(f"unknown endpoint {message.endpoint}")
                     parameter = wire.parse(
                         wire.RPCS, self.namespace, message.endpoint, message.parameter
                     )
@@ -110,7 +112,7 @@ class Connection:
                         wire.CHANNELS, self.namespace, message.endpoint, message.creation_parameter
                     )
                     self._open(message, parameter)
-        except (ValueError, msgspec.DecodeError) as problem:
+        except ValueError as problem:
             self._violation(str(problem))
             await self._warn(str(problem))
 

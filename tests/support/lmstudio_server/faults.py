@@ -26,6 +26,7 @@ Where = Literal[
     "tokenize",
     "applyPromptTemplate",
     "getLoadConfig",
+    "estimateModelUsage",
     "version",
 ]
 Kind = Literal[

@@ -122,7 +122,7 @@ class Machine:
                     i for i in here if name == i.model.key or i.model.file_path.startswith(name)
                 ]
         if not here:
-            raise Refused(errors.no_matching_model(query.to_dict(), list(self.instances)))
+            raise Refused(errors.no_matching_model(dict(query.to_dict()), list(self.instances)))
         return here[0]
 
     def reserve(self, model: StandInModel, identifier: str | None, asked: int) -> str:

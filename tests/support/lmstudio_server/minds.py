@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os.path import commonprefix
 from typing import Literal, Protocol
 
 from msgspec import Struct
@@ -118,7 +117,7 @@ class StandInMind:
         )
         for behaviour in self._model.behaviours:
             behaviour.check_prompt(prompt)
-        cached = len(commonprefix([taken, self._cache]))
+        cached = brain.shared_prefix(taken, self._cache)
         self._cache = taken
         pieces, stop_reason = self._pieces(prompt, request)
         speed = self._model.decode_tokens_per_second

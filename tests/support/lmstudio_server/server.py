@@ -108,7 +108,8 @@ class LmStudioServer(CallLog):
     def loaded(self) -> tuple[str, ...]:
         """Identifiers of the instances that are loaded and not expired."""
         now = self.clock()
-        return tuple(i.identifier for i in self.machine.instances.values() if not i.expired(now))
+        instances = tuple(self.machine.instances.values())
+        return tuple(i.identifier for i in instances if not i.expired(now))
 
     def add_fault(self, fault: Fault) -> None:
         """Script one more fault."""
@@ -180,6 +181,8 @@ class LmStudioServer(CallLog):
             Unanswered: The call ends here.
         """
         fault = self._faults.take(where, model, progress)
+        if fault is not None:
+            self.nudge()
         match fault:
             case None | Fault(kind="ignore"):
                 pass
@@ -201,10 +204,10 @@ class LmStudioServer(CallLog):
                 raise Refused(crash(fault.exit_code), fatal=not loading)
             case Fault(kind="restart"):
                 self._restart()
-                await asyncio.sleep(0)
+                raise Unanswered
             case Fault(kind="gone"):
                 self._go_away()
-                await asyncio.sleep(0)
+                raise Unanswered
         return fault
 
     def _call(self, action: Callable[[], object]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -64,7 +65,16 @@ class KeepAlive(Struct, frozen=True, tag_field="type", tag="keepAlive", forbid_u
 
 
 Frame = RpcCall | ChannelCreate | ChannelSend | KeepAlive
-decode_frame = msgspec.json.Decoder(Frame).decode
+
+
+def decode_frame(text: str) -> Frame:
+    """The frame in `text`.
+
+    Raises:
+        ValueError: It is none.
+    """
+    # Unlike msgspec, json reads lone surrogates, which prompts may hold.
+    return msgspec.convert(json.loads(text), Frame)  # type: ignore[call-overload,no-any-return]
 
 
 class EstimateModelUsage(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
