@@ -1,0 +1,125 @@
+"""llama.cpp's server as a child process that cannot outlive its parent.
+
+Run as a script, it is a supervisor: it starts itself once more as the server, and kills that when
+its own standard input ends, which happens whenever the parent is gone. A thread of the server
+could not do that, for `xllamacpp.Server()` holds the interpreter lock as long as a model loads.
+
+The first line of standard input is the configuration, a JSON object (see `_serve`); a key in it
+is seen by no process list. The one line on standard output is `{"address": "http://..."}`; all
+else that is said goes to standard error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+REFUSED = 70
+"""Exit status of a server that could not load the model, and has said why."""
+_ORPHAN_POLL_SECONDS = 1.0
+
+
+def main() -> NoReturn:
+    """Supervise; serve when told so."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.argv[1:] == ["serve"]:
+        _serve()
+    _supervise()
+
+
+def _supervise() -> NoReturn:
+    parent = os.getppid()
+    configuration = sys.stdin.buffer.readline()
+    server = subprocess.Popen(
+        [sys.executable, "-P", __file__, "serve"], stdin=subprocess.PIPE, bufsize=0
+    )
+    _at_end_of_input(server.kill)
+    assert server.stdin is not None
+    with contextlib.suppress(OSError):  # it is dead already: its exit status will tell
+        server.stdin.write(configuration)
+    while True:
+        try:
+            status = server.wait(_ORPHAN_POLL_SECONDS)
+        except subprocess.TimeoutExpired:
+            if os.getppid() != parent:  # end of file may be kept back by a fork of the parent
+                server.kill()
+        else:
+            _exit(128 - status if status < 0 else status)
+
+
+def _serve() -> NoReturn:
+    configuration: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
+    _at_end_of_input(lambda: _exit(0))  # the supervisor itself was killed
+    answer = os.dup(1)
+    os.dup2(2, 1)
+
+    llama: Any = importlib.import_module("xllamacpp")
+    params = llama.CommonParams()
+    params.model.path = configuration["path"]
+    params.n_ctx = configuration["context_length"]
+    params.n_batch = configuration["batch_size"]
+    params.n_ubatch = min(params.n_ubatch, params.n_batch)
+    params.api_keys = [configuration["api_key"]]
+    params.hostnames = ["127.0.0.1"]
+    params.port = 0
+    params.n_parallel = 1
+    params.fit_params = False  # what is asked for, or an error
+    params.ctx_shift = False
+    params.cache_prompt = True
+    params.cache_ram_mib = 0  # else up to 8 GiB of old prompts are kept beside the KV cache
+    params.cache_idle_slots = False
+    params.sse_ping_interval = -1  # a ping is no sign that the model gets on
+    params.offline = True
+    params.ui = False
+    if (layers := configuration["gpu_layers"]) is not None:
+        if layers and not any("GPU" in device["type"].name for device in llama.get_device_info()):
+            print(f"gpu_layers: {layers}, but xllamacpp finds no GPU here", file=sys.stderr)
+            _exit(REFUSED)
+        params.n_gpu_layers = layers
+    if (threads := configuration["threads"]) is not None:
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    if (flash_attention := configuration["flash_attention"]) is not None:
+        modes = llama.llama_flash_attn_type
+        params.flash_attn_type = (
+            modes.LLAMA_FLASH_ATTN_TYPE_ENABLED
+            if flash_attention
+            else modes.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        )
+    if (kv_cache_type := configuration["kv_cache_type"]) is not None:
+        params.cache_type_k = params.cache_type_v = getattr(
+            llama.ggml_type, f"GGML_TYPE_{kv_cache_type.upper()}"
+        )
+    try:
+        server = llama.Server(params)
+    except RuntimeError:
+        _exit(REFUSED)  # llama.cpp has said why; the exception does not
+    os.write(answer, json.dumps({"address": server.listening_address}).encode() + b"\n")
+    threading.Event().wait()
+    raise AssertionError("unreachable: the event is never set")
+
+
+def _at_end_of_input(act: Callable[[], object]) -> None:
+    def wait() -> None:
+        while os.read(0, 4096):
+            pass
+        act()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _exit(status: int) -> NoReturn:
+    # Python's own exit would wait for llama.cpp's threads and trip over a reader of standard input.
+    sys.stderr.flush()
+    os._exit(status - 2**32 if status >= 2**31 else status)
+
+
+if __name__ == "__main__":
+    main()
