@@ -1,0 +1,199 @@
+"""What every engine owes its callers: the same tests for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from importlib.util import find_spec
+
+import pytest
+from msgspec import Struct
+
+from pytest_lmstrix.engines.base import Engine, Instance
+from pytest_lmstrix.types import Message, Model
+from pytest_lmstrix.verdicts import Failure, Verdict
+from tests.support import weights
+from tests.support.fake_engine import FakeEngine
+from tests.support.lmstudio_server import LmStudioServer, StandInModel
+
+SMALL, LARGE = 512, 1024
+FEW_SHOT = "1 + 1 = 2\n4 + 4 = 8\n6 + 3 = 9\n2 + 3 ="
+STORY = "The miller went down to the river. He had lost his key. "
+
+
+class Ignored:
+    """A `Progress` for those who do not care."""
+
+    def __call__(self, fraction: float, /) -> None:
+        pass
+
+    def prefill(self, done: int, total: int) -> None:
+        pass
+
+
+class Bench(Struct, frozen=True, kw_only=True):
+    """An engine with a model, and one that it does not have."""
+
+    engine: Engine
+    model: Model
+    missing: Model
+    loaded: Callable[[], int]
+    """How many instances are in memory."""
+
+    def load(self, context_length: int = LARGE) -> Instance:
+        return self.engine.load(self.model, context_length, Ignored())
+
+
+def _fake(_: ExitStack) -> Bench:
+    engine = FakeEngine((StandInModel(key="tiny"),))
+
+    return Bench(
+        engine=engine,
+        model=Model(id="tiny", engine="fake"),
+        missing=Model(id="nobody", engine="fake"),
+        loaded=lambda: engine.loaded,
+    )
+
+
+def _lmstudio(cleanup: ExitStack) -> Bench:
+    from pytest_lmstrix.engines.lmstudio import LmStudioEngine
+
+    server = cleanup.enter_context(LmStudioServer([StandInModel(key="tiny")]))
+    engine = LmStudioEngine(server.host, load_timeout=60, reply_timeout=60)
+    cleanup.callback(engine.close)
+    return Bench(
+        engine=engine,
+        model=Model(id="tiny", engine="lmstudio"),
+        missing=Model(id="nobody", engine="lmstudio"),
+        loaded=lambda: len(server.loaded()),
+    )
+
+
+def _llamacpp(cleanup: ExitStack) -> Bench:
+    import psutil
+
+    from pytest_lmstrix.engines.llamacpp import LlamaCppEngine
+
+    path = str(weights.smollm2())
+    before = {child.pid for child in psutil.Process().children()}
+
+    def loaded() -> int:
+        children = psutil.Process().children()
+        return sum(child.pid not in before and child.is_running() for child in children)
+
+    engine = LlamaCppEngine(load_timeout=120, reply_timeout=120)
+    cleanup.callback(engine.close)
+    return Bench(
+        engine=engine,
+        model=Model(id="smollm2", engine="llamacpp", source=path),
+        missing=Model(id="nobody", engine="llamacpp", source=path + ".not-there"),
+        loaded=loaded,
+    )
+
+
+NO_LLAMACPP = pytest.mark.skipif(find_spec("xllamacpp") is None, reason="needs xllamacpp")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[_fake, _lmstudio, pytest.param(_llamacpp, marks=NO_LLAMACPP)],
+    ids=["fake", "lmstudio", "llamacpp"],
+)
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """An engine, and in the end nothing loaded in it."""
+    with ExitStack() as cleanup:
+        bench: Bench = request.param(cleanup)
+        yield bench
+        assert bench.loaded() == 0
+
+
+@pytest.fixture(scope="module")
+def shared(bench: Bench) -> Iterator[Instance]:
+    """One instance, for tests that leave it as it was."""
+    instance = bench.load()
+    yield instance
+    instance.unload()
+
+
+def test_the_context_asked_for_is_granted(shared: Instance) -> None:
+    assert shared.context_length == LARGE
+
+
+def test_complete_goes_on_with_the_prompt(shared: Instance) -> None:
+    reply = shared.complete(FEW_SHOT, max_tokens=4)
+    assert "5" in reply.text
+    assert reply.completion_tokens is not None
+    assert 0 < reply.completion_tokens <= 4
+    assert reply.prompt_tokens is not None
+    assert reply.prompt_tokens >= shared.count_tokens(FEW_SHOT)
+    assert reply.ttft_seconds is not None
+    assert reply.ttft_seconds > 0
+
+
+def test_temperature_0_says_the_same_again(shared: Instance) -> None:
+    first, second = (shared.complete(STORY, max_tokens=6).text for _ in range(2))
+    assert first == second != ""
+
+
+def test_a_budget_that_is_used_up(shared: Instance) -> None:
+    assert shared.complete(STORY * 2 + "The miller", max_tokens=2).stop_reason == "length"
+
+
+def test_chat_answers(shared: Instance) -> None:
+    reply = shared.chat([Message(role="user", content="Say hello")], max_tokens=12)
+    assert reply.text.strip()
+    assert reply.completion_tokens is not None
+    assert 0 < reply.completion_tokens <= 12
+
+
+def test_tokens_are_counted(shared: Instance) -> None:
+    one, ten = shared.count_tokens(STORY), shared.count_tokens(STORY * 10)
+    assert one > 0
+    # Pieces may join at the seams, and special tokens may come once with every text.
+    assert abs(ten - 10 * one) <= 20
+
+
+def test_prompt_tokens_show_that_nothing_was_cut(shared: Instance) -> None:
+    prompt = STORY * 20
+    reply = shared.complete(prompt, max_tokens=1)
+    assert reply.prompt_tokens is not None
+    assert 0 <= reply.prompt_tokens - shared.count_tokens(prompt) <= 2
+
+
+def test_a_prompt_longer_than_the_context_is_an_error(shared: Instance) -> None:
+    with pytest.raises(Failure) as failed:
+        shared.complete(STORY * 100, max_tokens=1)
+    assert failed.value.verdict is Verdict.CONTEXT_TOO_LARGE
+    assert "5" in shared.complete(FEW_SHOT, max_tokens=4).text
+
+
+def test_unload_frees_and_may_be_repeated(bench: Bench) -> None:
+    before = bench.loaded()
+    instance = bench.load(SMALL)
+    assert bench.loaded() == before + 1
+    instance.unload()
+    instance.unload()
+    assert bench.loaded() == before
+
+
+def test_loaded_again_at_another_size(bench: Bench) -> None:
+    for context_length in (SMALL, LARGE, SMALL):
+        instance = bench.load(context_length)
+        assert instance.context_length == context_length
+        instance.unload()
+
+
+def test_what_was_unloaded_answers_with_a_failure(bench: Bench) -> None:
+    instance = bench.load(SMALL)
+    instance.unload()
+    with pytest.raises(Failure) as failed:
+        instance.complete(FEW_SHOT, max_tokens=2)
+    assert failed.value.verdict is not Verdict.MODEL_NOT_FOUND
+
+
+def test_a_missing_model(bench: Bench) -> None:
+    before = bench.loaded()
+    with pytest.raises(Failure) as failed:
+        bench.engine.load(bench.missing, SMALL, Ignored())
+    assert (failed.value.verdict, failed.value.phase) == (Verdict.MODEL_NOT_FOUND, "load")
+    assert bench.loaded() == before
