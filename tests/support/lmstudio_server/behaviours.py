@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from msgspec import Struct
@@ -11,6 +11,8 @@ from tests.support.lmstudio_server import errors
 from tests.support.lmstudio_server.errors import Refused
 
 Check = Literal["full", "deep"]
+Grant = Callable[[int], int]
+"""The context that is granted for one that is asked for, tokens."""
 NOWHERE = 0
 """The capacity of a model that works at no size."""
 
@@ -35,7 +37,7 @@ class Prompt(Struct, frozen=True, kw_only=True):
 class Behaviour(Struct, frozen=True, kw_only=True):
     """A healthy model; others override what they do differently."""
 
-    def capacity(self, check: Check) -> int | None:
+    def capacity(self, check: Check, grant: Grant) -> int | None:
         """The largest context that this leaves working, tokens; `None` for any."""
         return None
 
@@ -70,12 +72,17 @@ class Behaviour(Struct, frozen=True, kw_only=True):
         return tokens_per_second
 
 
+def _asked(granted: int, grant: Grant) -> int:
+    """The largest context to ask for that grants no more than `granted`."""
+    return next((n for n in range(granted, 0, -1) if grant(n) <= granted), NOWHERE)
+
+
 class SeesLast(Behaviour, frozen=True, tag=True):
     """Forgets the beginning: sees only the last `tokens`; the counts are as for all."""
 
     tokens: int
 
-    def capacity(self, check: Check) -> int | None:
+    def capacity(self, check: Check, grant: Grant) -> int | None:
         return self.tokens if check == "deep" else None
 
     def visible(self, tokens: Sequence[str]) -> Sequence[str]:
@@ -88,7 +95,7 @@ class ForgetsMiddle(Behaviour, frozen=True, tag=True):
     start: int
     end: int
 
-    def capacity(self, check: Check) -> int | None:
+    def capacity(self, check: Check, grant: Grant) -> int | None:
         return self.start + self.end if check == "deep" else None
 
     def visible(self, tokens: Sequence[str]) -> Sequence[str]:
@@ -102,7 +109,7 @@ class CutsPrompt(Behaviour, frozen=True, tag=True):
 
     tokens: int
 
-    def capacity(self, check: Check) -> int | None:
+    def capacity(self, check: Check, grant: Grant) -> int | None:
         return self.tokens if check == "deep" else None
 
     def counted(self, tokens: Sequence[str]) -> Sequence[str]:
@@ -114,7 +121,7 @@ class GrantsAtMost(Behaviour, frozen=True, tag=True):
 
     tokens: int
 
-    def capacity(self, check: Check) -> int | None:
+    def capacity(self, check: Check, grant: Grant) -> int | None:
         return self.tokens
 
     def grant(self, context_length: int) -> int:
@@ -127,7 +134,7 @@ class GrantsMore(Behaviour, frozen=True, tag=True):
     extra: int = 0
     multiple_of: int = 1
 
-    def capacity(self, check: Check) -> int | None:
+    def capacity(self, check: Check, grant: Grant) -> int | None:
         return NOWHERE if self.extra or self.multiple_of > 256 else None
 
     def grant(self, context_length: int) -> int:
@@ -140,8 +147,10 @@ class Gibberish(Behaviour, frozen=True, tag=True):
     above: int
     measure: Literal["granted", "filled"] = "granted"
 
-    def capacity(self, check: Check) -> int | None:
-        return self.above if self.measure == "granted" or check == "deep" else None
+    def capacity(self, check: Check, grant: Grant) -> int | None:
+        if self.measure == "granted":
+            return _asked(self.above, grant)
+        return self.above if check == "deep" else None
 
     def reply(self, prompt: Prompt, reply: str) -> str:
         size = prompt.context_length if self.measure == "granted" else len(prompt.tokens)
@@ -154,8 +163,8 @@ class OutOfMemory(Behaviour, frozen=True, tag=True):
     above: int
     at: Literal["load", "predict"] = "load"
 
-    def capacity(self, check: Check) -> int | None:
-        return self.above
+    def capacity(self, check: Check, grant: Grant) -> int | None:
+        return self.above if self.at == "load" else _asked(self.above, grant)
 
     def check_load(self, load: Load) -> None:
         if self.at == "load" and load.context_length > self.above:
@@ -171,7 +180,7 @@ class Guardrail(Behaviour, frozen=True, tag=True):
 
     above: int
 
-    def capacity(self, check: Check) -> int | None:
+    def capacity(self, check: Check, grant: Grant) -> int | None:
         return self.above
 
     def check_load(self, load: Load) -> None:
@@ -200,7 +209,7 @@ class Corrupted(Behaviour, frozen=True, tag=True):
 
     at: Literal["load", "predict"] = "predict"
 
-    def capacity(self, check: Check) -> int | None:
+    def capacity(self, check: Check, grant: Grant) -> int | None:
         return NOWHERE
 
     def check_load(self, load: Load) -> None:
@@ -215,7 +224,7 @@ class Corrupted(Behaviour, frozen=True, tag=True):
 class MissingFromDisk(Behaviour, frozen=True, tag=True):
     """Listed, but its file is gone: "Model not found" at the load."""
 
-    def capacity(self, check: Check) -> int | None:
+    def capacity(self, check: Check, grant: Grant) -> int | None:
         return NOWHERE
 
 
@@ -224,7 +233,7 @@ class Unsupported(Behaviour, frozen=True, tag=True):
 
     architecture: str = "kimi-linear"
 
-    def capacity(self, check: Check) -> int | None:
+    def capacity(self, check: Check, grant: Grant) -> int | None:
         return NOWHERE
 
     def check_load(self, load: Load) -> None:
@@ -244,7 +253,7 @@ class Reasons(Behaviour, frozen=True, tag=True):
 class Echoes(Behaviour, frozen=True, tag=True):
     """A base model that only repeats the last line of its prompt."""
 
-    def capacity(self, check: Check) -> int | None:
+    def capacity(self, check: Check, grant: Grant) -> int | None:
         return NOWHERE
 
     def reply(self, prompt: Prompt, reply: str) -> str:
@@ -256,7 +265,7 @@ class Says(Behaviour, frozen=True, tag=True):
 
     text: str = ""
 
-    def capacity(self, check: Check) -> int | None:
+    def capacity(self, check: Check, grant: Grant) -> int | None:
         return NOWHERE
 
     def reply(self, prompt: Prompt, reply: str) -> str:

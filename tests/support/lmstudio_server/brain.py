@@ -32,7 +32,7 @@ _LONGEST_ECHO = 400
 _FALLBACK = " It was a quiet day, and nobody in the village spoke of it again."
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=4)
 def tokenize(text: str) -> tuple[str, ...]:
     """The tokens of `text`, which joined give it back.
 

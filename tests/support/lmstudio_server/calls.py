@@ -75,7 +75,7 @@ class CallLog:
         """The log that a server has written to `path`; a torn last line is left out."""
         log = cls()
         for line in path.read_bytes().split(b"\n")[:-1]:
-            log.record(msgspec.convert(json.loads(line), Record))  # type: ignore[arg-type]
+            log.record(msgspec.convert(json.loads(line), Record))
         return log
 
     def record(self, entry: Record) -> None:

@@ -59,7 +59,7 @@ class StandInModel(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
         Memory is not in it, nor faults of the server.
         """
-        limits = [b.capacity(check) for b in self.behaviours]
+        limits = [b.capacity(check, self.grant) for b in self.behaviours]
         return min([self.max_context_length, *(n for n in limits if n is not None)])
 
     def info(self) -> dict[str, Any]:

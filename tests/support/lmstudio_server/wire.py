@@ -74,7 +74,8 @@ def decode_frame(text: str) -> Frame:
         ValueError: It is none.
     """
     # Unlike msgspec, json reads lone surrogates, which prompts may hold.
-    return msgspec.convert(json.loads(text), Frame)  # type: ignore[call-overload,no-any-return]
+    frame: Frame = msgspec.convert(json.loads(text), Frame)
+    return frame
 
 
 class EstimateModelUsage(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
