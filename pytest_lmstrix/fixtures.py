@@ -12,54 +12,53 @@ from pytest_lmstrix.types import Case, Result
 from pytest_lmstrix.verdicts import Failure
 
 RunCheck = Callable[[str, Probe], None]
+judge_key = pytest.StashKey[Judge]()
+"""The judge of this process, on its config."""
 results_key = pytest.StashKey[list[Result]]()
-"""What a test found so far, on its item."""
+"""What a test found, on its item."""
 
 
-class Fixtures:
-    """Registered as a plugin while model tests run."""
+@pytest.fixture(scope="session")
+def lmstrix_bench(pytestconfig: pytest.Config) -> Iterator[Bench]:
+    """Loads and unloads models; at the end of the session nothing stays loaded."""
+    bench = pytestconfig.stash[judge_key].bench
+    yield bench
+    bench.unload()
 
-    def __init__(self, bench: Bench, judge: Judge) -> None:
-        self._bench = bench
-        self._judge = judge
 
-    @pytest.fixture(scope="session")
-    def lmstrix_bench(self) -> Iterator[Bench]:
-        """Loads and unloads models; at the end of the session nothing stays loaded."""
-        yield self._bench
-        self._bench.unload()
+@pytest.fixture(scope="session")
+def lmstrix_case(request: pytest.FixtureRequest) -> Case:
+    """The model and context length of this test; session scope, one value for each case."""
+    case: Case = request.param
+    return case
 
-    @pytest.fixture(scope="session")
-    def lmstrix_case(self, request: pytest.FixtureRequest) -> Case:
-        """The model and context length of this test."""
-        case: Case = request.param
-        return case
 
-    @pytest.fixture(scope="session")
-    def lmstrix_model(self, lmstrix_case: Case, lmstrix_bench: Bench) -> LoadedModel:
-        """The model of this test, loaded: one load serves all tests of a model and size.
+@pytest.fixture(scope="session")
+def lmstrix_model(lmstrix_case: Case, lmstrix_bench: Bench) -> LoadedModel:
+    """The model of this test, loaded: one load serves all tests of a model and size.
 
-        It has `model`, `context_length` (granted, tokens), `complete`, `chat` and `count_tokens`.
-        Choose models and sizes with `@pytest.mark.lmstrix(match="*llama*", contexts=[8192])`.
-        """
-        loaded = lmstrix_bench.load(lmstrix_case.model, lmstrix_case.context_length)
-        refusal = context_refusal(lmstrix_case.context_length, loaded.context_length)
-        if refusal is not None:
-            raise Failure(refusal.detail, verdict=refusal.verdict)
-        return loaded
+    It has `model`, `context_length` (granted, tokens), `complete`, `chat` and `count_tokens`.
+    Choose models and sizes with `@pytest.mark.lmstrix(match="*llama*", contexts=[8192])`.
+    """
+    loaded = lmstrix_bench.load(lmstrix_case.model, lmstrix_case.context_length)
+    refusal = context_refusal(lmstrix_case.context_length, loaded.context_length)
+    if refusal is not None:
+        raise Failure(refusal.detail, verdict=refusal.verdict)
+    return loaded
 
-    @pytest.fixture
-    def lmstrix_check(
-        self, request: pytest.FixtureRequest, lmstrix_case: Case, lmstrix_bench: Bench
-    ) -> RunCheck:
-        """Runs a built-in check on the case of this test, and raises what it found."""
 
-        def run(check: str, probe: Probe) -> None:
-            result = self._judge.trial(check, lmstrix_case, probe)
-            request.node.stash.setdefault(results_key, []).append(result)
-            raise_outcome(result)
+@pytest.fixture
+def lmstrix_check(
+    request: pytest.FixtureRequest, lmstrix_case: Case, lmstrix_bench: Bench
+) -> RunCheck:
+    """Runs a built-in check on the case of this test, and raises what it found."""
 
-        return run
+    def run(check: str, probe: Probe) -> None:
+        result = request.config.stash[judge_key].trial(check, lmstrix_case, probe)
+        request.node.stash[results_key] = [result]
+        raise_outcome(result)
+
+    return run
 
 
 def raise_outcome(result: Result) -> None:

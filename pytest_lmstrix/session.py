@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from pytest_lmstrix import leases, weights
+from pytest_lmstrix import fixtures, leases, weights
 from pytest_lmstrix.bench import Bench
 from pytest_lmstrix.collection import Collection
 from pytest_lmstrix.engines import Engines, EngineUnavailable, facts_of
 from pytest_lmstrix.engines.base import Engine
-from pytest_lmstrix.fixtures import Fixtures
 from pytest_lmstrix.judging import Judge
 from pytest_lmstrix.manifest import ManifestError, ManifestNotFound, read_manifest
 from pytest_lmstrix.options import Settings, read_settings
@@ -51,9 +50,9 @@ def start(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{tag}: models that the manifest tags so")
     bench = _bench(settings, engines, plan, live)
     judge = Judge(bench, run=plan.run, machine=machine())
-    collection = Collection(settings, plan)
-    register(collection, "lmstrix-collection")
-    register(Fixtures(bench, judge), "lmstrix-fixtures")
+    config.stash[fixtures.judge_key] = judge
+    register(fixtures, "lmstrix-fixtures")
+    register(Collection(settings, plan), "lmstrix-collection")
     register(Outcomes(bench, judge), "lmstrix-outcomes")
     register(Signals(), "lmstrix-signals")
     config.add_cleanup(engines.close)
@@ -125,7 +124,8 @@ def _plan(settings: Settings, engines: Engines, live: Live) -> Plan:
     except EngineUnavailable as error:
         raise pytest.UsageError(f"{settings.models.name}: {error}") from None
     except ManifestError as error:
-        raise pytest.UsageError(str(error)) from None
+        text = str(error).replace(f"{settings.models}:", f"{settings.models.name}:")
+        raise pytest.UsageError(text) from None
     embedding: list[str] = []
     chosen: list[PlannedModel] = []
     listings = Listings(engines, settings)

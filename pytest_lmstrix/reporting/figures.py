@@ -5,6 +5,11 @@ from __future__ import annotations
 NOTHING = "-"
 
 
+def counted(count: int, thing: str) -> str:
+    """`1 model`, `2 models`."""
+    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
+
+
 def tokens(count: int | None) -> str:
     return NOTHING if count is None else f"{count:,}"
 

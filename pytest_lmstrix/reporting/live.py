@@ -32,19 +32,19 @@ class Live:
         self._drawn = False
 
     def loading(self, model_id: str, context_length: int) -> LoadProgress:
-        self._begin()
+        self.begin()
         progress = LoadProgress(self, f"{one_line(model_id, 60)} at {context_length:,} tokens")
         progress.show("loading")
         return progress
 
     def waiting(self, host: str, holder: str) -> None:
-        self._begin()
+        self.begin()
         self.show(f"waiting for {host}: {one_line(holder)}", always=True)
 
     @contextmanager
     def downloading(self, model_id: str) -> Iterator[Callable[[int, int | None], None]]:
         """Gives what is to be called with the bytes that are there, and all bytes if known."""
-        self._begin()
+        self.begin()
         name = one_line(model_id, 60)
 
         def progress(done: int, total: int | None) -> None:
@@ -77,7 +77,7 @@ class Live:
             self._write(f"\x1b7 {text[: room - 1]}\x1b[K\x1b8")
             self._drawn = True
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
         self._began = time.monotonic()
         self._shown_at = self._began - (REDRAW_SECONDS if self._redraws else 0)
 
@@ -109,6 +109,8 @@ class LoadProgress:
         self.show(f"{fraction:.0%}")
 
     def prefill(self, done: int, total: int) -> None:
+        if done == 0:
+            self._live.begin()
         self._live.show(f"{self._what}: prefilled {done:,} of {total:,} tokens")
 
     def show(self, state: str) -> None:

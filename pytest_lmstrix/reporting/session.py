@@ -8,6 +8,7 @@ from pytest_lmstrix.options import Settings
 from pytest_lmstrix.outcomes import results_of
 from pytest_lmstrix.plan import Plan
 from pytest_lmstrix.registry import Registry, RegistryError
+from pytest_lmstrix.reporting.figures import counted
 from pytest_lmstrix.reporting.html import HtmlColumns
 from pytest_lmstrix.reporting.terminal import Row, closing_table
 from pytest_lmstrix.types import Result
@@ -40,7 +41,10 @@ class Reporting:
         cases = len(plan.cases())
         left_out = f", {len(plan.embedding)} embedding left out" if plan.embedding else ""
         manifest = self._shown(self._settings.models)
-        return f"lmstrix: {len(plan.models)} models in {manifest}, {cases} cases{left_out}"
+        return (
+            f"lmstrix: {counted(len(plan.models), 'model')} in {manifest},"
+            f" {counted(cases, 'case')}{left_out}"
+        )
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

@@ -12,6 +12,7 @@ from pytest_lmstrix.types import Model, Result
 from pytest_lmstrix.verdicts import Verdict
 
 HEADINGS = ("model", "declared", "verified", "first bad", "verdict", "load", "TTFT", "tokens/s")
+EXPENDABLE = ("load", "declared", "TTFT", "first bad", "tokens/s", "verified")
 STYLES = {"passed": "green", "xfailed": "yellow", "skipped": "yellow"}
 
 
@@ -46,4 +47,4 @@ def closing_table(rows: Sequence[Row], *, width: int, color: bool) -> str:
             seconds(result.ttft_seconds),
             rate(result.decode_tokens_per_second),
         ])  # fmt: skip
-    return render("models", HEADINGS, lines, width=width, color=color)
+    return render(HEADINGS, lines, width=width, color=color, expendable=EXPENDABLE)

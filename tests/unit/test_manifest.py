@@ -222,10 +222,6 @@ WRONG_FILES = [
     ("models:\n- id: a\n- id: b\n- id: a\n", "4: model 'a': id is taken already, by line 2"),
     ("models:\n- &x {id: a}\n- *x\n", "id is taken already"),
     ("models:\n- id: a\n- id: " + "b" * 1001, "id must be no longer than 1,000 characters"),
-    (
-        "models:\n- id: a\n  context_limit: 9\n  contexts:\n  - 8\n  - 10\n",
-        "5: model 'a': contexts must not exceed context_limit (9), got 10",
-    ),
     ("models:\n- !!python/object:os.x {id: a}\n", "2: model 'a' must be a mapping, got the tag"),
     ("models:\n\t- id: a\n", "2: is not YAML: while scanning for the next token found"),
     ("models:\n- id: 'a\n", "is not YAML: while scanning a quoted scalar"),

@@ -1,0 +1,14 @@
+"""What every test needs to keep out of the way of others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _own_locks(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests neither wait for each other's models nor for those of the user."""
+    monkeypatch.setenv("PYTEST_LMSTRIX_LOCKS", str(tmp_path_factory.mktemp("locks")))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
