@@ -1,0 +1,326 @@
+"""What a problem is called, from whatever an engine lets us know of it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_lmstrix.verdicts import Failure, Phase, Verdict, classify
+
+NAMES = {
+    "unsupported_architecture": "unsupported",
+    "server_unreachable": "unreachable",
+    "other": "engine_error",
+}
+LINES = (Path(__file__).parent / "errors.tsv").read_text(encoding="utf-8").splitlines()[1:]
+MESSAGES = [
+    (message, Verdict(NAMES.get(name, name)))
+    for message, name in (line.split("\t") for line in LINES)
+]
+
+# Seen in the wild, judged by us otherwise than by the collection, and why.
+ON_PURPOSE = {
+    "No LM Runtime found for model format 'gguf'!": "a missing runtime is `unsupported`, whichever "
+    "format it is missing for; the collection says so only for 'safetensors'",
+}
+
+
+def test_seen_messages_are_classified() -> None:
+    wrong = [
+        f"{verdict} but {classify(message)}: {message}"
+        for message, verdict in MESSAGES
+        if classify(message) != verdict and message not in ON_PURPOSE
+    ]
+    assert not wrong, "\n".join(wrong)
+    assert len(ON_PURPOSE) <= 0.05 * len(MESSAGES)
+
+
+@pytest.mark.parametrize("message", ON_PURPOSE)
+def test_exceptions_are_still_exceptions(message: str) -> None:
+    assert classify(message) != dict(MESSAGES)[message]
+
+
+@given(
+    st.sampled_from([each for each in MESSAGES if each[0] not in ON_PURPOSE]),
+    st.sampled_from(
+        [
+            "",
+            "2025-06-01T12:00:00.123Z ",
+            "[2026-02-07 20:15:37.495] [error] [LMSInternal][Client=LM Studio] ",
+            "time=2025-01-05T17:16:18.172-08:00 level=ERROR source=server.go:12 msg=",
+            "\x1b[31mERROR\x1b[0m ",
+            "llama-server[1234]: 0.00.123.456 E ",
+            "Starting.\nLoading bloom-7b zoom edition, timeout=600, n_ctx = 4096\n",
+        ]
+    ),
+    st.sampled_from(["", "\n", "\r\nmain: exiting due to model loading error\n", " \x1b[0m"]),
+    st.sampled_from([str, str.upper, str.lower]),
+)
+def test_case_and_surroundings_do_not_matter(
+    seen: tuple[str, Verdict], before: str, after: str, case: type[str]
+) -> None:
+    message, verdict = seen
+    # A newline that a log shows as backslash and n is one whatever the case of the rest.
+    message = case(message.replace(r"\n", "\n"))
+    assert classify(before + message + after) == verdict
+
+
+# Written from knowledge of these programs, not taken from the collection above.
+FAMILIES: dict[Verdict, list[str]] = {
+    Verdict.OUT_OF_MEMORY: [
+        "torch.cuda.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
+        "ggml_vulkan: vk::Device::allocateMemory: ErrorOutOfDeviceMemory",
+        "terminate called after throwing an instance of 'std::bad_alloc'",
+        "[metal::malloc] Attempting to allocate 22806528000 bytes which is greater than the "
+        "maximum allowed buffer size of 9534832640 bytes.",
+        "llama_model_load: error loading model: mmap failed: Cannot allocate memory",
+        "hipErrorOutOfMemory",
+        "alloc_tensor_range: failed to allocate ROCm0 buffer of size 4402341478",
+        "memory allocation of 4294967296 bytes failed",
+        "FATAL ERROR: Reached heap limit Allocation failed - JavaScript heap out of memory",
+        "The paging file is too small for this operation to complete. (os error 1455)",
+        "CUBLAS_STATUS_ALLOC_FAILED",
+        "ggml-backend.cpp:1455: GGML_ASSERT(buffer) failed",
+        "Out of memory: Killed process 1234 (llama-server)",
+        "cudaMalloc failed: out of memory\nsome line\nsegmentation fault (core dumped)",
+    ],
+    Verdict.GUARDRAIL_REFUSED: [
+        "Model loading aborted due to insufficient system resources. Overloading the system ...",
+        "model requires more system memory (5.6 GiB) than is available (1.9 GiB)",
+    ],
+    Verdict.CONTEXT_TOO_LARGE: [
+        "This model's maximum context length is 4096 tokens. However, you requested 5012 tokens",
+        "Context size has been exceeded.",
+        "main: error: prompt is too long (5034 tokens, max 4092)",
+        "RuntimeError: llama_decode returned 1",
+        "could not find a KV slot for the batch",
+        "Token indices sequence length is longer than the specified maximum sequence length",
+        "input is too large to process. increase the physical batch size",
+    ],
+    Verdict.MODEL_NOT_FOUND: [
+        "FileNotFoundError: [Errno 2] No such file or directory: '/models/x.gguf'",
+        "404 Client Error: Not Found for url: https://example.org/x.gguf",
+        "Invalid model identifier 'x'. Please specify a valid downloaded model",
+        "No models loaded. Please load a model in the developer page",
+        "No model found that fits the query.",
+        "The system cannot find the file specified. (os error 2)",
+    ],
+    Verdict.CORRUPTED: [
+        "gguf_init_from_file_impl: failed to read tensor info",
+        "missing tensor 'blk.40.ssm_conv1d.weight'",
+        "llama.cpp: tensor 'layers.7.attention_norm.weight' is missing from model",
+        "SafetensorError: Error while deserializing header: MetadataIncompleteBuffer",
+        "digest mismatch, file must be downloaded again",
+        "ValueError: Missing 310 parameters",
+        "unexpected EOF while reading model file",
+        "key not found in model: llama.context_length\nmain: exiting due to model loading error",
+    ],
+    Verdict.UNSUPPORTED: [
+        "The checkpoint has model type `gemma3` but Transformers does not recognize this "
+        "architecture.",
+        "this GGUF file is version 4 but this software only supports up to version 3",
+        "The model you are attempting to pull requires a newer version of Ollama.",
+        "clip_init: unknown projector type: gemma3n",
+        "CUDA error: no kernel image is available for execution on the device",
+    ],
+    Verdict.CRASHED: [
+        "Segmentation fault (core dumped)",
+        "llama runner process has terminated: signal: killed",
+        "CUDA error: an illegal memory access was encountered",
+        "GGML_ASSERT(n_tokens <= n_batch) failed",
+        "Memory access fault by GPU node-1 on address 0x7f.",
+        "thread 'main' panicked at src/main.rs:10:5:",
+        "Model unloaded.",
+        "Process finished with exit code -1073741819 (0xC0000005)",
+        "double free or corruption (out)",
+    ],
+    Verdict.TIMEOUT: [
+        "httpx.ReadTimeout",
+        "connect ETIMEDOUT 192.168.1.5:1234",
+        "context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
+        "AxiosError: timeout of 300000ms exceeded",
+        "context canceled",
+    ],
+    Verdict.UNREACHABLE: [
+        "connect ECONNREFUSED 127.0.0.1:1234",
+        "httpx.ConnectError: All connection attempts failed",
+        "('Connection aborted.', RemoteDisconnected('Remote end closed connection'))",
+        "Error: socket hang up",
+        "dial tcp: lookup example.org: no such host",
+        "curl: (52) Empty reply from server",
+        "[WinError 10061] the target machine actively refused it",
+        "LM Studio is not reachable at any default port. Is LM Studio running?",
+        'Post "http://127.0.0.1:11434/api/chat": EOF',
+    ],
+    Verdict.ENGINE_ERROR: [
+        "",
+        "cudaMalloc failed: out of memory\n"
+        "sched_reserve: compute buffer allocation failed, retrying without pipeline parallelism",
+        "llama_context: n_ctx_per_seq (8192) > n_ctx_train (2048) -- possible training context "
+        "overflow",
+        "loading bloom-7b1 with zoom",
+        "load_timeout = 600, request_timeout: None",
+        "V cache quantization requires flash_attn\nfailed to create context with model 'x.gguf'",
+        "error while loading shared libraries: libcudart.so.12: cannot open shared object file: "
+        "No such file or directory",
+        "'x' does not support tools",
+        "Invalid API key provided",
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [(text, verdict) for verdict, texts in FAMILIES.items() for text in texts],
+    ids=[f"{verdict}-{n}" for verdict, texts in FAMILIES.items() for n in range(len(texts))],
+)
+def test_families(text: str, verdict: Verdict) -> None:
+    assert classify(text) == verdict
+
+
+@pytest.mark.parametrize(
+    ("code", "phase", "verdict"),
+    [
+        ("generic.pathNotFound", "load", Verdict.MODEL_NOT_FOUND),
+        ("generic.noModelMatchingQuery", "unload", Verdict.MODEL_NOT_FOUND),
+        # It was loaded, so the model exists: the instance has died under us.
+        ("generic.noModelMatchingQuery", "predict", Verdict.CRASHED),
+        ("generic.specificModelUnloaded", "predict", Verdict.CRASHED),
+        ("generic.missingRuntimeExtension", "load", Verdict.UNSUPPORTED),
+        ("generic.engineDoesNotSupportFeature", "predict", Verdict.UNSUPPORTED),
+        ("generic.domainMismatch", "load", Verdict.ENGINE_ERROR),
+        ("exceed_context_size_error", "predict", Verdict.CONTEXT_TOO_LARGE),
+        ("unavailable_error", "load", Verdict.TIMEOUT),
+        ("ECONNREFUSED", None, Verdict.UNREACHABLE),
+    ],
+)
+def test_code_before_text(code: str, phase: Phase | None, verdict: Verdict) -> None:
+    assert classify("", code=code, phase=phase) == verdict
+    if code != "ECONNREFUSED":  # not a structured code, but a word of text
+        assert classify("Segmentation fault, out of memory", code=code, phase=phase) == verdict
+        assert classify(f'{{"type": "{code}", "x": "timed out"}}', phase=phase) == verdict
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict"),
+    [
+        (-6, Verdict.CRASHED),
+        (-9, Verdict.CRASHED),
+        (-11, Verdict.CRASHED),
+        (134, Verdict.CRASHED),
+        (137, Verdict.CRASHED),
+        (139, Verdict.CRASHED),
+        (0xC0000005, Verdict.CRASHED),
+        (0xC0000005 - 2**32, Verdict.CRASHED),
+        (18446744072635812000, Verdict.CRASHED),
+        (0xC0000017, Verdict.OUT_OF_MEMORY),
+        (0xC000012D - 2**32, Verdict.OUT_OF_MEMORY),
+        (2**64 - 2**32 + 0xC0000017, Verdict.OUT_OF_MEMORY),
+        (0, Verdict.ENGINE_ERROR),
+        (1, Verdict.ENGINE_ERROR),
+        (None, Verdict.ENGINE_ERROR),
+    ],
+)
+def test_exit_status_when_the_text_says_nothing(status: int | None, verdict: Verdict) -> None:
+    assert classify("main: exiting", phase="load", exit_status=status) == verdict
+    assert classify("bad magic", phase="load", exit_status=status) == Verdict.CORRUPTED
+
+
+def test_a_process_that_ends_while_predicting_has_died() -> None:
+    assert classify("", phase="predict", exit_status=0) == Verdict.CRASHED
+    assert classify("", phase="predict", exit_status=1) == Verdict.CRASHED
+
+
+def test_a_killed_process_ran_out_of_memory_only_with_evidence() -> None:
+    assert classify("", exit_status=-9) == Verdict.CRASHED
+    assert classify("oom-kill: task=llama-server", exit_status=-9) == Verdict.OUT_OF_MEMORY
+
+
+def test_no_model_is_blamed_before_there_is_a_connection() -> None:
+    for text in ("timed out", "Authentication failed", ""):
+        assert classify(text, phase="connect") == Verdict.UNREACHABLE
+
+
+@given(
+    st.text(st.characters()) | st.text("modelx ()=:'\\n[]<>.\x1b\n", max_size=2_000),
+    st.sampled_from([None, "connect", "load", "predict", "unload"]),
+    st.none() | st.text(max_size=30),
+    st.none() | st.integers(),
+)
+def test_it_never_raises(
+    text: str, phase: Phase | None, code: str | None, status: int | None
+) -> None:
+    assert isinstance(classify(text, phase=phase, code=code, exit_status=status), Verdict)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "a",
+        " ",
+        "\n",
+        "1",
+        "\\n",
+        "model ",
+        "exceed ",
+        "alloc buffer ",
+        "n_ctx ",
+        "no abc ",
+        "out of ",
+    ],
+)
+def test_a_megabyte_takes_no_time_to_speak_of(part: str) -> None:
+    text = part * (1_000_000 // len(part))
+    began = time.process_time()
+    assert classify(text) == Verdict.ENGINE_ERROR
+    assert time.process_time() - began < 5
+
+
+def test_the_end_and_the_start_of_a_long_log_count() -> None:
+    filler = "llama_model_loader: - kv 10: llama.block_count u32 = 32\n" * 20_000
+    assert classify(filler + "cudaMalloc failed: out of memory") == Verdict.OUT_OF_MEMORY
+    assert classify("cudaMalloc failed: out of memory\n" + filler) == Verdict.OUT_OF_MEMORY
+
+
+def test_policy_of_each_verdict() -> None:
+    assert {each for each in Verdict if each.retries} == {Verdict.CRASHED, Verdict.TIMEOUT}
+    assert {each for each in Verdict if each.goes_down} == {
+        Verdict.WRONG_ANSWER,
+        Verdict.EMPTY_REPLY,
+        Verdict.RECALL_FAILED,
+        Verdict.PROMPT_TRUNCATED,
+        Verdict.CONTEXT_NOT_GRANTED,
+        Verdict.CONTEXT_TOO_LARGE,
+        Verdict.OUT_OF_MEMORY,
+        Verdict.GUARDRAIL_REFUSED,
+        Verdict.CRASHED,
+        Verdict.ENGINE_ERROR,
+    }
+    assert {each for each in Verdict if each.outcome == "xfailed"} == {
+        Verdict.MODEL_NOT_FOUND,
+        Verdict.CORRUPTED,
+        Verdict.UNSUPPORTED,
+    }
+    assert all("\n" not in each.advice for each in Verdict)
+
+
+def test_a_failure_tells_a_person_what_and_what_to_do() -> None:
+    failure = Failure("\x1b[31mcudaMalloc failed: out of memory\x1b[0m\x07 ", exit_status=1)
+    first, advice = failure.message.split("\n")
+    assert first == "out_of_memory: cudaMalloc failed: out of memory (exit status 1)"
+    assert advice == Verdict.OUT_OF_MEMORY.advice
+
+
+def test_a_failure_keeps_the_words_and_shows_a_part() -> None:
+    failure = Failure("x" * 100_000, verdict=Verdict.ENGINE_ERROR)
+    assert failure.text == str(failure) == "x" * 100_000
+    assert len(failure.message) < 3_000
+    assert "more characters]" in failure.message
+
+
+def test_a_failure_without_words_is_its_verdict() -> None:
+    assert Failure("", verdict=Verdict.WRONG_ANSWER).message == "wrong_answer"
