@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cached_property
 
 from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.lmstudio_instance import LmStudioInstance
@@ -56,7 +57,6 @@ class LmStudioEngine:
         self.unload_seconds = unload_seconds
         self._strays: set[str] = set()
         self._listing: dict[str, ModelFacts] | None = None
-        self._version: str | None = None
 
     @property
     def host(self) -> str:
@@ -75,20 +75,19 @@ class LmStudioEngine:
         """
         return int(max(600, 2 * self.reply_timeout))
 
-    @property
+    @cached_property
     def version(self) -> str | None:
-        """The version of LM Studio, such as `0.4.2+1`; `None` when it does not tell."""
-        if self._version is None:
-            with suppress(Failure):
-                told = self.link.ask(
-                    lambda client: client.system.remote_call("version"),
-                    phase="connect",
-                    doing="asking for the version",
-                    namespace="system",
-                )
-                parts = [told.get("version"), told.get("build")] if isinstance(told, dict) else []
-                self._version = "+".join(str(part) for part in parts if part is not None) or None
-        return self._version
+        """The version of LM Studio, such as `0.4.2+1`; `None` when it does not tell. Asked once."""
+        with suppress(Failure):
+            told = self.link.ask(
+                lambda client: client.system.remote_call("version"),
+                phase="connect",
+                doing="asking for the version",
+                namespace="system",
+            )
+            parts = (told.get("version"), told.get("build")) if isinstance(told, dict) else ()
+            return "+".join(str(part) for part in parts if part is not None) or None
+        return None
 
     def models(self) -> list[ModelFacts]:
         """Every model on the server's disks, embedding models included.
@@ -96,13 +95,12 @@ class LmStudioEngine:
         Raises:
             Failure: The server does not answer.
         """
-        listing = self.link.ask(
-            lambda client: client.system.remote_call("listDownloadedModels"),
+        models = self.link.ask(
+            lambda client: listed_models(client.system.remote_call("listDownloadedModels")),
             phase="connect",
             doing="listing the models",
             namespace="system",
         )
-        models = listed_models(listing)
         self._listing = {facts.id: facts for facts in models}
         return models
 

@@ -48,16 +48,18 @@ def failure(
 
 
 def _words(error: LMStudioServerError) -> str:
+    # Unchecked by the SDK: any of these may be of any type.
     told = error.server_error
     parts = (told.root_title, told.title, told.cause) if told else ()
-    words = (part.strip() for part in parts if part)
+    words = (part.strip() for part in parts if isinstance(part, str))
     return ": ".join(dict.fromkeys(filter(None, words))) or _one_line(error)
 
 
 def _code(error: LMStudioServerError) -> str | None:
-    told = error.server_error
-    code = (told.display_data or {}).get("code") if told else None
-    return code if isinstance(code, str) else None
+    match error.server_error and error.server_error.display_data:
+        case {"code": str(code)}:
+            return code
+    return None
 
 
 def _one_line(error: Exception) -> str:

@@ -136,12 +136,11 @@ class Link:
 
     def loaded(self, phase: Phase) -> list[str]:
         """The identifiers of all language model instances on the server, anybody's."""
-        listing = self.ask(
-            lambda client: client.llm.remote_call("listLoaded"),
+        return self.ask(
+            lambda client: [each["identifier"] for each in client.llm.remote_call("listLoaded")],
             phase=phase,
             doing="listing the loaded models",
         )
-        return [entry["identifier"] for entry in listing]
 
     def drop(self) -> None:
         """Close the client; the next call makes another."""

@@ -6,13 +6,19 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
+import httpx
 import lmstudio
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from lmstudio.sync_api import SyncChannel
 
-from pytest_lmstrix.engines import lmstudio_instance, lmstudio_link
+from pytest_lmstrix.engines import lmstudio_errors, lmstudio_instance, lmstudio_link
 from pytest_lmstrix.engines.lmstudio import PREFIX, LmStudioEngine
 from pytest_lmstrix.engines.lmstudio_instance import LmStudioInstance
 from pytest_lmstrix.types import LoadSettings, Message, Model
@@ -301,6 +307,68 @@ def test_split_reasoning(said: str, reasoning: str, text: str) -> None:
     assert lmstudio_instance.split_reasoning(said) == (reasoning, text)
 
 
+@given(st.text().filter(lambda text: "think>" not in text))
+def test_text_without_tags_is_all_answer(text: str) -> None:
+    assert lmstudio_instance.split_reasoning(text) == ("", text)
+
+
+@given(st.lists(st.sampled_from(["<think>", "</think>", "5", " ", "\n", "hm"])))
+def test_no_words_are_lost_in_the_split(parts: list[str]) -> None:
+    said = "".join(parts)
+    reasoning, text = lmstudio_instance.split_reasoning(said)
+    for word in ("5", "hm"):
+        assert (reasoning + text).count(word) == said.count(word)
+
+
+WITHOUT_WORDS = "Model load error: 7 Additional information from server: [ 1 ]"
+SERVER_ERRORS: dict[str, tuple[dict[str, Any], str]] = {
+    "title": ({"title": "Model unloaded."}, "Model unloaded."),
+    "cause": ({"title": "Failed", "cause": "(Exit code: 6)."}, "Failed: (Exit code: 6)."),
+    "root": ({"title": "Failed", "rootTitle": "Error loading"}, "Error loading: Failed"),
+    "same root": ({"title": "Failed", "rootTitle": "Failed"}, "Failed"),
+    "decoration": (
+        {"title": "Failed", "suggestion": "Retry", "displayData": {"code": "x"}, "stack": "at y"},
+        "Failed",
+    ),
+    "nothing": ({}, "Unknown error"),
+    "empty": ({"title": ""}, "Model load error: Unknown remote error"),
+    "no words": ({"title": 7, "displayData": [1]}, WITHOUT_WORDS),
+}
+
+
+@pytest.mark.parametrize(("told", "words"), SERVER_ERRORS.values(), ids=SERVER_ERRORS)
+def test_the_servers_own_words(told: dict[str, Any], words: str) -> None:
+    error = lmstudio.LMStudioServerError.from_details("Model load error", told)
+    told_as = lmstudio_errors.failure(
+        error, "load", doing="loading", silence_seconds=1.0, silent=Verdict.TIMEOUT
+    )
+    assert (told_as.text, told_as.phase) == (words, "load")
+    assert told_as.code == ("x" if "suggestion" in told else None)
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict"),
+    [
+        (lmstudio.LMStudioTimeoutError(), Verdict.TIMEOUT),
+        (lmstudio.LMStudioWebsocketError("gone"), Verdict.UNREACHABLE),
+        (CancelledError(), Verdict.UNREACHABLE),
+        (httpx.ReadTimeout("slow"), Verdict.UNREACHABLE),
+        (lmstudio_errors.LMStudioRuntimeError("active channel"), Verdict.ENGINE_ERROR),
+        (msgspec.ValidationError("Expected `int`"), Verdict.ENGINE_ERROR),
+        (lmstudio.LMStudioClientError("unexpected message"), Verdict.ENGINE_ERROR),
+        (KeyError("tokenCount"), Verdict.ENGINE_ERROR),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
+)
+def test_whatever_the_sdk_raises_is_a_failure(error: Exception, verdict: Verdict) -> None:
+    told = lmstudio_errors.failure(
+        error, "predict", doing="answering", silence_seconds=3.0, silent=Verdict.TIMEOUT
+    )
+    assert (told.verdict, told.phase) == (verdict, "predict")
+    assert "LM Studio" in told.text
+    assert "answering" in told.text
+
+
 @pytest.mark.parametrize("name", hostile.TEXTS)
 def test_hostile_text_arrives_as_it_is(studio: Any, name: str) -> None:
     text = hostile.TEXTS[name]
@@ -492,12 +560,29 @@ def test_progress_keeps_a_slow_load_alive(studio: Any) -> None:
     own.load().unload()
 
 
-def test_a_reply_that_times_out_is_cancelled_and_the_instance_unloaded(studio: Any) -> None:
+@pytest.fixture
+def cancelled(monkeypatch: pytest.MonkeyPatch) -> list[SyncChannel[Any]]:
+    """The predictions that the server was told to cancel."""
+    told: list[SyncChannel[Any]] = []
+    cancel = SyncChannel.cancel
+
+    def note(channel: SyncChannel[Any]) -> None:
+        cancel(channel)
+        told.append(channel)
+
+    monkeypatch.setattr(SyncChannel, "cancel", note)
+    return told
+
+
+def test_a_reply_that_times_out_is_cancelled_and_the_instance_unloaded(
+    studio: Any, cancelled: list[Any]
+) -> None:
     own = studio(faults=(Fault(where="fragment", kind="hang"),), reply_timeout=0.3)
     instance = own.load()
     with pytest.raises(Failure, match=r"silent for 0.3 s while answering") as failed:
         instance.complete("2 + 3 =", max_tokens=4)
     assert (failed.value.verdict, failed.value.phase) == (Verdict.TIMEOUT, "predict")
+    assert len(cancelled) == 1
     assert own.ours() == []
     with pytest.raises(Failure) as again:
         instance.complete("2 + 3 =", max_tokens=4)
@@ -505,7 +590,9 @@ def test_a_reply_that_times_out_is_cancelled_and_the_instance_unloaded(studio: A
     instance.unload()
 
 
-def test_an_interrupted_reply_is_cancelled_and_the_instance_unloaded(studio: Any) -> None:
+def test_an_interrupted_reply_is_cancelled_and_the_instance_unloaded(
+    studio: Any, cancelled: list[Any]
+) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
 
@@ -513,8 +600,38 @@ def test_an_interrupted_reply_is_cancelled_and_the_instance_unloaded(studio: Any
     instance = own.load(progress=Watched(on_prefill=interrupt))
     with pytest.raises(KeyboardInterrupt):
         instance.complete("2 + 3 =", max_tokens=4)
+    assert len(cancelled) == 1
     assert own.ours() == []
     instance.unload()
+
+
+def test_an_interrupted_load_that_finishes_late_is_unloaded(studio: Any) -> None:
+    def interrupt(fraction: float) -> None:
+        raise KeyboardInterrupt
+
+    own = studio(faults=(Fault(where="load_progress", kind="hang", after=0.5),))
+    release = _when(own.server, lambda: len(own.server.named("listLoaded")) > 3, own.server.release)
+    with pytest.raises(KeyboardInterrupt):
+        own.load(progress=Watched(on_load=interrupt))
+    release.join()
+    assert len(own.server.ever_loaded(PREFIX)) == 1
+    assert own.ours() == []
+
+
+def test_a_second_interrupt_ends_the_wait_for_a_late_load(
+    studio: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    own = studio(faults=(Fault(where="load_progress", kind="hang", after=0.5),))
+    monkeypatch.setattr("pytest_lmstrix.engines.lmstudio.time.sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        own.load(progress=Watched(on_load=interrupt))
+    own.server.release()
+    own.server.wait_for(lambda: len(own.server.ever_loaded(PREFIX)) == 1)
+    own.engine.close()
+    assert own.ours() == []
 
 
 @pytest.fixture

@@ -1,0 +1,505 @@
+"""llama.cpp as a child process: real processes, a real model, and the ways they end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from msgspec import Struct
+
+pytest.importorskip("xllamacpp")
+
+import httpx
+
+from pytest_lmstrix.engines import llamacpp_child
+from pytest_lmstrix.engines.llamacpp import LlamaCppEngine
+from pytest_lmstrix.engines.llamacpp_server import LlamaCppInstance
+from pytest_lmstrix.types import LoadSettings, Message, Model
+from pytest_lmstrix.verdicts import Failure, Verdict
+from tests.support import weights
+
+FEW_SHOT = "1 + 1 = 2\n4 + 4 = 8\n6 + 3 = 9\n2 + 3 ="
+PATIENCE = 60.0
+"""Seconds that a busy machine may take for what is done at once."""
+
+signals = pytest.mark.skipif(sys.platform == "win32", reason="there are no signals on Windows")
+
+
+class Recorder:
+    """A `Progress` that remembers, and does what a test wants at the first sign of either kind."""
+
+    def __init__(
+        self,
+        on_load: Callable[[], object] | None = None,
+        on_prefill: Callable[[], object] | None = None,
+    ) -> None:
+        self.loads: list[float] = []
+        self.prefills: list[tuple[int, int]] = []
+        self._on_load = on_load
+        self._on_prefill = on_prefill
+
+    def __call__(self, fraction: float, /) -> None:
+        self.loads.append(fraction)
+        if self._on_load is not None and len(self.loads) == 1:
+            self._on_load()
+
+    def prefill(self, done: int, total: int) -> None:
+        self.prefills.append((done, total))
+        if self._on_prefill is not None and len(self.prefills) == 1:
+            self._on_prefill()
+
+
+class Bench(Struct, frozen=True):
+    """An engine, and the processes that it started."""
+
+    engine: LlamaCppEngine
+    known: frozenset[psutil.Process]
+
+    def load(
+        self,
+        context_length: int = 512,
+        progress: Recorder | None = None,
+        *,
+        source: Path | None = None,
+        load: LoadSettings | None = None,
+    ) -> LlamaCppInstance:
+        # One thread: threads that wait for each other crawl where other tests run beside them.
+        model = Model(
+            id="smollm2",
+            engine="llamacpp",
+            source=str(source or weights.smollm2()),
+            load=load or LoadSettings(threads=1, batch_size=64),
+        )
+        return self.engine.load(model, context_length, progress or Recorder())
+
+    def processes(self) -> list[psutil.Process]:
+        """Supervisors and servers."""
+        return [p for p in psutil.Process().children(recursive=True) if p not in self.known]
+
+    def server(self) -> psutil.Process:
+        """The server itself, waited for: it is the last of its line."""
+        return until(lambda: [p for p in self.processes() if "serve" in arguments(p)])[0]
+
+
+def arguments(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def until(ask: Callable[[], list[psutil.Process]]) -> list[psutil.Process]:
+    """The answer, as soon as there is one."""
+    for _ in range(int(PATIENCE / 0.01)):
+        if answer := ask():
+            return answer
+        with contextlib.suppress(psutil.TimeoutExpired):
+            psutil.Process().wait(0.01)
+    raise AssertionError("nothing came")
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[LlamaCppInstance]:
+    """One instance of 2,048 tokens, for tests that leave it as it was."""
+    instance = Bench(LlamaCppEngine(), frozenset()).load(2048)
+    yield instance
+    instance.unload()
+
+
+@pytest.fixture
+def bench(shared: LlamaCppInstance) -> Iterator[Bench]:
+    """An engine of its own, and in the end no process of it."""
+    known = frozenset(psutil.Process().children(recursive=True))
+    bench = Bench(LlamaCppEngine(load_timeout=PATIENCE, reply_timeout=PATIENCE), known)
+    yield bench
+    assert bench.processes() == []
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    return not psutil.wait_procs(processes, timeout=PATIENCE)[1]
+
+
+# --- what a load grants
+
+
+@pytest.mark.parametrize(("asked", "granted"), [(512, 512), (600, 768), (16_384, 8_192)])
+def test_the_context_is_read_back(bench: Bench, asked: int, granted: int) -> None:
+    instance = bench.load(asked)
+    assert instance.context_length == granted
+    instance.unload()
+
+
+def test_facts_come_from_the_header_of_the_file() -> None:
+    path = str(weights.smollm2())
+    facts = LlamaCppEngine().facts(Model(id="tiny", engine="llamacpp", source=path))
+    assert facts is not None
+    assert (facts.id, facts.type, facts.architecture) == ("tiny", "llm", "llama")
+    assert (facts.context_limit, facts.size_bytes, facts.quantization) == (8192, 98362432, "Q4_1")
+    assert facts.fingerprint == f"size:98362432 path:{path}"
+
+
+def test_weights_elsewhere_are_not_fetched_for_facts_that_are_declared() -> None:
+    fetched: list[Model] = []
+
+    def fetch(model: Model) -> Path:
+        fetched.append(model)
+        return weights.smollm2()
+
+    engine = LlamaCppEngine(weights=fetch)
+    model = Model(id="far", engine="llamacpp", source="https://example.org/a.gguf")
+    assert engine.facts(Model(**{**_fields(model), "context_limit": 8192})) is None
+    assert fetched == []
+    facts = engine.facts(model)
+    assert facts is not None
+    assert facts.context_limit == 8192
+
+
+def _fields(model: Model) -> dict[str, object]:
+    return {name: getattr(model, name) for name in model.__struct_fields__}
+
+
+def test_a_model_without_a_source_is_looked_up_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "tiny.gguf").symlink_to(weights.smollm2())
+    engine = LlamaCppEngine(folders=[tmp_path])
+    assert [facts.id for facts in engine.models()] == ["tiny"]
+    instance = engine.load(Model(id="tiny", engine="llamacpp"), 512, Recorder())
+    instance.unload()
+    with pytest.raises(Failure) as failure:
+        engine.load(Model(id="nobody", engine="llamacpp"), 512, Recorder())
+    assert failure.value.verdict is Verdict.MODEL_NOT_FOUND
+
+
+def test_load_progress_never_claims_the_end_before_it(bench: Bench) -> None:
+    progress = Recorder()
+    bench.load(512, progress).unload()
+    assert progress.loads[-1] == 1.0
+    assert all(0 <= fraction < 1 for fraction in progress.loads[:-1])
+
+
+def test_load_settings_reach_llama_cpp(bench: Bench) -> None:
+    sizes = {}
+    for kind in ("f32", "q8_0"):
+        load = LoadSettings(threads=1, kv_cache_type=kind, flash_attention=True)  # type: ignore[arg-type]
+        instance = bench.load(8192, load=load)
+        sizes[kind] = instance.peak_memory_bytes or 0
+        instance.unload()
+    # 2 * 30 layers * 8,192 tokens * 3 heads * 64 values: 4 bytes each, and 34/32.
+    assert sizes["f32"] - sizes["q8_0"] > 200e6
+
+
+@pytest.mark.parametrize(
+    ("load", "reason"),
+    [
+        pytest.param(LoadSettings(gpu_offload=0.5), "gpu_layers", id="of another engine"),
+        pytest.param(
+            LoadSettings(kv_cache_type="q8_0", flash_attention=False), "flash_attn", id="at odds"
+        ),
+    ],
+)
+def test_a_setting_that_cannot_be_honoured_is_an_error(
+    bench: Bench, load: LoadSettings, reason: str
+) -> None:
+    with pytest.raises(Failure, match=reason) as failure:
+        bench.load(load=load)
+    assert failure.value.verdict is Verdict.ENGINE_ERROR
+
+
+# --- files that do not load
+
+
+def _cut(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+@pytest.mark.parametrize(
+    ("damage", "verdict", "reason"),
+    [
+        pytest.param(_cut, Verdict.CORRUPTED, "not within the file bounds", id="cut short"),
+        pytest.param(lambda data: data[:9999], Verdict.CORRUPTED, "key-value", id="header cut"),
+        pytest.param(lambda _: b"junk" * 999, Verdict.CORRUPTED, "magic", id="junk"),
+        pytest.param(lambda _: b"", Verdict.CORRUPTED, "magic", id="empty"),
+        pytest.param(
+            lambda data: data.replace(b"\5\0\0\0\0\0\0\0llama", b"\5\0\0\0\0\0\0\0lambda"[:13], 1),
+            Verdict.UNSUPPORTED,
+            "unknown model architecture",
+            id="unknown architecture",
+        ),
+    ],
+)
+def test_a_bad_file_is_told_by_what_llama_cpp_said(
+    bench: Bench,
+    tmp_path: Path,
+    damage: Callable[[bytes], bytes],
+    verdict: Verdict,
+    reason: str,
+) -> None:
+    # A verdict must come from the words of llama.cpp, not from those of a path.
+    bad = tmp_path / "out of memory.gguf"
+    bad.write_bytes(damage(weights.smollm2().read_bytes()))
+    with pytest.raises(Failure, match=reason) as failure:
+        bench.load(source=bad)
+    assert failure.value.verdict is verdict
+    assert failure.value.phase == "load"
+    assert "Traceback" not in failure.value.text
+
+
+@pytest.mark.parametrize("name", ["missing.gguf", "cut-00001-of-00002.gguf"])
+def test_a_missing_file_is_not_found(bench: Bench, tmp_path: Path, name: str) -> None:
+    if "-of-" in name:
+        (tmp_path / name).symlink_to(weights.smollm2())
+    with pytest.raises(Failure, match="no such file") as failure:
+        bench.load(source=tmp_path / name)
+    assert failure.value.verdict is Verdict.MODEL_NOT_FOUND
+
+
+# --- replies
+
+
+def test_a_completion_is_measured(shared: LlamaCppInstance) -> None:
+    prompt = "The river ran by the mill. " * 30
+    reply = shared.complete(prompt + FEW_SHOT, max_tokens=4)
+    assert reply.text.split()[0] == "5"
+    assert reply.stop_reason == "length"
+    assert reply.completion_tokens == 4
+    assert reply.prompt_tokens == shared.count_tokens(prompt + FEW_SHOT) + shared.special_tokens
+    assert (reply.ttft_seconds or 0) > 0
+    assert (reply.prefill_tokens_per_second or 0) > 0
+    assert (reply.decode_tokens_per_second or 0) > 0
+    assert shared.complete(prompt + FEW_SHOT, max_tokens=4).text == reply.text
+
+
+def test_a_shared_prefix_is_prefilled_once(shared: LlamaCppInstance) -> None:
+    prefix = "A tale of three ships and a lighthouse. " * 20
+    first = shared.complete(prefix + "The first", max_tokens=1)
+    second = shared.complete(prefix + "Another", max_tokens=1)
+    assert second.prompt_tokens is not None
+    assert second.cached_prompt_tokens is not None
+    assert second.cached_prompt_tokens > (first.cached_prompt_tokens or 0)
+    assert second.prompt_tokens - second.cached_prompt_tokens < 10
+
+
+def test_prefill_progress_comes_batch_by_batch(bench: Bench) -> None:
+    progress = Recorder()
+    instance = bench.load(512, progress)
+    total = instance.complete("word " * 300, max_tokens=1).prompt_tokens
+    instance.unload()
+    assert total is not None
+    assert progress.prefills[-1] == (total, total)
+    done = [tokens for tokens, _ in progress.prefills]
+    assert done == sorted(done)
+    assert len(set(done)) >= 300 // 64
+
+
+def test_a_chat_goes_through_the_template(shared: LlamaCppInstance) -> None:
+    reply = shared.chat([Message(role="user", content="Say hello.")], max_tokens=12)
+    assert reply.text
+    assert reply.reasoning == ""
+    assert (reply.prompt_tokens or 0) > shared.count_tokens("Say hello.")
+    assert shared.chat([Message(role="user", content="Say hello.")], max_tokens=12).text == (
+        reply.text
+    )
+
+
+def test_a_prompt_beyond_the_context_is_refused_and_harms_nothing(
+    shared: LlamaCppInstance,
+) -> None:
+    with pytest.raises(Failure) as failure:
+        shared.complete("word " * 3000, max_tokens=1)
+    assert failure.value.verdict is Verdict.CONTEXT_TOO_LARGE
+    assert failure.value.code == "exceed_context_size_error"
+    assert shared.complete(FEW_SHOT, max_tokens=2).text.split()[0] == "5"
+
+
+def test_a_reply_ends_where_the_context_does(bench: Bench) -> None:
+    instance = bench.load(256)
+    prompt = "one two " * 120
+    free = 256 - instance.count_tokens(prompt)
+    reply = instance.complete(prompt, max_tokens=1000)
+    instance.unload()
+    assert reply.stop_reason == "length"
+    assert 0 < (reply.completion_tokens or 0) <= free + 1
+
+
+@pytest.mark.parametrize(
+    "text", ["a\u2028b\x85c\x0bd\x1ce", "data: [DONE]\n\nerror: {}", "\0", "🎉" * 9]
+)
+def test_any_text_passes_unharmed(shared: LlamaCppInstance, text: str) -> None:
+    # The server repeats a prompt in its answer, unescaped.
+    reply = shared.complete(text + FEW_SHOT, max_tokens=1)
+    assert reply.prompt_tokens == shared.count_tokens(text + FEW_SHOT) + shared.special_tokens
+
+
+# --- safety
+
+
+def test_the_server_is_on_loopback_and_wants_its_key(bench: Bench) -> None:
+    instance = bench.load()
+    (listening,) = (c for c in bench.server().net_connections("tcp") if c.status == "LISTEN")
+    assert listening.laddr.ip == "127.0.0.1"
+    base = f"http://127.0.0.1:{listening.laddr.port}"
+    for key in ("", "wrong"):
+        reply = httpx.post(
+            f"{base}/completion",
+            json={"prompt": "a", "n_predict": 1},
+            headers={"Authorization": f"Bearer {key}"},
+            trust_env=False,
+        )
+        assert reply.status_code == 401
+    instance.unload()
+
+
+def test_the_process_list_shows_no_key(bench: Bench) -> None:
+    instance = bench.load()
+    for process in bench.processes():
+        *_, script = (argument for argument in process.cmdline() if argument != "serve")
+        assert script == llamacpp_child.__file__
+        assert len(process.cmdline()) <= 4
+    instance.unload()
+
+
+def test_no_proxy_comes_between(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    instance = bench.load()
+    assert instance.count_tokens("a b c") == 3
+    instance.unload()
+
+
+# --- ends, wanted and unwanted
+
+
+def test_unload_ends_every_process_and_may_be_repeated(bench: Bench) -> None:
+    instance = bench.load()
+    processes = bench.processes()
+    assert len(processes) >= 2
+    assert (instance.peak_memory_bytes or 0) > 90e6
+    instance.unload()
+    assert not any(process.is_running() for process in processes)
+    instance.unload()
+    assert (instance.peak_memory_bytes or 0) > 90e6
+    with pytest.raises(Failure, match="unloaded"):
+        instance.complete("a", max_tokens=1)
+
+
+def test_two_engines_do_not_keep_each_others_models(bench: Bench) -> None:
+    first, second = bench.load(), bench.load()
+    first.unload()
+    left = bench.processes()
+    assert second.count_tokens("a b c") == 3
+    second.unload()
+    assert gone(left)
+
+
+@signals
+def test_a_killed_server_is_a_crash_with_its_exit_status(bench: Bench) -> None:
+    progress = Recorder(on_prefill=lambda: bench.server().kill())
+    instance = bench.load(512, progress)
+    with contextlib.suppress(Failure):
+        instance.complete(
+            "word " * 600, max_tokens=1
+        )  # its refusal must not be taken for the cause
+    with pytest.raises(Failure, match="SIGKILL") as failure:
+        instance.complete("word " * 400, max_tokens=1)
+    assert failure.value.verdict is Verdict.CRASHED
+    assert (failure.value.exit_status, failure.value.phase) == (-9, "predict")
+    assert "exceeds the available" not in failure.value.text
+    with pytest.raises(Failure, match="SIGKILL"):
+        instance.count_tokens("a")
+    instance.unload()
+
+
+@signals
+def test_a_server_killed_while_it_loads_is_a_crash(bench: Bench) -> None:
+    progress = Recorder(on_load=lambda: bench.server().kill())
+    with pytest.raises(Failure, match="SIGKILL") as failure:
+        bench.load(8192, progress)
+    assert failure.value.verdict is Verdict.CRASHED
+    assert (failure.value.exit_status, failure.value.phase) == (-9, "load")
+
+
+@pytest.mark.parametrize("which", ["server", "supervisor"])
+def test_a_hung_reply_times_out_and_leaves_nothing(bench: Bench, which: str) -> None:
+    def hang() -> None:
+        for process in bench.processes() if which == "supervisor" else [bench.server()]:
+            process.suspend()
+
+    bench = Bench(LlamaCppEngine(load_timeout=PATIENCE, reply_timeout=2.0), bench.known)
+    instance = bench.load(512, Recorder(on_prefill=hang), load=LoadSettings(threads=1))
+    with pytest.raises(Failure, match=r"no progress for 2 s while answering") as failure:
+        instance.complete("word " * 500, max_tokens=1)
+    assert failure.value.verdict is Verdict.TIMEOUT
+    assert bench.processes() == []
+
+
+def test_a_hung_load_times_out_and_leaves_nothing(bench: Bench) -> None:
+    progress = Recorder(on_load=lambda: bench.server().suspend())
+    bench = Bench(LlamaCppEngine(load_timeout=1.0), bench.known)
+    with pytest.raises(Failure, match="no progress for 1 s while loading") as failure:
+        bench.load(512, progress)
+    assert failure.value.verdict is Verdict.TIMEOUT
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupt_leaves_nothing(bench: Bench) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        bench.load(512, Recorder(on_load=_interrupt))
+    assert bench.processes() == []
+    instance = bench.load(512, Recorder(on_prefill=_interrupt))
+    with pytest.raises(KeyboardInterrupt):
+        instance.complete("word " * 300, max_tokens=1)
+    assert bench.processes() == []
+
+
+@signals
+def test_ctrl_c_is_not_for_the_server(bench: Bench) -> None:
+    instance = bench.load()
+    for process in bench.processes():
+        assert os.getsid(process.pid) != os.getsid(0)
+        process.send_signal(2)
+    assert instance.count_tokens("a b c") == 3
+    instance.unload()
+
+
+PARENT = """
+import sys
+from pytest_lmstrix.engines.llamacpp import LlamaCppEngine
+from pytest_lmstrix.types import LoadSettings, Model
+
+class Progress:
+    def __call__(self, fraction):
+        print("loading", flush=True)
+    def prefill(self, done, total):
+        print("replying", flush=True)
+
+model = Model(
+    id="tiny", engine="llamacpp", source=sys.argv[1], load=LoadSettings(threads=1, batch_size=64)
+)
+instance = LlamaCppEngine().load(model, 2048, Progress())
+instance.complete("word " * 2000, max_tokens=1)
+"""
+
+
+@pytest.mark.parametrize("moment", ["starting", "loading", "replying"])
+def test_no_server_outlives_its_parent(bench: Bench, moment: str) -> None:
+    command = [sys.executable, "-c", PARENT, str(weights.smollm2())]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        server = bench.server()
+        if moment != "starting":
+            while parent.stdout.readline().strip() != moment:
+                assert parent.poll() is None
+        descendants = psutil.Process(parent.pid).children(recursive=True)
+        if moment == "loading":
+            # A load holds the interpreter's lock: no thread of the server could end it.
+            server.suspend()
+        parent.kill()
+    assert server in descendants
+    assert gone(descendants)
