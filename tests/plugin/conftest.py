@@ -7,6 +7,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+# Imported here once: pytester forgets what a run inside this process imports, each time.
+import pytest_lmstrix.checks
+import pytest_lmstrix.session
+import tests.support.fake_engine  # noqa: F401
 from pytest_lmstrix.types import Result
 
 CONFTEST = """
@@ -40,7 +44,7 @@ class Project:
         self.pytester.makefile(".yaml", models=f"defaults: {{engine: fake}}\nmodels: {models}\n")
 
     def run(self, *args: str) -> pytest.RunResult:
-        return self.pytester.runpytest(*args)
+        return self.pytester.runpytest("-p", "no:hypothesispytest", *args)
 
     def run_apart(self, *args: str) -> pytest.RunResult:
         """In a process of its own."""

@@ -254,7 +254,7 @@ def test_aliases_that_grow_beyond_measure_are_refused() -> None:
 
 
 def test_all_problems_are_told_in_the_order_of_the_file_and_the_first_stands_alone() -> None:
-    text = "models:\n- id: a\n  contexts: [9]\n  context_limit: 5\n  x: 1\n- id: a\n  prompts: x\n"
+    text = "models:\n- id: a\n  contexts: [0]\n  context_limit: 5\n  x: 1\n- id: a\n  prompts: x\n"
     with pytest.raises(ManifestError) as caught:
         read(text)
     assert [int(line.split(":")[1]) for line in caught.value.problems] == [3, 5, 6, 7]
