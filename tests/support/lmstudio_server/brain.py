@@ -60,21 +60,23 @@ def token_id(token: str) -> int:
 
 def answer(text: str) -> str:
     """How a competent model goes on after `text`, up to the end of its sentence."""
-    lowered = text.lower().rstrip("… \n")
-    if not lowered.strip():
+    text = text.rstrip("… \n")
+    lowered = text.lower()
+    if len(lowered) != len(text):  # some capitals have a longer small form
         return _FALLBACK
-    stem = _SENTENCE_END.split(lowered[-2 * _LONGEST_ECHO :])[-1].strip()
-    if stem.count(" ") >= 1 and (found := _continuation(text, lowered, stem)):
+    stem = _SENTENCE_END.split(lowered[-2 * _LONGEST_ECHO :])[-1].lstrip()
+    before = lowered[: len(lowered) - len(stem)]
+    if " " in stem and (found := _continuation(text, before, stem)):
         return found
-    return _computed(lowered) or _greeting(stem) or _recalled(text, lowered, stem) or _FALLBACK
+    return _computed(lowered) or _greeting(stem) or _recalled(text, before, stem) or _FALLBACK
 
 
-def _continuation(text: str, lowered: str, stem: str) -> str:
-    """What followed `stem` the last time before its end, up to the end of that sentence."""
-    at = lowered.rfind(stem, 0, len(lowered) - 1)
-    if at < 0 or len(lowered) != len(text.rstrip("… \n")):
+def _continuation(text: str, before: str, phrase: str) -> str:
+    """What followed `phrase` the last time that it stood in `before`, to the sentence's end."""
+    at = before.rfind(phrase)
+    if at < 0:
         return ""
-    rest = text[at + len(stem) : at + len(stem) + _LONGEST_ECHO]
+    rest = text[at + len(phrase) : at + len(phrase) + _LONGEST_ECHO]
     end = re.search(r"[.!?](?=\s|$)|\n", rest)
     return rest[: end.end()] if end else rest
 
@@ -94,12 +96,12 @@ def _greeting(stem: str) -> str:
     return "Hello!" if re.search(r"\bsay\b.*\bhello\b", stem) else ""
 
 
-def _recalled(text: str, lowered: str, stem: str) -> str:
-    """The continuation of the longest ending of `text` that stood there before."""
+def _recalled(text: str, before: str, stem: str) -> str:
+    """The continuation of the longest ending of `stem` that stood there before."""
     if question := _QUESTION.search(stem):
         stem = f"{question[2]} {question[1]}"
     words = stem.rstrip(".:'\"?").split(" ")
     for first in range(len(words) - 1):
-        if found := _continuation(text, lowered, " ".join(words[first:])):
+        if found := _continuation(text, before, " ".join(words[first:])):
             return found
     return ""

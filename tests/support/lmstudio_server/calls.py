@@ -34,6 +34,8 @@ class Call(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="call"):
     """Those that the instance still held."""
     prompt_tail: str = ""
     """The last 200 characters of the prompt."""
+    cancelled: bool = False
+    """The client has asked to stop."""
     outcome: str = "pending"
     """`ok`, `cancelled`, `invalid`, `lost`, or `error: TITLE`."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -126,7 +127,7 @@ class Connection:
             raise ValueError(f"unknown channel message {message.message}")
         # A cancel that crosses the end of its channel is nobody's fault.
         if channel := self._channels.get(message.channel_id):
-            channel.cancelled.set()
+            channel.cancel()
 
     def _violation(self, problem: str) -> None:
         self.server.record(
@@ -155,11 +156,11 @@ class Connection:
         await self.send(answer)
 
     def _open(self, message: wire.ChannelCreate, parameter: Any) -> None:
-        channel = Channel(self, message.channel_id)
-        self._channels[message.channel_id] = channel
         note = self.server.begin(self.namespace, message.endpoint)
+        channel = Channel(self, message.channel_id, note)
+        self._channels[message.channel_id] = channel
         serve = predicting.predict if message.endpoint == "predict" else loading.load
-        self.server.spawn(channel.run(serve(channel, parameter, note), note))
+        self.server.spawn(channel.run(serve(channel, parameter, note)))
 
     def forget(self, channel_id: int) -> None:
         """The channel is closed."""
@@ -169,17 +170,23 @@ class Connection:
 class Channel:
     """A stream of messages that answers one call."""
 
-    def __init__(self, connection: Connection, channel_id: int) -> None:
+    def __init__(self, connection: Connection, channel_id: int, note: Note) -> None:
         self.connection = connection
         self.server = connection.server
-        self.cancelled = asyncio.Event()
+        self.cancelled = False
         self.lost = False
         self._id = channel_id
+        self._note = note
         self._on_loss: list[asyncio.Task[None]] = []
 
     def ends_with_connection(self, task: asyncio.Task[None]) -> None:
         """Cancel `task` when the connection is lost."""
         self._on_loss.append(task)
+
+    def cancel(self) -> None:
+        """The client asks to stop."""
+        self.cancelled = True
+        self._note.add(cancelled=True)
 
     def lose(self) -> None:
         """The connection is gone."""
@@ -191,11 +198,12 @@ class Channel:
         """Send `message` to the client."""
         await self._frame({"type": "channelSend", "message": message})
 
-    async def run(self, serving: Any, note: Note) -> None:
+    async def run(self, serving: Coroutine[Any, Any, None]) -> None:
         """Await `serving`, then end the channel as it turns out."""
+        note = self._note
         try:
             await serving
-            note.end("lost" if self.lost else "cancelled" if self.cancelled.is_set() else "ok")
+            note.end("lost" if self.lost else "cancelled" if self.cancelled else "ok")
             await self._frame({"type": "channelClose"})
         except Unanswered:
             note.end("lost")

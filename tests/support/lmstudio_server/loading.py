@@ -74,7 +74,7 @@ async def _progress(channel: Channel, model: StandInModel, kind: str) -> None:
         await channel.server.meet(
             "load_progress", connection=channel.connection, model=model.key, progress=fraction
         )
-        if channel.cancelled.is_set():
+        if channel.cancelled:
             raise Refused(errors.canceled())
         await channel.send({"type": kind, "progress": fraction})
         # Gives other connections their turn, as a load that takes time would.

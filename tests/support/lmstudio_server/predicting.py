@@ -79,7 +79,7 @@ async def _predict(
         note.add(prompt_tokens=prediction.sent_tokens, cached_tokens=prediction.cached_tokens)
         await _prefill(channel, instance, prediction)
         sent = await _fragments(channel, instance, prediction)
-        stopped = channel.cancelled.is_set()
+        stopped = channel.cancelled
         await channel.send(
             {
                 "type": "success",
@@ -114,7 +114,7 @@ async def _prefill(channel: Channel, instance: Instance, prediction: Prediction)
             model=instance.model.key,
             progress=progress,
         )
-        if channel.cancelled.is_set():
+        if channel.cancelled:
             return
         details = {
             "cachedTokenCount": prediction.cached_tokens,
@@ -134,7 +134,7 @@ async def _fragments(channel: Channel, instance: Instance, prediction: Predictio
             model=instance.model.key,
             progress=count,
         )
-        if channel.cancelled.is_set():
+        if channel.cancelled:
             return count
         fragment = {
             "content": text,

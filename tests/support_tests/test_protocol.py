@@ -1,0 +1,319 @@
+"""The stand-in and the unmodified SDK understand each other, and the log tells all."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import lmstudio
+import pytest
+from websockets.sync.client import ClientConnection
+from websockets.sync.client import connect as websocket
+
+from tests.support.lmstudio_server import (
+    Fault,
+    LmStudioServer,
+    MissingFromDisk,
+    Reasons,
+    Says,
+    StandInModel,
+    UserInstance,
+    hostile,
+)
+from tests.support_tests.conftest import Connect
+
+TINY = StandInModel(key="tiny", max_context_length=8192)
+EMBEDDING = StandInModel(key="embed", type="embedding")
+COMPLETION: lmstudio.LlmPredictionConfigDict = {
+    "maxTokens": 12,
+    "temperature": 0.0,
+    "contextOverflowPolicy": "stopAtLimit",
+}
+
+
+def details(error: lmstudio.LMStudioServerError) -> dict[str, object]:
+    assert error.server_error is not None
+    data = error.server_error.display_data
+    assert isinstance(data, dict)
+    return data
+
+
+@contextmanager
+def raw(server: LmStudioServer, namespace: str = "llm") -> Iterator[ClientConnection]:
+    """A client without any manners."""
+    with websocket(f"ws://{server.host}/{namespace}", proxy=None) as socket:
+        auth = {"authVersion": 1, "clientIdentifier": "me", "clientPasskey": "mine"}
+        socket.send(json.dumps(auth))
+        assert json.loads(socket.recv()) == {"success": True}
+        yield socket
+
+
+def test_greeting_and_the_answer_to_everything_else() -> None:
+    with LmStudioServer() as server:
+        assert lmstudio.Client.is_valid_api_host(server.host)
+        other = httpx.get(f"http://{server.host}/v1/models", trust_env=False)
+    assert other.json() == {"error": "Unexpected endpoint or method. (GET /v1/models)"}
+
+
+def test_stopping_leaves_no_thread() -> None:
+    before = threading.active_count()
+    with LmStudioServer([TINY]) as server, raw(server):
+        assert threading.active_count() > before
+    assert not [t for t in threading.enumerate() if t.name == "lmstudio-stand-in"]
+
+
+def test_listing(connect: Connect) -> None:
+    broken = StandInModel(key="broken", listing={"format": "unheard-of", "sizeBytes": None})
+    with LmStudioServer([TINY, EMBEDDING]) as server:
+        client = connect(server.host)
+        assert [m.model_key for m in client.list_downloaded_models()] == ["tiny", "embed"]
+        assert [m.model_key for m in client.llm.list_downloaded()] == ["tiny"]
+        raw_entry = client.system.remote_call("listDownloadedModels")[0]
+        assert raw_entry["quantization"] == {"name": "Q4_K_M", "bits": 4}
+        assert server.violations == []
+    with LmStudioServer([broken]) as server:
+        entry = connect(server.host).system.remote_call("listDownloadedModels")[0]
+        assert entry["format"] == "unheard-of"
+        assert "sizeBytes" not in entry
+
+
+def test_load_use_unload(connect: Connect) -> None:
+    with LmStudioServer([TINY]) as server:
+        client = connect(server.host)
+        progress: list[float] = []
+        llm = client.llm.load_new_instance(
+            "tiny",
+            "mine",
+            ttl=7,
+            config={"contextLength": 3000},
+            on_load_progress=progress.append,
+        )
+        assert progress == [0.25, 0.5, 0.75, 1.0]
+        assert llm.get_context_length() == 3000
+        assert llm.count_tokens("Hello, my world") == 4 == len(llm.tokenize("Hello, my world"))
+        assert llm.apply_prompt_template({"messages": []}).endswith("<|assistant|>\n")
+        reply = llm.complete("1 + 1 = 2\n2 + 3 =", config=COMPLETION)
+        assert (reply.content, reply.stats.stop_reason) == ("5", "eosFound")
+        assert reply.stats.prompt_tokens_count == 11
+        assert llm.respond("Say hello").content == "Hello!"
+        assert server.loaded() == ("mine",)
+        llm.unload()
+        assert server.loaded() == ()
+        assert server.violations == []
+        (load,) = server.loads()
+        assert (load.ttl_ms, load.context_length, load.outcome) == (7000, 3000, "ok")
+        assert [c.identifier for c in server.unloads()] == ["mine"]
+        assert [c.prompt_tail for c in server.predictions()] == ["1 + 1 = 2\n2 + 3 =", "Say hello"]
+        assert [(c.loaded, c.why) for c in server.changes] == [(True, "load"), (False, "unload")]
+
+
+def test_identifiers_and_default_context(connect: Connect) -> None:
+    with LmStudioServer([TINY]) as server:
+        llm = connect(server.host).llm
+        first, second = llm.load_new_instance("tiny"), llm.load_new_instance("tiny")
+        assert (first.identifier, second.identifier) == ("tiny", "tiny:2")
+        assert first.get_context_length() == 4096
+        with pytest.raises(lmstudio.LMStudioServerError, match="already exists"):
+            llm.load_new_instance("tiny", "tiny:2")
+        assert server.max_loaded_at_once("tiny") == 2
+        assert server.max_loaded_at_once("tiny:") == 1
+
+
+def test_get_or_load_takes_what_is_there(connect: Connect) -> None:
+    with LmStudioServer([TINY]) as server:
+        llm = connect(server.host).llm
+        assert llm.model("tiny", config={"contextLength": 2048}).get_context_length() == 2048
+        assert llm.model("tiny", config={"contextLength": 4096}).get_context_length() == 2048
+        assert server.violations == []
+
+
+@pytest.mark.parametrize(
+    ("key", "code"),
+    [
+        ("nowhere", "generic.pathNotFound"),
+        ("lost", "generic.pathNotFound"),
+        ("embed", "generic.domainMismatch"),
+    ],
+)
+def test_loads_of_what_is_not_there(connect: Connect, key: str, code: str) -> None:
+    lost = StandInModel(key="lost", behaviours=(MissingFromDisk(),))
+    with (
+        LmStudioServer([TINY, EMBEDDING, lost]) as server,
+        pytest.raises(lmstudio.LMStudioServerError) as error,
+    ):
+        connect(server.host).llm.load_new_instance(key)
+    assert details(error.value)["code"] == code
+
+
+def test_use_and_unload_of_what_is_not_loaded(connect: Connect) -> None:
+    with LmStudioServer([TINY]) as server:
+        llm = connect(server.host).llm
+        with pytest.raises(lmstudio.LMStudioModelNotFoundError):
+            llm.unload("mine")
+        with pytest.raises(lmstudio.LMStudioModelNotFoundError):
+            lmstudio.LLM("mine", llm).complete("2+3=")
+
+
+def test_unloading_by_key_hits_the_users_instance(connect: Connect) -> None:
+    with LmStudioServer([TINY], loaded=[UserInstance(key="tiny", identifier="chat")]) as server:
+        connect(server.host).llm.unload("tiny")
+        assert server.loaded() == ()
+
+
+def test_time_to_live_counts_idle_time(connect: Connect) -> None:
+    now = [0.0]
+    with LmStudioServer([TINY], loaded=[UserInstance(key="tiny")], clock=lambda: now[0]) as server:
+        llm = connect(server.host).llm.load_new_instance("tiny", "mine", ttl=10)
+        now[0] = 9.0
+        assert llm.complete("2+3=", config=COMPLETION).content == "5"
+        now[0] = 18.0
+        assert server.loaded() == ("tiny", "mine")
+        now[0] = 20.0
+        assert server.loaded() == ("tiny",)
+        with pytest.raises(lmstudio.LMStudioModelNotFoundError):
+            llm.complete("2+3=")
+        assert server.changes[-1].why == "ttl"
+
+
+@pytest.mark.parametrize(
+    ("guardrail", "text"),
+    [(True, "insufficient system resources"), (False, "unable to allocate")],
+)
+def test_memory_is_shared_by_all(connect: Connect, guardrail: bool, text: str) -> None:
+    model = StandInModel(key="m", size_bytes=1000, bytes_per_token=1)
+    with LmStudioServer([model], memory_bytes=3500, guardrail=guardrail) as server:
+        llm = connect(server.host).llm
+        first = llm.load_new_instance("m", "a", config={"contextLength": 1000})
+        with pytest.raises(lmstudio.LMStudioServerError, match=text):
+            llm.load_new_instance("m", "b", config={"contextLength": 501})
+        llm.load_new_instance("m", "c", config={"contextLength": 500}).unload()
+        first.unload()
+        llm.load_new_instance("m", "b", config={"contextLength": 2500})
+        assert server.max_loaded_at_once() == 2
+
+
+def test_prompts_that_do_not_fit(connect: Connect) -> None:
+    with LmStudioServer([TINY]) as server:
+        llm = connect(server.host).llm.load_new_instance("tiny", config={"contextLength": 100})
+        with pytest.raises(lmstudio.LMStudioServerError, match=r"n_keep: 2\d\d >= n_ctx: 100"):
+            llm.complete("word " * 200, config=COMPLETION)
+        rolling: lmstudio.LlmPredictionConfigDict = {"contextOverflowPolicy": "rollingWindow"}
+        reply = llm.complete("word " * 200 + "2+3=", config=rolling)
+        assert reply.content == "5"
+        assert reply.stats.prompt_tokens_count == 76
+
+
+def test_reasoning_is_told_apart(connect: Connect) -> None:
+    model = StandInModel(key="r1", behaviours=(Reasons(tokens=3),))
+    with LmStudioServer([model]) as server:
+        stream = connect(server.host).llm.load_new_instance("r1").respond_stream("2+3=")
+        kinds = [fragment.reasoning_type for fragment in stream]
+    assert kinds == ["reasoningStartTag", *["reasoning"] * 3, "reasoningEndTag", "none"]
+    assert stream.result().content == "<think> hmm hmm hmm</think>5"
+
+
+def test_a_stream_can_be_cancelled(connect: Connect) -> None:
+    stuck = Fault(where="fragment", kind="hang", after=2)
+    with LmStudioServer([TINY], faults=[stuck]) as server:
+        llm = connect(server.host).llm.load_new_instance("tiny")
+        stream = llm.complete_stream("What is it?")
+        for _ in stream:
+            stream.cancel()
+            server.wait_for(lambda: server.predictions()[0].cancelled)
+            server.release()
+        assert stream.result().stats.stop_reason == "userStopped"
+        assert stream.result().stats.predicted_tokens_count == 2
+        assert server.predictions()[0].outcome == "cancelled"
+        assert llm.complete("2+3=").content == "5"
+
+
+@pytest.mark.parametrize("text", hostile.TEXTS.values(), ids=hostile.TEXTS.keys())
+def test_hostile_texts_arrive_as_they_are(connect: Connect, text: str) -> None:
+    model = StandInModel(key="m", behaviours=(Says(text=text),))
+    with LmStudioServer([model]) as server:
+        reply = connect(server.host).llm.load_new_instance("m").complete(text)
+        assert reply.content == text
+        assert server.predictions()[0].prompt_tail == text
+        assert server.violations == []
+
+
+def test_ten_megabytes_on_one_line(connect: Connect) -> None:
+    model = StandInModel(key="m", behaviours=(Says(text=hostile.HUGE_LINE),))
+    with LmStudioServer([model]) as server:
+        reply = connect(server.host).llm.load_new_instance("m").complete("?", config=COMPLETION)
+    assert len(reply.content) > 10_000_000
+
+
+def test_a_locked_server(connect: Connect) -> None:
+    with LmStudioServer([TINY], api_tokens=["abcd:efgh"]) as server:
+        # How the SDK shows a refused greeting.
+        with pytest.raises(ValueError, match="dictionary update sequence"):
+            connect(server.host).llm.list_loaded()
+
+        class Client(lmstudio.Client):
+            def _create_auth_message(self) -> dict[str, object]:
+                return dict(self._format_auth_message("abcd", "efgh"))
+
+        with Client(server.host) as client:
+            assert client.llm.list_loaded() == []
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"type": "rpcCall", "endpoint": "noSuchThing", "callId": 1},
+        {"type": "rpcCall", "endpoint": "unloadModel", "callId": 1, "parameter": {}},
+        {"type": "rpcCall", "endpoint": "listLoaded", "callId": 1, "parameter": {"a": 1}},
+        {"type": "rpcCall", "endpoint": "listLoaded", "callId": 0},
+        {"type": "rpcCall", "endpoint": "listLoaded", "callId": 1, "extra": 1},
+        {"type": "channelSend", "channelId": 1, "message": {"type": "stop"}},
+        {"type": "unheardOf"},
+        {
+            "type": "channelCreate",
+            "endpoint": "loadModel",
+            "channelId": 1,
+            "creationParameter": {
+                "modelKey": "tiny",
+                "ttlMs": 0,
+                "loadConfigStack": {"layers": []},
+            },
+        },
+        {
+            "type": "channelCreate",
+            "endpoint": "loadModel",
+            "channelId": 1,
+            "creationParameter": {
+                "modelKey": "tiny",
+                "loadConfigStack": {
+                    "layers": [
+                        {
+                            "layerName": "apiOverride",
+                            "config": {"fields": [{"key": "llm.load.contextLenght", "value": 9}]},
+                        }
+                    ]
+                },
+            },
+        },
+    ],
+)
+def test_what_is_not_valid_gets_a_warning_and_no_answer(message: dict[str, object]) -> None:
+    with LmStudioServer([TINY]) as server, raw(server) as socket:
+        socket.send(json.dumps(message))
+        assert json.loads(socket.recv())["type"] == "communicationWarning"
+        socket.send(json.dumps({"type": "keepAlive"}))
+        assert json.loads(socket.recv()) == {"type": "keepAliveAck"}
+        assert len(server.violations) == 1
+        assert server.calls == []
+
+
+def test_five_warnings_are_enough() -> None:
+    with LmStudioServer() as server, raw(server) as socket:
+        for _ in range(7):
+            socket.send("not JSON")
+        socket.send(json.dumps({"type": "keepAlive"}))
+        answers = [json.loads(socket.recv())["type"] for _ in range(6)]
+        assert answers == ["communicationWarning"] * 5 + ["keepAliveAck"]
+        assert len(server.violations) == 7
