@@ -62,10 +62,12 @@ class LmStudioEngine:
     def host(self) -> str:
         """`host:port`; looked for at LM Studio's default ports where none was given.
 
-        Raises:
-            Failure: None was given and no server answers.
+        `localhost` as long as no server is found there: whatever is asked of it then fails.
         """
-        return self.link.host
+        try:
+            return self.link.host
+        except Failure:
+            return "localhost"
 
     @property
     def ttl_seconds(self) -> int:
@@ -143,30 +145,26 @@ class LmStudioEngine:
         if not identifier.startswith(PREFIX):
             raise ValueError(f"{identifier!r} is not one of our instances")
         doing = f"unloading {identifier}"
-        try:
-            self.link.ask(lambda client: client.llm.unload(identifier), phase="unload", doing=doing)
-        except Failure as failure:
-            slow = isinstance(failure.__cause__, TimeoutError)
-            if failure.verdict is not Verdict.MODEL_NOT_FOUND and not slow:
-                raise
-        deadline = time.monotonic() + self.unload_seconds
+        deadline = None
         while identifier in self.link.loaded("unload"):
-            if time.monotonic() > deadline:
+            if deadline is None:
+                self._ask_to_unload(identifier, doing)
+                deadline = time.monotonic() + self.unload_seconds
+            elif time.monotonic() < deadline:
+                time.sleep(_POLL_SECONDS)
+            else:
                 text = f"LM Studio still lists {identifier} {self.unload_seconds:g} s after {doing}"
                 raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="unload")
-            time.sleep(_POLL_SECONDS)
 
     def sweep(self, is_dead: Callable[[str], bool]) -> list[str]:
         """Unload the instances whose owner is dead by `is_dead(owner)`; return their identifiers.
 
         Raises:
-            Failure: The server does not answer, or refuses.
+            Failure: The server does not answer.
         """
         ours = [name for name in self.link.loaded("connect") if name.startswith(PREFIX)]
         dead = [name for name in ours if is_dead(name.removeprefix(PREFIX).rpartition("-")[0])]
-        for identifier in dead:
-            self.unload(identifier)
-        return dead
+        return [identifier for identifier in dead if self._unloaded(identifier)]
 
     def close(self) -> None:
         """Look once more for loads that finished after they were given up, and disconnect."""
@@ -189,18 +187,20 @@ class LmStudioEngine:
         """
         verdict = error.verdict if isinstance(error, Failure) else None
         late = loading and verdict in (None, Verdict.TIMEOUT, Verdict.UNREACHABLE)
-        self._strays.add(identifier)
         try:
-            self._release_strays(self.late_load_seconds if late else 0.0)
+            if late:
+                self._strays.add(identifier)
+                self._release_strays(self.late_load_seconds)
+            else:
+                self.unload(identifier)
         except Failure as trouble:
+            self._strays.add(identifier)
             log.warning("LM Studio may have %s still loaded: %s", identifier, trouble)
             if verdict is Verdict.TIMEOUT and trouble.verdict is Verdict.UNREACHABLE:
                 raise trouble from error
-        else:
-            if not late:
-                self._strays.discard(identifier)
 
     def _release_strays(self, patience_seconds: float = 0.0) -> None:
+        """Unload what was given up, once it is listed; wait for that so long."""
         deadline = time.monotonic() + patience_seconds
         if self._strays and patience_seconds:
             log.warning(
@@ -208,9 +208,30 @@ class LmStudioEngine:
                 patience_seconds,
             )
         while True:
-            for identifier in self._strays.intersection(self.link.loaded("unload")):
-                self.unload(identifier)
+            for identifier in self._strays.intersection(self.link.loaded("connect")):
+                if not self._unloaded(identifier):
+                    return
                 self._strays.discard(identifier)
             if not self._strays or time.monotonic() >= deadline:
                 return
             time.sleep(_POLL_SECONDS)
+
+    def _unloaded(self, identifier: str) -> bool:
+        """Unload a leftover; a refusal is logged only, for what is loaded next is not to blame."""
+        try:
+            self.unload(identifier)
+        except Failure as trouble:
+            if trouble.verdict is Verdict.UNREACHABLE:
+                raise
+            log.warning("LM Studio may have %s still loaded: %s", identifier, trouble)
+            return False
+        return True
+
+    def _ask_to_unload(self, identifier: str, doing: str) -> None:
+        try:
+            self.link.ask(lambda client: client.llm.unload(identifier), phase="unload", doing=doing)
+        except Failure as failure:
+            # Slow to answer or gone already: the listing will tell.
+            slow = isinstance(failure.__cause__, TimeoutError)
+            if failure.verdict is not Verdict.MODEL_NOT_FOUND and not slow:
+                raise

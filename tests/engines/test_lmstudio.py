@@ -42,7 +42,11 @@ TINY = StandInModel(key="tiny")
 MODEL = Model(id="tiny", engine="lmstudio")
 USERS = UserInstance(key="tiny", identifier="tiny")
 """Somebody chats with the very model that is tested, under its own key."""
-GONE = ServerError(title="Model unloading is not allowed.")
+REFUSED = ServerError(title="Model unloading is not allowed.")
+NOT_LOADED = ServerError(
+    title="No model found that fits the query.",
+    display_data={"code": "generic.noModelMatchingQuery"},
+)
 
 
 class Watched:
@@ -393,11 +397,44 @@ def test_what_is_gone_already_counts_as_unloaded(studio: Any) -> None:
     instance = own.load()
     own.server.unload_for_user(instance.identifier)
     instance.unload()
+    assert own.server.unloads() == []
+
+
+def test_what_goes_while_it_is_unloaded_counts_as_unloaded(studio: Any) -> None:
+    gone = Fault(where="unloadModel", kind="error", error=NOT_LOADED)
+    own = studio(faults=(Fault(where="unloadModel", kind="ignore"), gone))
+    instance = own.load()
+    own.engine.unload_seconds = 0.0
+    with pytest.raises(Failure, match="still lists"):
+        instance.unload()
+    own.engine.unload_seconds = 30.0
+    release = _when(
+        own.server,
+        lambda: len(own.server.unloads()) == 2,
+        lambda: own.server.unload_for_user(instance.identifier),
+    )
+    instance.unload()
+    release.join()
+
+
+def test_an_unload_that_is_slow_to_answer_is_looked_up(
+    studio: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lmstudio_link, "RPC_SECONDS", 0.3)
+    own = studio(faults=(Fault(where="unloadModel", kind="hang"),))
+    instance = own.load()
+    done = _when(
+        own.server,
+        lambda: len(own.server.named("listLoaded")) > 3,
+        lambda: own.server.unload_for_user(instance.identifier),
+    )
+    instance.unload()
+    done.join()
     assert own.ours() == []
 
 
 def test_an_unload_that_is_refused_is_told(studio: Any) -> None:
-    own = studio(faults=(Fault(where="unloadModel", kind="error", error=GONE),))
+    own = studio(faults=(Fault(where="unloadModel", kind="error", error=REFUSED),))
     instance = own.load()
     with pytest.raises(Failure, match="Model unloading is not allowed") as failed:
         instance.unload()
@@ -478,11 +515,7 @@ def test_an_instance_that_dies_is_crashed_and_never_a_missing_model(studio: Any)
 
 
 def test_an_instance_that_vanishes_right_after_its_load(studio: Any) -> None:
-    gone = ServerError(
-        title="No model found that fits the query.",
-        display_data={"code": "generic.noModelMatchingQuery"},
-    )
-    own = studio(faults=(Fault(where="getModelInfo", kind="error", error=gone),))
+    own = studio(faults=(Fault(where="getModelInfo", kind="error", error=NOT_LOADED),))
     with pytest.raises(Failure) as failed:
         own.load()
     assert failed.value.verdict is Verdict.CRASHED
@@ -774,8 +807,10 @@ def test_the_server_is_found_at_a_default_port_whatever_the_proxy(
 
 def test_no_server_at_any_default_port(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lmstudio.Client, "_DEFAULT_API_PORTS", (9,))
+    engine = LmStudioEngine()
+    assert (engine.host, engine.version) == ("localhost", None)
     with pytest.raises(Failure, match="default ports") as failed:
-        LmStudioEngine().models()
+        engine.models()
     assert (failed.value.verdict, failed.value.phase) == (Verdict.UNREACHABLE, "connect")
 
 
@@ -799,6 +834,16 @@ def test_sweep_unloads_only_what_dead_owners_left(studio: Any) -> None:
     assert sorted(asked) == ["me-1", "me-1-dead"]
     assert own.ours() == [mine.identifier]
     mine.unload()
+
+
+def test_a_leftover_that_will_not_go_is_no_failure_of_what_comes_next(
+    studio: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = studio(faults=(Fault(where="unloadModel", kind="error", error=REFUSED),))
+    stale = own.load()
+    assert own.engine.sweep(lambda owner: True) == []
+    assert f"may have {stale.identifier} still loaded" in caplog.text
+    stale.unload()
 
 
 def test_the_sdk_says_nothing_on_stderr() -> None:
