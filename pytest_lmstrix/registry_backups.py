@@ -1,0 +1,140 @@
+"""Backups of the registry: exact copies in `backups/` beside it, the newest ten kept."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from msgspec import Struct
+
+from pytest_lmstrix.registry_files import (
+    RegistryError,
+    failure,
+    next_stamped,
+    open_to_read,
+    stamped,
+    sync_folder,
+    write_durably,
+)
+from pytest_lmstrix.registry_lines import Scan
+from pytest_lmstrix.types import Result
+
+KEPT = 10
+"""Backups of one registry that are kept."""
+
+
+class Contents(Struct, frozen=True, kw_only=True):
+    """What a registry file holds."""
+
+    results: int
+    """Lines that are read, those of a newer schema included."""
+    damaged: int
+
+    @property
+    def intact(self) -> bool:
+        """It holds results, and no line is damaged."""
+        return self.results > 0 and not self.damaged
+
+
+class Restored(Struct, frozen=True, kw_only=True):
+    """What a restore did."""
+
+    backup: Path
+    contents: Contents
+    replaced: Path | None
+    """Where the registry that was there is kept; `None` when there was none."""
+
+
+def backups(path: Path) -> list[Path]:
+    """The backups of the registry `path`, oldest first."""
+    return stamped(path.parent / "backups", f"{path.stem}-", path.suffix)
+
+
+def contents(path: Path) -> Contents:
+    """Read through the registry or backup `path`.
+
+    Raises:
+        RegistryError: It cannot be read.
+    """
+    results = damaged = 0
+    try:
+        with open_to_read(path) as stream:
+            for item in Scan(stream):
+                if isinstance(item, Result) or item.kind == "newer":
+                    results += 1
+                elif item.kind == "damaged":
+                    damaged += 1
+    except OSError as error:
+        raise failure(path, "cannot be read", error) from error
+    return Contents(results=results, damaged=damaged)
+
+
+def make_backup(path: Path) -> Path | None:
+    """Copy the registry `path`; the caller holds its lock.
+
+    Returns the backup, or `None` when there is nothing to copy.
+
+    Raises:
+        RegistryError: It cannot be read or the copy cannot be written.
+    """
+    try:
+        if not path.stat().st_size:
+            return None
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise failure(path, "cannot be read", error) from error
+    backup = next_stamped(path.parent / "backups", f"{path.stem}-", path.suffix)
+    write_durably(backup, path)
+    for outdated in backups(path)[:-KEPT]:
+        with contextlib.suppress(OSError):  # open on Windows: the next session tries again
+            outdated.unlink()
+    return backup
+
+
+def restore_backup(path: Path, backup: Path | str | None) -> Restored:
+    """Put a backup in the place of the registry `path`; the caller holds its lock.
+
+    `backup` is a file, or its name among the backups; `None` stands for the newest one without
+    a damaged line, else the newest that holds any result.
+
+    Raises:
+        RegistryError: There is no such backup, it holds no result, or it cannot be put there.
+    """
+    source, found = _choose(path, backup)
+    fresh = next_stamped(path.parent, f"{path.stem}.restored-", path.suffix)
+    write_durably(fresh, source)
+    kept = next_stamped(path.parent, f"{path.stem}.replaced-", path.suffix)
+    try:
+        # Renamed, not copied: what stands there may be a folder, or unreadable.
+        with contextlib.suppress(FileNotFoundError):
+            path.rename(kept)
+        fresh.rename(path)
+    except OSError as error:
+        raise failure(path, f"cannot be replaced by {fresh.name}", error) from error
+    sync_folder(path.parent)
+    return Restored(backup=source, contents=found, replaced=kept if kept.exists() else None)
+
+
+def _choose(path: Path, backup: Path | str | None) -> tuple[Path, Contents]:
+    if backup is not None:
+        source = path.parent / "backups" / backup
+        if not source.exists():
+            source = Path(backup)
+        if not source.exists():
+            known = ", ".join(one.name for one in reversed(backups(path))) or "none"
+            raise RegistryError(f"{backup}: there is no such backup; there are: {known}")
+        found = contents(source)
+        if not found.results:
+            raise RegistryError(f"{source}: holds no result that can be read; choose another")
+        return source, found
+    readable: list[tuple[Path, Contents]] = []
+    for one in reversed(backups(path)):
+        with contextlib.suppress(RegistryError):
+            readable.append((one, contents(one)))
+            if readable[-1][1].intact:
+                return readable[-1]
+    for one, found in readable:
+        if found.results:
+            return one, found
+    raise RegistryError(f"{path.parent / 'backups'}: there is no backup that can be read")

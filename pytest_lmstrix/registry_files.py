@@ -1,0 +1,202 @@
+"""Registry files on disk: every write is whole and durable, or it is undone and said.
+
+Nothing here knows what a line means.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from filelock import FileLock, Timeout
+
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows translates line ends without it
+
+
+class RegistryError(Exception):
+    """The registry cannot be read or written; the text names the file and the way out."""
+
+
+class RegistryLock:
+    """The lock that every writer of one registry takes; a dead owner's is free at once."""
+
+    def __init__(self, path: Path, timeout_seconds: float) -> None:
+        self._path = path.with_name(path.name + ".lock")
+        self._timeout = timeout_seconds
+        self._lock = FileLock(self._path, timeout=timeout_seconds, poll_interval=0.01)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold it, and the registry's folder exists.
+
+        Raises:
+            RegistryError: Another process holds it too long, or the folder cannot be written.
+        """
+        try:
+            self._acquire()
+        except Timeout:
+            raise RegistryError(
+                f"{self._path}: another process has held this lock for {self._timeout:g} s;"
+                " wait for it or end it, the lock is free once it is gone"
+            ) from None
+        except OSError as error:
+            raise failure(self._path, "cannot be locked", error) from error
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _acquire(self) -> None:
+        try:
+            self._lock.acquire()
+        except FileNotFoundError:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+
+
+def failure(path: Path, what: str, error: OSError) -> RegistryError:
+    """`error` as a `RegistryError` that names the file."""
+    return RegistryError(f"{path}: {what}: {error.strerror or error}")
+
+
+def open_to_read(path: Path) -> BinaryIO:
+    """The registry or a backup, buffered for reading from end to end.
+
+    Raises:
+        FileNotFoundError: There is none.
+        RegistryError: It is no file, or may not be read.
+    """
+    try:
+        # A named pipe would block the opening for ever.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise RegistryError(f"{path}: is not a file; move it away or name another registry")
+        return path.open("rb", buffering=1 << 20)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise failure(path, "cannot be read", error) from error
+
+
+def append_line_bytes(path: Path, data: bytes) -> None:
+    """Add `data` in one write and sync it; the caller holds the lock.
+
+    A torn line that another process left gets its newline first, so that nothing is glued to it.
+
+    Raises:
+        RegistryError: Not written, and what had been written is taken back.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise RegistryError(f"{path}: is not a file; move it away or name another registry")
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | _BINARY, 0o666)
+    except OSError as error:
+        raise failure(path, "cannot be written", error) from error
+    try:
+        end = os.lseek(descriptor, 0, os.SEEK_END)
+        if end:
+            os.lseek(descriptor, -1, os.SEEK_END)
+            if os.read(descriptor, 1) != b"\n":
+                data = b"\n" + data
+        try:
+            _write(descriptor, data)
+        except OSError:
+            # Should this fail too, what is left is a torn line, and those are set aside.
+            with contextlib.suppress(OSError):
+                os.ftruncate(descriptor, end)
+            raise
+    except OSError as error:
+        raise failure(path, "the result could not be written", error) from error
+    finally:
+        os.close(descriptor)
+    if not end:
+        sync_folder(path.parent)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    # A full disk first takes a part; only the next attempt says why.
+    while data:
+        data = data[os.write(descriptor, data) :]
+    os.fsync(descriptor)
+
+
+def write_durably(target: Path, source: Path | Iterable[bytes]) -> None:
+    """Make `target` of `source`'s exact bytes; it appears whole or not at all.
+
+    Raises:
+        RegistryError: It could not be written; nothing is left.
+    """
+    part = target.with_name(target.name + ".part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as stream:
+            if isinstance(source, Path):
+                with open_to_read(source) as original:
+                    shutil.copyfileobj(original, stream, 1 << 20)
+            else:
+                stream.writelines(source)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(target)
+    except OSError as error:
+        raise failure(target, "cannot be written", error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+    sync_folder(target.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a new name in `folder` survive a power cut, where the system can (not on Windows)."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def stamped(folder: Path, prefix: str, suffix: str) -> list[Path]:
+    """The files that `next_stamped` named, oldest first."""
+    pattern = re.compile(re.escape(prefix) + r"\d{8}-\d{6}-\d{6}" + re.escape(suffix))
+    try:
+        return sorted(path for path in folder.iterdir() if pattern.fullmatch(path.name))
+    except OSError:
+        return []
+
+
+def next_stamped(folder: Path, prefix: str, suffix: str) -> Path:
+    """A free name with the UTC time that sorts after all others; the caller holds the lock.
+
+    A clock that was set back does not make a new file look old.
+    """
+    stamp = int(f"{datetime.now(UTC):%Y%m%d%H%M%S%f}")
+    if others := stamped(folder, prefix, suffix):
+        newest = others[-1].name.removeprefix(prefix).removesuffix(suffix)
+        stamp = max(stamp, int(newest.replace("-", "")) + 1)
+    digits = f"{stamp:020d}"
+    return folder / f"{prefix}{digits[:8]}-{digits[8:14]}-{digits[14:]}{suffix}"
+
+
+def set_aside(path: Path, damaged: Iterable[bytes]) -> Path | None:
+    """Copy lines that are damaged beside the registry `path`, each once however often it is read.
+
+    Returns the new file, or `None` when all were there already. The caller holds the lock.
+    """
+    prefix, suffix = f"{path.stem}.corrupt-", path.suffix
+    seen: set[bytes] = set()
+    for earlier in stamped(path.parent, prefix, suffix):
+        seen.update(earlier.read_bytes().split(b"\n"))
+    fresh = dict.fromkeys(line for raw in damaged if (line := raw.rstrip(b"\n")) not in seen)
+    if not fresh:
+        return None
+    target = next_stamped(path.parent, prefix, suffix)
+    write_durably(target, (line + b"\n" for line in fresh))
+    return target

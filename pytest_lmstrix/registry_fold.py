@@ -1,0 +1,300 @@
+"""What the lines of the registry add up to: the status of each model.
+
+Newest is what stands last in the file: a clock that was wrong once must not outrank what came
+after it.
+
+What a verdict says of the size it was found at, by `MEANING`:
+
+| meaning | verdicts | largest good | smallest bad | bars larger sizes |
+|---|---|---|---|---|
+| `good` | `ok` | yes | no | no |
+| `bad` | `wrong_answer`, `empty_reply`, `recall_failed`, `prompt_truncated`, `context_not_granted`,
+  `context_too_large`, `out_of_memory`, `guardrail_refused`, `crashed`, `engine_error` | no | yes |
+  yes |
+| `open`: failed, but a patient run may pass | `timeout`, `no_answer_in_budget` | no | no | yes |
+| `model`: of the weights, whatever the size | `model_not_found`, `corrupted`, `unsupported` | no |
+  no | no |
+| `unclear`: the probe could not tell | `inconclusive` | no | no | no |
+| `none`: no verdict, as if the line were not there | `unreachable` | - | - | - |
+
+All but `none` take the place of the verdict before them at the same check and size. A line of
+check `limit` is a `full` one, at a size that was probed. An `ok` in `full`, `limit` or `deep` also
+settles what `fast` said before of the same size. A user's own checks say nothing of sizes.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from operator import itemgetter
+from typing import Literal, NamedTuple
+
+from msgspec import Struct
+
+from pytest_lmstrix.types import MAX_CONTEXT_LENGTH, Result
+from pytest_lmstrix.verdicts import Verdict
+
+Status = Literal["untested", "completed", "failed", "missing", "corrupted"]
+Meaning = Literal["good", "bad", "open", "model", "unclear", "none"]
+VerifyingCheck = Literal["full", "deep"]
+
+MEANING: dict[Verdict, Meaning] = {
+    Verdict.OK: "good",
+    Verdict.WRONG_ANSWER: "bad",
+    Verdict.EMPTY_REPLY: "bad",
+    Verdict.RECALL_FAILED: "bad",
+    Verdict.PROMPT_TRUNCATED: "bad",
+    Verdict.CONTEXT_NOT_GRANTED: "bad",
+    Verdict.CONTEXT_TOO_LARGE: "bad",
+    Verdict.OUT_OF_MEMORY: "bad",
+    Verdict.GUARDRAIL_REFUSED: "bad",
+    Verdict.CRASHED: "bad",
+    Verdict.ENGINE_ERROR: "bad",
+    Verdict.TIMEOUT: "open",
+    Verdict.NO_ANSWER_IN_BUDGET: "open",
+    Verdict.MODEL_NOT_FOUND: "model",
+    Verdict.CORRUPTED: "model",
+    Verdict.UNSUPPORTED: "model",
+    Verdict.INCONCLUSIVE: "unclear",
+    Verdict.UNREACHABLE: "none",
+}
+
+_COUNTS_AS = {"fast": "fast", "full": "full", "limit": "full", "deep": "deep"}
+_OF_THE_MODEL: dict[Verdict, Status] = {
+    Verdict.MODEL_NOT_FOUND: "missing",
+    Verdict.CORRUPTED: "corrupted",
+    Verdict.UNSUPPORTED: "failed",
+}
+
+_VERIFYING: dict[str, VerifyingCheck] = {"full": "full", "deep": "deep"}
+
+
+class _Size(NamedTuple):
+    tokens: int
+    check: str
+
+
+class Known(Struct, frozen=True, kw_only=True):
+    """The newest verdict of one check at one size, with one engine, host, weights and settings."""
+
+    engine: str
+    host: str | None
+    fingerprint: str | None
+    settings: str
+    check: str
+    context_length: int
+    verdict: Verdict
+    at: datetime
+    granted_context_length: int | None
+    check_version: int
+    load_seconds: float | None
+    ttft_seconds: float | None
+    prefill_tokens_per_second: float | None
+    decode_tokens_per_second: float | None
+
+
+class _Mark(Struct, frozen=True, gc=False):
+    """What is kept of a line besides its key: there may be a million."""
+
+    order: int
+    verdict: Verdict
+    at: datetime
+    granted_context_length: int | None
+    check_version: int
+    load_seconds: float | None
+    ttft_seconds: float | None
+    prefill_tokens_per_second: float | None
+    decode_tokens_per_second: float | None
+
+
+_Setup = tuple[str, str | None, str | None, str, str]
+"""Engine, host, fingerprint, settings, check."""
+
+
+class ModelStatus(Struct, frozen=True, kw_only=True):
+    """What is known of a model with one fingerprint; `None` is not known. Sizes in tokens."""
+
+    model: str
+    status: Status
+    """By the newest verdicts: `missing` or `corrupted` when the last one said so, else `completed`
+    when any size works, `failed` when all fail, `untested` when nothing was judged."""
+    fingerprint: str | None = None
+    verified_context: int | None = None
+    """The largest size whose newest verdict is `ok` in `full` or `deep`, nothing smaller failing
+    in any check."""
+    verified_check: VerifyingCheck | None = None
+    """The check that shows it; `deep` where both do."""
+    largest_good: int | None = None
+    """Works in `full` or `deep`, whatever smaller sizes do."""
+    smallest_bad: int | None = None
+    smallest_bad_verdict: Verdict | None = None
+    verdict: Verdict | None = None
+    """The newest of all."""
+    last_tested: datetime | None = None
+    load_seconds: float | None = None
+    """This and the speeds were measured at the verified context."""
+    ttft_seconds: float | None = None
+    prefill_tokens_per_second: float | None = None
+    decode_tokens_per_second: float | None = None
+
+
+class Fold:
+    """Adds up results, in the order of the file."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, dict[_Setup, dict[int, _Mark]]] = {}
+        self.count = 0
+        """Results so far."""
+
+    def add(self, line: Result) -> None:
+        """Count in the next result."""
+        self.count += 1
+        try:
+            setups = self._models[line.model]
+        except KeyError:
+            setups = self._models[line.model] = {}
+        if line.verdict is Verdict.UNREACHABLE:
+            return
+        setup = (line.engine, line.host, line.fingerprint, line.settings, line.check)
+        try:
+            sizes = setups[setup]
+        except KeyError:
+            sizes = setups[setup] = {}
+        sizes[line.context_length] = _Mark(
+            self.count,
+            line.verdict,
+            line.at,
+            line.granted_context_length,
+            line.check_version,
+            line.load_seconds,
+            line.ttft_seconds,
+            line.prefill_tokens_per_second,
+            line.decode_tokens_per_second,
+        )
+
+    def models(self) -> tuple[str, ...]:
+        """Every model that has a line, in the order of their first."""
+        return tuple(self._models)
+
+    def known(self, model: str) -> tuple[Known, ...]:
+        """All newest verdicts of `model`, the newest first."""
+        marks = [
+            (mark.order, setup, size, mark)
+            for setup, sizes in self._models.get(model, {}).items()
+            for size, mark in sizes.items()
+        ]
+        marks.sort(key=itemgetter(0), reverse=True)
+        return tuple(_known(setup, size, mark) for _, setup, size, mark in marks)
+
+    def status(
+        self,
+        model: str,
+        *,
+        check: VerifyingCheck | None = None,
+        fingerprint: str | None = None,
+        engine: str | None = None,
+        settings: str | None = None,
+    ) -> ModelStatus | None:
+        """What is known of `model`, or `None` when no line names it.
+
+        `check` is the only one that may verify, unless both may. `fingerprint` is the newest one
+        seen, unless given. `engine` and `settings` leave out what was found with others.
+        """
+        if model not in self._models:
+            return None
+        lines = [
+            line
+            for line in self.known(model)
+            if engine in (None, line.engine) and settings in (None, line.settings)
+        ]
+        if fingerprint is None:
+            fingerprint = next((line.fingerprint for line in lines if line.fingerprint), None)
+        # Unknown weights may be these: that can bar a pass, never make one.
+        lines = [
+            line
+            for line in lines
+            if line.fingerprint == fingerprint
+            or (line.fingerprint is None and line.verdict is not Verdict.OK)
+        ]
+        if not lines:
+            return ModelStatus(model=model, status="untested", fingerprint=fingerprint)
+        sizes = _by_size(lines)
+        good = [size for size, line in sizes.items() if line.verdict is Verdict.OK]
+        bad = min((size for size in sizes if MEANING[sizes[size].verdict] == "bad"), default=None)
+        proof = _proof(sizes, [size for size in good if check in (None, size.check)])
+        shown = sizes[proof] if proof else None
+        return ModelStatus(
+            model=model,
+            status=_status(lines, sizes),
+            fingerprint=fingerprint,
+            verified_context=shown.context_length if shown else None,
+            verified_check=_VERIFYING[proof.check] if proof else None,
+            largest_good=max(
+                (size.tokens for size in good if size.check in _VERIFYING), default=None
+            ),
+            smallest_bad=bad.tokens if bad else None,
+            smallest_bad_verdict=sizes[bad].verdict if bad else None,
+            verdict=lines[0].verdict,
+            last_tested=lines[0].at,
+            load_seconds=shown.load_seconds if shown else None,
+            ttft_seconds=shown.ttft_seconds if shown else None,
+            prefill_tokens_per_second=shown.prefill_tokens_per_second if shown else None,
+            decode_tokens_per_second=shown.decode_tokens_per_second if shown else None,
+        )
+
+
+def _known(setup: _Setup, size: int, mark: _Mark) -> Known:
+    engine, host, fingerprint, settings, check = setup
+    return Known(
+        engine=engine,
+        host=host,
+        fingerprint=fingerprint,
+        settings=settings,
+        check=check,
+        context_length=size,
+        verdict=mark.verdict,
+        at=mark.at,
+        granted_context_length=mark.granted_context_length,
+        check_version=mark.check_version,
+        load_seconds=mark.load_seconds,
+        ttft_seconds=mark.ttft_seconds,
+        prefill_tokens_per_second=mark.prefill_tokens_per_second,
+        decode_tokens_per_second=mark.decode_tokens_per_second,
+    )
+
+
+def _by_size(lines: list[Known]) -> dict[_Size, Known]:
+    """The newest verdict of each built-in check at each size, from lines that come newest first."""
+    sizes: dict[_Size, Known] = {}
+    for line in lines:
+        if (check := _COUNTS_AS.get(line.check)) is None:
+            continue
+        size = _Size(line.context_length, check)
+        settled = check == "fast" and any(
+            (newer := sizes.get(_Size(size.tokens, stronger))) and newer.verdict is Verdict.OK
+            for stronger in _VERIFYING
+        )
+        if not settled:
+            sizes.setdefault(size, line)
+    return sizes
+
+
+def _proof(sizes: dict[_Size, Known], good: list[_Size]) -> _Size | None:
+    """The largest good size below which nothing fails; `deep` where `full` shows it too."""
+    bar = min(
+        (size.tokens for size in sizes if MEANING[sizes[size].verdict] in ("bad", "open")),
+        default=MAX_CONTEXT_LENGTH,
+    )
+    return max(
+        (size for size in good if size.check in _VERIFYING and size.tokens <= bar),
+        key=lambda size: (size.tokens, size.check == "deep"),
+        default=None,
+    )
+
+
+def _status(lines: list[Known], sizes: dict[_Size, Known]) -> Status:
+    if status := _OF_THE_MODEL.get(lines[0].verdict):
+        return status
+    verdicts = {line.verdict for line in sizes.values() or lines}
+    if Verdict.OK in verdicts:
+        return "completed"
+    return "untested" if verdicts == {Verdict.INCONCLUSIVE} else "failed"
