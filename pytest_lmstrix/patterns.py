@@ -42,17 +42,19 @@ NOISE: tuple[str, ...] = (
 RULES: tuple[tuple[str, str], ...] = (
     (
         "guardrail_refused",
-        r"insufficient system resources(?! exist)|guard ?rails?\b|memory estimate unavailable"
-        r"|requires (?:more|approximately) .{0,60}memory|likely overload your system",
+        r"insufficient system resources(?! exist)|memory estimate unavailable"
+        r"|loading guard ?rails|guard ?rails? (?:prevent|block|refus|reject)"
+        r"|requires (?:more|approximately) .{0,60}memory|likely overload your system"
+        r"|not enough (?:system )?resources|not have enough memory to load"
+        r"|too large for .{0,20}memory",
     ),
     # Memory before all else: what runs out of it then aborts, exits, or closes its socket.
     (
         "out_of_memory",
-        r"out[ _-]?of[ _-]?(?:[a-z]+[ _-])?(?:[a-z]{0,9}memory|v?ram\b)"
-        r"|\boom\b|oom[ _-]?kill|out_of_resources|resource_?exhausted"
+        r"out[ _-]?of[ _-]?(?:[a-z]+[ _-])?(?:[a-z]{0,9}memory|v?ram\b)|\boom\b|oom[ _-]?kill"
+        r"|out_of_resources|resource_?exhausted"
         r"|insufficient[ _-](?:[a-z]+[ _-]){0,2}(?:memory|v?ram)"
-        r"|insufficient system resources exist"
-        r"|not enough (?:\w+ ){0,3}(?:memory|v?ram)\b"
+        r"|insufficient system resources exist|not enough (?:\w+ ){0,3}(?:memory|v?ram)\b"
         r"|not enough space in (?:the )?(?:context|buffer)"
         r"|(?:memory|v?ram) (?:is )?(?:exhausted|insufficient|not (?:enough|sufficient))"
         r"|\b(?:memoryerror|enomem)\b|bad[ _]?alloc|cannot allocate memory"
@@ -60,12 +62,13 @@ RULES: tuple[tuple[str, str], ...] = (
     ),
     (
         "out_of_memory",
-        r"(?:failed|failure|unable|could ?n[o']t|cannot|can't|error) (?:to )?"
-        r"(?:be )?(?:re)?(?:alloc|reserv)(?!\w* (?:port|address))"
-        r"|alloc\w*(?:[ _:(].{0,80})?(?:[ _]fail|could not be)"
-        r"|attempt\w* to allocate|(?:maximum|max) (?:allowed )?buffer"
-        r"|ggml_assert\(buf(?:fer)?(?: != \w+)?\)|mem_buffer != null"
-        r"|resource limit \(\d+\) exceeded|(?:ret|returned|status)\W{1,3}-2\b",
+        r"(?:failed|failure|unable|could ?n[o']t|cannot|can't|error) (?:to )?(?:be )?(?:re)?"
+        r"(?:alloc|reserv)(?!\w* (?:port|address))"
+        r"|alloc\w*(?:[ _:(].{0,80})?(?:[ _]fail|could not be)|attempt\w* to allocate"
+        r"|(?:maximum|max) (?:allowed )?buffer|ggml_assert\(buf(?:fer)?(?: != \w+)?\)"
+        r"|mem_buffer != null|resource limit \(\d+\) exceeded"
+        r"|exceeds .{0,30}(?:memory|buffer size)|memory pressure|memory limit (?:exceeded|reached)|jetsam"
+        r"|(?:ret|returned|status)\W{1,3}-2\b",
     ),
     # A library that is missing is not a model that is missing.
     (
@@ -77,36 +80,37 @@ RULES: tuple[tuple[str, str], ...] = (
         "context_too_large",
         r"exceed.{0,80}\b(?:context(?! deadline)|n_ctx|ctx|max_model_len|sequence length)\b"
         r"|\b(?:context(?! deadline)|n_ctx|ctx|prompt|input|tokens)\b[^.\n]{0,60}\bexceed"
-        r"|maximum (?:context|sequence|prompt|input)|context[ _]overflow|overflow.{0,20}\bcontext\b"
-        r"|\b(?:prompt|input|context|text|request|message)\b[\w ]{0,20}\btoo (?:long|large|many)\b"
-        r"|too many (?:\w+ )?tokens|>=? n_ctx\b|context the overflows"
+        r"|maximum (?:context|sequence|prompt|input)|context[ _]overflow"
+        r"|overflow.{0,20}\bcontext\b"
+        r"|\b(?:prompt|input|context|text|request|message)\b[\w ]{0,20}\btoo "
+        r"(?:long|large|many)\b|too many (?:\w+ )?tokens|>=? n_ctx\b|context the overflows"
         r"|\bcontext (?:length|size|window)\b.{0,30}"
-        r"(?:too small|not enough|is full|reached|of only)"
-        r"|reached (?:the )?(?:\w+ )?context|(?:run|ran|out) (?:out )?of context"
-        r"|(?:greater|larger|longer|higher|bigger|more) than .{0,60}"
-        r"(?:context|max\w*_(?:model_)?len|sequence length|number of tokens|position_embeddings)"
-        r"|\bfind_slot\b|truncat\w* (?:the )?(?:input|prompt)|(?:prompt|input)[\w ]{0,20} truncated"
+        r"(?:too small|not enough|is full|reached|of only)|reached (?:the )?(?:\w+ )?context"
+        r"|(?:run|ran|out) (?:out )?of context"
+        r"|(?:greater|larger|longer|higher|bigger|more) than .{0,60}(?:context|max\w*_"
+        r"(?:model_)?len|sequence length|number of tokens|position_embeddings)|\bfind_slot\b"
+        r"|truncat\w* (?:the )?(?:input|prompt)|(?:prompt|input)[\w ]{0,20} truncated"
         r"|(?:find|no|nokv|without)\w*[\w ]{0,30}(?:kv|memory|cache)[ _]?(?:cache )?slot"
-        r"|kv[ _-]?cache(?: is)? full|space in (?:the )?(?:kv|cache)"
-        r"|k-shift|context shift|physical batch size"
-        r"|(?:fit|fits) (?:in|into|within) (?:the )?(?:\w+ )?context"
+        r"|kv[ _-]?cache(?: is)? full|space in (?:the )?(?:kv|cache)|k-shift|context shift"
+        r"|physical batch size|(?:fit|fits) (?:in|into|within) (?:the )?(?:\w+ )?context"
         r"|decode\b.{0,60}\b(?:ret|returned|code)[ =:]{1,3}1\b",
     ),
     (
         "unsupported",
-        r"(?:unknown|un-?supported|unrecogni[sz]ed|unhandled|no support for)"
-        r" [\w -]{0,30}(?:architecture|model[ _]type|tokeni[sz]er|model format|file format|type"
+        r"(?:unknown|un-?supported|unrecogni[sz]ed|unhandled|no support for) [\w -]{0,30}"
+        r"(?:architecture|model[ _]type|tokeni[sz]er|model format|file format|type"
         r"|quanti[sz]ation|projector|gguf|ggml|model|version)\b"
-        r"|(?:architecture|model|type|tokeni[sz]er|quanti[sz]ation|format|version|operation|op)s?\b"
-        r".{0,60}(?:(?:is|are|was) ?n[o']t |not (?:yet )?)"
-        r"(?:yet |currently )*(?:supported|recogni[sz]ed|implemented)"
-        r"|\bnot recogni[sz]e this architecture|no longer supported"
-        r"|only supports (?:up to )?version"
+        r"|(?:architecture|model|type|tokeni[sz]er|quanti[sz]ation|format|version|operation"
+        r"|op)s?\b.{0,60}(?:(?:is|are|was) ?n[o']t |not (?:yet )?)(?:yet |currently )*"
+        r"(?:supported|recogni[sz]ed|implemented)|\bnot recogni[sz]e this architecture"
+        r"|no longer supported|only supports (?:up to )?version"
         r"|\bno [\w ]{0,30}\b(?:runtime|engine|backend|extension)s?\b.{0,30}"
-        r"(?:found|installed|loaded|available|support)"
-        r"|requires a newer version|please (?:update|upgrade)|no module named|trust_remote_code"
-        r"|engine does not support|no kernel image|unsupported toolchain|invalid ggml type"
-        r"|keyerror: .(?:model_type|architectures?)\b|(?:driver|cuda) version is insufficient",
+        r"(?:found|installed|loaded|available|support)|not compiled with"
+        r"|requires .{0,40}(?:\bversion|or (?:newer|later))\b|please (?:update|upgrade)"
+        r"|no module named|trust_remote_code|engine does not support|no kernel image"
+        r"|kernel image is invalid|invalid device function|for gpu arch|unsupported toolchain"
+        r"|invalid ggml type|keyerror: .(?:model_type|architectures?)\b"
+        r"|(?:driver|cuda) version is insufficient",
     ),
     (
         "corrupted",
@@ -115,11 +119,14 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|not a (?:valid )?(?:gguf|ggml|safetensors|model(?! id))"
         r"|(?:invalid|bad) (?:gguf|ggml|safetensors)"
         r"|(?:wrong|unexpected|incorrect|invalid) (?:number|shape|size|type) (?:of|for) "
-        r"|(?:missing|duplicate\w*) (?:\d+ )?(?:tensor|parameter|weight)|parameters not in model"
-        r"|tensor\b.{0,120}(?:not found|missing|has wrong|mismatch|out of bounds|invalid|exceeds)"
-        r"|(?:file|data) bounds|(?:shape|size|dimension)s?[ _](?:mismatch|does not match)"
-        r"|(?:model|file|gguf|weights?|download\w*|header|blob|cache|tensor|shard|checkpoint)\b"
-        r".{0,60}(?:corrupt|incomplete|truncated|damaged)"
+        r"|(?:missing|duplicate\w*) (?:\d+ )?(?:tensor|parameter|weight)"
+        r"|missing \S+\.(?:weight|bias)|parameters not in model"
+        r"|pars(?:e|ing) .{0,40}(?:tokenizer|header|config\.json|gguf)"
+        r"|tensor\b.{0,120}(?:not found|missing|has wrong|mismatch|out of bounds|invalid"
+        r"|exceeds)|(?:file|data) bounds"
+        r"|(?:shape|size|dimension|count)s?[ _](?:mismatch|does not match)"
+        r"|(?:model|file|gguf|weights?|download\w*|header|blob|cache|tensor|shard"
+        r"|checkpoint)\b.{0,60}(?:corrupt|incomplete|truncated|damaged)"
         r"|(?:corrupt(?:ed)?|incomplete|truncated|damaged|broken) (?:or \w+ )?"
         r"(?:model|file|gguf|weights?|download|header|blob|cache|tensor|metadata)"
         r"|(?:unexpected\w*|premature\w*) (?:reached )?(?:end[ -]of|eof.{0,40}(?:file|read))"
@@ -130,31 +137,30 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|incomplete_?metadata|metadata_?incomplete|zip archive|unpickling|invalid load key"
         r"|key not found in model|\bin (?:the )?model file\b"
         r"|(?:split|shard)s?\b.{0,40}(?:idx|invalid|missing|illegal)"
-        r"|(?:missing|illegal|invalid) (?:split|shard)"
-        r"|llama_memory is null|reuse from cache|received shape|re-?download",
+        r"|(?:missing|illegal|invalid) (?:split|shard)|llama_memory is null|reuse from cache"
+        r"|received shape|re-?download",
     ),
     (
         "model_not_found",
-        r"\bmodel\b.{0,120}(?:not (?:be )?found|(?:does|did) ?(?:not|n't) exist|is unknown"
-        r"|(?:not|n't) (?:be )?(?:available|downloaded|installed|located|loaded)\b)"
+        r"\bmodel\b.{0,120}(?:not (?:be )?found|(?:does|did) ?(?:not|n't) exist|is unknown|"
+        r"(?:not|n't) (?:be )?(?:available|downloaded|installed|located|loaded)\b)"
         r"|no (?:\w+ )?models? (?:\w+ )?(?:found|loaded|match\w*|available|with)\b|no_model"
         r"|nomodelmatchingquery|pathnotfound|path not found|modelnotfound"
-        r"|(?:cannot|could ?n[o']t|can't|unable to|failed to) (?:find|locate|resolve)"
-        r".{0,40}\b(?:model|weights|gguf|file|repo\w*)\b|(?:invalid|unknown) model\b"
-        r"|(?:file|gguf|weights|repo\w*|manifest|entry)\b"
-        r".{0,80}(?:not found|does(?: not|n't) exist)"
-        r"|no such file|cannot find the (?:file|path)|\benoent\b|filenotfound|manifest unknown"
+        r"|(?:cannot|could ?n[o']t|can't|unable to|failed to) (?:find|locate|resolve).{0,40}\b"
+        r"(?:model|weights|gguf|file|repo\w*)\b|(?:invalid|unknown) model\b"
+        r"|(?:file|gguf|weights|repo\w*|manifest|entry)\b.{0,80}(?:not found|does"
+        r"(?: not|n't) exist)|no such file|cannot find the (?:file|path)|\benoent\b"
+        r"|filenotfound|manifest unknown|failed to open (?:gguf|model)"
         r"|(?:repository|revision|entry)_?not_?found|not a valid model identifier"
         r"|(?:status(?: code)?|http|error|code)\W{0,4}(?:\d\.\d )?404\b"
-        r"|404 (?:not found|client error)"
-        r"|available models:|no safetensors",
+        r"|404 (?:not found|client error)|available models:|no safetensors",
     ),
     # Ahead of `unreachable`: a connection that timed out was given time in vain.
     (
         "timeout",
         r"timed[ _-]?out"
-        r"|(?<!-)(?<!gpu )(?<!error)time-?out(?!\w*['\"]?\s*[=:]\s*['\"]?(?:\d|none|null))(?!s?=)"
-        r"|deadline[ _]?(?:has )?(?:been )?(?:was )?exceeded|context cancell?ed"
+        r"|(?<!-)(?<!gpu )(?<!error)time-?out(?!\w*['\"]?\s*[=:]\s*['\"]?(?:\d|none|null))"
+        r"(?!s?=)|deadline[ _]?(?:has )?(?:been )?(?:was )?exceeded|context cancell?ed"
         r"|aborterror|(?:operation|request) was aborted|client disconnected\. stopping"
         r"|['\"]loading model['\"]|server busy|\b(?:408|504)\b (?:request|gateway)"
         r"|no (?:response|progress|output) (?:for|within|after|in)\b|did(?: not|n't) respond",
@@ -164,44 +170,49 @@ RULES: tuple[tuple[str, str], ...] = (
         r"\bsig(?:segv|abrt|kill|bus|ill|fpe|trap|sys|term)\b|segmentation (?:fault|violation)"
         r"|segfault|bus error|illegal instruction|floating[ -]point exception|stack overflow"
         r"|access violation|protection fault|core dumped|abort trap"
-        r"|(?:^|: )abort(?:ed|\(\))?(?:$| \(| {2})"
-        r"|terminate called|terminating (?:due to|with) uncaught|libc\+\+abi"
-        r"|ggml_(?:assert|abort)|assert\w*\b.{0,200}\bfail|\bcrash(?:ed|es|ing)?\b"
+        r"|(?:^|: )abort(?:ed|\(\))?(?:$| \(| {2})|terminate called"
+        r"|terminating (?:due to|with) uncaught|libc\+\+abi|ggml_(?:assert|abort)"
+        r"|assert\w*\b.{0,200}\bfail|\bcrash(?:ed|es|ing)?\b"
         r"|(?:process|runner|server|engine|worker|backend|subprocess|instance|model|child)\b"
-        r".{0,60}\b(?:terminated|died|exited|killed|stopped unexpectedly|unloaded|is gone"
-        r"|no longer running)\b|while running the model.{0,20}\beof\b"
-        r"|exit(?:ed)?[ _]?(?:with )?(?:code|status)\W{0,4}(?:null|none|undefined|0x|-?(?!0\b)\d)"
-        r"|exited (?:with|unexpectedly|abnormally|prematurely|before)"
+        r".{0,60}\b(?:terminated|died|exited|killed|stopped unexpectedly|unloaded|is gone|no "
+        r"longer running)\b|while running the model.{0,20}\beof\b"
+        r"|engine protocol [\w ]{0,20}request failed"
+        r"|exit(?:ed)?[ _]?(?:with )?(?:code|status)\W{0,4}(?:null|none|undefined|0x|-?"
+        r"(?!0\b)\d)|exited (?:with|unexpectedly|abnormally|prematurely|before)"
         r"|signal\W{1,3}(?:killed|aborted|\d|arrived)|\bkilled\b|0xc0000\w{3}\b"
         r"|device[ _]?(?:was |is |has been )?(?:lost|removed|hung)|device (?:hang|reset)"
-        r"|illegal memory access|illegal address|launch failure|device-side assert|misaligned addr"
-        r"|memory access fault|gpu (?:hang|fault|error|reset|timeout)|commandbuffer\w*error"
-        r"|double free|(?:free|malloc|munmap_chunk)\(\): |heap corruption|stack smashing"
-        r"|corrupted size|pure virtual"
-        r"|panicked at|\bpanic:|fatal (?:python )?error:|unexpected signal|unhandled exception"
-        r"|uncaught exception|brokenprocesspool|process pool.{0,40}terminated",
+        r"|illegal memory access|illegal address|launch failure|device-side assert"
+        r"|misaligned addr|memory access fault|gpu (?:hang|fault|error|reset|timeout)"
+        r"|commandbuffer\w*error|double free|(?:free|malloc|munmap_chunk)\(\): "
+        r"|heap corruption|stack smashing|corrupted size|pure virtual|panicked at|\bpanic:"
+        r"|fatal (?:python )?error:|unexpected signal|unhandled exception|uncaught exception"
+        r"|brokenprocesspool|process pool.{0,40}terminated",
     ),
     (
         "unreachable",
-        r"\be(?:conn(?:refused|reset|aborted)|pipe|hostunreach|netunreach|hostdown|netdown|notfound"
-        r"|ai_again|ai_noname|addrnotavail)\b|err_(?:connection|network|name|address|internet)"
-        r"|connection[ _]?(?:\w+ ){0,3}(?:refused|reset|aborted|closed|lost|broken|dropped|forcibly"
-        r"|terminated|interrupted)|actively refused|forcibly closed|broken[ _]?pipe"
-        r"|socket (?:hang up|closed|has been)|fetch failed|failed to fetch|typeerror: load failed"
+        r"\be(?:conn(?:refused|reset|aborted)|pipe|hostunreach|netunreach|hostdown|netdown"
+        r"|notfound|ai_again|ai_noname|addrnotavail)\b"
+        r"|err_(?:connection|network|name|address|internet)"
+        r"|connection[ _]?(?:\w+ ){0,3}(?:refused|reset|aborted|closed|lost|broken|dropped"
+        r"|forcibly|terminated|interrupted)|actively refused|forcibly closed|broken[ _]?pipe"
+        r"|socket (?:hang up|closed|has been)|fetch failed|failed to fetch"
+        r"|typeerror: load failed"
         r"|(?:failed|unable|could ?n[o']t|cannot|can't|not able|error|trouble) (?:to )?"
         r"(?:connect|reach|contact|resolve|establish)"
         r"|connection (?:attempts? )?(?:failed|error|failure)|connection attempts failed"
         r"|connect(?:ion)?error|connect error|(?:not|un)[ -]?reachable"
-        r"|network ?(?:error|is (?:down|unreachable))|no route to host|no such host|getaddrinfo"
-        r"|nodename nor servname|name or service not known|name resolution|max retries exceeded"
+        r"|network ?(?:error|is (?:down|unreachable))|no route to host|no such host"
+        r"|getaddrinfo|nodename nor servname|name or service not known|name resolution"
+        r"|max retries exceeded"
         r"|(?:peer|server|remote(?: end)?|other side|client|host)\b[\w ]{0,30}"
         r"(?:closed|disconnected|hung up|unavailable|not running|is down|offline)"
         r"|(?:protocol|read|write)error\b|incomplete ?(?:chunked )?read|unexpected eof"
         r"|empty reply from server|web ?socket.{0,80}(?:closed|fail|error|terminat)"
-        r"|connection closed|error sending request|dial tcp|\": eof\b"
+        r"|connection closed|closed before|premature close|incompletemessage"
+        r"|typeerror: terminated|error sending request|dial tcp|\": eof\b"
         r"|\b50[23]\b.{0,20}(?:bad gateway|service)|bad gateway|service unavailable"
-        r"|is (?:lm studio|ollama|the server|it) running"
-        r"|winerror 100(?:54|61)|os error (?:104|111)",
+        r"|is (?:lm studio|ollama|the server|it) running|winerror 100(?:54|61)"
+        r"|os error (?:104|111)",
     ),
 )
 """A verdict and what it reads like; the first that matches decides, so causes come first."""

@@ -79,6 +79,7 @@ FAMILIES: dict[Verdict, list[str]] = {
         "maximum allowed buffer size of 9534832640 bytes.",
         "llama_model_load: error loading model: mmap failed: Cannot allocate memory",
         "hipErrorOutOfMemory",
+        "ggml_vulkan: Requested buffer size exceeds device memory allocation limit",
         "alloc_tensor_range: failed to allocate ROCm0 buffer of size 4402341478",
         "memory allocation of 4294967296 bytes failed",
         "FATAL ERROR: Reached heap limit Allocation failed - JavaScript heap out of memory",
@@ -90,6 +91,7 @@ FAMILIES: dict[Verdict, list[str]] = {
     ],
     Verdict.GUARDRAIL_REFUSED: [
         "Model loading aborted due to insufficient system resources. Overloading the system ...",
+        "Not enough resources to load the model with the current settings",
         "model requires more system memory (5.6 GiB) than is available (1.9 GiB)",
     ],
     Verdict.CONTEXT_TOO_LARGE: [
@@ -116,6 +118,7 @@ FAMILIES: dict[Verdict, list[str]] = {
         "SafetensorError: Error while deserializing header: MetadataIncompleteBuffer",
         "digest mismatch, file must be downloaded again",
         "ValueError: Missing 310 parameters",
+        "error loading model: missing tok_embeddings.weight",
         "unexpected EOF while reading model file",
         "key not found in model: llama.context_length\nmain: exiting due to model loading error",
     ],
@@ -124,6 +127,7 @@ FAMILIES: dict[Verdict, list[str]] = {
         "architecture.",
         "this GGUF file is version 4 but this software only supports up to version 3",
         "The model you are attempting to pull requires a newer version of Ollama.",
+        "rocBLAS error: Cannot read TensileLibrary.dat: No such file or directory for GPU arch",
         "clip_init: unknown projector type: gemma3n",
         "CUDA error: no kernel image is available for execution on the device",
     ],
@@ -137,6 +141,7 @@ FAMILIES: dict[Verdict, list[str]] = {
         "Model unloaded.",
         "Process finished with exit code -1073741819 (0xC0000005)",
         "double free or corruption (out)",
+        "Engine protocol predict request failed: fetch failed",
     ],
     Verdict.TIMEOUT: [
         "httpx.ReadTimeout",
@@ -277,7 +282,7 @@ def test_a_megabyte_takes_no_time_to_speak_of(part: str) -> None:
     text = part * (1_000_000 // len(part))
     began = time.process_time()
     assert classify(text) == Verdict.ENGINE_ERROR
-    assert time.process_time() - began < 5
+    assert time.process_time() - began < 20  # quadratic would be hours
 
 
 def test_the_end_and_the_start_of_a_long_log_count() -> None:
