@@ -67,7 +67,8 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|alloc\w*(?:[ _:(].{0,80})?(?:[ _]fail|could not be)|attempt\w* to allocate"
         r"|(?:maximum|max) (?:allowed )?buffer|ggml_assert\(buf(?:fer)?(?: != \w+)?\)"
         r"|mem_buffer != null|resource limit \(\d+\) exceeded"
-        r"|exceeds .{0,30}(?:memory|buffer size)|memory pressure|memory limit (?:exceeded|reached)|jetsam"
+        r"|exceeds .{0,30}(?:memory|buffer size)|memory pressure|jetsam"
+        r"|memory limit (?:exceeded|reached)"
         r"|(?:ret|returned|status)\W{1,3}-2\b",
     ),
     # A library that is missing is not a model that is missing.

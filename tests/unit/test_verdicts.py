@@ -322,7 +322,7 @@ def test_a_failure_tells_a_person_what_and_what_to_do() -> None:
 
 def test_a_failure_keeps_the_words_and_shows_a_part() -> None:
     failure = Failure("x" * 100_000, verdict=Verdict.ENGINE_ERROR)
-    assert failure.text == str(failure) == "x" * 100_000
+    assert failure.text == "x" * 100_000
     assert len(failure.message) < 3_000
     assert "more characters]" in failure.message
 
