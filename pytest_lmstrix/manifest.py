@@ -61,9 +61,7 @@ def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise ManifestNotFound(
-            [f"{path}: no such file; `pytest --lmstrix-scan` makes one of the models it finds"]
-        ) from None
+        raise ManifestNotFound([f"{path}: no such file"]) from None
     except OSError as error:
         raise ManifestError([f"{path}: cannot be read: {error.strerror or error}"]) from None
 

@@ -123,6 +123,11 @@ def test_models_are_hashable_and_keep_their_order() -> None:
     assert models[1].contexts == (4, 2)
 
 
+def test_a_model_s_own_sizes_are_kept_whatever_it_declares() -> None:
+    (model,) = read("models: [{id: a, context_limit: 9, contexts: [8, 10]}]")
+    assert model.contexts == (8, 10)
+
+
 def test_an_alias_saves_typing() -> None:
     first, second = read("models: [{id: a, contexts: &c [1, 2]}, {id: b, contexts: *c}]")
     assert first.contexts == second.contexts == (1, 2)
@@ -265,8 +270,8 @@ def test_a_thousand_problems_are_cut_short() -> None:
     assert len(problems("models:\n" + "- {id: a, x: 1}\n" * 1000)) == 50
 
 
-def test_missing_file_names_the_way_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(ManifestNotFound, match=r"models\.yaml: no such file.*--lmstrix-scan"):
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ManifestNotFound, match=r"models\.yaml: no such file$"):
         read_manifest(tmp_path / "models.yaml")
 
 
