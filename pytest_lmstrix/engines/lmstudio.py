@@ -195,7 +195,7 @@ class LmStudioEngine:
                 self.unload(identifier)
         except Failure as trouble:
             self._strays.add(identifier)
-            log.warning("LM Studio may have %s still loaded: %s", identifier, trouble)
+            log.warning("LM Studio may have %s still loaded: %s", identifier, trouble.text)
             if verdict is Verdict.TIMEOUT and trouble.verdict is Verdict.UNREACHABLE:
                 raise trouble from error
 
@@ -223,7 +223,7 @@ class LmStudioEngine:
         except Failure as trouble:
             if trouble.verdict is Verdict.UNREACHABLE:
                 raise
-            log.warning("LM Studio may have %s still loaded: %s", identifier, trouble)
+            log.warning("LM Studio may have %s still loaded: %s", identifier, trouble.text)
             return False
         return True
 

@@ -123,6 +123,8 @@ class LmStudioInstance:
         # Asked first: it sets the limit, and a connection that died meanwhile is found out by it.
         total = self.count_tokens(prompt)
         silence = self._engine.reply_timeout
+        fresh, first = self._is_fresh(prompt), not self._sent
+        self._sent.append(prompt)
 
         def prefilled(fraction: float) -> None:
             if fraction > 0:
@@ -158,33 +160,25 @@ class LmStudioInstance:
         if stats.stop_reason in _BROKEN_OFF:
             verdict, why = _BROKEN_OFF[stats.stop_reason]
             raise Failure(why, verdict=verdict, phase="predict")
-        prefill, cached = self._prefill(prompt, stats)
         return Reply(
             text="".join(text),
             reasoning="".join(reasoning),
             stop_reason=_STOP_REASONS.get(stats.stop_reason),
             prompt_tokens=stats.prompt_tokens_count,
-            cached_prompt_tokens=cached,
+            cached_prompt_tokens=0 if first else None,
             completion_tokens=stats.predicted_tokens_count,
             ttft_seconds=_measured(stats.time_to_first_token_sec) or first_seconds,
-            prefill_tokens_per_second=prefill,
+            prefill_tokens_per_second=_prefill_speed(stats) if fresh else None,
             decode_tokens_per_second=_measured(stats.tokens_per_second),
         )
 
-    def _prefill(self, prompt: str, stats: LlmPredictionStats) -> tuple[float | None, int | None]:
-        """Prefilled tokens per second and cached tokens, as far as they can be known.
+    def _is_fresh(self, prompt: str) -> bool:
+        """Whether the KV cache can hold next to nothing of `prompt`, judging by all before it.
 
-        LM Studio does not tell how much of a prompt its cache still held. It held nothing before
-        the first prompt, and next to nothing of one that begins unlike all before it.
+        LM Studio does not tell how much of a prompt it still held.
         """
         head = prompt[: len(prompt) // 50 + 1]
-        fresh = not any(sent.startswith(head) for sent in self._sent)
-        cached = None if self._sent else 0
-        self._sent.append(prompt)
-        tokens, seconds = stats.prompt_tokens_count, _measured(stats.time_to_first_token_sec)
-        if not fresh or seconds is None or tokens is None or tokens < MEASURABLE_PROMPT_TOKENS:
-            return None, cached
-        return tokens / seconds, cached
+        return not any(sent.startswith(head) for sent in self._sent)
 
 
 def split_reasoning(text: str) -> tuple[str, str]:
@@ -206,6 +200,13 @@ def _prediction_config(max_tokens: int, temperature: float) -> LlmPredictionConf
         # The default would cut the middle out of a prompt that is too long, without a word.
         "contextOverflowPolicy": "stopAtLimit",
     }
+
+
+def _prefill_speed(stats: LlmPredictionStats) -> float | None:
+    tokens, seconds = stats.prompt_tokens_count, _measured(stats.time_to_first_token_sec)
+    if seconds is None or tokens is None or tokens < MEASURABLE_PROMPT_TOKENS:
+        return None
+    return tokens / seconds
 
 
 def _measured(value: float | None) -> float | None:
