@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Protocol
 
 from pytest_lmstrix.engines import host_of
@@ -73,7 +73,7 @@ class LoadedModel:
     def _ask(self, ask: Callable[[Instance], Reply]) -> Reply:
         instance = self._bench.instance_of(self)
         try:
-            with _as_failure("predict"):
+            with self._bench.remembering(self.model), _as_failure("predict"):
                 reply = ask(instance)
         finally:
             self.peak_memory_bytes = getattr(instance, "peak_memory_bytes", None)
@@ -132,19 +132,29 @@ class Bench:
         self.unload()
         engine = self.engine_of(loaded.model)
         host = host_of(engine)
-        for known in (self.unusable.get(loaded.model.id), self.gone.get(host)):
-            if known is not None:
-                raise known
-        try:
+        known = self.unusable.get(loaded.model.id) or self.gone.get(host)
+        if known is not None:
+            raise known
+        with self.remembering(loaded.model):
             self._load(loaded, engine, host)
-        except Failure as failure:
-            if failure.verdict.outcome == "xfailed":
-                self.unusable[loaded.model.id] = failure
-            elif failure.verdict is Verdict.UNREACHABLE:
-                self.gone[host] = failure
-            raise
         assert self._current is not None
         return self._current[1]
+
+    @contextmanager
+    def remembering(self, model: Model) -> Iterator[None]:
+        """Learn from a `Failure` what not to try again."""
+        try:
+            yield
+        except Failure as failure:
+            if failure.verdict.outcome == "xfailed":
+                self.unusable[model.id] = failure
+            elif failure.verdict is Verdict.UNREACHABLE:
+                self.gone[host_of(self.engine_of(model))] = failure
+            raise
+
+    def host_trouble(self, model: Model) -> Failure | None:
+        """Why the host of `model` is known to be out of reach."""
+        return self.gone.get(host_of(self.engine_of(model)))
 
     def _load(self, loaded: LoadedModel, engine: Engine, host: str) -> None:
         with ExitStack() as undo, _as_failure("load"):

@@ -33,7 +33,11 @@ class Outcomes:
         self._before: tuple[LoadedModel | None, int] = None, 0
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_setup(self) -> None:
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        case = case_of(item)
+        trouble = self._bench.host_trouble(case.model) if case is not None else None
+        if trouble is not None:
+            pytest.skip(trouble.message)
         loaded = self._bench.loaded()
         self._before = loaded, len(loaded.replies) if loaded else 0
 

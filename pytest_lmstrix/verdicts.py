@@ -118,6 +118,9 @@ class Failure(Exception):
         self.exit_status = exit_status
         self.verdict = verdict or classify(text, phase=phase, code=code, exit_status=exit_status)
 
+    def __str__(self) -> str:
+        return self.message
+
     @property
     def message(self) -> str:
         """For a person: the verdict, the engine's own words made harmless, and advice."""

@@ -89,7 +89,8 @@ class Reporting:
         table = closing_table(rows, width=writer.fullwidth, color=writer.hasmarkup)
         for line in table.splitlines():
             terminalreporter.write_line(line)
-        terminalreporter.write_line(f"recorded in {self._shown(self._settings.registry)}")
+        if self._wrote:
+            terminalreporter.write_line(f"recorded in {self._shown(self._settings.registry)}")
 
     def _shown(self, path: object) -> str:
         return str(path).removeprefix(f"{self._config.rootpath}/")

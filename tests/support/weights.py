@@ -20,4 +20,4 @@ def smollm2() -> Path:
         return Path(at_hand)
     from pytest_lmstrix import weights
 
-    return weights.fetch(SOURCE, sha256=SHA256)
+    return weights.fetch(SOURCE, sha256=SHA256, base_dir=Path())
