@@ -194,7 +194,7 @@ def set_aside(path: Path, damaged: Iterable[bytes]) -> Path | None:
     seen: set[bytes] = set()
     for earlier in stamped(path.parent, prefix, suffix):
         seen.update(earlier.read_bytes().split(b"\n"))
-    fresh = dict.fromkeys(line for raw in damaged if (line := raw.rstrip(b"\n")) not in seen)
+    fresh = dict.fromkeys(line for raw in damaged if (line := raw.removesuffix(b"\n")) not in seen)
     if not fresh:
         return None
     target = next_stamped(path.parent, prefix, suffix)

@@ -58,7 +58,9 @@ MEANING: dict[Verdict, Meaning] = {
     Verdict.UNREACHABLE: "none",
 }
 
-_COUNTS_AS = {"fast": "fast", "full": "full", "limit": "full", "deep": "deep"}
+BUILT_IN = {"fast": "fast", "full": "full", "limit": "full", "deep": "deep"}
+"""Each built-in check -> the one whose evidence its lines are."""
+
 _OF_THE_MODEL: dict[Verdict, Status] = {
     Verdict.MODEL_NOT_FOUND: "missing",
     Verdict.CORRUPTED: "corrupted",
@@ -266,7 +268,7 @@ def _by_size(lines: list[Known]) -> dict[_Size, Known]:
     """The newest verdict of each built-in check at each size, from lines that come newest first."""
     sizes: dict[_Size, Known] = {}
     for line in lines:
-        if (check := _COUNTS_AS.get(line.check)) is None:
+        if (check := BUILT_IN.get(line.check)) is None:
             continue
         size = _Size(line.context_length, check)
         settled = check == "fast" and any(

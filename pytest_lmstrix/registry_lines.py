@@ -91,15 +91,21 @@ class Scan:
         self._stream = stream
         self.next_line = next_line
         """Number of the line that the next scan begins in, once this one is through."""
+        self.line = 0
+        """Number of the line that was yielded last."""
 
     def __iter__(self) -> Iterator[Result | Flaw]:
         number, raw = self.next_line - 1, b"\n"
         for number, raw in enumerate(self._stream, self.next_line):
             try:
-                yield decode(raw)
+                result = decode(raw)
             except ValueError as error:
                 if not raw.isspace():
+                    self.line = number
                     yield _second_look(number, raw, str(error))
+            else:
+                self.line = number
+                yield result
             if raw[-1] != _NEWLINE:
                 break  # a live writer may go on here, in the middle of a line
         self.next_line = number + raw.endswith(b"\n")
