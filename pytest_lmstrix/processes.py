@@ -178,7 +178,7 @@ class Child:
 
 def describe_exit(status: int) -> str:
     """An exit status in words, such as `killed by SIGKILL` or `exit status 1`."""
-    if status < 0 and sys.platform != "win32":
+    if -128 < status < 0:
         try:
             return f"killed by {signal.Signals(-status).name}"
         except ValueError:
