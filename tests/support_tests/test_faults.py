@@ -228,23 +228,18 @@ def test_a_frozen_server_thaws(connect: Connect, short_silence: float) -> None:
 @pytest.mark.parametrize("where", ["load", "load_progress", "predict", "fragment", "connect"])
 def test_stopping_ends_what_hangs_at_once(connect: Connect, where: str) -> None:
     fault = Fault(where=where, kind="hang")  # type: ignore[arg-type]
-    lmstudio.set_sync_api_timeout(None)
-    try:
-        with LmStudioServer([TINY], faults=[fault]) as server:
-            client = connect(server.host)
+    with LmStudioServer([TINY], faults=[fault]) as server:
+        client = connect(server.host)
 
-            def stop_when_it_hangs() -> None:
-                server.wait_for(lambda: server.faults_left() == ())
-                server.stop()
+        def stop_when_it_hangs() -> None:
+            server.wait_for(lambda: server.faults_left() == ())
+            server.stop()
 
-            stopping = threading.Thread(target=stop_when_it_hangs)
-            stopping.start()
-            with pytest.raises(lmstudio.LMStudioError):
-                client.llm.load_new_instance("tiny").complete("2+3=")
-            stopping.join()
-    finally:
-        lmstudio.set_sync_api_timeout(60)
-    assert server.loaded() == ()
+        stopping = threading.Thread(target=stop_when_it_hangs)
+        stopping.start()
+        with pytest.raises(lmstudio.LMStudioError):
+            client.llm.load_new_instance("tiny").complete("2+3=")
+        stopping.join()
 
 
 def test_what_the_user_does_in_the_app(connect: Connect) -> None:

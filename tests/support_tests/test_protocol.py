@@ -215,6 +215,35 @@ def test_reasoning_is_told_apart(connect: Connect) -> None:
     assert stream.result().content == "<think> hmm hmm hmm</think>5"
 
 
+def test_reasoning_that_only_its_tags_tell_apart(connect: Connect) -> None:
+    model = StandInModel(key="r1", behaviours=(Reasons(tokens=1, parsed=False),))
+    with LmStudioServer([model]) as server:
+        stream = connect(server.host).llm.load_new_instance("r1").respond_stream("2+3=")
+        assert {fragment.reasoning_type for fragment in stream} == {"none"}
+    assert stream.result().content == "<think> hmm</think>5"
+
+
+def test_stats_may_be_missing(connect: Connect) -> None:
+    model = StandInModel(key="shy", reports_stats=False)
+    with LmStudioServer([model]) as server:
+        stats = connect(server.host).llm.load_new_instance("shy").complete("2+3=").stats
+    assert stats.stop_reason == "eosFound"
+    assert stats.prompt_tokens_count is stats.time_to_first_token_sec is None
+
+
+def test_the_log_keeps_what_was_loaded_at_the_end(connect: Connect) -> None:
+    with LmStudioServer([TINY]) as server:
+        connect(server.host).llm.load_new_instance("tiny", "left")
+    assert server.loaded() == ("left",)
+    assert [change.why for change in server.changes] == ["load"]
+
+
+def test_a_port_in_use_is_told_at_once() -> None:
+    with LmStudioServer() as server, pytest.raises(ExceptionGroup) as error:
+        LmStudioServer(port=server.port).__enter__()
+    assert error.value.subgroup(OSError)
+
+
 def test_a_stream_can_be_cancelled(connect: Connect) -> None:
     stuck = Fault(where="fragment", kind="hang", after=2)
     with LmStudioServer([TINY], faults=[stuck]) as server:

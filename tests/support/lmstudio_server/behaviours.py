@@ -12,6 +12,9 @@ from tests.support.lmstudio_server import errors
 from tests.support.lmstudio_server.errors import Refused
 
 Check = Literal["full", "deep"]
+ReasoningType = Literal["none", "reasoning", "reasoningStartTag", "reasoningEndTag"]
+Piece = tuple[str, ReasoningType]
+"""A token of a reply."""
 Grant = Callable[[int], int]
 """The context that is granted for one that is asked for, tokens."""
 NOWHERE = 0
@@ -64,9 +67,9 @@ class Behaviour(Struct, frozen=True, kw_only=True):
         """What it says instead of `reply`."""
         return reply
 
-    def thoughts(self, prompt: Prompt) -> int:
-        """Tokens spent on reasoning before the reply."""
-        return 0
+    def thoughts(self, prompt: Prompt) -> tuple[Piece, ...]:
+        """What it thinks before the reply."""
+        return ()
 
     def speed(self, context_length: int, tokens_per_second: float) -> float:
         """The decode speed at this context length."""
@@ -247,9 +250,18 @@ class Reasons(Behaviour, frozen=True, tag=True):
 
     tokens: int = 100
     in_completions: bool = False
+    parsed: bool = True
+    """The engine tells the parts apart; otherwise only the tags in the text do."""
 
-    def thoughts(self, prompt: Prompt) -> int:
-        return self.tokens if prompt.chat or self.in_completions else 0
+    def thoughts(self, prompt: Prompt) -> tuple[Piece, ...]:
+        if not prompt.chat and not self.in_completions:
+            return ()
+        pieces: tuple[Piece, ...] = (
+            ("<think>", "reasoningStartTag"),
+            *((" hmm", "reasoning"),) * self.tokens,
+            ("</think>", "reasoningEndTag"),
+        )
+        return pieces if self.parsed else tuple((text, "none") for text, _ in pieces)
 
 
 class Echoes(Behaviour, frozen=True, tag=True):

@@ -10,9 +10,9 @@ from pytest_lmstrix import types
 from pytest_lmstrix.engines.base import Instance
 from pytest_lmstrix.verdicts import Failure, Verdict
 from tests.support.lmstudio_server import brain, errors
-from tests.support.lmstudio_server.behaviours import Embedded
+from tests.support.lmstudio_server.behaviours import Embedded, Piece
 from tests.support.lmstudio_server.errors import Refused, ServerError
-from tests.support.lmstudio_server.minds import Mind, Piece, Prediction, Request, StandInMind
+from tests.support.lmstudio_server.minds import Mind, Prediction, Request, StandInMind
 from tests.support.lmstudio_server.models import StandInModel
 
 _UNLIMITED = 4096

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 from msgspec import Struct
 
 from tests.support.lmstudio_server import brain, errors
-from tests.support.lmstudio_server.behaviours import Prompt, Says
+from tests.support.lmstudio_server.behaviours import Piece, Prompt, Says
 from tests.support.lmstudio_server.errors import Refused
 from tests.support.lmstudio_server.models import StandInModel
 
-ReasoningType = Literal["none", "reasoning", "reasoningStartTag", "reasoningEndTag"]
-Piece = tuple[str, ReasoningType]
 _END_OF_TURN = "<|end|>\n"
 _ASSISTANT = "<|assistant|>\n"
 
@@ -148,7 +146,7 @@ class StandInMind:
         if request.chat:
             text = text.removesuffix(_ASSISTANT).removesuffix(_END_OF_TURN)
         reply = brain.answer(text)
-        thoughts = 0
+        thoughts: tuple[Piece, ...] = ()
         for behaviour in self._model.behaviours:
             reply = behaviour.reply(prompt, reply)
             thoughts += behaviour.thoughts(prompt)
@@ -159,18 +157,13 @@ class StandInMind:
         for stop in request.stop_strings:
             if stop and stop in reply:
                 reply, stop_reason = reply.split(stop)[0], "stopStringFound"
-        pieces: list[Piece] = []
-        if thoughts:
-            pieces.append(("<think>", "reasoningStartTag"))
-            pieces += [(" hmm", "reasoning")] * thoughts
-            pieces.append(("</think>", "reasoningEndTag"))
-        pieces += [(token, "none") for token in brain.tokenize(reply)]
+        pieces = (*thoughts, *((token, "none") for token in brain.tokenize(reply)))
         room = self.context_length - len(prompt.tokens) - self._model.bos_tokens
         if request.max_tokens is not None and len(pieces) > request.max_tokens <= room:
-            return tuple(pieces[: request.max_tokens]), "maxPredictedTokensReached"
+            return pieces[: request.max_tokens], "maxPredictedTokensReached"
         if len(pieces) > room:
-            return tuple(pieces[:room]), "contextLengthReached"
-        return tuple(pieces), stop_reason
+            return pieces[:room], "contextLengthReached"
+        return pieces, stop_reason
 
 
 def _joined(messages: Sequence[Message]) -> str:

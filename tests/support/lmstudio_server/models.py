@@ -36,6 +36,8 @@ class StandInModel(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Progress messages of a load."""
     prefill_steps: int = 4
     """Progress messages of a prefill; 0 for an engine that reports none."""
+    reports_stats: bool = True
+    """Whether a prediction tells more than why it ended."""
     prefill_tokens_per_second: float = 2_000.0
     decode_tokens_per_second: float = 50.0
 

@@ -11,6 +11,7 @@ from tests.support.lmstudio_server import errors, wire
 from tests.support.lmstudio_server.errors import Refused
 from tests.support.lmstudio_server.machine import Instance
 from tests.support.lmstudio_server.minds import Message, Prediction, Request
+from tests.support.lmstudio_server.models import StandInModel
 
 if TYPE_CHECKING:
     from tests.support.lmstudio_server.connection import Channel, Note
@@ -83,7 +84,7 @@ async def _predict(
         await channel.send(
             {
                 "type": "success",
-                "stats": _stats(prediction, sent, "userStopped" if stopped else None),
+                "stats": _stats(model, prediction, sent, stopped=stopped),
                 "modelInfo": instance.info(),
                 "loadModelConfig": wire.fields(instance.config),
                 "predictionConfig": wire.fields(config),
@@ -147,11 +148,16 @@ async def _fragments(channel: Channel, instance: Instance, prediction: Predictio
     return len(prediction.pieces)
 
 
-def _stats(prediction: Prediction, sent: int, stop_reason: str | None) -> dict[str, Any]:
-    predicted = sent if stop_reason else prediction.predicted_tokens
+def _stats(
+    model: StandInModel, prediction: Prediction, sent: int, *, stopped: bool
+) -> dict[str, Any]:
+    stop_reason = "userStopped" if stopped else prediction.stop_reason
+    if not model.reports_stats:
+        return {"stopReason": stop_reason}
+    predicted = sent if stopped else prediction.predicted_tokens
     prompt = prediction.prompt_tokens
     return {
-        "stopReason": stop_reason or prediction.stop_reason,
+        "stopReason": stop_reason,
         "tokensPerSecond": prediction.tokens_per_second,
         "numGpuLayers": -1,
         "timeToFirstTokenSec": prediction.ttft_seconds,

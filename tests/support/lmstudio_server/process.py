@@ -27,6 +27,7 @@ class LmStudioProcess:
         self._log_path = folder / "calls.jsonl"
         self._config_path = folder / "server.json"
         msgspec.structs.replace(config, log_path=str(self._log_path)).write(self._config_path)
+        self._killed = False
         self._process: subprocess.Popen[str] | None = None
         self.host = ""
 
@@ -54,7 +55,7 @@ class LmStudioProcess:
             if self._process.stdin:
                 self._process.stdin.close()
             status = self._process.wait()
-        if status > 0 and error is None:
+        if status != 0 and error is None and not self._killed:
             raise RuntimeError(f"the stand-in LM Studio ended with status {status}")
 
     def tell(self, command: Command) -> None:
@@ -67,6 +68,7 @@ class LmStudioProcess:
     def kill(self) -> None:
         """Kill the process, without any goodbye."""
         assert self._process is not None
+        self._killed = True
         self._process.kill()
         self._process.wait()
 

@@ -84,7 +84,7 @@ class LmStudioServer(CallLog):
     def __enter__(self) -> Self:
         self._thread.start()
         self._ready.wait()
-        if self._loop is None:
+        if self._problems:
             self.stop()
         return self
 
@@ -97,7 +97,10 @@ class LmStudioServer(CallLog):
         self.stop()
 
     def stop(self) -> None:
-        """Break every connection and end the thread; harmless when repeated."""
+        """Break every connection and end the thread; harmless when repeated.
+
+        The log keeps what was loaded then.
+        """
         if self._loop is not None and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stopped.set)
         self._thread.join()
@@ -236,7 +239,10 @@ class LmStudioServer(CallLog):
         await self._listen()
         self._ready.set()
         await self._stopped.wait()
-        self._go_away()
+        self._drop()
+        self._close_port()
+        for instance in self.machine.instances.values():
+            instance.mind.close()
 
     async def _listen(self) -> None:
         self._listening = await serve(
@@ -298,6 +304,9 @@ class LmStudioServer(CallLog):
 
     def _go_away(self) -> None:
         self._restart()
+        self._close_port()
+
+    def _close_port(self) -> None:
         if self._listening is not None:
             self._listening.close(close_connections=False)
             self._listening = None
