@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from threading import Thread
 from typing import Any, Literal, TypeVar
+from urllib.request import getproxies
 
 import httpx
 from lmstudio import (
@@ -159,6 +160,9 @@ class Link:
             _within(RPC_SECONDS, session.connect)
         except Exception as error:
             text = " ".join(str(error).split())
+            if "all" in getproxies():
+                # The SDK leaves its WebSockets to whatever proxy the environment names.
+                text += f" (ALL_PROXY is set: set NO_PROXY={self.host.rpartition(':')[0]} as well)"
             if isinstance(error, TimeoutError):
                 text = f"LM Studio at {self.host} has not let us in for {RPC_SECONDS:g} s"
             elif isinstance(error, ValueError):

@@ -63,6 +63,8 @@ def _facts(listed: _Listed) -> ModelFacts:
 def load_config(model: Model, context_length: int) -> LlmLoadModelConfigDict:
     """What the SDK is to load `model` with.
 
+    With `gpu_offload` it also tells the server to split layers evenly over several GPUs.
+
     Raises:
         Failure: A setting is not LM Studio's. The SDK would drop it without a word.
     """

@@ -14,9 +14,9 @@ import httpx
 import lmstudio
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from lmstudio.sync_api import SyncChannel
+from lmstudio.sync_api import PredictionStream, SyncChannel
 
 from pytest_lmstrix.engines import lmstudio_errors, lmstudio_instance, lmstudio_link
 from pytest_lmstrix.engines.lmstudio import PREFIX, LmStudioEngine
@@ -311,11 +311,13 @@ def test_split_reasoning(said: str, reasoning: str, text: str) -> None:
     assert lmstudio_instance.split_reasoning(said) == (reasoning, text)
 
 
+@settings(deadline=None)
 @given(st.text().filter(lambda text: "think>" not in text))
 def test_text_without_tags_is_all_answer(text: str) -> None:
     assert lmstudio_instance.split_reasoning(text) == ("", text)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["<think>", "</think>", "5", " ", "\n", "hm"])))
 def test_no_words_are_lost_in_the_split(parts: list[str]) -> None:
     said = "".join(parts)
@@ -512,6 +514,46 @@ def test_an_instance_that_dies_is_crashed_and_never_a_missing_model(studio: Any)
         with pytest.raises(Failure) as failed:
             instance.complete("2 + 3 =", max_tokens=4)
         assert failed.value.verdict is Verdict.CRASHED
+    instance.unload()
+
+
+def test_an_instance_that_is_unloaded_while_it_answers(studio: Any) -> None:
+    own = studio(faults=(Fault(where="fragment", kind="hang"),))
+    instance = own.load(progress=Watched(on_prefill=lambda: take_away()))
+
+    def take_away() -> None:
+        if instance.identifier in own.server.loaded():
+            own.server.unload_for_user(instance.identifier)
+
+    with pytest.raises(Failure, match="Model unloaded") as failed:
+        instance.complete("2 + 3 =", max_tokens=4)
+    assert failed.value.verdict is Verdict.CRASHED
+
+
+@pytest.mark.parametrize(
+    ("reason", "verdict"),
+    [
+        ("modelUnloaded", Verdict.CRASHED),
+        ("userStopped", Verdict.ENGINE_ERROR),
+        ("failed", Verdict.ENGINE_ERROR),
+    ],
+)
+def test_an_answer_that_was_broken_off_is_no_answer(
+    studio: Any, reason: str, verdict: Verdict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = PredictionStream.result
+
+    def broken_off(stream: PredictionStream) -> Any:
+        told = result(stream)
+        told.stats.stop_reason = reason  # type: ignore[assignment]
+        return told
+
+    monkeypatch.setattr(PredictionStream, "result", broken_off)
+    own = studio()
+    instance = own.load()
+    with pytest.raises(Failure) as failed:
+        instance.complete("2 + 3 =", max_tokens=4)
+    assert failed.value.verdict is verdict
     instance.unload()
 
 
@@ -810,6 +852,16 @@ def test_the_server_is_found_at_a_default_port_whatever_the_proxy(
     assert engine.host == own.server.host
     assert [facts.id for facts in engine.models()] == ["tiny"]
     engine.close()
+
+
+def test_a_proxy_in_the_way_is_named(studio: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = studio()
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    with pytest.raises(Failure, match=r"set NO_PROXY=127\.0\.0\.1 as well") as failed:
+        own.engine.models()
+    assert failed.value.verdict is Verdict.UNREACHABLE
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    own.engine.models()
 
 
 def test_no_server_at_any_default_port(monkeypatch: pytest.MonkeyPatch) -> None:
