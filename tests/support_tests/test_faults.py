@@ -189,6 +189,16 @@ def test_an_unload_that_does_not_unload(connect: Connect, kind: str) -> None:
         assert server.loaded() == ()
 
 
+def test_an_unload_that_takes_too_long(connect: Connect, short_silence: float) -> None:
+    with LmStudioServer([TINY], faults=[Fault(where="unloadModel", kind="hang")]) as server:
+        llm = connect(server.host).llm.load_new_instance("tiny", "mine")
+        with pytest.raises(lmstudio.LMStudioTimeoutError):
+            llm.unload()
+        assert server.loaded() == ("mine",)
+        server.release()
+        server.wait_for(lambda: server.loaded() == ())
+
+
 def test_a_listing_that_hangs(connect: Connect, short_silence: float) -> None:
     fault = Fault(where="listLoaded", kind="hang")
     with LmStudioServer([TINY], faults=[fault]) as server:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lmstudio._sdk_models import ModelQuery, ModelSpecifierQuery
 
 from tests.support.lmstudio_server import wire
 from tests.support.lmstudio_server.errors import Refused
-from tests.support.lmstudio_server.machine import Instance
+from tests.support.lmstudio_server.faults import Where
+from tests.support.lmstudio_server.machine import Instance, Specifier
 from tests.support.lmstudio_server.minds import render
 from tests.support.lmstudio_server.predicting import messages
 
@@ -25,35 +26,33 @@ async def answer(connection: Connection, endpoint: str, parameter: Any, note: No
         Refused: It is answered with an error.
     """
     server, domain = connection.server, connection.namespace
-    instance: Instance | None = None
-    if hasattr(parameter, "identifier"):
-        note.add(identifier=parameter.identifier)
-        parameter = ModelSpecifierQuery(query=ModelQuery(identifier=parameter.identifier))
-    elif hasattr(parameter, "specifier"):
-        query = getattr(parameter.specifier, "query", None)
-        note.add(identifier=query.identifier if query else None)
-    fault = await server.meet(endpoint, connection=connection)  # type: ignore[arg-type]
-    if endpoint == "listDownloadedModels":
-        return [model.info() for model in server.machine.models.values()]
-    if endpoint == "version":
-        return {"version": server.version, "build": 1}
-    if endpoint == "listLoaded":
-        return [i.info() for i in server.machine.instances.values() if i.model.type == domain]
-    if endpoint == "estimateModelUsage":
-        return _estimate(server, domain, parameter)
-    if endpoint == "getModelInfo" and not parameter.throw_if_not_found:
-        try:
-            return server.machine.find(parameter.specifier, domain).info()
-        except Refused:
+    specifier = _specifier(parameter)
+    if isinstance(specifier, ModelSpecifierQuery):
+        note.add(identifier=specifier.query.identifier)
+    fault = await server.meet(cast(Where, endpoint), connection=connection)
+    match endpoint:
+        case "version":
+            return {"version": server.version, "build": 1}
+        case "listDownloadedModels":
+            return [model.info() for model in server.machine.models.values()]
+        case "listLoaded":
+            return [i.info() for i in server.machine.instances.values() if i.model.type == domain]
+        case "estimateModelUsage":
+            return _estimate(server, domain, parameter)
+    assert specifier is not None, f"unreachable: {endpoint} is about an instance"
+    try:
+        instance = server.machine.find(specifier, domain)
+    except Refused:
+        if endpoint == "getModelInfo" and not parameter.throw_if_not_found:
             return None
-    instance = server.machine.find(getattr(parameter, "specifier", parameter), domain)
+        raise
     note.add(identifier=instance.identifier, model_key=instance.model.key)
-    if endpoint == "unloadModel":
-        if fault is None:
-            server.machine.remove(instance, "unload")
-        return None
     instance.last_used = server.clock()
     match endpoint:
+        case "unloadModel":
+            if fault is None or fault.kind != "ignore":
+                server.machine.remove(instance, "unload")
+            return None
         case "getModelInfo":
             return instance.info()
         case "getLoadConfig":
@@ -65,7 +64,14 @@ async def answer(connection: Connection, endpoint: str, parameter: Any, note: No
             return {"tokenCount": len(await _tokens(instance, parameter.input_string))}
         case "applyPromptTemplate":
             return {"formatted": render(messages(parameter.history))}
-    raise AssertionError(f"unreachable: {endpoint} is not in wire.RPCS")
+    raise AssertionError(f"unreachable: {endpoint} is in wire.RPCS")
+
+
+def _specifier(parameter: Any) -> Specifier | None:
+    """The instance that a call is about; `None` for one that is about none."""
+    if hasattr(parameter, "identifier"):
+        return ModelSpecifierQuery(query=ModelQuery(identifier=parameter.identifier))
+    return getattr(parameter, "specifier", None)
 
 
 async def _tokens(instance: Instance, text: str) -> Any:
