@@ -16,6 +16,7 @@ from urllib.request import getproxies
 import httpx
 from lmstudio import (
     Client,
+    LMStudioServerError,
     LMStudioUnknownMessageWarning,
     get_sync_api_timeout,
     set_sync_api_timeout,
@@ -165,8 +166,8 @@ class Link:
                 text += f" (ALL_PROXY is set: set NO_PROXY={self.host.rpartition(':')[0]} as well)"
             if isinstance(error, TimeoutError):
                 text = f"LM Studio at {self.host} has not let us in for {RPC_SECONDS:g} s"
-            elif isinstance(error, ValueError):
-                # How SDK 1.5 tells that it was refused: it cannot read the reason.
+            elif isinstance(error, ValueError | LMStudioServerError):
+                # SDK 1.5 cannot read why it was refused, and fails with a `ValueError` at that.
                 text = (
                     f"LM Studio at {self.host} refused this client;"
                     " it may want an API token in LMSTUDIO_API_TOKEN"
