@@ -502,3 +502,20 @@ def test_no_server_outlives_its_parent(bench: Bench, moment: str) -> None:
         parent.kill()
     assert server in descendants
     assert gone(descendants)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork on Windows")
+def test_a_fork_of_the_parent_keeps_no_server_alive(bench: Bench) -> None:
+    # It has the other end of the server's pipe, so that there is no end of file.
+    fork = "import os, time\nif os.fork() == 0: time.sleep(600)\n"
+    parent_code = PARENT.replace("instance.complete", fork + "instance.complete")
+    command = [sys.executable, "-c", parent_code, str(weights.smollm2())]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        while parent.stdout.readline().strip() != "replying":
+            assert parent.poll() is None
+        descendants = psutil.Process(parent.pid).children(recursive=True)
+        parent.kill()
+        (fork_of_it,) = (p for p in descendants if PARENT[:20] in " ".join(arguments(p)))
+        assert gone([p for p in descendants if p != fork_of_it])
+        fork_of_it.kill()
