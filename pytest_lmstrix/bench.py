@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Protocol
 
+from pytest_lmstrix.downloads import WEIGHTS
 from pytest_lmstrix.engines import host_of
 from pytest_lmstrix.engines.base import Engine, Instance, Progress
 from pytest_lmstrix.types import Message, Model, Reply
@@ -102,7 +103,7 @@ class Bench:
         self.unusable: dict[str, Failure] = {}
         """Model id -> why none of its sizes can be tried: missing, corrupted, unsupported."""
         self.gone: dict[str, Failure] = {}
-        """Host -> why it cannot be reached."""
+        """Host, or id of a model whose weights cannot be fetched -> what is out of reach."""
         self._host_lock = host_lock
         self._watch = watch
         self._prepare = prepare
@@ -132,7 +133,7 @@ class Bench:
         self.unload()
         engine = self.engine_of(loaded.model)
         host = host_of(engine)
-        known = self.unusable.get(loaded.model.id) or self.gone.get(host)
+        known = self.unusable.get(loaded.model.id) or self.out_of_reach(loaded.model)
         if known is not None:
             raise known
         with self.remembering(loaded.model):
@@ -149,12 +150,13 @@ class Bench:
             if failure.verdict.outcome == "xfailed":
                 self.unusable[model.id] = failure
             elif failure.verdict is Verdict.UNREACHABLE:
-                self.gone[host_of(self.engine_of(model))] = failure
+                fetching = failure.code == WEIGHTS
+                self.gone[model.id if fetching else host_of(self.engine_of(model))] = failure
             raise
 
-    def host_trouble(self, model: Model) -> Failure | None:
-        """Why the host of `model` is known to be out of reach."""
-        return self.gone.get(host_of(self.engine_of(model)))
+    def out_of_reach(self, model: Model) -> Failure | None:
+        """Why the host of `model`, or what its weights come from, is known to be out of reach."""
+        return self.gone.get(host_of(self.engine_of(model))) or self.gone.get(model.id)
 
     def _load(self, loaded: LoadedModel, engine: Engine, host: str) -> None:
         with ExitStack() as undo, _as_failure("load"):

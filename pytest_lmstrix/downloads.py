@@ -34,6 +34,9 @@ DownloadProgress = Callable[[int, int | None], None]
 It may be called from another thread.
 """
 
+WEIGHTS = "weights"
+"""The code of every `Failure` here: what it says of reach is not of the engine's host."""
+
 _TIMEOUT = httpx.Timeout(60, connect=10)
 _CHUNK_BYTES = 1 << 20
 
@@ -61,7 +64,7 @@ def failure(text: str, verdict: Verdict = Verdict.UNREACHABLE) -> Failure:
     """What to raise when weights cannot be had; its code tells it from an engine's trouble."""
     words = " ".join(text.split())
     phase: Phase = "connect" if verdict is Verdict.UNREACHABLE else "load"
-    return Failure(words[:1000], verdict=verdict, phase=phase, code="weights")
+    return Failure(words[:1000], verdict=verdict, phase=phase, code=WEIGHTS)
 
 
 def size_of(folder: Path) -> int:

@@ -35,7 +35,7 @@ class Outcomes:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         case = case_of(item)
-        trouble = self._bench.host_trouble(case.model) if case is not None else None
+        trouble = self._bench.out_of_reach(case.model) if case is not None else None
         if trouble is not None:
             pytest.skip(trouble.message)
         loaded = self._bench.loaded()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
 # Imported here once: pytester forgets what a run inside this process imports, each time.
-import pytest_lmstrix.checks
-import pytest_lmstrix.session
 import tests.support.fake_engine  # noqa: F401
 from pytest_lmstrix.types import Result
 
@@ -32,6 +32,8 @@ class Project:
     def __init__(self, pytester: pytest.Pytester) -> None:
         self.pytester = pytester
         self.path = pytester.path
+        self.started: list[subprocess.Popen[bytes]] = []
+        """Ended with the test, whatever becomes of it."""
         self.engine(tiny="")
         self.manifest("[{id: tiny, contexts: [512, 1024]}]")
 
@@ -67,5 +69,9 @@ class Project:
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester) -> Project:
-    return Project(pytester)
+def project(pytester: pytest.Pytester) -> Iterator[Project]:
+    project = Project(pytester)
+    yield project
+    for process in project.started:
+        process.kill()
+        process.communicate()

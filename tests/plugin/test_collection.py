@@ -26,7 +26,10 @@ def test_the_ladder_below_the_declared_maximum_and_the_maximum_less_one(project:
 
 
 def test_ctx_replaces_the_ladder(project: Project) -> None:
-    assert project.ids("--lmstrix", "--lmstrix-ctx", "4096,300") == [ID.format(300), ID.format(4096)]
+    assert project.ids("--lmstrix", "--lmstrix-ctx", "4096,300") == [
+        ID.format(300),
+        ID.format(4096),
+    ]
 
 
 def test_models_run_in_smart_order_unless_told_otherwise(project: Project) -> None:
