@@ -338,6 +338,15 @@ def test_what_is_not_valid_gets_a_warning_and_no_answer(message: dict[str, objec
         assert server.calls == []
 
 
+def test_a_frozen_server_answers_no_ping() -> None:
+    with LmStudioServer() as server, raw(server) as socket:
+        server.freeze()
+        pong = socket.ping()
+        assert not pong.wait(0.2)
+        server.thaw()
+        assert pong.wait(10)
+
+
 def test_five_warnings_are_enough() -> None:
     with LmStudioServer() as server, raw(server) as socket:
         for _ in range(7):

@@ -105,7 +105,7 @@ class ForgetsMiddle(Behaviour, frozen=True, tag=True):
     def visible(self, tokens: Sequence[str]) -> Sequence[str]:
         if len(tokens) <= self.start + self.end:
             return tokens
-        return [*tokens[: self.start], *tokens[-self.end :]]
+        return [*tokens[: self.start], *tokens[len(tokens) - self.end :]]
 
 
 class CutsPrompt(Behaviour, frozen=True, tag=True):

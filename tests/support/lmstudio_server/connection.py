@@ -66,6 +66,11 @@ class Connection:
         """Break the connection, as when a cable is cut."""
         self._socket.transport.abort()
 
+    def listen(self, on: bool) -> None:
+        """Read what arrives, or leave it unread."""
+        transport = self._socket.transport
+        (transport.resume_reading if on else transport.pause_reading)()
+
     async def _authenticate(self) -> bool:
         first = await self._socket.recv()
         try:

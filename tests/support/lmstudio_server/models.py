@@ -59,7 +59,8 @@ class StandInModel(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def capacity(self, check: Check) -> int:
         """The truth: the largest context at which a right check of this kind passes.
 
-        Memory is not in it, nor faults of the server.
+        How far above it `deep` fails depends on where the facts are hidden. The memory that all
+        models share is not in it, nor faults of the server.
         """
         limits = [b.capacity(check, self.grant) for b in self.behaviours]
         return min([self.max_context_length, *(n for n in limits if n is not None)])

@@ -127,12 +127,12 @@ class LmStudioServer(CallLog):
         self._call(self._do_release)
 
     def freeze(self) -> None:
-        """Answer nothing any more, and keep every connection."""
-        self._call(self.thawed.clear)
+        """Answer nothing any more, pings included, and keep every connection."""
+        self._call(self._freeze)
 
     def thaw(self) -> None:
         """Go on after `freeze`."""
-        self._call(self.thawed.set)
+        self._call(self._thaw)
 
     def drop_connections(self) -> None:
         """Break every connection; instances and loads stay."""
@@ -295,12 +295,22 @@ class LmStudioServer(CallLog):
         for connection in tuple(self._connections):
             connection.abort()
 
+    def _freeze(self) -> None:
+        self.thawed.clear()
+        for connection in self._connections:
+            connection.listen(False)
+
+    def _thaw(self) -> None:
+        self.thawed.set()
+        for connection in self._connections:
+            connection.listen(True)
+
     def _restart(self) -> None:
         self._drop()
         for task in self._tasks:
             task.cancel()
         self.machine.clear("restart")
-        self.thawed.set()
+        self._thaw()
 
     def _go_away(self) -> None:
         self._restart()
