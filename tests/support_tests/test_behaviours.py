@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.lmstudio_server import (
@@ -102,6 +102,7 @@ limiting = st.one_of(
 
 
 @pytest.mark.parametrize("check", ["full", "deep"])
+@settings(deadline=None)
 @given(behaviours=st.lists(limiting, max_size=3).map(tuple))
 def test_a_model_works_up_to_its_capacity_and_not_above(
     check: Literal["full", "deep"], behaviours: tuple[AnyBehaviour, ...]

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pytest_lmstrix.haystack import fill
 from tests.support.lmstudio_server import brain
 
 PROSE = "The rain fell on the roof of the mill. Nobody came up the road that day. " * 200
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_tokens_joined_give_the_text_back(text: str) -> None:
     assert "".join(brain.tokenize(text)) == text
 
 
+@settings(deadline=None)
 @given(st.text(), st.text())
 def test_whole_words_count_the_same_alone_and_together(one: str, two: str) -> None:
     together = brain.count_tokens(f"{one}\n{two}")
     assert together == brain.count_tokens(one) + 1 + brain.count_tokens(two)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from("abc")), st.lists(st.sampled_from("abc")))
 def test_shared_prefix_is_the_longest_one(one: list[str], two: list[str]) -> None:
     n = brain.shared_prefix(one, two)
@@ -66,6 +70,14 @@ def test_answers_as_a_competent_model_would(prompt: str, reply: str) -> None:
     assert brain.answer(prompt) == reply
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_recalls_whatever_is_hidden(seed: int) -> None:
+    for haystack in fill(seed, [1024, 4096], brain.count_tokens):
+        for needle in haystack.needles:
+            assert needle.recalled(brain.answer(haystack.prose + needle.question))
+            assert needle.recalled(brain.answer(haystack.control + needle.question))
+
+
 @pytest.mark.parametrize("prompt", ["", "\n", PROSE, "The pass key is"])
 def test_says_something_harmless_when_there_is_nothing_to_know(prompt: str) -> None:
     reply = brain.answer(prompt)
@@ -73,6 +85,7 @@ def test_says_something_harmless_when_there_is_nothing_to_know(prompt: str) -> N
     assert not any(c.isdigit() for c in reply)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_prompt_has_a_reply(prompt: str) -> None:
     assert brain.answer(prompt)

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import httpx
 import lmstudio
 import pytest
-from websockets.sync.client import ClientConnection
-from websockets.sync.client import connect as websocket
+from lmstudio.schemas import LMStudioStruct
 
 from tests.support.lmstudio_server import (
     Fault,
@@ -41,28 +35,11 @@ def details(error: lmstudio.LMStudioServerError) -> dict[str, object]:
     return data
 
 
-@contextmanager
-def raw(server: LmStudioServer, namespace: str = "llm") -> Iterator[ClientConnection]:
-    """A client without any manners."""
-    with websocket(f"ws://{server.host}/{namespace}", proxy=None) as socket:
-        auth = {"authVersion": 1, "clientIdentifier": "me", "clientPasskey": "mine"}
-        socket.send(json.dumps(auth))
-        assert json.loads(socket.recv()) == {"success": True}
-        yield socket
-
-
 def test_greeting_and_the_answer_to_everything_else() -> None:
     with LmStudioServer() as server:
         assert lmstudio.Client.is_valid_api_host(server.host)
         other = httpx.get(f"http://{server.host}/v1/models", trust_env=False)
     assert other.json() == {"error": "Unexpected endpoint or method. (GET /v1/models)"}
-
-
-def test_stopping_leaves_no_thread() -> None:
-    before = threading.active_count()
-    with LmStudioServer([TINY]) as server, raw(server):
-        assert threading.active_count() > before
-    assert not [t for t in threading.enumerate() if t.name == "lmstudio-stand-in"]
 
 
 def test_listing(connect: Connect) -> None:
@@ -195,6 +172,20 @@ def test_memory_is_shared_by_all(connect: Connect, guardrail: bool, text: str) -
         assert server.max_loaded_at_once() == 2
 
 
+def test_estimates_where_the_server_makes_them(connect: Connect) -> None:
+    class Ask(LMStudioStruct[dict[str, object]], rename="camel"):
+        model_key: str
+        load_config_stack: dict[str, object]
+
+    model = StandInModel(key="m", size_bytes=1000, bytes_per_token=1)
+    with LmStudioServer([model], memory_bytes=5000, estimates=True) as server:
+        asked = Ask(model_key="m", load_config_stack={"layers": []})
+        answer = connect(server.host).llm.remote_call("estimateModelUsage", asked)
+        assert answer["memory"]["totalBytes"] == 1000 + 4096
+        assert answer["passesGuardrails"] is False
+        assert server.violations == []
+
+
 def test_prompts_that_do_not_fit(connect: Connect) -> None:
     with LmStudioServer([TINY]) as server:
         llm = connect(server.host).llm.load_new_instance("tiny", config={"contextLength": 100})
@@ -288,70 +279,3 @@ def test_a_locked_server(connect: Connect) -> None:
 
         with Client(server.host) as client:
             assert client.llm.list_loaded() == []
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
-        {"type": "rpcCall", "endpoint": "noSuchThing", "callId": 1},
-        {"type": "rpcCall", "endpoint": "unloadModel", "callId": 1, "parameter": {}},
-        {"type": "rpcCall", "endpoint": "listLoaded", "callId": 1, "parameter": {"a": 1}},
-        {"type": "rpcCall", "endpoint": "listLoaded", "callId": 0},
-        {"type": "rpcCall", "endpoint": "listLoaded", "callId": 1, "extra": 1},
-        {"type": "channelSend", "channelId": 1, "message": {"type": "stop"}},
-        {"type": "unheardOf"},
-        {
-            "type": "channelCreate",
-            "endpoint": "loadModel",
-            "channelId": 1,
-            "creationParameter": {
-                "modelKey": "tiny",
-                "ttlMs": 0,
-                "loadConfigStack": {"layers": []},
-            },
-        },
-        {
-            "type": "channelCreate",
-            "endpoint": "loadModel",
-            "channelId": 1,
-            "creationParameter": {
-                "modelKey": "tiny",
-                "loadConfigStack": {
-                    "layers": [
-                        {
-                            "layerName": "apiOverride",
-                            "config": {"fields": [{"key": "llm.load.contextLenght", "value": 9}]},
-                        }
-                    ]
-                },
-            },
-        },
-    ],
-)
-def test_what_is_not_valid_gets_a_warning_and_no_answer(message: dict[str, object]) -> None:
-    with LmStudioServer([TINY]) as server, raw(server) as socket:
-        socket.send(json.dumps(message))
-        assert json.loads(socket.recv())["type"] == "communicationWarning"
-        socket.send(json.dumps({"type": "keepAlive"}))
-        assert json.loads(socket.recv()) == {"type": "keepAliveAck"}
-        assert len(server.violations) == 1
-        assert server.calls == []
-
-
-def test_a_frozen_server_answers_no_ping() -> None:
-    with LmStudioServer() as server, raw(server) as socket:
-        server.freeze()
-        pong = socket.ping()
-        assert not pong.wait(0.2)
-        server.thaw()
-        assert pong.wait(10)
-
-
-def test_five_warnings_are_enough() -> None:
-    with LmStudioServer() as server, raw(server) as socket:
-        for _ in range(7):
-            socket.send("not JSON")
-        socket.send(json.dumps({"type": "keepAlive"}))
-        answers = [json.loads(socket.recv())["type"] for _ in range(6)]
-        assert answers == ["communicationWarning"] * 5 + ["keepAliveAck"]
-        assert len(server.violations) == 7
