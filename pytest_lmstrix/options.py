@@ -5,6 +5,7 @@ Nothing heavy is imported here: every pytest run with the plugin installed comes
 
 from __future__ import annotations
 
+import argparse
 import ast
 import re
 from collections.abc import Callable
@@ -44,7 +45,7 @@ def add_options(parser: pytest.Parser) -> None:
     help_all = "Test also what is already known (default: only what is untested, failed or changed)"
     try:
         add("--all", "--lmstrix-all", dest="lmstrix_all", action="store_true", help=help_all)
-    except ValueError:  # another plugin has taken --all
+    except (ValueError, argparse.ArgumentError):  # another plugin has taken --all
         add("--lmstrix-all", dest="lmstrix_all", action="store_true", help=help_all)
 
     def setting(name: str, help: str, default: Any, kind: Any = "string", **more: Any) -> None:

@@ -26,7 +26,7 @@ class Live:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._silent = hasattr(config, "workerinput") or config.option.verbose < -1
+        self._silent = hasattr(config, "workerinput") or config.getoption("verbose", 0) < -1
         self._redraws = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
         self._began = self._shown_at = time.monotonic()
         self._drawn = False
