@@ -14,7 +14,7 @@ from pytest_lmstrix.engines.base import Instance
 from pytest_lmstrix.engines.llamacpp import LlamaCppEngine
 from pytest_lmstrix.haystack import Haystack, fill
 from pytest_lmstrix.questions import FULL, HELLO, Question, ask, grade
-from pytest_lmstrix.recall import Recall, ask_control, ask_filled
+from pytest_lmstrix.recall import Control, Recall, ask_control, ask_filled
 from pytest_lmstrix.types import LoadSettings, Model
 from pytest_lmstrix.verdicts import Verdict
 from tests.support import weights
@@ -88,7 +88,7 @@ def test_a_model_that_does_not_see_the_middle_does_not_pass(
     prose = haystack.prose
     middle = slice(len(prose) // 3, 2 * len(prose) // 3)
     blind = replace(haystack, prose=prose.replace(prose[middle], ""), prompt_tokens=(0,) * 5)
-    recall = ask_filled(instance, blind, control=5)
+    recall = ask_filled(instance, blind, Control(score=5))
     assert recall.verdict is Verdict.RECALL_FAILED
     assert recall.recalled["0.5"] is False
     assert "50%" in recall.detail
