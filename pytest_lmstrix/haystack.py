@@ -33,7 +33,8 @@ CountTokens = Callable[[str], int]
 
 _CUE = "\n\nWhat was said above:\n\n"  # with it, a 135M model got 450 of 450 controls right
 _PARAGRAPH = 6  # sentences
-_ROUNDS = 4
+_ROUNDS = 4  # of laying out the text
+_AIMED = 8  # attempts at its end, before plain bisection
 _TOLERANCE = 0.01  # of the length of the prose
 _SAMPLE = 200  # sentences, from which the characters per token are estimated
 
@@ -85,12 +86,13 @@ class Haystack(Struct, frozen=True, kw_only=True):
 def fill(seed: int, sizes: Iterable[int], count_tokens: CountTokens) -> tuple[Haystack, ...]:
     """A haystack for each size, in ascending order; the same for the same seed and vocabulary.
 
-    `count_tokens` counts in the model's own vocabulary. It is called about seven times for each
+    `count_tokens` counts in the model's own vocabulary. It is called about ten times for each
     size, with all of its prompt.
 
     Raises:
         ValueError: There are more sizes than `MAX_SIZES`.
-        Failure: `inconclusive`, when a size is too small for its facts.
+        Failure: `inconclusive`, when a size is too small for its facts; `engine_error`, when there
+            are no tokens in prose.
     """
     ascending = sorted(set(sizes))
     if len(ascending) > MAX_SIZES:
@@ -98,7 +100,10 @@ def fill(seed: int, sizes: Iterable[int], count_tokens: CountTokens) -> tuple[Ha
     rng = Random(seed)
     kinds = rng.sample(KINDS, len(KINDS))
     sample = " ".join(sentence(rng) for _ in range(_SAMPLE))
-    pitch = len(sample) / max(1, count_tokens(sample))
+    tokens = count_tokens(sample)
+    if tokens < 1:
+        raise Failure(f"{tokens} tokens counted in prose", verdict=Verdict.ENGINE_ERROR)
+    pitch = len(sample) / tokens
     spans: list[_Span] = []
     for size in ascending:
         needles = tuple(
@@ -144,21 +149,27 @@ class _Span:
     def cut(self, seed: int, stream: str, count_tokens: CountTokens) -> Haystack:
         """End the prose after a sentence if that fills the context, else after a word."""
         fits, over = 0, len(stream)  # stream[:fits] leaves room, stream[:over] does not
-        aim = self.length
+        aim, attempts = self.length, 0
         while True:
-            guesses = (self._tidy(stream, aim), aim, (fits + over) // 2)
+            guesses = [(fits + over) // 2]
+            if attempts < _AIMED:
+                guesses = [self._tidy(stream, aim), aim, *guesses]
+            attempts += 1
             end = next((guess for guess in guesses if fits < guess < over), None)
             if end is None:
                 raise _too_small(self.size)
             prose = stream[:end]
             used = self._used(prose, count_tokens)
             if self.least <= max(used) <= self.most:
-                break
+                return Haystack(
+                    size=self.size,
+                    seed=seed,
+                    prose=prose,
+                    needles=self.needles,
+                    prompt_tokens=used,
+                )
             fits, over = (end, over) if max(used) < self.least else (fits, end)
             aim = end + int((self.least + self.slack - max(used)) * self.pitch)
-        return Haystack(
-            size=self.size, seed=seed, prose=prose, needles=self.needles, prompt_tokens=used
-        )
 
     def settles(self, prose: str) -> bool:
         """Whether `prose` is as long as was expected; its length is what is expected from now."""

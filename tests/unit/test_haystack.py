@@ -146,6 +146,17 @@ def test_too_many_sizes_for_one_text() -> None:
         fill(1, range(1000, 1001 + MAX_SIZES), words)
 
 
+def test_an_engine_that_counts_no_tokens_is_at_fault() -> None:
+    with pytest.raises(Failure, match="0 tokens counted in prose") as raised:
+        fill(1, [1024], lambda text: 0)
+    assert raised.value.verdict is Verdict.ENGINE_ERROR
+
+
+def test_counts_without_sense_come_to_an_end() -> None:
+    with pytest.raises(Failure, match="too small"):
+        fill(1, [4096], lambda text: 1 + len(text) % 977)
+
+
 def test_control_has_the_facts_alone() -> None:
     (haystack,) = fill(3, [1024], words)
     assert haystack.control.splitlines() == [needle.sentence for needle in haystack.needles]
