@@ -36,6 +36,8 @@ class Settings:
     reply_timeout: float
     cooldown: float
     sort: str
+    fail_on_regression: float | None
+    """Percent by which a speed has to be worse; `None` lets regressions pass."""
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -70,6 +72,10 @@ def add_options(parser: pytest.Parser) -> None:
             metavar="SECONDS")  # fmt: skip
     setting("cooldown", "Pause after a confirmed unload (default: 0)", 0.0, "float", type=float,
             metavar="SECONDS")  # fmt: skip
+    add("--lmstrix-fail-on-regression", dest="lmstrix_fail_on_regression", nargs="?",
+        default=None, const="25", metavar="PERCENT",
+        help="Fail if a model was better before with the same engine on this machine; speeds by"
+        " more than PERCENT and more than their noise (default: 25)")  # fmt: skip
     add("--lmstrix-sort", dest="lmstrix_sort", default="smart", metavar="KEY",
         help=f"Order of the models: {', '.join(SORT_KEYS)}; a trailing d reverses, as in smartd"
         " (default: smart)")  # fmt: skip
@@ -138,6 +144,7 @@ def read_settings(config: pytest.Config) -> Settings:
         reply_timeout=_seconds(config, "reply-timeout", lambda s: s > 0),
         cooldown=_seconds(config, "cooldown", lambda s: s >= 0),
         sort=sort_key(config.option.lmstrix_sort, "--lmstrix-sort"),
+        fail_on_regression=_percent(config),
     )
 
 
@@ -167,6 +174,22 @@ def _seconds(config: pytest.Config, name: str, fits: Callable[[float], bool]) ->
     if not (fits(seconds) and seconds < float("inf")):
         raise pytest.UsageError(f"--lmstrix-{name}: {seconds:g} is no sensible number of seconds")
     return float(seconds)
+
+
+def _percent(config: pytest.Config) -> float | None:
+    given: str | None = config.option.lmstrix_fail_on_regression
+    if given is None:
+        return None
+    try:
+        percent = float(given.removesuffix("%"))
+    except ValueError:
+        percent = -1
+    if 0 < percent < float("inf"):
+        return percent
+    raise pytest.UsageError(
+        f"--lmstrix-fail-on-regression: '{given}' is no percentage above 0; write it as in"
+        " --lmstrix-fail-on-regression=10, and paths before the option"
+    )
 
 
 def _contexts(config: pytest.Config) -> tuple[int, ...] | None:
