@@ -47,7 +47,7 @@ tokenizers = st.one_of(
     st.sampled_from(list(TOKENIZERS.values())),
     st.builds(merging, st.integers(2, 9), st.sampled_from([".", "\n\n", "The", "e", "s "])),
 )
-ladders = st.lists(st.sampled_from([1500, 2048, 3000, 4096, 6000, 8192, 12000]), min_size=1)
+ladders = st.lists(st.sampled_from([1500, 2048, 3000, 4096, 6000, 8192]), min_size=1)
 
 
 def depth_of(needle: Needle, prose: str) -> float:
@@ -64,7 +64,7 @@ def assert_fills(haystack: Haystack, count_tokens: CountTokens) -> None:
     assert max(used) >= 0.98 * room
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(st.integers(0, 2**32), ladders, tokenizers)
 def test_fills_every_size_of_a_ladder(
     seed: int, sizes: list[int], count_tokens: CountTokens
@@ -85,7 +85,7 @@ def test_fills_every_size_of_a_ladder(
     assert len(set(openings)) == len(openings) == 5 * len(haystacks)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(st.integers(0, 2**32), st.integers(1, 1000), tokenizers)
 def test_small_sizes_are_filled_or_refused(seed: int, size: int, count_tokens: CountTokens) -> None:
     refused = None
@@ -133,7 +133,7 @@ def test_whole_ladder_with_few_counts() -> None:
     counted: list[int] = []
 
     def count_tokens(text: str) -> int:
-        counted.append(words(text))
+        counted.append(len(text) // 4)
         return counted[-1]
 
     haystacks = fill(7, sizes, count_tokens)
@@ -154,7 +154,7 @@ def test_an_engine_that_counts_no_tokens_is_at_fault() -> None:
 
 def test_counts_without_sense_come_to_an_end() -> None:
     with pytest.raises(Failure, match="too small"):
-        fill(1, [4096], lambda text: 1 + len(text) % 977)
+        fill(1, [1024], lambda text: 1 + len(text) % 977)
 
 
 def test_control_has_the_facts_alone() -> None:
