@@ -24,6 +24,8 @@ import psutil
 _LOG_LINES = 200
 _LOG_LINE_BYTES = 4096
 _POLL_SECONDS = 0.02
+_KILL_SECONDS = 30.0
+"""How long a killed process may take to give its memory back."""
 _CREATION_FLAGS = 0
 if sys.platform == "win32":
     _CREATION_FLAGS = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
@@ -141,16 +143,14 @@ class Child:
         self.activity()
         with contextlib.suppress(OSError):
             _pipe(self._process.stdin).close()
-        for last_resort in (False, True):
-            deadline = time.monotonic() + patience_seconds
-            while (alive := self._alive()) and time.monotonic() < deadline:
-                time.sleep(_POLL_SECONDS)
-            if not alive:
-                self.log()
-            elif not last_resort:
-                for process in alive:
-                    with contextlib.suppress(psutil.Error):
-                        process.kill()
+        alive = self._wait_for_end(patience_seconds)
+        for process in alive:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        if alive:
+            alive = self._wait_for_end(_KILL_SECONDS)
+        if not alive:
+            self.log()
         return [process.pid for process in alive]
 
     def _find_tree(self) -> list[psutil.Process]:
@@ -160,10 +160,18 @@ class Child:
             self._tree += [process for process in found if process not in known]
         return self._tree
 
+    def _wait_for_end(self, timeout_seconds: float) -> list[psutil.Process]:
+        """Those that are alive after that time."""
+        deadline = time.monotonic() + timeout_seconds
+        while (alive := self._alive()) and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+        return alive
+
     def _alive(self) -> list[psutil.Process]:
-        # A zombie is dead; whether it is reaped is up to whoever adopted it.
-        self._process.poll()
-        return [process for process in self._tree if _runs(process)]
+        root, *others = self._tree
+        # A zombie is dead; only our own child is ours to reap.
+        alive = [root] if self._process.poll() is None else []
+        return alive + [process for process in others if _runs(process)]
 
     def _read_lines(self, stream: IO[bytes]) -> None:
         for line in stream:

@@ -20,8 +20,6 @@ from pytest_lmstrix.processes import Child
 from pytest_lmstrix.types import Model, ModelFacts
 from pytest_lmstrix.verdicts import Failure, Verdict
 
-_BATCH_TOKENS = 512
-"""Prefilled between two reports of progress, unless `batch_size` says otherwise."""
 _POLL_SECONDS = 0.1
 
 
@@ -92,7 +90,7 @@ class LlamaCppEngine:
             "path": str(path),
             "context_length": context_length,
             "api_key": api_key,
-            "batch_size": model.load.batch_size or _BATCH_TOKENS,
+            "batch_size": model.load.batch_size,
             "gpu_layers": model.load.gpu_layers,
             "threads": model.load.threads,
             "flash_attention": model.load.flash_attention,

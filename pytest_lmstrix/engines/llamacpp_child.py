@@ -25,6 +25,9 @@ from typing import Any, NoReturn
 REFUSED = 70
 """Exit status of a server that could not load the model, and has said why."""
 _ORPHAN_POLL_SECONDS = 1.0
+_GPU_BATCH_TOKENS = 512
+_CPU_BATCH_TOKENS = 128
+"""Prefilled between two signs of life; larger ones make a CPU no faster, only silent for longer."""
 
 
 def main() -> NoReturn:
@@ -68,7 +71,15 @@ def _serve() -> NoReturn:
     params = llama.CommonParams()
     params.model.path = configuration["path"]
     params.n_ctx = configuration["context_length"]
-    params.n_batch = configuration["batch_size"]
+    layers = configuration["gpu_layers"]
+    gpu = any("GPU" in device["type"].name for device in llama.get_device_info())
+    if layers and not gpu:
+        print(f"gpu_layers: {layers}, but xllamacpp finds no GPU here", file=sys.stderr)
+        _exit(REFUSED)
+    if layers is not None:
+        params.n_gpu_layers = layers
+    batches = _CPU_BATCH_TOKENS if layers == 0 or not gpu else _GPU_BATCH_TOKENS
+    params.n_batch = configuration["batch_size"] or batches
     params.n_ubatch = min(params.n_ubatch, params.n_batch)
     params.api_keys = [configuration["api_key"]]
     params.hostnames = ["127.0.0.1"]
@@ -82,11 +93,6 @@ def _serve() -> NoReturn:
     params.sse_ping_interval = -1  # a ping is no sign that the model gets on
     params.offline = True
     params.ui = False
-    if (layers := configuration["gpu_layers"]) is not None:
-        if layers and not any("GPU" in device["type"].name for device in llama.get_device_info()):
-            print(f"gpu_layers: {layers}, but xllamacpp finds no GPU here", file=sys.stderr)
-            _exit(REFUSED)
-        params.n_gpu_layers = layers
     if (threads := configuration["threads"]) is not None:
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     if (flash_attention := configuration["flash_attention"]) is not None:
