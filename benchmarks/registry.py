@@ -114,9 +114,7 @@ def main() -> None:
     if sys.argv[1:2] == ["--memory"]:
         registry = Registry(sys.argv[2])
         registry.load()
-        print(
-            f"memory with all of {registry.path.name}: {psutil.Process().memory_info().rss >> 20} MiB"
-        )
+        print(f"memory, all loaded: {psutil.Process().memory_info().rss >> 20} MiB")
         return
     with tempfile.TemporaryDirectory(dir=next(iter(sys.argv[1:]), None)) as name:
         folder = Path(name)
