@@ -75,7 +75,7 @@ def _serve() -> NoReturn:
     gpu = any("GPU" in device["type"].name for device in llama.get_device_info())
     if layers and not gpu:
         print(f"gpu_layers: {layers}, but xllamacpp finds no GPU here", file=sys.stderr)
-        _exit(REFUSED)
+        sys.exit(REFUSED)
     if layers is not None:
         params.n_gpu_layers = layers
     batches = _CPU_BATCH_TOKENS if layers == 0 or not gpu else _GPU_BATCH_TOKENS
@@ -109,7 +109,7 @@ def _serve() -> NoReturn:
     try:
         server = llama.Server(params)
     except RuntimeError:
-        _exit(REFUSED)  # llama.cpp has said why; the exception does not
+        sys.exit(REFUSED)  # not at once: llama.cpp is still writing to its log why
     os.write(answer, json.dumps({"address": server.listening_address}).encode() + b"\n")
     threading.Event().wait()
     raise AssertionError("unreachable: the event is never set")
@@ -125,8 +125,7 @@ def _at_end_of_input(act: Callable[[], object]) -> None:
 
 
 def _exit(status: int) -> NoReturn:
-    # Python's own exit would wait for llama.cpp's threads and trip over a reader of standard input.
-    sys.stderr.flush()
+    # At once: Python's own exit would wait for what llama.cpp is doing.
     os._exit(status - 2**32 if status >= 2**31 else status)
 
 

@@ -253,7 +253,7 @@ def death(child: Child, path: Path, phase: Phase) -> Failure:
     status = child.wait(_DEATH_SECONDS)
     reason = "\n".join(_telling(child.log())).replace(str(path), "the model file")
     if status == REFUSED:
-        return Failure(reason, phase=phase)
+        return Failure(reason or "llama.cpp refused to load and did not say why", phase=phase)
     if status is None:
         return Failure(f"llama.cpp closed its output but runs on\n{reason}", phase=phase)
     text = f"llama.cpp ended: {describe_exit(status)}\n{reason}".rstrip()
@@ -264,12 +264,14 @@ def death(child: Child, path: Path, phase: Phase) -> Failure:
 
 
 def _telling(log: Sequence[str]) -> list[str]:
-    """The lines that say what went wrong, without timestamps; else the last ones."""
-    telling = []
+    """The lines that say what went wrong, without timestamps; else the last that are no log's."""
+    telling, foreign = [], []
     for line in log:
         prefix = _LOG_PREFIX.match(line)
         words = line[prefix.end() :] if prefix else line
+        if not prefix:
+            foreign.append(line)
         wrong = prefix["level"] == "E" if prefix else _TELLING.search(line)
         if wrong and not _EMPTY_WORDS.search(words):
             telling.append(words)
-    return list(dict.fromkeys(telling))[:_TELLING_LINES] or list(log)[-_TELLING_LINES:]
+    return list(dict.fromkeys(telling))[:_TELLING_LINES] or foreign[-_TELLING_LINES:]
