@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import inspect
+import zlib
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from pytest_lmstrix.examining import Examiner
+from pytest_lmstrix.judging import CHECK_VERSIONS
 from pytest_lmstrix.options import CHECKS, Settings
 from pytest_lmstrix.plan import Plan, check_key
 from pytest_lmstrix.types import Case
@@ -35,11 +39,11 @@ class ManifestFile(pytest.Module):
 class Collection:
     """The hooks that collect, parametrize, select and order model tests."""
 
-    def __init__(self, settings: Settings, plan: Plan) -> None:
+    def __init__(self, settings: Settings, plan: Plan, examiner: Examiner) -> None:
         self._settings = settings
+        self._examiner = examiner
         self._plan = plan
         self._cases = plan.cases()
-        self._order = {case.id: place for place, case in enumerate(self._cases)}
         self._model_order = {each.model.id: place for place, each in enumerate(plan.models)}
         self.left_out: dict[str, int] = {}
         """Why cases were not asked again -> how many."""
@@ -58,13 +62,15 @@ class Collection:
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if CASE not in metafunc.fixturenames:
             return
-        cases: list[Case] = list(self._cases)
+        cases = {case.id: case for case in self._cases}
         mark = metafunc.definition.get_closest_marker("lmstrix")
-        if mark is not None:
-            cases = _marked(mark, self._plan, cases)
+        if check_of(metafunc.definition) == "limit":
+            cases = {planned.model.id: planned.whole() for planned in self._plan.models}
+        elif mark is not None:
+            cases = {case.id: case for case in _marked(mark, self._plan, self._cases)}
         params = [
-            pytest.param(case, id=case.id, marks=[getattr(pytest.mark, t) for t in case.model.tags])
-            for case in cases
+            pytest.param(case, id=name, marks=[getattr(pytest.mark, t) for t in case.model.tags])
+            for name, case in cases.items()
         ]
         if not params:
             reason = "no model of the manifest is meant"
@@ -84,7 +90,7 @@ class Collection:
                 continue
             known = None
             if case is not None and not (explicit or self._settings.all):
-                known = self._plan.known.get(check_key(check_name(item, case), case.id))
+                known = self._known(item, case)
             if known is None:
                 wanted.append(item)
             else:
@@ -93,15 +99,21 @@ class Collection:
         if others:
             config.hook.pytest_deselected(items=others)
         items[:] = sorted(wanted, key=self._place)
+        deep = [case_of(item) for item in items if check_of(item) == "deep"]
+        self._examiner.expect_deep(case for case in deep if case is not None)
+
+    def _known(self, item: pytest.Item, case: Case) -> str | None:
+        """Why `item` need not be asked again."""
+        version = self._plan.known.get(check_key(check_name(item, case), case.id))
+        return "passed before" if version == check_version(item) else None
 
     def _place(self, item: pytest.Item) -> tuple[int, bool, int]:
         """All tests of a model together; of these, all of one size together, but `deep` last."""
         case = case_of(item)
         if case is None:
             return (-1, False, 0)
-        deep = check_of(item) in ("deep", "limit")
-        size = self._order.get(case.id, case.context_length)
-        return (self._model_order[case.model.id], deep, size)
+        apart = check_of(item) in ("deep", "limit")
+        return (self._model_order[case.model.id], apart, case.context_length)
 
 
 def case_of(item: pytest.Item) -> Case | None:
@@ -133,11 +145,23 @@ def ascii_id(identifier: str) -> str:
     return identifier.encode("unicode_escape").decode("ascii")
 
 
+def check_version(item: pytest.Item) -> int:
+    """Changes when the check does: of a user's own test, with its source."""
+    check = check_of(item)
+    if check is not None:
+        return CHECK_VERSIONS[check]
+    try:
+        source = inspect.getsource(getattr(item, "function"))  # noqa: B009 - items need have none
+    except (AttributeError, OSError, TypeError):
+        return 1
+    return zlib.crc32(source.encode())
+
+
 def _asks_for_model(item: pytest.Item) -> bool:
     return "lmstrix_model" in getattr(item, "fixturenames", ())
 
 
-def _marked(mark: pytest.Mark, plan: Plan, cases: list[Case]) -> list[Case]:
+def _marked(mark: pytest.Mark, plan: Plan, cases: Sequence[Case]) -> list[Case]:
     """The cases that `@pytest.mark.lmstrix(match=..., contexts=...)` means."""
     match = mark.kwargs.get("match", "*")
     contexts = mark.kwargs.get("contexts")

@@ -7,21 +7,25 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from pytest_lmstrix.bench import Bench, LoadedModel
-from pytest_lmstrix.judging import Judge, Probe, context_refusal
+from pytest_lmstrix.collection import check_of
+from pytest_lmstrix.examining import Examiner
+from pytest_lmstrix.judging import context_refusal
 from pytest_lmstrix.types import Case, Result
 from pytest_lmstrix.verdicts import Failure
 
-RunCheck = Callable[[str, Probe], None]
-judge_key = pytest.StashKey[Judge]()
-"""The judge of this process, on its config."""
+RunCheck = Callable[[Callable[[Examiner, Case], list[Result]]], None]
+bench_key = pytest.StashKey[Bench]()
+"""The bench of this process, on its config."""
+examiner_key = pytest.StashKey[Examiner]()
+"""The examiner of this process, on its config."""
 results_key = pytest.StashKey[list[Result]]()
-"""What a test found, on its item."""
+"""What a test found, on its item: its own result, then those of other sizes it tried."""
 
 
 @pytest.fixture(scope="session")
 def lmstrix_bench(pytestconfig: pytest.Config) -> Iterator[Bench]:
     """Loads and unloads models; at the end of the session nothing stays loaded."""
-    bench = pytestconfig.stash[judge_key].bench
+    bench = pytestconfig.stash[bench_key]
     yield bench
     bench.unload()
 
@@ -52,11 +56,15 @@ def lmstrix_check(
     request: pytest.FixtureRequest, lmstrix_case: Case, lmstrix_bench: Bench
 ) -> RunCheck:
     """Runs a built-in check on the case of this test, and raises what it found."""
+    examiner = request.config.stash[examiner_key]
 
-    def run(check: str, probe: Probe) -> None:
-        result = request.config.stash[judge_key].trial(check, lmstrix_case, probe)
-        request.node.stash[results_key] = [result]
-        raise_outcome(result)
+    def run(examine: Callable[[Examiner, Case], list[Result]]) -> None:
+        reason = examiner.too_large(str(check_of(request.node)), lmstrix_case)
+        if reason is not None:
+            pytest.skip(reason)
+        results = examine(examiner, lmstrix_case)
+        request.node.stash[results_key] = results
+        raise_outcome(results[0])
 
     return run
 

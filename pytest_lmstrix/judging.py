@@ -1,4 +1,4 @@
-"""From a load and a probe to a verdict: what a check does, without pytest."""
+"""From a load and a probe to a result: what every check does, without pytest."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from msgspec import Struct
 from pytest_lmstrix.bench import Bench, LoadedModel
 from pytest_lmstrix.engines import host_of, version_of
 from pytest_lmstrix.text import clean
-from pytest_lmstrix.types import Case, Reply, Result
+from pytest_lmstrix.types import Case, Model, Reply, Result
 from pytest_lmstrix.verdicts import Failure, Verdict
 
 REPLY_LIMIT = 2_000
 """Characters of a reply that are kept."""
 PADDING = 256
 """llama.cpp rounds a context length up to a multiple of this (`llama_context`, GGML_PAD)."""
+CHECK_VERSIONS = {"fast": 1, "full": 1, "deep": 1, "limit": 1}
+"""Raised when a built-in check begins to ask for something else: then all is tested again."""
 
 
 class Finding(Struct, frozen=True, kw_only=True):
@@ -43,7 +45,7 @@ def context_refusal(asked: int, granted: int) -> Finding | None:
 
 
 class Judge:
-    """Makes results of one run; `machine` identifies where it runs."""
+    """Makes the results of one run; `machine` identifies where it runs."""
 
     def __init__(self, bench: Bench, *, run: str, machine: str) -> None:
         self.bench = bench
@@ -52,31 +54,50 @@ class Judge:
 
     def trial(self, check: str, case: Case, probe: Probe) -> Result:
         """Load `case`, see what was granted, and probe it. Never raises for the model's sake."""
-        loaded: LoadedModel | None = None
-        asked_before = 0
-        try:
+
+        def examine() -> Finding:
             loaded = self.bench.load(case.model, case.context_length)
-            asked_before = len(loaded.replies)
-            finding = context_refusal(case.context_length, loaded.context_length) or probe(loaded)
-        except Failure as failure:
-            finding = Finding(verdict=failure.verdict, detail=failure.text)
-        result = self.result(check, case, finding, loaded, since=asked_before)
-        if loaded is not None and finding.verdict is not Verdict.OK:
-            self.bench.unload()  # what failed may be broken: the next test gets a fresh one
+            return context_refusal(case.context_length, loaded.context_length) or probe(loaded)
+
+        return self.judged(check, case, examine)
+
+    def judged(self, check: str, case: Case, examine: Callable[[], Finding]) -> Result:
+        """The result of `examine`, which is tried again where its verdict allows that.
+
+        What failed is unloaded, as it may be broken.
+        """
+        mark = self.mark()
+        finding = _found(examine)
+        retried = finding.verdict.retries > 0
+        if retried:
+            self.bench.unload()
+            finding = _found(examine)
+        result = self.result(check, case, finding, since=mark, retried=retried)
+        if finding.verdict is not Verdict.OK:
+            self.bench.unload()
         return result
+
+    def mark(self) -> tuple[LoadedModel | None, int]:
+        """What is loaded, and how many replies it gave so far."""
+        loaded = self.bench.loaded()
+        return loaded, len(loaded.replies) if loaded else 0
 
     def result(
         self,
         check: str,
         case: Case,
         finding: Finding,
-        loaded: LoadedModel | None,
         *,
-        since: int = 0,
+        since: tuple[LoadedModel | None, int] = (None, 0),
+        check_version: int | None = None,
+        retried: bool = False,
     ) -> Result:
-        """A registry line; the replies of `loaded` from number `since` on belong to it."""
+        """A registry line, with what the loaded model said `since` a mark."""
         engine = self.bench.engine_of(case.model)
-        replies = loaded.replies[since:] if loaded else []
+        loaded = self.bench.loaded()
+        if loaded is not None and loaded.model != case.model:
+            loaded = None
+        replies = loaded.replies[since[1] if loaded is since[0] else 0 :] if loaded else []
         filled = max(replies, key=_prefilled, default=None)
         longest = max(replies, key=lambda reply: reply.completion_tokens or 0, default=None)
         return Result(
@@ -102,9 +123,26 @@ class Judge:
             peak_memory_bytes=loaded.peak_memory_bytes if loaded else None,
             recall=finding.recall,
             seed=finding.seed,
+            check_version=check_version or CHECK_VERSIONS.get(check, 1),
             machine=self._machine,
-            settings=_settings(case),
+            settings=settings_of(case.model),
+            retried=retried,
         )
+
+
+def settings_of(model: Model) -> str:
+    """The load settings and the form of the prompts, as `Result.settings` has them."""
+    settings = msgspec.to_builtins(model.load)
+    if model.prompts != "completion":
+        settings["prompts"] = model.prompts
+    return msgspec.json.encode(settings).decode() if settings else ""
+
+
+def _found(examine: Callable[[], Finding]) -> Finding:
+    try:
+        return examine()
+    except Failure as failure:
+        return Finding(verdict=failure.verdict, detail=failure.text)
 
 
 def _prefilled(reply: Reply) -> int:
@@ -113,8 +151,3 @@ def _prefilled(reply: Reply) -> int:
 
 def _said(reply: Reply) -> str:
     return clean(reply.text or reply.reasoning, limit=REPLY_LIMIT)
-
-
-def _settings(case: Case) -> str:
-    settings = msgspec.json.encode(case.model.load).decode()
-    return "" if settings == "{}" else settings

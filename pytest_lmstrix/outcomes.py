@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from pytest_lmstrix.bench import Bench, LoadedModel
-from pytest_lmstrix.collection import case_of, check_name, check_of
+from pytest_lmstrix.collection import case_of, check_name, check_of, check_version
 from pytest_lmstrix.fixtures import results_key
 from pytest_lmstrix.judging import Finding, Judge
 from pytest_lmstrix.types import Case, Result
@@ -30,7 +30,7 @@ class Outcomes:
     def __init__(self, bench: Bench, judge: Judge) -> None:
         self._bench = bench
         self._judge = judge
-        self._before: tuple[LoadedModel | None, int] = None, 0
+        self._mark: tuple[LoadedModel | None, int] = None, 0
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -38,8 +38,7 @@ class Outcomes:
         trouble = self._bench.out_of_reach(case.model) if case is not None else None
         if trouble is not None:
             pytest.skip(trouble.message)
-        loaded = self._bench.loaded()
-        self._before = loaded, len(loaded.replies) if loaded else 0
+        self._mark = self._judge.mark()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_teardown(
@@ -93,11 +92,15 @@ class Outcomes:
                 finding = Finding(verdict=Verdict.WRONG_ANSWER, detail=detail)
             case _:
                 return []
-        loaded = self._bench.loaded()
-        if loaded is not None and loaded.model != case.model:
-            loaded = None
-        since = self._before[1] if loaded is self._before[0] else 0
-        return [self._judge.result(check_name(item, case), case, finding, loaded, since=since)]
+        return [
+            self._judge.result(
+                check_name(item, case),
+                case,
+                finding,
+                since=self._mark,
+                check_version=check_version(item),
+            )
+        ]
 
 
 def properties(result: Result) -> list[tuple[str, object]]:

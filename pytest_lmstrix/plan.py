@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pytest_lmstrix.types import Case, Model, ModelFacts
+from pytest_lmstrix.types import Case, Model, ModelFacts, fingerprint
 
 LADDER = (30_000, 40_000, 60_000, 80_000, 100_000, 120_000)
 
@@ -21,6 +21,20 @@ class PlannedModel(Struct, frozen=True, kw_only=True):
     hosts: tuple[str, ...] = ()
     """The hosts that have it, of those that were asked; empty when it does not matter."""
 
+    def whole(self) -> Case:
+        """The model at its declared maximum, or at the largest size to test if there is none."""
+        largest = self.model.context_limit or self.context_lengths[-1]
+        return Case(model=self.model, context_length=largest)
+
+
+class KnownRange(Struct, frozen=True, kw_only=True):
+    """What was seen of a model in one check; tokens."""
+
+    good: int | None = None
+    """The largest size that works."""
+    bad: int | None = None
+    """The smallest larger one that does not."""
+
 
 class Plan(Struct, frozen=True, kw_only=True):
     """What a run is to test; made once, by the controller."""
@@ -29,8 +43,12 @@ class Plan(Struct, frozen=True, kw_only=True):
     models: tuple[PlannedModel, ...]
     embedding: tuple[str, ...] = ()
     """Ids of the embedding models, which are never cases."""
-    known: dict[str, str] = {}
-    """Check and case id, as `full[ID]` -> why it need not be asked again."""
+    seed: int = 0
+    """Determines what `deep` hides."""
+    known: dict[str, int] = {}
+    """Check and case id, as `full[ID]` -> version of the check that it has passed before."""
+    ranges: dict[str, KnownRange] = {}
+    """Check and model id, likewise -> the sizes that were seen to work, and not to."""
 
     def cases(self) -> tuple[Case, ...]:
         return tuple(
@@ -51,7 +69,13 @@ def ladder(context_limit: int | None) -> tuple[int, ...]:
 def with_facts(model: Model, facts: ModelFacts | None) -> Model:
     """`model`, with what the manifest leaves open taken from the engine's `facts`."""
     if facts is None:
-        return model
+        facts = ModelFacts(
+            id=model.id,
+            type="llm",
+            fingerprint=fingerprint(
+                sha256=model.sha256, size_bytes=model.size_bytes, path=model.source
+            ),
+        )
     open_fields = ("type", "context_limit", "size_bytes", "architecture", "quantization",
                    "capabilities", "fingerprint")  # fmt: skip
     return replace(model, **{name: getattr(model, name) or getattr(facts, name)

@@ -87,6 +87,8 @@ class Known(Struct, frozen=True, kw_only=True):
     context_length: int
     verdict: Verdict
     at: datetime
+    engine_version: str | None
+    machine: str | None
     check_version: int
     load_seconds: float | None
     ttft_seconds: float | None
@@ -99,6 +101,8 @@ class _Mark(Struct, frozen=True, gc=False):
     order: int
     verdict: Verdict
     at: datetime
+    engine_version: str | None
+    machine: str | None
     check_version: int
     load_seconds: float | None
     ttft_seconds: float | None
@@ -166,6 +170,8 @@ class Fold:
             self.count,
             line.verdict,
             line.at,
+            line.engine_version,
+            line.machine,
             line.check_version,
             line.load_seconds,
             line.ttft_seconds,
@@ -253,6 +259,8 @@ def _known(setup: _Setup, size: int, mark: _Mark) -> Known:
         context_length=size,
         verdict=mark.verdict,
         at=mark.at,
+        engine_version=mark.engine_version,
+        machine=mark.machine,
         check_version=mark.check_version,
         load_seconds=mark.load_seconds,
         ttft_seconds=mark.ttft_seconds,

@@ -58,7 +58,7 @@ class WholeModels(LoadScheduling):
             ascii_id(f"{planned.model.id}-{size}"): planned.model.id
             for planned in plan.models
             for size in planned.context_lengths
-        }
+        } | {ascii_id(planned.model.id): planned.model.id for planned in plan.models}
 
     def _send_tests(self, node: WorkerController, num: int) -> None:
         def group(place: int) -> str:

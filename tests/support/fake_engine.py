@@ -130,22 +130,25 @@ class FakeInstance:
         for behaviour in model.behaviours:
             seen = behaviour.visible(seen)
         said = brain.answer("".join(seen))
+        thoughts: list[str] = []
+        speed = model.decode_tokens_per_second
         for behaviour in model.behaviours:
             said = behaviour.reply(prompt, said)
-        thoughts = max((b.thoughts(prompt) for b in model.behaviours), default=0)
-        thought, answer = min(thoughts, max_tokens), brain.tokenize(said)
-        left = max_tokens - thought
+            thoughts += (text for text, kind in behaviour.thoughts(prompt) if kind == "reasoning")
+            speed = behaviour.speed(self.context_length, speed)
+        thought, answer = thoughts[:max_tokens], brain.tokenize(said)
+        left = max_tokens - len(thought)
         cached, self._cached = _common(self._cached, sent), sent
         return Reply(
             text="".join(answer[:left]),
-            reasoning=" hmm" * thought,
+            reasoning="".join(thought),
             stop_reason="length" if len(answer) > left else "stop",
             prompt_tokens=len(tokens) + model.bos_tokens,
             cached_prompt_tokens=cached,
-            completion_tokens=thought + min(left, len(answer)),
+            completion_tokens=len(thought) + min(left, len(answer)),
             ttft_seconds=(len(tokens) + 1) / model.prefill_tokens_per_second,
             prefill_tokens_per_second=model.prefill_tokens_per_second,
-            decode_tokens_per_second=model.decode_tokens_per_second,
+            decode_tokens_per_second=speed,
         )
 
 

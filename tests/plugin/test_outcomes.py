@@ -1,0 +1,200 @@
+"""How verdicts reach pytest's outcomes, the registry, the terminal, JUnit and the report."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from pytest_lmstrix.verdicts import Verdict
+from tests.plugin.conftest import Project
+
+HOSTILE = r'"<script>alert(1)</script>\x1b[31m\x1b]0;title\x07\x00\u202e<b>bold</b>"'
+
+
+def test_every_judged_case_has_a_line_with_its_figures(project: Project) -> None:
+    project.run("--lmstrix").assert_outcomes(passed=2)
+    first, second = project.results
+    assert (first.context_length, second.context_length) == (512, 1024)
+    assert first.run == second.run
+    assert (first.model, first.engine, first.check) == ("tiny", "fake", "full")
+    assert (first.granted_context_length, first.verdict, first.outcome) == (
+        512,
+        Verdict.OK,
+        "passed",
+    )
+    assert first.replies == ("96", "5")
+    assert first.decode_tokens_per_second == 50.0
+    assert first.ttft_seconds is not None
+    assert first.load_seconds is not None
+    assert first.prompt_tokens
+    assert first.fingerprint == "size:2000000000 path:publisher/tiny/tiny.gguf"
+    assert first.at.tzinfo is not None
+
+
+def test_a_result_is_on_disk_before_the_next_test_starts(project: Project) -> None:
+    project.pytester.makepyfile(
+        """
+        from pathlib import Path
+        def test_own(lmstrix_model):
+            lines = Path("reports/registry.jsonl").read_bytes().splitlines()
+            assert len(lines) == {512: 0, 1024: 1}[lmstrix_model.context_length]
+        """
+    )
+    (project.path / "reports").mkdir()
+    (project.path / "reports" / "registry.jsonl").touch()
+    project.run("--lmstrix", "-k", "test_own").assert_outcomes(passed=2)
+
+
+def test_a_users_failed_assertion_is_a_wrong_answer(project: Project) -> None:
+    project.pytester.makepyfile(
+        """
+        import json
+        def test_asserted(lmstrix_model):
+            assert lmstrix_model.chat("2+3=", max_tokens=5).text == "6"
+        def test_parsed(lmstrix_model):
+            json.loads(lmstrix_model.complete("Say hello", max_tokens=5).text)
+        def test_buggy(lmstrix_model):
+            lmstrix_model.no_such_thing
+        def test_fine(lmstrix_model):
+            assert "5" in lmstrix_model.chat("2+3=", max_tokens=5).text
+        """
+    )
+    result = project.run("--lmstrix", "-k", "512 and not full")
+    result.assert_outcomes(passed=1, failed=3)
+    found = {r.check: (r.verdict, r.outcome) for r in project.results}
+    assert found == {
+        "test_asserted": (Verdict.WRONG_ANSWER, "failed"),
+        "test_parsed": (Verdict.WRONG_ANSWER, "failed"),
+        "test_fine": (Verdict.OK, "passed"),
+    }
+    assert project.engine_log == ["load tiny 512", "unload tiny"]
+
+
+def test_a_load_that_fails_is_a_failure_of_users_tests_too(project: Project) -> None:
+    project.engine(tiny="behaviours=(OutOfMemory(above=600),)", lost="behaviours=(Corrupted(),)")
+    project.manifest("[{id: tiny, contexts: [512, 1024]}, {id: lost, contexts: [512, 1024]}]")
+    project.pytester.makepyfile(
+        "def test_own(lmstrix_model): lmstrix_model.complete('2+3=', max_tokens=3)"
+    )
+    result = project.run("--lmstrix", "-k", "test_own")
+    result.assert_outcomes(passed=1, failed=1, xfailed=2)
+    assert {r.verdict for r in project.results} == {"ok", "out_of_memory", "corrupted"}
+    assert "Traceback" not in result.stdout.str()
+    result.stdout.fnmatch_lines(["out_of_memory: *", "Try a smaller context*"])
+
+
+@pytest.mark.parametrize(("granted", "passes"), [(511, False), (512, True), (513, False)])
+def test_the_granted_context_is_never_taken_on_trust(
+    project: Project, granted: int, passes: bool
+) -> None:
+    how = f"GrantsAtMost(tokens={granted})" if granted <= 512 else "GrantsMore(extra=1)"
+    project.engine(tiny=f"behaviours=({how},)")
+    project.manifest("[{id: tiny, contexts: [512]}]")
+    project.run("-m", "fast or full").assert_outcomes(**{"passed" if passes else "failed": 2})
+    expected = Verdict.OK if passes else Verdict.CONTEXT_NOT_GRANTED
+    assert {r.verdict for r in project.results} == {expected}
+    if not passes:
+        assert "asked for 512" in project.results[0].detail
+        assert f"granted {granted}" in project.results[0].detail
+
+
+def test_more_granted_up_to_a_multiple_of_256_is_padding(project: Project) -> None:
+    project.engine(tiny="behaviours=(GrantsMore(multiple_of=256),)")
+    project.manifest("[{id: tiny, contexts: [30000]}]")
+    project.run("--lmstrix").assert_outcomes(passed=1)
+    assert project.results[0].granted_context_length == 30_208
+
+
+def test_hostile_replies_are_harmless(project: Project) -> None:
+    project.engine(tiny=f"behaviours=(Says(text={HOSTILE}),)", decoy="")
+    project.manifest("[{id: tiny, contexts: [512]}]")
+    result = project.run("--lmstrix", "--color=no")
+    result.assert_outcomes(failed=1)
+    shown = result.stdout.str()
+    report = (project.path / "reports" / "report.html").read_text(encoding="utf-8")
+    for text in (shown, report):
+        assert not set(text) & set("\x1b\x00\x07\u202e")
+    assert "<script>alert(1)" not in report
+    assert "alert(1)" in report
+    assert "<b>bold</b>" not in report
+    assert "alert(1)" in project.results[0].replies[0]
+
+
+def test_report_columns(project: Project) -> None:
+    project.run("--lmstrix").assert_outcomes(passed=2)
+    report = (project.path / "reports" / "report.html").read_text(encoding="utf-8")
+    for heading in ("Model", "Context", "Verdict", "Load", "TTFT", "Tokens/s"):
+        assert heading in report
+
+
+def test_a_report_of_the_users_own_choice_is_left_to_him(project: Project) -> None:
+    project.run("--lmstrix", "--html", "mine.html").assert_outcomes(passed=2)
+    assert (project.path / "mine.html").exists()
+    assert not (project.path / "reports" / "report.html").exists()
+
+
+def test_junit_has_properties_and_reasons(project: Project) -> None:
+    project.engine(tiny="", lost="behaviours=(MissingFromDisk(),)")
+    project.manifest("[{id: tiny, contexts: [512]}, {id: lost, contexts: [512]}]")
+    project.run("--lmstrix", "--junitxml=out.xml").assert_outcomes(passed=1, xfailed=1)
+    cases = {case.get("name"): case for case in ET.parse(project.path / "out.xml").iter("testcase")}
+    properties = {
+        each.get("name"): each.get("value")
+        for each in cases["test_full[tiny-512]"].iter("property")
+    }
+    assert properties["lmstrix_model"] == "tiny"
+    assert properties["lmstrix_context_length"] == "512"
+    assert properties["lmstrix_verdict"] == "ok"
+    skipped = cases["test_full[lost-512]"].find("skipped")
+    assert skipped is not None
+    assert "model_not_found" in str(skipped.get("message"))
+
+
+def test_the_closing_table(project: Project) -> None:
+    result = project.run("--lmstrix")
+    result.stdout.fnmatch_lines(
+        [
+            "model  declared  verified  first bad  verdict*",
+            "tiny    131,072     1,024          -*ok*",
+        ]
+    )
+
+
+def test_checks_of_one_size_share_a_load(project: Project) -> None:
+    project.run("-m", "fast or full").assert_outcomes(passed=4)
+    assert project.engine_log == ["load tiny 512", "unload tiny", "load tiny 1024", "unload tiny"]
+
+
+@pytest.mark.parametrize("args", [("-x",), ("--maxfail=1",)])
+def test_stopping_early_unloads(project: Project, args: tuple[str, ...]) -> None:
+    project.engine(tiny="behaviours=(Says(text=''),)")
+    project.run("--lmstrix", *args).assert_outcomes(failed=1)
+    assert project.engine_log == ["load tiny 512", "unload tiny"]
+
+
+def test_last_failed_runs_what_failed(project: Project) -> None:
+    project.engine(tiny="behaviours=(OutOfMemory(above=600),)")
+    project.run("--lmstrix", "--all").assert_outcomes(passed=1, failed=1)
+    project.run("--lmstrix", "--all", "--lf").assert_outcomes(failed=1, deselected=1)
+
+
+def test_a_registry_that_cannot_be_written_ends_the_run(project: Project) -> None:
+    (project.path / "reports" / "registry.jsonl").mkdir(parents=True)
+    result = project.run("--lmstrix")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*results cannot be recorded*registry.jsonl*"])
+    assert "Traceback" not in result.stdout.str() + result.stderr.str()
+    assert project.engine_log == ["load tiny 512", "unload tiny"]
+
+
+def test_under_xdist_all_is_the_same(project: Project) -> None:
+    project.engine(tiny="", lost="behaviours=(MissingFromDisk(),)", big="size_bytes=5")
+    models = ", ".join(f"{{id: {key}, contexts: [512, 1024]}}" for key in ("tiny", "lost", "big"))
+    project.manifest(f"[{models}]")
+    result = project.run_apart("--lmstrix", "--all", "-n", "2", "--junitxml=out.xml")
+    result.assert_outcomes(passed=4, xfailed=2)
+    result.stdout.fnmatch_lines(["*tiny*131,072*1,024*ok*", "recorded in *"])
+    assert len(project.results) == 6
+    assert (project.path / "reports" / "report.html").exists()
+    assert "lmstrix_verdict" in (project.path / "out.xml").read_text(encoding="utf-8")
