@@ -12,22 +12,22 @@ from pytest_lmstrix.probing import answer_questions, say_hello
 @pytest.mark.fast
 def test_fast(lmstrix_check: RunCheck) -> None:
     """It loads, grants the context asked for, and answers "Say hello" with anything."""
-    lmstrix_check(lambda examiner, case: examiner.check("fast", case, say_hello))
+    lmstrix_check("fast", lambda examiner, case: examiner.check("fast", case, say_hello))
 
 
 @pytest.mark.full
 def test_full(lmstrix_check: RunCheck) -> None:
     """It loads, grants the context asked for, and answers two questions, one at least rightly."""
-    lmstrix_check(lambda examiner, case: examiner.check("full", case, answer_questions))
+    lmstrix_check("full", lambda examiner, case: examiner.check("full", case, answer_questions))
 
 
 @pytest.mark.deep
 def test_deep(lmstrix_check: RunCheck) -> None:
     """What is hidden at five depths of a context filled to the brim is recalled."""
-    lmstrix_check(Examiner.deep)
+    lmstrix_check("deep", Examiner.deep)
 
 
 @pytest.mark.limit
 def test_limit(lmstrix_check: RunCheck) -> None:
     """The largest context length that passes `full`, searched by bisection."""
-    lmstrix_check(Examiner.limit)
+    lmstrix_check("limit", Examiner.limit)

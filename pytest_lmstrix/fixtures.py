@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from pytest_lmstrix.bench import Bench, LoadedModel
-from pytest_lmstrix.collection import check_of
 from pytest_lmstrix.examining import Examiner
 from pytest_lmstrix.judging import context_refusal
 from pytest_lmstrix.types import Case, Result
 from pytest_lmstrix.verdicts import Failure
 
-RunCheck = Callable[[Callable[[Examiner, Case], list[Result]]], None]
+RunCheck = Callable[[str, Callable[[Examiner, Case], list[Result]]], None]
 bench_key = pytest.StashKey[Bench]()
 """The bench of this process, on its config."""
 examiner_key = pytest.StashKey[Examiner]()
@@ -58,8 +57,8 @@ def lmstrix_check(
     """Runs a built-in check on the case of this test, and raises what it found."""
     examiner = request.config.stash[examiner_key]
 
-    def run(examine: Callable[[Examiner, Case], list[Result]]) -> None:
-        reason = examiner.too_large(str(check_of(request.node)), lmstrix_case)
+    def run(check: str, examine: Callable[[Examiner, Case], list[Result]]) -> None:
+        reason = examiner.too_large(check, lmstrix_case)
         if reason is not None:
             pytest.skip(reason)
         results = examine(examiner, lmstrix_case)
