@@ -1,7 +1,8 @@
 """The kinds of facts that can be hidden in prose.
 
 Each was recalled by a model of 135M parameters from 8,192 tokens. Openings are told apart by more
-than a word, and no answer belongs to two kinds: what is confused is not thereby out of reach.
+than a word, no answer belongs to two kinds, and none is what the prose itself is about: what is
+confused is not thereby out of reach.
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ _WORDS = {
     "The meeting is always held on a": "Thursday Tuesday Wednesday Saturday Monday Friday",
     "The letter is written in": "Portuguese Hungarian Icelandic Korean Swahili Turkish",
     "The stone in the ring is a": "sapphire diamond pearl topaz garnet ruby",
-    "The new mayor used to work as a": "plumber tailor pharmacist dentist pilot librarian",
     "The tree in the courtyard is a": "walnut chestnut willow maple cedar birch",
     "The curtains are made of": "velvet linen silk wool cotton denim",
     "The telescope is pointed at": "Saturn Jupiter Neptune Venus Mercury Uranus",
@@ -43,25 +43,19 @@ _WORDS = {
     "The prisoner escaped by": "balloon submarine tractor helicopter canoe motorboat",
     "The ship in the harbour is called the": "Aurora Phoenix Esmeralda Valiant Nautilus Endeavour",
     "The flowers on the grave are": "tulips daffodils lilies roses orchids violets",
-    "The cat sleeps in the": "kitchen attic cellar bathroom garage bedroom",
     "The hero of the play dies of": "poison fever thirst hunger grief cholera",
     "The thief stole a": "necklace painting violin clock carpet vase",
     "The coat is lined with": "fur satin leather fleece flannel sheepskin",
-    "The lottery was won by a": "nurse soldier butcher waiter lawyer barber",
     "The bell was cast in": "Dresden Bologna Warsaw Utrecht Seville Zagreb",
-    "The treasure is buried under the": "stable fountain chimney windmill staircase greenhouse",
     "The parcel contains a": "teapot microscope wig saddle doll typewriter",
     "The patient is allergic to": "peanuts shellfish pollen honey mushrooms almonds",
     "The witness came to court by": "taxi sledge bicycle tram ferry motorcycle",
-    "The professor collects": "coins butterflies stamps fossils postcards masks",
     "The sign above the inn shows a": "dragon mermaid unicorn rooster dolphin griffin",
     "The guests were served roast": "goose duck venison rabbit turkey pheasant",
     "The doctor prescribed": "quinine morphine aspirin insulin penicillin camphor",
     "The orchestra began with a": "waltz march polka tango overture lullaby",
     "The knight broke his": "elbow shoulder ankle wrist collarbone thumb",
     "The uncle made his fortune in": "Argentina Egypt Canada Australia Peru Ceylon",
-    "The box is full of": "buttons candles marbles needles feathers keys",
-    "The barrel is filled with": "vinegar cider molasses gunpowder herring rum",
     "The heir is studying": "chemistry astronomy botany theology law geometry",
     "The museum is famous for its": "mummies watches meteorites armour porcelain puppets",
 }
@@ -71,4 +65,4 @@ KINDS = (
     Kind(opening="The bus to the airport is number", answers=_numbers(100, 999)),
     *(Kind(opening=opening, answers=answers.split()) for opening, answers in _WORDS.items()),
 )
-"""Enough for the facts of eight sizes."""
+"""Enough for the facts of seven sizes: the longest ladder."""

@@ -194,19 +194,17 @@ def _too_small(size: int) -> Failure:
 
 
 def _write(rng: Random, spans: list[_Span]) -> str:
-    """More prose than the largest size can hold, every fact where it belongs."""
+    """More prose than the largest size can hold, every fact a paragraph where it belongs."""
     hidden = sorted((place for span in spans for place in span.places()), reverse=True)
     enough = 1.2 * max(span.length for span in spans)
-    pieces: list[str] = []
-    written = 0
+    text = [sentence(rng) + " "]
+    written = len(text[0])
     piece = sentence(rng)
     while hidden or written < enough:
         if hidden and hidden[-1][0] < written + len(piece) / 2:
-            _, fact = hidden.pop()
-            pieces.append(fact)
+            text += f"{text.pop().rstrip()}\n\n", f"{hidden.pop()[1]}\n\n"
         else:
-            pieces.append(piece)
+            text.append(piece + (" " if len(text) % _PARAGRAPH else "\n\n"))
             piece = sentence(rng)
-        pieces.append(" " if len(pieces) % (2 * _PARAGRAPH) else "\n\n")
-        written += len(pieces[-2]) + len(pieces[-1])
-    return "".join(pieces)
+        written += len(text[-1])
+    return "".join(text)

@@ -110,7 +110,7 @@ def test_a_size_without_room_for_the_facts_is_inconclusive() -> None:
 @pytest.mark.parametrize("tokenizer", ["words", "thirds"])
 def test_depths_are_near(size: int, tokenizer: str) -> None:
     (haystack,) = fill(5, [size], TOKENIZERS[tokenizer])
-    tolerance = 0.03 if size == 1024 else 0.003
+    tolerance = 0.03 if size == 1024 else 0.005
     for needle in haystack.needles:
         assert depth_of(needle, haystack.prose) == pytest.approx(needle.depth, abs=tolerance)
 
@@ -188,7 +188,7 @@ def test_recalled(answer: str, reply: str, recalled: bool) -> None:
 
 def test_no_two_kinds_are_alike() -> None:
     openings = [kind.opening for kind in KINDS]
-    assert len(openings) >= 5 * 8
+    assert len(openings) >= 5 * 7
     for opening in openings:
         assert [other for other in openings if other.startswith(opening)] == [opening]
     answers = [answer.lower() for kind in KINDS for answer in kind.answers]
