@@ -184,7 +184,7 @@ def _verdicts(old: Result, new: Result, elsewhere: str) -> Change | None:
 def _speeds(
     measure: Measure, good: Sequence[Result], new: Result, percent: float, elsewhere: str
 ) -> Change | None:
-    values = [value for old in good if (value := getattr(old, measure)) is not None]
+    values: list[float] = [v for old in good if (v := getattr(old, measure)) is not None]
     value: float | None = getattr(new, measure)
     if value is None or len(values) < LEAST_HISTORY:
         return None

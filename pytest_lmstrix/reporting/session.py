@@ -2,36 +2,55 @@
 
 from __future__ import annotations
 
+import os
+import platform
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
 import pytest
 
 from pytest_lmstrix.options import Settings
 from pytest_lmstrix.outcomes import results_of
 from pytest_lmstrix.plan import Plan
 from pytest_lmstrix.registry import Registry, RegistryError
+from pytest_lmstrix.regressions import PERCENT, Change, History, compare
 from pytest_lmstrix.reporting.figures import counted
-from pytest_lmstrix.reporting.html import HtmlColumns
-from pytest_lmstrix.reporting.terminal import Row, closing_table
+from pytest_lmstrix.reporting.html import HtmlReport
+from pytest_lmstrix.reporting.run import CaseReport, ModelReport, RunReport, encode, model_report
+from pytest_lmstrix.reporting.summary import summary
+from pytest_lmstrix.reporting.terminal import changes_table, closing_table
+from pytest_lmstrix.text import clean
 from pytest_lmstrix.types import Result
-from pytest_lmstrix.verdicts import Verdict
+from pytest_lmstrix.verdicts import MESSAGE_LIMIT, Failure, Verdict
 
 
 class Reporting:
     """Registered on the controller, or where there are no workers."""
 
-    def __init__(self, config: pytest.Config, settings: Settings, plan: Plan) -> None:
+    def __init__(self, config: pytest.Config, settings: Settings, plan: Plan, machine: str) -> None:
         self._config = config
         self._settings = settings
         self._plan = plan
+        self._machine = machine
         self._registry = Registry(settings.registry)
-        self._results: list[Result] = []
+        self._cases: list[CaseReport] = []
+        self._counts: Counter[str] = Counter()
+        self._started = datetime.now(UTC)
         self._wrote = False
         self._session: pytest.Session | None = None
         self._trouble: str | None = None
+        self._notes: list[str] = []
+        self._run: RunReport | None = None
+        self._html: HtmlReport | None = None
         if config.pluginmanager.has_plugin("html") and not config.option.collectonly:
             if not config.option.htmlpath:
                 config.option.htmlpath = str(settings.reports / "report.html")
                 config.option.self_contained_html = True
-            config.pluginmanager.register(HtmlColumns(), "lmstrix-html")
+            self._html = HtmlReport(plan)
+            config.pluginmanager.register(self._html, "lmstrix-html")
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         self._session = session
@@ -48,10 +67,22 @@ class Reporting:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        for result in results_of(report):
-            self._results.append(result)
+        results = tuple(results_of(report))
+        for result in results:
             if result.verdict is not Verdict.UNREACHABLE and self._trouble is None:
                 self._record(result)
+        status = self._config.hook.pytest_report_teststatus(report=report, config=self._config)
+        if outcome := status[0]:
+            self._counts[outcome] += 1
+        if outcome or results:
+            self._cases.append(
+                CaseReport(
+                    node_id=report.nodeid,
+                    outcome=outcome,
+                    reason=_reason(report, results),
+                    results=results,
+                )
+            )
 
     def _record(self, result: Result) -> None:
         """On disk before the next test starts; a run that cannot record ends."""
@@ -65,32 +96,130 @@ class Reporting:
             assert self._session is not None
             self._session.shouldfail = f"lmstrix: results cannot be recorded: {error}"
 
-    @pytest.hookimpl(trylast=True)
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if not self._results:
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Before the reports of other plugins, and before the terminal's summary."""
+        if self._config.option.collectonly:
             return
-        rows = []
+        history, changes = self._compared()
+        percent = self._settings.fail_on_regression
+        if percent is not None and any(change.is_regression for change in changes):
+            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+        self._run = run = self._made(int(session.exitstatus), changes)
+        reports = self._settings.reports
+        links = {name: name for name in ("report.html", "run.json")} | {
+            "registry": os.path.relpath(self._settings.registry, reports).replace(os.sep, "/")
+        }
+        self._write(reports / "run.json", encode(run))
+        self._write(reports / "summary.md", summary(run, links).encode())
+        if step := os.environ.get("GITHUB_STEP_SUMMARY"):
+            self._write(Path(step), summary(run, _github_links()).encode(), append=True)
+        if self._html is not None:
+            self._html.show(run, history)
+
+    def _compared(self) -> tuple[History, tuple[Change, ...]]:
+        history = History()
+        try:
+            for result in self._registry.results():
+                if result.run != self._plan.run:
+                    history.add(result)
+        except RegistryError as error:
+            self._notes.append(f"not compared with earlier runs: {error}")
+        now = (result for case in self._cases for result in case.results)
+        return history, compare(now, history, percent=self._settings.fail_on_regression or PERCENT)
+
+    def _made(self, exit_status: int, changes: tuple[Change, ...]) -> RunReport:
+        return RunReport(
+            run=self._plan.run,
+            started=self._started,
+            finished=datetime.now(UTC),
+            machine=self._machine,
+            versions={
+                "pytest-lmstrix": version("pytest-lmstrix"),
+                "pytest": pytest.__version__,
+                "python": platform.python_version(),
+            },
+            exit_status=exit_status,
+            counts=dict(self._counts),
+            models=tuple(self._models()),
+            cases=tuple(self._cases),
+            changes=changes,
+            fail_on_regression=self._settings.fail_on_regression,
+        )
+
+    def _models(self) -> list[ModelReport]:
+        found: dict[str, list[Result]] = {}
+        for case in self._cases:
+            for result in case.results:
+                found.setdefault(result.model, []).append(result)
+        reports = []
         for planned in self._plan.models:
             model = planned.model
-            results = tuple(result for result in self._results if result.model == model.id)
+            results = found.get(model.id)
             if results:
-                status = self._registry.status(model.id)
-                rows.append(
-                    Row(
-                        model=model,
-                        results=results,
-                        verified=status.verified_context if status else None,
-                        first_bad=status.smallest_bad if status else None,
-                    )
+                last = results[-1]
+                status = self._registry.status(
+                    model.id,
+                    engine=last.engine,
+                    fingerprint=last.fingerprint,
+                    settings=last.settings,
                 )
-        writer = terminalreporter._tw  # noqa: SLF001 - the only way to its width and colours
+                reports.append(model_report(model, results, status))
+        return reports
+
+    def _write(self, path: Path, data: bytes, *, append: bool = False) -> None:
+        """A report that cannot be written is told of, and costs nothing else."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("ab" if append else "wb") as file:
+                file.write(data)
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            self._notes.append(f"{self._shown(path)} cannot be written: {reason}")
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        run = self._run
+        writer = terminalreporter._tw
         terminalreporter.ensure_newline()
-        terminalreporter.write_line("")
-        table = closing_table(rows, width=writer.fullwidth, color=writer.hasmarkup)
-        for line in table.splitlines():
-            terminalreporter.write_line(line)
+
+        def show(make: Callable[..., str], what: object) -> None:
+            terminalreporter.write_line("")
+            text = make(what, width=writer.fullwidth, color=writer.hasmarkup)
+            for line in text.splitlines():
+                terminalreporter.write_line(line)
+
+        if run is not None and run.models:
+            show(closing_table, run)
+            if run.changes:
+                show(changes_table, run.changes)
+        if run is not None and run.regressions and run.fail_on_regression is not None:
+            regressions = counted(len(run.regressions), "regression")
+            terminalreporter.write_line(f"lmstrix: {regressions} failed this run", red=True)
+        for note in self._notes:
+            terminalreporter.write_line(f"lmstrix: {note}", red=True)
         if self._wrote:
             terminalreporter.write_line(f"recorded in {self._shown(self._settings.registry)}")
 
     def _shown(self, path: object) -> str:
-        return str(path).removeprefix(f"{self._config.rootpath}/")
+        return str(path).removeprefix(f"{self._config.rootpath}{os.sep}")
+
+
+def _reason(report: pytest.TestReport, results: tuple[Result, ...]) -> str:
+    """Why it did not pass."""
+    if report.passed and not hasattr(report, "wasxfail"):
+        return ""
+    if results:
+        return Failure(results[0].detail, verdict=results[0].verdict).message
+    text: str = getattr(report, "wasxfail", "")
+    if not text and isinstance(report.longrepr, tuple):
+        text = report.longrepr[2].removeprefix("Skipped: ")
+    return clean(text or report.longreprtext, MESSAGE_LIMIT)
+
+
+def _github_links() -> dict[str, str]:
+    """From the summary of a job to its artifacts."""
+    names = ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_RUN_ID")
+    server, repository, run = (os.environ.get(name) for name in names)
+    if not (server and repository and run):
+        return {}
+    return {"reports of this run": f"{server}/{repository}/actions/runs/{run}#artifacts"}

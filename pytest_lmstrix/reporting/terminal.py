@@ -1,50 +1,60 @@
-"""The closing table: a line for each model that was tested."""
+"""What the terminal says at the end: a line for each model, and what changed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from msgspec import Struct
-
-from pytest_lmstrix.reporting.figures import rate, seconds, tokens
+from pytest_lmstrix.regressions import Change
+from pytest_lmstrix.reporting.figures import (
+    MEASURES,
+    measured,
+    rate,
+    seconds,
+    spread,
+    tokens,
+    where,
+)
+from pytest_lmstrix.reporting.run import RunReport, telling
 from pytest_lmstrix.reporting.table import Cell, render
-from pytest_lmstrix.types import Model, Result
-from pytest_lmstrix.verdicts import Verdict
 
 HEADINGS = ("model", "declared", "verified", "first bad", "verdict", "load", "TTFT", "tokens/s")
 EXPENDABLE = ("load", "declared", "TTFT", "first bad", "tokens/s", "verified")
 STYLES = {"passed": "green", "xfailed": "yellow", "skipped": "yellow"}
+CHANGE_HEADINGS = ("changed", "what", "where", "before", "now", "known")
+CHANGE_EXPENDABLE = ("known", "what", "where")
+MOST_CHANGES = 20
 
 
-class Row(Struct, frozen=True, kw_only=True):
-    """A model, what this run found, and what is known of it now; sizes in tokens."""
-
-    model: Model
-    results: tuple[Result, ...]
-    verified: int | None = None
-    first_bad: int | None = None
-
-
-def telling(results: Iterable[Result]) -> Result:
-    """The result that stands for all of a model: the first that is not `ok`, else the largest."""
-    ordered = sorted(results, key=lambda result: result.context_length)
-    bad = (result for result in ordered if result.verdict is not Verdict.OK)
-    return next(bad, ordered[-1])
-
-
-def closing_table(rows: Sequence[Row], *, width: int, color: bool) -> str:
+def closing_table(run: RunReport, *, width: int, color: bool) -> str:
     lines: list[list[Cell]] = []
-    for row in rows:
-        result = telling(row.results)
+    for model in run.models:
+        result = telling(run.results[model.id])
         style = STYLES.get(result.outcome, "red")
         lines.append([
-            row.model.id,
-            tokens(row.model.context_limit),
-            tokens(row.verified),
-            tokens(row.first_bad),
+            model.id,
+            tokens(model.context_limit),
+            tokens(model.verified_context),
+            tokens(model.smallest_bad),
             (result.verdict.value, style),
             seconds(result.load_seconds),
             seconds(result.ttft_seconds),
             rate(result.decode_tokens_per_second),
         ])  # fmt: skip
     return render(HEADINGS, lines, width=width, color=color, expendable=EXPENDABLE)
+
+
+def changes_table(changes: Sequence[Change], *, width: int, color: bool) -> str:
+    """At most `MOST_CHANGES` lines; `changes` come the worst first."""
+    lines: list[list[Cell]] = [
+        [
+            (change.model, "red" if change.is_regression else ""),
+            change.kind.replace("_", " ") if change.measure == "verdict"
+            else f"{change.kind.partition('_')[0]} {MEASURES[change.measure]}",
+            where(change),
+            measured(change, change.before),
+            measured(change, change.after),
+            change.elsewhere or spread(change),
+        ]
+        for change in changes[:MOST_CHANGES]
+    ]  # fmt: skip
+    return render(CHANGE_HEADINGS, lines, width=width, color=color, expendable=CHANGE_EXPENDABLE)

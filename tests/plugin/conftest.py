@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 # Imported here once: pytester forgets what a run inside this process imports, each time.
+import pytest_lmstrix.reporting.plots  # noqa: F401
 import tests.support.fake_engine  # noqa: F401
 from pytest_lmstrix.types import Result
 

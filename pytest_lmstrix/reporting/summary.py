@@ -1,0 +1,135 @@
+"""reports/summary.md: a run in a page of Markdown, which GitHub shows as the summary of a job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from pytest_lmstrix.reporting.figures import (
+    MEASURES,
+    counted,
+    duration,
+    measured,
+    rate,
+    seconds,
+    spread,
+    tokens,
+    where,
+)
+from pytest_lmstrix.reporting.run import ModelReport, RunReport, telling
+from pytest_lmstrix.text import escape_markdown
+from pytest_lmstrix.verdicts import Verdict
+
+MOST_PROBLEMS = 30
+MOST_CHANGES = 40
+MOST_MODELS = 40
+"""Where there are more, those without a problem are folded away."""
+HEADINGS = ("model", "declared", "verified", "first bad", "verdict", "load", "TTFT", "tokens/s")
+
+
+def summary(run: RunReport, links: Mapping[str, str]) -> str:
+    """The whole page; `links` are names -> addresses."""
+    blocks = [
+        "## Local LLM models",
+        _headline(run),
+        *_changes(run),
+        *_problems(run),
+        *_models(run),
+        " · ".join(f"[{name}]({address})" for name, address in links.items()),
+    ]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _headline(run: RunReport) -> str:
+    counts = ", ".join(f"{count:,} {outcome}" for outcome, count in run.counts.items())
+    took = duration((run.finished - run.started).total_seconds())
+    tested = f"{counted(len(run.models), 'model')}, {counted(len(run.cases), 'test')}"
+    return f"**{tested}: {counts or 'nothing was tested'}** in {took}"
+
+
+def _changes(run: RunReport) -> Iterator[str]:
+    if not run.changes:
+        return
+    yield "### What changed"
+    if run.regressions:
+        gate = ", which fail this run" if run.fail_on_regression is not None else ""
+        yield f"**{counted(len(run.regressions), 'regression')}**{gate}."
+    yield _table(
+        ("", "model", "where", "what", "before", "now", "compared with"),
+        (
+            (
+                change.kind.replace("_", " "),
+                escape_markdown(change.model),
+                escape_markdown(where(change)),
+                MEASURES[change.measure],
+                measured(change, change.before),
+                measured(change, change.after),
+                escape_markdown(change.elsewhere or spread(change) or "the run before"),
+            )
+            for change in run.changes[:MOST_CHANGES]
+        ),
+    )
+    yield _more(len(run.changes) - MOST_CHANGES, "change")
+
+
+def _problems(run: RunReport) -> Iterator[str]:
+    """One line for each model that has one, with the reason and the way out."""
+    bad = [telling(run.results[model.id]) for model in run.models if _has_problem(model)]
+    if not bad:
+        return
+    yield "### What did not work"
+    yield "\n".join(
+        f"- **{escape_markdown(result.model)}**, {escape_markdown(result.check)} at"
+        f" {tokens(result.context_length)}: {_reason(result.verdict, result.detail)}"
+        for result in bad[:MOST_PROBLEMS]
+    )
+    yield _more(len(bad) - MOST_PROBLEMS, "model")
+
+
+def _reason(verdict: Verdict, detail: str) -> str:
+    words = f" - {escape_markdown(detail)}" if detail else ""
+    return f"`{verdict}`{words}" + (f" *{verdict.advice}*" if verdict.advice else "")
+
+
+def _models(run: RunReport) -> Iterator[str]:
+    """The table of models; a long list of good ones is folded away."""
+    if not run.models:
+        return
+    yield "### Models"
+    shown, folded = list(run.models), list[ModelReport]()
+    if len(run.models) > MOST_MODELS:
+        shown = [model for model in run.models if _has_problem(model)]
+        folded = [model for model in run.models if not _has_problem(model)]
+    if shown:
+        yield _table(HEADINGS, (_row(run, model) for model in shown))
+    if folded:
+        yield f"<details><summary>{counted(len(folded), 'model')} without a problem</summary>"
+        yield _table(HEADINGS, (_row(run, model) for model in folded))
+        yield "</details>"
+
+
+def _row(run: RunReport, model: ModelReport) -> Sequence[str]:
+    result = telling(run.results[model.id])
+    check = f" ({model.verified_check})" if model.verified_check == "deep" else ""
+    return (
+        escape_markdown(model.id),
+        tokens(model.context_limit),
+        tokens(model.verified_context) + check,
+        tokens(model.smallest_bad),
+        f"`{model.verdict}`",
+        seconds(result.load_seconds),
+        seconds(result.ttft_seconds),
+        rate(result.decode_tokens_per_second),
+    )
+
+
+def _has_problem(model: ModelReport) -> bool:
+    return model.verdict is not Verdict.OK
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(cell for cell in line)} |" for line in lines)
+
+
+def _more(count: int, thing: str) -> str:
+    return f"... and {counted(count, f'more {thing}')}" if count > 0 else ""
