@@ -1,1 +1,48 @@
-"""A pytest plugin that treats local LLM models as test cases."""
+"""A pytest plugin that treats local LLM models as test cases.
+
+What is listed here is for users: the registry read from Python, and the types that engines and
+checks of their own need. Each is imported when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytest_lmstrix.engines.base import Engine, Instance, Progress
+    from pytest_lmstrix.registry import ModelStatus, Registry, RegistryError
+    from pytest_lmstrix.types import LoadSettings, Message, Model, ModelFacts, Reply, Result
+    from pytest_lmstrix.verdicts import Failure, Verdict, classify
+
+__all__ = [
+    "Engine",
+    "Failure",
+    "Instance",
+    "LoadSettings",
+    "Message",
+    "Model",
+    "ModelFacts",
+    "ModelStatus",
+    "Progress",
+    "Registry",
+    "RegistryError",
+    "Reply",
+    "Result",
+    "Verdict",
+    "classify",
+]
+
+_HOMES = {
+    "engines.base": ("Engine", "Instance", "Progress"),
+    "registry": ("ModelStatus", "Registry", "RegistryError"),
+    "types": ("LoadSettings", "Message", "Model", "ModelFacts", "Reply", "Result"),
+    "verdicts": ("Failure", "Verdict", "classify"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

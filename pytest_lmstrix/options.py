@@ -18,6 +18,9 @@ import pytest
 CHECKS = ("fast", "full", "deep", "limit")
 """The markers of the built-in checks; `test_<marker>` is the check."""
 
+COMMANDS = ("scan", "list", "health", "restore")
+"""`--lmstrix-<command>` runs instead of tests."""
+
 SORT_KEYS = ("smart", "id", "size", "ctx", "declared", "ttft", "tps", "status", "tested")
 
 
@@ -28,6 +31,7 @@ class Settings:
     models: Path
     registry: Path
     reports: Path
+    gguf_dirs: tuple[Path, ...]
     all: bool
     contexts: tuple[int, ...] | None
     hosts: tuple[str, ...]
@@ -79,10 +83,44 @@ def add_options(parser: pytest.Parser) -> None:
     add("--lmstrix-sort", dest="lmstrix_sort", default="smart", metavar="KEY",
         help=f"Order of the models: {', '.join(SORT_KEYS)}; a trailing d reverses, as in smartd"
         " (default: smart)")  # fmt: skip
+    _add_commands(parser, add)
+
+
+def _add_commands(parser: pytest.Parser, add: Callable[..., None]) -> None:
+    add("--lmstrix-scan", action="store_true",
+        help="Ask the engines what they have, append new models to the manifest,"
+        " and exit")  # fmt: skip
+    add("--lmstrix-list", nargs="?", const="smart", metavar="KEY",
+        help="List the models and what is known of them, and exit; KEY as for --lmstrix-sort; -k"
+        " chooses, -v shows the history, -q the ids alone")  # fmt: skip
+    add("--lmstrix-format", choices=("table", "json", "md"), default="table",
+        help="Form of --lmstrix-list (default: table)")  # fmt: skip
+    add("--lmstrix-health", action="store_true",
+        help="Check the registry and its backups, and exit: 0 if there is no error,"
+        " else 1")  # fmt: skip
+    add("--lmstrix-restore", nargs="?", const="", metavar="BACKUP",
+        help="Put a backup of the registry back (default: the newest sound one), keep what was"
+        " there, and exit")  # fmt: skip
+    parser.addini("lmstrix_gguf_dirs", "Folders where --lmstrix-scan looks for GGUF files too, one"
+                  " a line, relative to this file", type="linelist", default=[])  # fmt: skip
 
 
 def _ini(name: str) -> str:
     return {"ctx": "contexts", "host": "hosts"}.get(name, name.replace("-", "_"))
+
+
+def command(config: pytest.Config) -> str | None:
+    """Which of `COMMANDS` is to run instead of tests.
+
+    Raises:
+        pytest.UsageError: There is more than one.
+    """
+    given = {name: config.getoption(f"lmstrix_{name}") for name in COMMANDS}
+    asked = [name for name, value in given.items() if value not in (None, False)]
+    if len(asked) > 1:
+        names = " and ".join(f"--lmstrix-{name}" for name in asked)
+        raise pytest.UsageError(f"{names} are commands of their own: give one at a time")
+    return asked[0] if asked else None
 
 
 def wakes(config: pytest.Config) -> bool:
@@ -136,6 +174,10 @@ def read_settings(config: pytest.Config) -> Settings:
         models=_path(config, "models"),
         registry=_path(config, "registry"),
         reports=config.rootpath / "reports",
+        gguf_dirs=tuple(
+            Path(_ini_folder(config), Path(folder).expanduser()).resolve()
+            for folder in config.getini("lmstrix_gguf_dirs")
+        ),
         all=config.option.lmstrix_all,
         contexts=_contexts(config),
         hosts=tuple(_hosts(config)),
@@ -165,8 +207,11 @@ def _path(config: pytest.Config, name: str) -> Path:
     given = config.getoption(f"lmstrix_{name}")
     if given is not None:
         return Path(config.invocation_params.dir, given).resolve()
-    folder = config.inipath.parent if config.inipath else config.rootpath
-    return Path(folder, config.getini(f"lmstrix_{name}")).resolve()
+    return Path(_ini_folder(config), config.getini(f"lmstrix_{name}")).resolve()
+
+
+def _ini_folder(config: pytest.Config) -> Path:
+    return config.inipath.parent if config.inipath else config.rootpath
 
 
 def _seconds(config: pytest.Config, name: str, fits: Callable[[float], bool]) -> float:

@@ -25,6 +25,15 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     pluginmanager.add_hookspecs(hookspecs)
 
 
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    command = options.command(config)
+    if command is None or config.option.help:
+        return None
+    from pytest_lmstrix import commands
+
+    return commands.run(config, command)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     for marker in MARKERS:
