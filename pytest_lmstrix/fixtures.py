@@ -1,4 +1,4 @@
-"""The fixtures, and how a finding becomes pytest's outcome."""
+"""The fixtures: those of the built-in checks, and `lmstrix_model` for users' own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pytest_lmstrix.bench import Bench, LoadedModel
 from pytest_lmstrix.examining import Examiner
 from pytest_lmstrix.judging import context_refusal
 from pytest_lmstrix.types import Case, Result
-from pytest_lmstrix.verdicts import Failure
+from pytest_lmstrix.verdicts import Failure, Verdict
 
 RunCheck = Callable[[str, Callable[[Examiner, Case], list[Result]]], None]
 bench_key = pytest.StashKey[Bench]()
@@ -63,19 +63,7 @@ def lmstrix_check(
             pytest.skip(reason)
         results = examine(examiner, lmstrix_case)
         request.node.stash[results_key] = results
-        raise_outcome(results[0])
+        if results[0].verdict is not Verdict.OK:
+            raise Failure(results[0].detail, verdict=results[0].verdict)
 
     return run
-
-
-def raise_outcome(result: Result) -> None:
-    """What pytest is to make of `result`: nothing for `ok`, else xfail, skip or `Failure`."""
-    failure = Failure(result.detail, verdict=result.verdict)
-    match result.outcome:
-        case "passed":
-            return
-        case "xfailed":
-            pytest.xfail(failure.message)
-        case "skipped":
-            pytest.skip(failure.message)
-    raise failure  # under --runxfail pytest.xfail does nothing

@@ -71,7 +71,8 @@ class Outcomes:
         report = yield
         failure = call.excinfo.value if call.excinfo is not None else None
         if isinstance(failure, Failure):
-            _speak_plainly(report, failure, call)
+            runxfail = item.config.getoption("runxfail")
+            _speak_plainly(report, failure, call, runxfail=runxfail)
         if results:
             _attach(report, results)
         return report
@@ -122,15 +123,28 @@ def _attach(report: pytest.TestReport, results: list[Result]) -> None:
         report.sections.append(("what the model said", replies))
 
 
-def _speak_plainly(report: pytest.TestReport, failure: Failure, call: pytest.CallInfo[Any]) -> None:
-    """No traceback through the plugin; an unreachable server is an error, the rest are failures."""
-    if report.outcome != "failed":
+def _speak_plainly(
+    report: pytest.TestReport, failure: Failure, call: pytest.CallInfo[Any], *, runxfail: bool
+) -> None:
+    """Report the verdict as what it stands for, without a traceback through the plugin.
+
+    Also when a load in a fixture's set-up failed: pytest's errors are for what is no verdict on a
+    model, an unreachable server or an unload that failed.
+    """
+    if report.outcome != "failed" or call.excinfo is None:
         return
-    assert call.excinfo is not None
     shown = call.excinfo.getrepr(style="value")
     if shown.reprcrash is not None:
         shown.reprcrash.message = failure.message
     report.longrepr = shown
     if failure.phase == "unload":
         return
-    report.when = "setup" if failure.verdict is Verdict.UNREACHABLE else "call"
+    outcome = failure.verdict.outcome
+    report.when = "setup" if outcome == "error" else "call"
+    if outcome == "xfailed" and not runxfail:
+        report.outcome = "skipped"
+        report.wasxfail = failure.message
+    elif outcome == "skipped":
+        path, line, _ = report.location
+        report.outcome = "skipped"
+        report.longrepr = (path, line or 0, f"Skipped: {failure.message}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 from collections import Counter
@@ -15,7 +16,7 @@ import pytest
 from pytest_lmstrix.options import Settings
 from pytest_lmstrix.outcomes import results_of
 from pytest_lmstrix.plan import Plan
-from pytest_lmstrix.registry import Registry, RegistryError
+from pytest_lmstrix.registry import ModelStatus, Registry, RegistryError
 from pytest_lmstrix.regressions import PERCENT, Change, History, compare
 from pytest_lmstrix.reporting.figures import counted
 from pytest_lmstrix.reporting.html import HtmlReport
@@ -156,15 +157,19 @@ class Reporting:
             model = planned.model
             results = found.get(model.id)
             if results:
-                last = results[-1]
-                status = self._registry.status(
-                    model.id,
-                    engine=last.engine,
-                    fingerprint=last.fingerprint,
-                    settings=last.settings,
-                )
-                reports.append(model_report(model, results, status))
+                reports.append(model_report(model, results, self._status(results[-1])))
         return reports
+
+    def _status(self, result: Result) -> ModelStatus | None:
+        """What is known now of the weights and settings of `result`."""
+        with contextlib.suppress(RegistryError):  # which was told of already
+            return self._registry.status(
+                result.model,
+                engine=result.engine,
+                fingerprint=result.fingerprint,
+                settings=result.settings,
+            )
+        return None
 
     def _write(self, path: Path, data: bytes, *, append: bool = False) -> None:
         """A report that cannot be written is told of, and costs nothing else."""

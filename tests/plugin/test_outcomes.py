@@ -176,16 +176,34 @@ def test_stopping_early_unloads(project: Project, args: tuple[str, ...]) -> None
 def test_last_failed_runs_what_failed(project: Project) -> None:
     project.engine(tiny="behaviours=(OutOfMemory(above=600),)")
     project.run("--lmstrix", "--all").assert_outcomes(passed=1, failed=1)
-    project.run("--lmstrix", "--all", "--lf").assert_outcomes(failed=1, deselected=1)
+    project.run("--lmstrix", "--all", "--lf").assert_outcomes(failed=1)
 
 
-def test_a_registry_that_cannot_be_written_ends_the_run(project: Project) -> None:
+def test_a_registry_that_cannot_be_read_is_a_usage_error(project: Project) -> None:
     (project.path / "reports" / "registry.jsonl").mkdir(parents=True)
     result = project.run("--lmstrix")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    (line,) = filter(None, result.errlines)
+    assert "registry.jsonl" in line
+    assert project.engine_log == []
+
+
+def test_a_registry_that_cannot_be_written_any_more_ends_the_run(project: Project) -> None:
+    project.pytester.makepyfile(
+        """
+        from pathlib import Path
+        def test_own(lmstrix_model):
+            registry = Path("reports/registry.jsonl")
+            if registry.is_file():
+                registry.rename("moved.jsonl")
+                registry.mkdir()
+        """
+    )
+    result = project.run("--lmstrix", "--lmstrix-ctx=1,2,3,4", "-k", "test_own")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["*results cannot be recorded*registry.jsonl*"])
     assert "Traceback" not in result.stdout.str() + result.stderr.str()
-    assert project.engine_log == ["load tiny 512", "unload tiny"]
+    assert project.engine_log == ["load tiny 1", "unload tiny", "load tiny 2", "unload tiny"]
 
 
 def test_under_xdist_all_is_the_same(project: Project) -> None:
