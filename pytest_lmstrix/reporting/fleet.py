@@ -110,6 +110,7 @@ def fleet_of(plan: Plan, run: RunReport, history: History) -> Fleet:
     unjudged = {case.node_id.partition("[")[2]: case for case in run.cases if not case.results}
     found: list[tuple[Row, dict[int, Cell]]] = []
     used: list[Result] = []
+    often: Counter[int] = Counter()
     for planned in plan.models:
         model = planned.model
         earlier = [
@@ -128,6 +129,8 @@ def fleet_of(plan: Plan, run: RunReport, history: History) -> Fleet:
                 if size not in cells and (skipped := unjudged.get(f"{ascii_id(case.id)}]")):
                     cells[size] = _skipped(size, skipped)
             used += results.values()
+            own = set(planned.context_lengths) if check in BUILT_IN else set(cells)
+            often.update(own & set(cells))
             row = Row(
                 model=one_line(model.id),
                 check=check,
@@ -136,7 +139,7 @@ def fleet_of(plan: Plan, run: RunReport, history: History) -> Fleet:
                 cells={},
             )
             found.append((row, cells))
-    return _with_columns(found, used)
+    return _with_columns(found, used, often)
 
 
 def _newest(results: Iterable[Result]) -> dict[str, dict[int, Result]]:
@@ -151,9 +154,8 @@ def _newest(results: Iterable[Result]) -> dict[str, dict[int, Result]]:
     if probed:
         sizes = {result.context_length: result for result in probed}
         newest["full"] = sizes | newest.get("full", {})
-    order = list(BUILT_IN)
-    return dict(sorted(newest.items(),
-                       key=lambda pair: (pair[0] not in order, pair[0])))  # fmt: skip
+    rank = {check: place for place, check in enumerate(BUILT_IN)}
+    return dict(sorted(newest.items(), key=lambda pair: (rank.get(pair[0], len(rank)), pair[0])))
 
 
 def _cell(result: Result, run: RunReport) -> Cell:
@@ -205,8 +207,9 @@ def _best(results: dict[int, Result]) -> int | None:
     return best
 
 
-def _with_columns(found: list[tuple[Row, dict[int, Cell]]], used: list[Result]) -> Fleet:
-    often = Counter(size for _, cells in found for size in cells)
+def _with_columns(
+    found: list[tuple[Row, dict[int, Cell]]], used: list[Result], often: Counter[int]
+) -> Fleet:
     sizes = sorted(size for size, _ in often.most_common(MOST_COLUMNS))
     rows = tuple(
         Row(

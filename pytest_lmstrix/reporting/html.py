@@ -21,7 +21,16 @@ from pytest_lmstrix.reporting.run import RunReport
 from pytest_lmstrix.text import escape_html, one_line
 from pytest_lmstrix.types import Result
 
-COLUMNS = ("model", "context", "verdict", "load", "TTFT", "prefill", "decode", "memory")
+COLUMNS = {
+    "model": "Model",
+    "context": "Context",
+    "verdict": "Verdict",
+    "load": "Load",
+    "ttft": "TTFT",
+    "prefill": "Prefill tokens/s",
+    "decode": "Decode tokens/s",
+    "memory": "Memory",
+}
 PLACE = 2
 """Behind pytest-html's own columns result and test."""
 SAID = "what the model said"
@@ -49,8 +58,8 @@ class HtmlReport:
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_results_table_header(self, cells: list[str]) -> None:
         cells[PLACE:PLACE] = [
-            f'<th class="sortable" data-column-type="lmstrix_{name}">{name}</th>'
-            for name in COLUMNS
+            f'<th class="sortable" data-column-type="lmstrix_{name}">{heading}</th>'
+            for name, heading in COLUMNS.items()
         ]
 
     @pytest.hookimpl(optionalhook=True)

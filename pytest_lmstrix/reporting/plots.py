@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.metadata
 import re
 import sys
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from math import log2
+from math import ceil, log2
 from statistics import quantiles
 
 from msgspec import Struct
@@ -45,8 +46,7 @@ MOST_CURVES = 10
 """With more models than that, the spread of the fleet is drawn instead of each of them."""
 LEAST_MODELS = 4
 """The spread is drawn at sizes that so many models have a value for."""
-_PREFERRED = ("fast", "full", "limit", "deep")
-"""The later ones fill more of the context, and so tell more."""
+_FULLER = ("fast", "full", "deep")
 
 
 class Measure(Struct, frozen=True, kw_only=True):
@@ -70,16 +70,28 @@ Curves = dict[str, dict[int, float]]
 
 
 def plots(results: Iterable[Result]) -> list[str]:
-    """An SVG for each measure that there are values of."""
+    """An SVG for each measure that there are values of, all of one check."""
     good = [result for result in results if result.verdict is Verdict.OK]
-    drawn = ((measure, _curves(good, measure)) for measure in MEASURES)
-    return [_svg(measure, curves) for measure, curves in drawn if curves]
+    check = _fullest(good)
+    asked = [result for result in good if result.check == check]
+    drawn = ((measure, _curves(asked, measure)) for measure in MEASURES)
+    return [_svg(f"{measure.title} ({check})", measure, curves)
+            for measure, curves in drawn if curves]  # fmt: skip
+
+
+def _fullest(results: Iterable[Result]) -> str:
+    """The check that fills most of the context, of those that half of the models had."""
+    models: dict[str, set[str]] = defaultdict(set)
+    for result in results:
+        models[result.check].add(result.model)
+    half = max((len(had) for had in models.values()), default=0) / 2
+    usual = (check for check in models if len(models[check]) >= half)
+    return max(usual, key=lambda check: check in _FULLER and _FULLER.index(check), default="")
 
 
 def _curves(results: Iterable[Result], measure: Measure) -> Curves:
     curves: Curves = defaultdict(dict)
-    rank = {check: place for place, check in enumerate(_PREFERRED)}
-    for result in sorted(results, key=lambda result: rank.get(result.check, -1)):
+    for result in results:
         value = measure.value(result)
         if value is not None:
             curves[one_line(result.model, 60)][result.context_length] = value
@@ -100,14 +112,20 @@ def _spread(curves: Curves) -> Curves:
             for name, place in names.items()} if cuts else {}  # fmt: skip
 
 
-def _svg(measure: Measure, curves: Curves) -> str:
+def _svg(title: str, measure: Measure, curves: Curves) -> str:
     sizes = sorted({size for curve in curves.values() for size in curve})
+    values = [value for curve in curves.values() for value in curve.values()]
+    ticks = _ticks(min(values), max(values))
+    height: Callable[[float], float] = log2 if ticks[0] > 0 else float
     chart = pygal.XY(
-        title=measure.title,
+        title=title,
         style=_STYLE,
         js=(),
         width=640,
-        height=360,
+        height=340 + 11 * len(curves),
+        margin=12,
+        margin_bottom=26,
+        margin_right=32,
         show_legend=len(curves) > 1,
         legend_at_bottom=True,
         legend_at_bottom_columns=2,
@@ -115,28 +133,33 @@ def _svg(measure: Measure, curves: Curves) -> str:
         legend_box_size=8,
         dots_size=3,
         show_x_guides=False,
-        range=(0, max(value for curve in curves.values() for value in curve.values()) * 1.05 or 1),
+        range=(height(ticks[0]), height(ticks[-1])),
+        y_labels=[{"value": height(tick), "label": measure.format(tick)} for tick in ticks],
+        xrange=(log2(sizes[0]), log2(sizes[-1])),
         x_labels=[{"value": log2(size), "label": _short(size)} for size in _apart(sizes)],
-        y_labels_major_count=3,
-        value_formatter=measure.format,
-        x_value_formatter=str,
-        explicit_size=False,
         disable_xml_declaration=True,
-        print_values=False,
-        margin=12,
     )
     for place, (name, curve) in enumerate(curves.items()):
-        dashes = ("", "6,3", "2,2")[place // 5 % 3]
         points = [
             {
-                "value": (log2(size), value),
+                "value": (log2(size), height(value)),
                 "tooltip": f"{name} at {tokens(size)}: {measure.format(value)}",
             }
             for size, value in sorted(curve.items())
         ]
-        chart.add(name, points, stroke_style={"width": 2, "dasharray": dashes})
+        # Told apart without colours, too.
+        chart.add(name, points, stroke_style={"width": 2, "dasharray": _DASHES[place % 3]})
     svg: str = chart.render(is_unicode=True)
     return _UNUSED.sub("", svg)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """From 0 upwards, or where values differ by more than a factor of 20, for a log scale."""
+    steps = [step * 10.0**power for power in range(-3, 14) for step in (1, 2, 5)]
+    if low > 0 and high / low > 20:
+        return steps[bisect_right(steps, low) - 1 : bisect_left(steps, high) + 1]
+    step = next(step for step in steps if step * 6 >= high)
+    return [step * count for count in range(ceil(high / step) + 1)] if high > 0 else [0, step]
 
 
 def _short(size: int) -> str:
@@ -145,7 +168,7 @@ def _short(size: int) -> str:
 
 def _apart(sizes: list[int]) -> list[int]:
     """Sizes whose labels do not run into each other."""
-    room = (log2(sizes[-1]) - log2(sizes[0])) / 9
+    room = (log2(sizes[-1]) - log2(sizes[0])) / 8
     kept: list[int] = []
     for size in reversed(sizes):
         if not kept or log2(kept[-1]) - log2(size) >= room:
@@ -157,6 +180,12 @@ def _apart(sizes: list[int]) -> list[int]:
 # be there once for each plot.
 _UNUSED = re.compile(
     r'<script.*?</script>|<!--.*?-->|<desc .*?</desc>| id="activate-[^"]*"', re.DOTALL
+)
+_DASHES = ("", "6,3", "2,2")
+# Of middling lightness: seen on white and on black.
+_COLORS = (
+    *("#2f7ed8", "#d9672c", "#2a9d62", "#b455c9", "#b8860b"),
+    *("#d6437b", "#17a2b8", "#7a6ff0", "#8a9a1f", "#8d8d94"),
 )
 _STYLE = Style(
     background="transparent",
@@ -175,5 +204,5 @@ _STYLE = Style(
     legend_font_size=12,
     stroke_opacity="1",
     opacity="1",
-    colors=("#2f7ed8", "#d9672c", "#2a9d62", "#b455c9", "#b8860b"),
+    colors=_COLORS,
 )

@@ -106,10 +106,14 @@ def model_report(
 
 
 def telling(results: Iterable[Result]) -> Result:
-    """The result that stands for all of a model: the first that is not `ok`, else the largest."""
+    """The result that stands for all of a model: the smallest that is bad, else the largest.
+
+    What could not be judged stands for it only where nothing is bad.
+    """
     ordered = sorted(results, key=lambda result: result.context_length)
-    bad = (result for result in ordered if result.verdict is not Verdict.OK)
-    return next(bad, ordered[-1])
+    bad = [result for result in ordered if result.verdict is not Verdict.OK]
+    judged = (result for result in bad if result.outcome != "skipped")
+    return next(judged, bad[0] if bad else ordered[-1])
 
 
 def encode(run: RunReport) -> bytes:

@@ -72,8 +72,7 @@ class Reporting:
         for result in results:
             if result.verdict is not Verdict.UNREACHABLE and self._trouble is None:
                 self._record(result)
-        status = self._config.hook.pytest_report_teststatus(report=report, config=self._config)
-        if outcome := status[0]:
+        if outcome := self._outcome(report):
             self._counts[outcome] += 1
         if outcome or results:
             self._cases.append(
@@ -84,6 +83,15 @@ class Reporting:
                     results=results,
                 )
             )
+
+    def _outcome(self, report: pytest.TestReport) -> str:
+        """As pytest counts it; empty for what it does not count."""
+        hook = self._config.hook.pytest_report_teststatus
+        status: tuple[str, object, object] | None = hook(report=report, config=self._config)
+        if status is not None:
+            return status[0]
+        counts = report.when == "call" or not report.passed  # without pytest's terminal reporter
+        return report.outcome if counts else ""
 
     def _record(self, result: Result) -> None:
         """On disk before the next test starts; a run that cannot record ends."""

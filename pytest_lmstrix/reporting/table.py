@@ -44,7 +44,8 @@ def render(
     table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
     for place, heading in enumerate(headings):
         if place == 0:
-            table.add_column(heading, no_wrap=True, overflow="ellipsis")
+            room = width - _needed(widths, kept, headings[0]) + min(widths[heading], FIRST_COLUMN)
+            table.add_column(heading, no_wrap=True, overflow="ellipsis", max_width=max(room, 1))
         elif heading in kept:
             table.add_column(heading, justify="right", no_wrap=True, min_width=widths[heading])
     for row in texts:

@@ -124,7 +124,7 @@ def test_hostile_replies_are_harmless(project: Project) -> None:
 def test_report_columns(project: Project) -> None:
     project.run("--lmstrix").assert_outcomes(passed=2)
     report = (project.path / "reports" / "report.html").read_text(encoding="utf-8")
-    for heading in ("Model", "Context", "Verdict", "Load", "TTFT", "Tokens/s"):
+    for heading in ("Model", "Context", "Verdict", "Load", "TTFT", "Decode tokens/s"):
         assert heading in report
 
 
