@@ -54,16 +54,20 @@ def table(
 
 
 def prose(
-    rows: Sequence[Sequence[Cell]], *, paint: Paint, width: int | None = None
+    rows: Sequence[Sequence[Cell]],
+    *,
+    paint: Paint,
+    width: int | None = None,
+    right: Collection[int] = (),
 ) -> Iterator[str]:
-    """Rows flush left whose last cell is text, which goes on below itself."""
+    """Rows whose last cell is text, which goes on below itself; cells `right` are flush right."""
     texts = _texts(rows)
     widths = _widths(texts)[:-1]
     margin = sum(widths) + len(GAP) * len(widths)
     room = None if width is None else max(LEAST_PROSE, width - margin)
     for given, row in zip(rows, texts, strict=True):
         head = [
-            _padded(given[place], row[place], wide, paint, left=True)
+            _padded(given[place], row[place], wide, paint, left=place not in right)
             for place, wide in enumerate(widths)
         ]
         lines = textwrap.wrap(row[-1], room) if room else [row[-1]]

@@ -110,7 +110,7 @@ def as_history(past: History, *, paint: Paint, width: int | None) -> Iterator[st
             yield ""
             yield one_line(model)
             rows = [["", *_past_cells(result)] for result in results]
-            yield from prose(rows, paint=paint, width=width)
+            yield from prose(rows, paint=paint, width=width, right=(3, 5))
 
 
 def as_markdown(listed: Iterable[Entry]) -> Iterator[str]:
@@ -149,9 +149,9 @@ def _past_cells(result: Result) -> list[Cell]:
     return [
         f"{result.at:%Y-%m-%d %H:%M}",
         result.check,
-        f"{result.context_length:>10,}",
+        tokens(result.context_length),
         (result.verdict.value, colour or "red"),
-        f"{rate(result.decode_tokens_per_second):>8}",
+        rate(result.decode_tokens_per_second),
         "" if result.verdict is Verdict.OK else result.detail,
     ]
 
