@@ -216,3 +216,28 @@ def test_under_xdist_all_is_the_same(project: Project) -> None:
     assert len(project.results) == 6
     assert (project.path / "reports" / "report.html").exists()
     assert "lmstrix_verdict" in (project.path / "out.xml").read_text(encoding="utf-8")
+
+
+def test_what_is_known_is_not_asked_again(project: Project) -> None:
+    project.engine(tiny="behaviours=(OutOfMemory(above=600),)")
+    project.run("--lmstrix").assert_outcomes(passed=1, failed=1)
+    project.run("--lmstrix").assert_outcomes(failed=1, deselected=1)
+    project.run("--lmstrix", "-k", "tiny").assert_outcomes(passed=1, failed=1)
+    project.run("--lmstrix", "--all").assert_outcomes(passed=1, failed=1)
+
+
+def test_nothing_left_to_ask_is_a_success(project: Project) -> None:
+    project.run("--lmstrix").assert_outcomes(passed=2)
+    result = project.run("--lmstrix")
+    result.assert_outcomes(deselected=2)
+    assert result.ret == pytest.ExitCode.OK
+    assert project.run("--lmstrix", "-k", "no such").ret == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def test_a_users_check_is_asked_again_when_it_was_edited(project: Project) -> None:
+    project.pytester.makepyfile(test_own="def test_own(lmstrix_model): assert lmstrix_model")
+    assert len(project.ids("--lmstrix", "test_own.py")) == 2
+    project.run("--lmstrix", "test_own.py").assert_outcomes(passed=2)
+    assert project.ids("--lmstrix", "test_own.py") == []
+    project.pytester.makepyfile(test_own="def test_own(lmstrix_model): assert 1")
+    assert len(project.ids("--lmstrix", "test_own.py")) == 2
