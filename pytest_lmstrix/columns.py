@@ -16,7 +16,8 @@ Paint = Callable[[str, str], str]
 GAP = "  "
 FIRST_COLUMN = 16
 """Columns of the terminal that the first column keeps, if its texts are as long."""
-LEAST_PROSE = 20
+LEAST_PROSE = 30
+"""Columns of the terminal that text needs beside other cells."""
 CELL_LIMIT = 1_000
 """Characters of a cell that are kept."""
 
@@ -60,19 +61,26 @@ def prose(
     width: int | None = None,
     right: Collection[int] = (),
 ) -> Iterator[str]:
-    """Rows whose last cell is text, which goes on below itself; cells `right` are flush right."""
+    """Rows whose last cell is text, which goes on below itself; cells `right` are flush right.
+
+    Where the other cells leave it too little room, it has lines of its own.
+    """
     texts = _texts(rows)
     widths = _widths(texts)[:-1]
     margin = sum(widths) + len(GAP) * len(widths)
-    room = None if width is None else max(LEAST_PROSE, width - margin)
+    below = width is not None and width - margin < LEAST_PROSE
+    if below:
+        margin = len(2 * GAP)
+    room = None if width is None else max(1, width - margin)
     for given, row in zip(rows, texts, strict=True):
         head = [
             _padded(given[place], row[place], wide, paint, left=place not in right)
             for place, wide in enumerate(widths)
         ]
         lines = textwrap.wrap(row[-1], room) if room else [row[-1]]
-        yield GAP.join([*head, *lines[:1]]).rstrip()
-        yield from (" " * margin + line for line in lines[1:])
+        beside = [] if below else lines[:1]
+        yield GAP.join([*head, *beside]).rstrip()
+        yield from (" " * margin + line for line in lines[len(beside) :])
 
 
 def _texts(rows: Sequence[Sequence[Cell]]) -> list[list[str]]:
