@@ -231,7 +231,7 @@ def test_nothing_left_to_ask_is_a_success(project: Project) -> None:
     result = project.run("--lmstrix")
     result.assert_outcomes(deselected=2)
     assert result.ret == pytest.ExitCode.OK
-    assert project.run("--lmstrix", "-k", "no such").ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    assert project.run("--lmstrix", "-k", "nothing").ret == pytest.ExitCode.NO_TESTS_COLLECTED
 
 
 def test_a_users_check_is_asked_again_when_it_was_edited(project: Project) -> None:
