@@ -154,10 +154,10 @@ def selects(expression: str, marker: str) -> bool:
                 return any(holds(part, present, others) for part in node.values)
             case ast.UnaryOp(op=ast.Not()):
                 return not holds(node.operand, present, others)
-            case ast.Name(id=name):
-                return present if name == marker else others
+            case ast.Name(id=name) if name == marker:
+                return present
             case _:
-                return False
+                return others
 
     return any(
         holds(tree, True, others) and not holds(tree, False, others) for others in (False, True)

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from msgspec.structs import replace
+
+from pytest_lmstrix.plan import KnownRange
+from pytest_lmstrix.recollection import ranges, settled, still_holding
+from pytest_lmstrix.registry_fold import Known
+from pytest_lmstrix.types import LoadSettings, Model
+from pytest_lmstrix.verdicts import Verdict
+
+MODEL = Model(id="a", engine="fake", fingerprint="f")
+KNOWN = Known(
+    engine="fake",
+    host="h",
+    fingerprint="f",
+    settings="",
+    check="full",
+    context_length=512,
+    verdict=Verdict.OK,
+    at=datetime(2026, 1, 1, tzinfo=UTC),
+    engine_version="1",
+    machine="m",
+    check_version=3,
+    load_seconds=None,
+    ttft_seconds=None,
+    decode_tokens_per_second=None,
+)
+
+
+def holding(known: Known, model: Model = MODEL) -> bool:
+    return bool(still_holding([known], model, engine_version="1", machine="m"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"engine": "other"},
+        {"engine_version": "2"},
+        {"engine_version": None},
+        {"machine": "n"},
+        {"fingerprint": "g"},
+        {"fingerprint": None},
+        {"settings": '{"kv_cache_type":"q8_0"}'},
+    ],
+    ids=str,
+)
+def test_what_was_found_with_something_else_does_not_hold(change: dict[str, object]) -> None:
+    assert holding(KNOWN)
+    assert not holding(replace(KNOWN, **change))
+
+
+def test_other_settings_of_the_model_are_another_case() -> None:
+    assert not holding(KNOWN, replace(MODEL, load=LoadSettings(kv_cache_type="q8_0")))
+    assert not holding(KNOWN, replace(MODEL, prompts="chat"))
+
+
+def test_only_what_passed_or_cannot_be_judged_is_settled_by_the_newest_verdict() -> None:
+    failed = replace(KNOWN, verdict=Verdict.OUT_OF_MEMORY)
+    assert settled([KNOWN], MODEL) == {"full[a-512]": 3}
+    assert settled([failed], MODEL) == {}
+    assert settled([failed, KNOWN], MODEL) == {}
+    assert settled([KNOWN, failed], MODEL) == {"full[a-512]": 3}
+    unclear = replace(KNOWN, verdict=Verdict.INCONCLUSIVE, check="deep")
+    assert settled([unclear], MODEL) == {"deep[a-512]": 3}
+
+
+def test_ranges_are_by_the_newest_verdict_at_each_size() -> None:
+    def found(size: int, verdict: Verdict, check: str = "full") -> Known:
+        return replace(KNOWN, context_length=size, verdict=verdict, check=check)
+
+    known = [
+        found(900, Verdict.OUT_OF_MEMORY),
+        found(500, Verdict.OK, "limit"),
+        found(700, Verdict.TIMEOUT),
+        found(800, Verdict.WRONG_ANSWER),
+        found(300, Verdict.CRASHED),
+        found(900, Verdict.OK),
+        found(400, Verdict.OK, "deep"),
+        found(9, Verdict.OK, "fast"),
+        found(9, Verdict.OK, "test_own"),
+    ]
+    assert ranges(known, MODEL) == {
+        "full[a]": KnownRange(good=500, bad=800),
+        "deep[a]": KnownRange(good=400),
+    }
