@@ -204,17 +204,26 @@ def _speeds(
 
 def _contexts(results: Sequence[Result], earlier: Sequence[Result]) -> Iterable[Change]:
     """Verified contexts before and after, for each setup that the model was tested with now."""
-    setups = {(*_setup(result), result.fingerprint, result.settings): result for result in results}
-    for setup, newest in setups.items():
-        alike = [old for old in earlier if _setup(old) == _setup(newest)
-                 and old.settings == newest.settings and _same_weights(old, newest)]  # fmt: skip
-        before = _verified(newest, alike)
-        now = [r for r in results if (*_setup(r), r.fingerprint, r.settings) == setup]
-        after = _verified(newest, [*alike, *now])
-        if before is not None and before != after:
+    setups: defaultdict[_Key, list[Result]] = defaultdict(list)
+    for result in results:
+        if MEANING[result.verdict] in ("good", "bad", "open"):  # says something of its size
+            setups[*_setup(result), result.fingerprint, result.settings].append(result)
+    for now in setups.values():
+        newest = now[-1]
+        versions = {result.check: result.check_version for result in now}
+        before = [
+            old
+            for old in earlier
+            if _setup(old) == _setup(newest)
+            and old.settings == newest.settings
+            and _same_weights(old, newest)
+            and versions.get(old.check, old.check_version) == old.check_version
+        ]
+        sizes = _verified(newest, before), _verified(newest, [*before, *now])
+        if sizes[0] is not None and sizes[0] != sizes[1]:
             yield Change(
-                kind="larger_context" if (after or 0) > before else "smaller_context",
-                measure="verified_context", model=newest.model, before=before, after=after,
+                kind="larger_context" if (sizes[1] or 0) > sizes[0] else "smaller_context",
+                measure="verified_context", model=newest.model, before=sizes[0], after=sizes[1],
             )  # fmt: skip
 
 

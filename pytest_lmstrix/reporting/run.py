@@ -108,12 +108,14 @@ def model_report(
 def telling(results: Iterable[Result]) -> Result:
     """The result that stands for all of a model: the smallest that is bad, else the largest.
 
-    What could not be judged stands for it only where nothing is bad.
+    What could not be judged stands for it only where nothing is bad, and what was only tried on
+    the way to another size only where there is nothing else.
     """
-    ordered = sorted(results, key=lambda result: result.context_length)
+    ordered = sorted(results, key=lambda result: (result.check == "limit", result.context_length))
     bad = [result for result in ordered if result.verdict is not Verdict.OK]
     judged = (result for result in bad if result.outcome != "skipped")
-    return next(judged, bad[0] if bad else ordered[-1])
+    good = [result for result in ordered if result.check != "limit"] or ordered
+    return next(judged, bad[0] if bad else good[-1])
 
 
 def encode(run: RunReport) -> bytes:
@@ -125,4 +127,6 @@ def encode(run: RunReport) -> bytes:
 def json_schema() -> dict[str, Any]:
     """Of run.json, as JSON Schema 2020-12."""
     dialect = "https://json-schema.org/draft/2020-12/schema"
-    return {"$schema": dialect, "title": "run.json"} | msgspec.json.schema(RunReport)
+    schema = {"$schema": dialect, "title": "run.json"} | msgspec.json.schema(RunReport)
+    builtins: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(schema))
+    return builtins

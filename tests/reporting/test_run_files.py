@@ -1,0 +1,118 @@
+"""summary.md, run.json and JUnit: golden files, a schema, and the files that a run leaves."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import jsonschema
+import msgspec
+import pytest
+
+from pytest_lmstrix.registry import Registry
+from pytest_lmstrix.reporting.run import RunReport, encode, json_schema
+from pytest_lmstrix.reporting.summary import MOST_MODELS, summary
+from tests.plugin.conftest import Project
+from tests.reporting.conftest import HOSTILE, a_run
+from tests.unit.registry_results import a_result
+
+SCHEMA = Path(__file__).parents[2] / "docs" / "run.schema.json"
+Golden = Callable[[str, str], None]
+
+
+def test_summary(run: RunReport, golden: Golden) -> None:
+    golden("summary.md", summary(run, {"report.html": "report.html"}))
+
+
+def test_run_json(run: RunReport, golden: Golden) -> None:
+    golden("run.json", encode(run).decode())
+
+
+def test_run_json_is_read_back_as_it_was(run: RunReport) -> None:
+    assert msgspec.json.decode(encode(run), type=RunReport) == run
+
+
+def test_the_schema_in_the_docs_is_that_of_run_json(run: RunReport) -> None:
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    assert schema == json_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(json.loads(encode(run)), schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**json.loads(encode(run)), "exit_status": "one"}, schema)
+
+
+def test_a_summary_of_many_models_folds_those_without_a_problem(tmp_path: Path) -> None:
+    results = [a_result(8_191, model=f"m{n}", run="now") for n in range(MOST_MODELS)]
+    bad = a_result(8_191, "crashed", model="bad", run="now")
+    run = a_run(Registry(tmp_path / "registry.jsonl"), (*results, bad))
+    open_part, _, folded = summary(run, {}).partition("<details>")
+    assert "| bad |" in open_part
+    assert "| m0 |" in folded
+    assert "| bad |" not in folded
+    assert "40 models without a problem" in folded
+
+
+def test_what_a_model_says_is_no_markup_in_a_summary(run: RunReport) -> None:
+    text = summary(run, {})
+    assert "<script" not in text
+    assert "](https://evil" not in text
+    assert "\x1b" not in text
+    assert all(line.count(" | ") == 7 for line in text.splitlines() if "&lt;script" in line
+               and line.startswith("|"))  # fmt: skip
+
+
+def test_junit_has_properties_and_reasons_under_stable_names(
+    project: Project, golden: Golden
+) -> None:
+    project.engine(tiny="behaviours=(OutOfMemory(above=512),)", lost="behaviours=(Corrupted(),)")
+    project.manifest("[{id: tiny, contexts: [512, 1024, 2048]}, {id: lost, contexts: [512]}]")
+    project.run("--lmstrix", "--all", "--junitxml=junit.xml")
+    text = (project.path / "junit.xml").read_text(encoding="utf-8")
+    text = re.sub(r' (time|timestamp|hostname)="[^"]*"', "", text)
+    text = re.sub(r'(lmstrix_\w+_seconds" value)="[^"]*"', r'\1="1.0"', text)
+    text = re.sub(r"\w*[/\\][^ ]*\.py:\d+", "FILE", text)
+    tree = ElementTree.fromstring(text)
+    ElementTree.indent(tree)
+    golden("junit.xml", ElementTree.tostring(tree, encoding="unicode") + "\n")
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["serial", "xdist"])
+def test_a_run_leaves_its_reports(
+    project: Project, workers: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = project.path / "step.md"
+    step.write_text("# before\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(step))
+    monkeypatch.setenv("GITHUB_SERVER_URL", "https://hub.test")
+    monkeypatch.setenv("GITHUB_REPOSITORY", "me/mine")
+    monkeypatch.setenv("GITHUB_RUN_ID", "42")
+    project.engine(tiny=f"behaviours=(Says(text={HOSTILE!r}),)", good="")
+    project.manifest("[{id: tiny, contexts: [512]}, {id: good, contexts: [512, 1024]}]")
+    run = project.run_apart if workers else project.run
+    run("--lmstrix", "--all", *workers).assert_outcomes(passed=2, failed=1)
+    reports = project.path / "reports"
+    found = json.loads((reports / "run.json").read_bytes())
+    jsonschema.validate(found, json_schema())
+    assert found["counts"] == {"passed": 2, "failed": 1}
+    assert found["exit_status"] == 1
+    assert [model["verified_context"] for model in found["models"] if model["id"] == "good"] == [
+        1024
+    ]
+    assert "**2 models, 3 tests:" in (reports / "summary.md").read_text(encoding="utf-8")
+    told = step.read_text(encoding="utf-8")
+    assert told.startswith("# before\n## Local LLM models")
+    assert "(https://hub.test/me/mine/actions/runs/42#artifacts)" in told
+    assert "<script" not in told
+
+
+def test_a_summary_that_cannot_be_written_costs_nothing_else(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(project.path))
+    result = project.run("--lmstrix")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["lmstrix: * cannot be written: *"])
+    assert result.ret == 0
