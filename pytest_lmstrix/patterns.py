@@ -150,7 +150,7 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|(?:cannot|could ?n[o']t|can't|unable to|failed to) (?:find|locate|resolve).{0,40}\b"
         r"(?:model|weights|gguf|file|repo\w*)\b|(?:invalid|unknown) model\b"
         r"|(?:file|gguf|weights|repo\w*|manifest|entry)\b.{0,80}(?:not found|does"
-        r"(?: not|n't) exist)|no such file|cannot find the (?:file|path)|\benoent\b"
+        r"(?: not|n't) exist)|no such (?:file|model)\b|cannot find the (?:file|path)|\benoent\b"
         r"|filenotfound|manifest unknown|failed to open (?:gguf|model)"
         r"|(?:repository|revision|entry)_?not_?found|not a valid model identifier"
         r"|(?:status(?: code)?|http|error|code)\W{0,4}(?:\d\.\d )?404\b"
