@@ -33,6 +33,7 @@ CountTokens = Callable[[str], int]
 
 _CUE = "\n\nWhat was said above:\n\n"  # with it, a 135M model got 450 of 450 controls right
 _PARAGRAPH = 6  # sentences
+_BEST = 20  # kinds to choose from, if these are enough
 _ROUNDS = 4  # of laying out the text
 _AIMED = 8  # attempts at its end, before plain bisection
 _TOLERANCE = 0.01  # of the length of the prose
@@ -98,7 +99,8 @@ def fill(seed: int, sizes: Iterable[int], count_tokens: CountTokens) -> tuple[Ha
     if len(ascending) > MAX_SIZES:
         raise ValueError(f"{len(ascending)} sizes: one text serves {MAX_SIZES} at most")
     rng = Random(seed)
-    kinds = rng.sample(KINDS, len(KINDS))
+    best = KINDS[: max(_BEST, len(DEPTHS) * len(ascending))]
+    kinds = rng.sample(best, len(best))
     sample = " ".join(sentence(rng) for _ in range(_SAMPLE))
     tokens = count_tokens(sample)
     if tokens < 1:
