@@ -71,16 +71,17 @@ def prose(
     below = width is not None and width - margin < LEAST_PROSE
     if below:
         margin = len(2 * GAP)
-    room = None if width is None else max(1, width - margin)
+    room = CELL_LIMIT if width is None else max(1, width - margin)
     for given, row in zip(rows, texts, strict=True):
         head = [
             _padded(given[place], row[place], wide, paint, left=place not in right)
             for place, wide in enumerate(widths)
         ]
-        lines = textwrap.wrap(row[-1], room) if room else [row[-1]]
+        fits = len(row[-1]) <= room
+        lines = [row[-1]] if fits else textwrap.wrap(row[-1], room)
         beside = [] if below else lines[:1]
         yield GAP.join([*head, *beside]).rstrip()
-        yield from (" " * margin + line for line in lines[len(beside) :])
+        yield from (" " * margin + line for line in lines[len(beside) :] if line)
 
 
 def _texts(rows: Sequence[Sequence[Cell]]) -> list[list[str]]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,6 +13,7 @@ import pytest
 
 import pytest_lmstrix.commands  # noqa: F401 - once: pytester forgets what a run imports
 from pytest_lmstrix.listing import SCHEMA
+from pytest_lmstrix.options import SORT_KEYS
 from pytest_lmstrix.registry import Registry
 from pytest_lmstrix.types import Result
 from tests.plugin.conftest import Project
@@ -172,6 +175,11 @@ def test_json_has_stable_keys(listed: Project) -> None:
     assert (models["vectors"]["type"], models["vectors"]["status"]) == ("embedding",) * 2
     assert models["gamma"]["status"] == "untested"
     assert models["gamma"]["verified_context"] is None
+
+
+def test_the_keys_and_their_meaning_are_written_down() -> None:
+    text = Path(__file__).parents[2].joinpath("docs", "commands.md").read_text(encoding="utf-8")
+    assert {f"`{key}`" for key in KEYS | set(SORT_KEYS)} <= set(re.findall(r"`\w+`", text))
 
 
 def test_json_is_whole_whatever_else_is_asked_for(listed: Project) -> None:

@@ -58,11 +58,12 @@ def test_prose_goes_on_below_itself() -> None:
 
 
 def test_prose_without_room_beside_has_lines_of_its_own() -> None:
-    rows: list[list[Cell]] = [["error", "a:1", "word " * 8]]
+    rows: list[list[Cell]] = [["error", "a:1", "word " * 8], ["info", "b", ""]]
     assert list(prose(rows, paint=plain, width=41)) == [
         "error  a:1",
         "    word word word word word word word",
         "    word",
+        "info   b",
     ]
 
 
