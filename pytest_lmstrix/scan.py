@@ -88,7 +88,7 @@ class Scanner:
                     engine = self._engines.get(name, [host] if host else ())
                     models = engine.models()
                     host = host or (host_of(engine) if name == "lmstudio" else "")
-            except (EngineUnavailable, ImportError) as error:
+            except (EngineUnavailable, ImportError, OSError) as error:
                 return Answer(engine=name, host=host, trouble=str(error))
             except Failure as failure:
                 return Answer(engine=name, host=host, trouble=failure.text)

@@ -253,6 +253,22 @@ def test_a_list_that_cannot_be_appended_to(empty: Project, server: LmStudioServe
     assert line.startswith("ERROR: models.yaml: nothing can be appended")
 
 
+def test_an_engine_of_ones_own_that_is_away_stops_no_other(
+    empty: Project, server: LmStudioServer
+) -> None:
+    empty.pytester.makeconftest(
+        "from tests.support.fake_engine import FakeEngine\n"
+        "class Away(FakeEngine):\n"
+        "    def models(self): raise ConnectionRefusedError('nobody there')\n"
+        "def pytest_lmstrix_engines(config): return [Away(name='away'), FakeEngine()]"
+    )
+    result = scan(empty, server)
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(
+        ["away * not asked: nobody there", "fake * 1 model", "4 new models in models.yaml"]
+    )
+
+
 def test_ctrl_c_ends_it_quietly_and_changes_nothing(empty: Project) -> None:
     empty.pytester.makeconftest(
         "from tests.support.fake_engine import FakeEngine\n"
