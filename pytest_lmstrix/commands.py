@@ -33,6 +33,9 @@ HISTORY = 10
 _SEVERITIES = {"error": "red", "warning": "yellow", "info": ""}
 _SCANNED = ("model", "engine", "type", "size", "quantization", "architecture", "declared",
             "capabilities")  # fmt: skip
+_SCANNED_TEXTS = ("engine", "type", "quantization", "architecture", "capabilities")
+_SCANNED_EXPENDABLE = ("capabilities", "architecture", "type", "size", "declared", "engine",
+                       "quantization")  # fmt: skip
 
 
 class Screen:
@@ -157,16 +160,17 @@ def _scan(config: pytest.Config, settings: Settings, screen: Screen) -> int:
     scanner = scan.Scanner(_registered(config), hosts=settings.hosts, folders=settings.gguf_dirs)
     with closing(scanner):
         answers = list(scanner.ask(model.engine for model in known))
-    found = scan.compare(known, answers, settings.models.parent)
-    appended = append_models(settings.models, found.new, engine=settings.engine)
     screen.lines(prose([_answered(each) for each in answers], paint=screen.paint,
                        width=screen.width))  # fmt: skip
+    found = scan.compare(known, answers, settings.models.parent)
+    appended = append_models(settings.models, found.new, engine=settings.engine)
     manifest = _shown(settings.models, config)
-    screen.line(f"\n{counted(len(appended), 'new model')} in {manifest}")
+    made = "" if settings.models.exists() else ", which is not made"
+    screen.line(f"\n{counted(len(appended), 'new model')} in {manifest}{made}")
     if appended:
-        screen.lines(table(_SCANNED, [_scanned(each) for each in appended], paint=screen.paint,
-                           width=screen.width, left=[*_SCANNED[1:3], *_SCANNED[4:6], _SCANNED[7]],
-                           expendable=[*_SCANNED[:4:-1], *_SCANNED[3:0:-1]]))  # fmt: skip
+        rows = [_scanned(each) for each in appended]
+        screen.lines(table(_SCANNED, rows, paint=screen.paint, width=screen.width,
+                           left=_SCANNED_TEXTS, expendable=_SCANNED_EXPENDABLE))  # fmt: skip
     screen.section(f"gone: in {manifest}, but not there any more",
                    [[each.engine, each.id] for each in found.gone])  # fmt: skip
     screen.section("embedding models: recorded, never tested", [[each] for each in found.embedding])

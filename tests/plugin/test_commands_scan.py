@@ -169,6 +169,24 @@ def test_what_a_manifest_may_not_say_is_left_out_and_said(empty: Project) -> Non
     assert list(found(empty)) == ["endless"]
 
 
+def test_where_there_is_nothing_no_manifest_is_made(empty: Project) -> None:
+    with LmStudioServer() as server:
+        result = scan(empty, server)
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(["0 new models in models.yaml, which is not made"])
+    assert not (empty.path / "models.yaml").exists()
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_it_fits_the_terminal(
+    empty: Project, server: LmStudioServer, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = scan(empty, server).outlines
+    assert max(map(len, lines)) <= width
+    assert any(line.startswith("org/small") for line in lines)
+
+
 def test_two_hosts_each_model_once(empty: Project, server: LmStudioServer) -> None:
     with LmStudioServer([MODELS[0], StandInModel(key="other")]) as second:
         result = scan(empty, server, second)
@@ -251,6 +269,7 @@ def test_a_list_that_cannot_be_appended_to(empty: Project, server: LmStudioServe
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     (line,) = filter(None, result.errlines)
     assert line.startswith("ERROR: models.yaml: nothing can be appended")
+    result.stdout.fnmatch_lines([f"lmstudio {server.host}  3 models"])
 
 
 def test_an_engine_of_ones_own_that_is_away_stops_no_other(
