@@ -128,6 +128,7 @@ def compare(known: Sequence[Model], answers: Sequence[Answer], folder: Path) -> 
     files = {at for at in taken.values() if at[1] is not None}
     new: list[Model] = []
     left_out = [f"{answer.name}: {reason}" for answer in answers for reason in answer.left_out]
+    left_out += _differing(answers)
     found = [model_of(facts, answer.engine) for answer in answers for facts in answer.models]
     for model in sorted(found, key=lambda model: model.source is not None):
         at = (model.engine, _file(model.source, folder))
@@ -173,6 +174,16 @@ def is_complete(answers: Sequence[Answer], known: Sequence[Model], hosts: Sequen
     missed = [answer for answer in answers if answer.trouble is not None]
     relied_on = (answer.engine in needed or answer.host in hosts for answer in missed)
     return len(missed) < len(answers) and not any(relied_on)
+
+
+def _differing(answers: Sequence[Answer]) -> Iterator[str]:
+    """Models that are not the same on every host."""
+    first: dict[tuple[str, str], tuple[Answer, ModelFacts]] = {}
+    for answer in answers:
+        for facts in answer.models:
+            recorded, same = first.setdefault((answer.engine, facts.id), (answer, facts))
+            if facts.fingerprint != same.fingerprint:
+                yield f"{answer.name}: '{facts.id}' is another file than that of {recorded.name}"
 
 
 def _gone(known: Sequence[Model], answers: Sequence[Answer], folder: Path) -> Iterator[Model]:

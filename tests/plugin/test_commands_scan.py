@@ -188,12 +188,19 @@ def test_it_fits_the_terminal(
 
 
 def test_two_hosts_each_model_once(empty: Project, server: LmStudioServer) -> None:
-    with LmStudioServer([MODELS[0], StandInModel(key="other")]) as second:
+    others = [MODELS[0], StandInModel(key="big@q8_0", size_bytes=7), StandInModel(key="other")]
+    with LmStudioServer(others) as second:
         result = scan(empty, server, second)
-        result.stdout.fnmatch_lines(
-            [f"lmstudio {server.host}  3 models", f"lmstudio {second.host}  2 models"]
-        )
+        result.stdout.fnmatch_lines([
+            f"lmstudio {server.host}  3 models",
+            f"lmstudio {second.host}  3 models",
+            "left out",
+            f"lmstudio {second.host}: 'big@q8_0' is another file than that of"
+            f" lmstudio {server.host}",
+        ])  # fmt: skip
+        result.stdout.no_fnmatch_line("*'org/small' is another*")
     assert list(found(empty)) == ["org/small", "big@q8_0", "vectors", "other"]
+    assert found(empty)["big@q8_0"].size_bytes == 2_000_000_000
 
 
 def test_a_named_host_that_is_absent_is_said_and_exit_1(
