@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 from pytest_lmstrix.bench import Bench, LoadedModel
 from pytest_lmstrix.haystack import MAX_SIZES, Haystack, fill
 from pytest_lmstrix.judging import Finding, context_refusal
-from pytest_lmstrix.recall import Control, ask_control, ask_filled
+from pytest_lmstrix.recall import LEAST_CONTROL, Control, ask_control, ask_filled
 from pytest_lmstrix.types import Model
-from pytest_lmstrix.verdicts import Failure
+from pytest_lmstrix.verdicts import Failure, Verdict
 
 
 class DeepFill:
@@ -18,57 +19,72 @@ class DeepFill:
     def __init__(self, bench: Bench, model: Model, sizes: Iterable[int], seed: int) -> None:
         self._bench = bench
         self._model = model
-        self._sizes = sorted(set(sizes))
+        self._sizes = set(sizes)
+        """Those that may be examined in one load, as far as is known."""
         self._seed = seed
-        self._refused: dict[int, Finding] = {}
+        self._filled_in: LoadedModel | None = None
         self._filled: dict[int, tuple[Haystack, Control]] = {}
+        self._shown: Haystack | None = None
+        """The last that was recalled."""
 
     def examine(self, size: int) -> Finding:
         """Whether what is hidden in a context filled up to `size` tokens is recalled.
 
+        It passes in a larger load that serves other sizes too, but fails only in one of its own:
+        a context that is too large must not be blamed on a smaller one.
+
         Raises:
             Failure: The engine fails.
         """
-        loaded = self._load(size)
-        if loaded is None:
-            return self._refused[size]
+        larger = self._larger_load(size)
+        if larger is not None:
+            with suppress(Failure):
+                finding = self._asked(larger, size)
+                if finding.verdict is Verdict.OK:
+                    return finding
+            self._sizes.clear()
+        self._sizes.discard(size)
+        loaded = self._bench.load(self._model, size)
+        return context_refusal(size, loaded.context_length) or self._asked(loaded, size)
+
+    def _larger_load(self, size: int) -> LoadedModel | None:
+        """The model at the largest size that loads, if it is larger than `size`."""
+        for larger in sorted(self._sizes, reverse=True):
+            if larger <= size:
+                break
+            with suppress(Failure):
+                loaded = self._bench.load(self._model, larger)
+                if context_refusal(larger, loaded.context_length) is None:
+                    return loaded
+            self._sizes.discard(larger)  # why it does not load is found out when its turn comes
+        return None
+
+    def _asked(self, loaded: LoadedModel, size: int) -> Finding:
+        if loaded is not self._filled_in:
+            self._filled_in, self._filled = loaded, {}
         if size not in self._filled:
             self._prepare(loaded, size)
         haystack, control = self._filled[size]
         recall = ask_filled(loaded, haystack, control)
+        verdict, detail = recall.verdict, recall.detail
+        if verdict is Verdict.OK:
+            self._shown = haystack
+        elif verdict is Verdict.INCONCLUSIVE and self._shown is not None:
+            # The model is able: is it the larger context that takes its wits away?
+            score = ask_control(loaded, self._shown).score
+            if score < LEAST_CONTROL:
+                verdict = Verdict.RECALL_FAILED
+                detail += f", and {score} of those that it recalled at {self._shown.size:,} tokens"
         return Finding(
-            verdict=recall.verdict,
-            detail=recall.detail,
-            recall=recall.recalled or None,
-            seed=self._seed,
+            verdict=verdict, detail=detail, recall=recall.recalled or None, seed=self._seed
         )
-
-    def _load(self, size: int) -> LoadedModel | None:
-        """The model at the largest size that loads; `None` if `size` is larger than that."""
-        for largest in reversed(self._sizes):
-            if largest in self._refused:
-                continue
-            if largest < size:
-                break
-            try:
-                loaded = self._bench.load(self._model, largest)
-                refusal = context_refusal(largest, loaded.context_length)
-            except Failure as failure:
-                of_the_size = failure.phase == "load" and failure.verdict.goes_down
-                if largest == size or not of_the_size:
-                    raise
-                refusal = Finding(verdict=failure.verdict, detail=failure.text)
-            if refusal is None:
-                return loaded
-            self._refused[largest] = refusal
-        return None
 
     def _prepare(self, loaded: LoadedModel, size: int) -> None:
         """Fill for `size` and for those after it that are to grow out of it.
 
         The controls of all of them come first, since they cost the engine its prefix cache.
         """
-        following = [each for each in self._sizes if each >= size and each not in self._refused]
-        haystacks = fill(self._seed, following[:MAX_SIZES], loaded.count_tokens)
-        for haystack in haystacks:
+        room = loaded.asked_context_length
+        following = sorted({size, *(each for each in self._sizes if size <= each <= room)})
+        for haystack in fill(self._seed, following[:MAX_SIZES], loaded.count_tokens):
             self._filled[haystack.size] = haystack, ask_control(loaded, haystack)

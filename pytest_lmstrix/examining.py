@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from msgspec.structs import replace
 
@@ -12,7 +12,10 @@ from pytest_lmstrix.plan import KnownRange, check_key
 from pytest_lmstrix.probing import answer_questions
 from pytest_lmstrix.search import FLOOR, largest, largest_below
 from pytest_lmstrix.types import MAX_CONTEXT_LENGTH, Case, Result
-from pytest_lmstrix.verdicts import Failure, Verdict
+from pytest_lmstrix.verdicts import Verdict
+
+Trial = Callable[[int], Result]
+"""Tries another size of a model."""
 
 
 class Examiner:
@@ -20,8 +23,10 @@ class Examiner:
 
     def __init__(self, judge: Judge, *, known: Mapping[str, KnownRange], seed: int) -> None:
         self._judge = judge
-        self._known = dict(known)
+        self._known = known
         self._seed = seed
+        self._seen: dict[str, dict[int, bool]] = {}
+        """As in `known`, of this run: size -> whether it works."""
         self._deep_sizes: dict[str, list[int]] = {}
         self._fills: dict[str, DeepFill] = {}
         self._went_down: dict[tuple[str, str], tuple[int, str]] = {}
@@ -33,7 +38,9 @@ class Examiner:
 
     def too_large(self, check: str, case: Case) -> str | None:
         """Why `case` need not be tried: a smaller size of its model was seen to fail."""
-        for failed in {check, "full"}:
+        if check == "limit":
+            return None
+        for failed in (check, "full"):
             size, text = self._went_down.get((failed, case.model.id), (MAX_CONTEXT_LENGTH, ""))
             if case.context_length > size:
                 return text
@@ -41,67 +48,75 @@ class Examiner:
 
     def check(self, check: str, case: Case, probe: Probe) -> list[Result]:
         """`case`, and if it fails, the sizes that were tried on the way down, in this order."""
-        return self._with_descent(self._judge.trial(check, case, probe), case)
+        result = self._judge.trial(check, case, probe)
+        # A mere hello shows too little to go by on the way down.
+        return self._with_descent(result, case, "full", lambda size: self._full(case, size))
 
     def deep(self, case: Case) -> list[Result]:
         """The same for the check `deep`."""
         model = case.model
         if model.id not in self._fills:
-            sizes = self._deep_sizes.get(model.id, [case.context_length])
+            sizes = self._deep_sizes.get(model.id, [])
             self._fills[model.id] = DeepFill(self._judge.bench, model, sizes, self._seed)
-        return self._with_descent(self._deep_trial(self._fills[model.id], case), case)
+        examine = self._fills[model.id].examine
+
+        def trial(size: int) -> Result:
+            at = replace(case, context_length=size)
+            return self._judge.judged("deep", at, lambda: examine(size))
+
+        return self._with_descent(trial(case.context_length), case, "deep", trial)
 
     def limit(self, case: Case) -> list[Result]:
         """The largest size up to that of `case` that works, and then all else that was tried.
 
-        What is known from earlier runs bounds the search, but is shown once more to count.
+        What is known bounds the search, but is shown once more to count.
         """
-        tried: list[Result] = []
-        known = self._known.get(check_key("full", case.model.id), KnownRange())
+        tried: dict[int, Result] = {}
 
         def works(size: int) -> bool:
-            verdict = self._probe(case, size, tried).verdict
-            if verdict is not Verdict.OK and not verdict.goes_down:
-                raise _Stopped
-            return verdict is Verdict.OK
+            tried[size] = self._full(case, size)
+            return _works(tried[size])
 
-        def shown(size: int | None) -> bool:
-            return any(result.context_length == size for result in tried)
-
+        limit = case.context_length
+        known = self._range("full", case)
         try:
-            found = largest(works, good=known.good, bad=known.bad, limit=case.context_length)
-            if found is not None and not shown(found) and not works(found):
-                found = largest(works, bad=found, limit=case.context_length)
-        except _Stopped:
-            return tried[::-1]
-        of_declared = f"of {case.context_length:,} tokens"
+            found = largest(works, good=known.good, bad=known.bad, limit=limit)
+            if found is not None and found not in tried and not works(found):
+                found = largest(works, bad=found, limit=limit)
+        except _Stopped as stopped:
+            del tried[stopped.result.context_length]
+            return [stopped.result, *tried.values()]
         if found is None:
-            last = tried[-1]
-            detail = f"works at no size up to {case.context_length:,} tokens\n{last.detail}"
-            return [replace(last, detail=detail), *tried[:-1]]
-        main = next(result for result in tried if result.context_length == found)
-        others = [result for result in tried if result is not main]
-        return [replace(main, detail=f"works up to {found:,} {of_declared}"), *others]
+            main = tried.pop(min(tried))
+            detail = f"works at no size from {main.context_length:,} tokens up\n{main.detail}"
+        else:
+            main = tried.pop(found)
+            detail = f"works up to {found:,} of {limit:,} tokens"
+        return [replace(main, detail=detail), *tried.values()]
 
-    def _with_descent(self, result: Result, case: Case) -> list[Result]:
-        check, model, size = result.check, case.model, case.context_length
-        basis = check_key(_basis(check), model.id)
-        if result.verdict is Verdict.OK:
-            if check != "fast":
-                self._known[basis] = replace(self._known.get(basis, KnownRange()), good=size)
-            return [result]
+    def _full(self, case: Case, size: int) -> Result:
+        at = replace(case, context_length=size)
+        return self._judge.trial("limit", at, answer_questions)
+
+    def _with_descent(self, result: Result, case: Case, basis: str, trial: Trial) -> list[Result]:
+        """`result`, and what was tried below it; `basis` is the check that is tried there."""
+        model, size = case.model, case.context_length
         declared = model.context_limit or MAX_CONTEXT_LENGTH + 1
+        if result.check == basis:
+            self._see(basis, result)
         if not (result.verdict.goes_down and FLOOR <= size < declared):
             return [result]
         tried: list[Result] = []
-        good = self._known.get(basis, KnownRange()).good
 
         def works(smaller: int) -> bool:
-            tried_now = self._probe(case, smaller, tried, deep=check == "deep")
-            if tried_now.verdict is Verdict.UNREACHABLE:
-                raise Failure(tried_now.detail, verdict=tried_now.verdict)
-            return tried_now.verdict is Verdict.OK
+            seen = self._seen.get(check_key(basis, model.id), {})
+            if smaller not in seen:
+                tried.append(trial(smaller))
+                self._see(basis, tried[-1])
+                return _works(tried[-1])
+            return seen[smaller]
 
+        good = self._range(basis, case).good
         try:
             working = largest_below(
                 size,
@@ -111,29 +126,43 @@ class Examiner:
             )
             where = f"{working:,}" if working else f"no size down to {FLOOR:,}"
             text = f"fails at {size:,}; works at {where}"
-        except Failure as failure:
-            text = f"fails at {size:,}; smaller sizes could not be tried: {failure.text}"
-        self._went_down[check, model.id] = size, text
+        except _Stopped as stopped:
+            met = f"{stopped.result.verdict} at {stopped.result.context_length:,}"
+            text = f"fails at {size:,}; the search below it ended with {met}"
+        if model.id not in self._judge.bench.unusable:
+            self._went_down[result.check, model.id] = size, text
         return [replace(result, detail=f"{text}\n{result.detail}".strip()), *tried]
 
-    def _probe(self, case: Case, size: int, results: list[Result], *, deep: bool = False) -> Result:
-        """What `full`, or `deep`, finds at another size of the model of `case`."""
-        at = replace(case, context_length=size)
-        if deep:
-            alone = DeepFill(self._judge.bench, case.model, [size], self._seed)
-            results.append(self._deep_trial(alone, at))
-        else:
-            results.append(self._judge.trial("limit", at, answer_questions))
-        return results[-1]
+    def _see(self, basis: str, result: Result) -> None:
+        if result.verdict is Verdict.OK or result.verdict.goes_down:
+            seen = self._seen.setdefault(check_key(basis, result.model), {})
+            seen[result.context_length] = result.verdict is Verdict.OK
 
-    def _deep_trial(self, fill: DeepFill, case: Case) -> Result:
-        return self._judge.judged("deep", case, lambda: fill.examine(case.context_length))
-
-
-def _basis(check: str) -> str:
-    """The check whose knowledge is used on the way down: a mere hello shows too little."""
-    return "full" if check == "fast" else check
+    def _range(self, basis: str, case: Case) -> KnownRange:
+        """What is known of the model of `case`; what this run has seen counts for more."""
+        key = check_key(basis, case.model.id)
+        known, seen = self._known.get(key, KnownRange()), self._seen.get(key, {})
+        good = [size for size, works in seen.items() if works]
+        bad = [size for size, works in seen.items() if not works]
+        if known.good is not None and all(size > known.good for size in bad):
+            good.append(known.good)
+        if known.bad is not None and all(size < known.bad for size in good):
+            bad.append(known.bad)
+        largest_good = max(good, default=None)
+        larger = (size for size in bad if size > (largest_good or 0))
+        return KnownRange(good=largest_good, bad=min(larger, default=None))
 
 
 class _Stopped(Exception):
-    """A search met a verdict that says nothing of sizes; its result is the last that was tried."""
+    """A search met a result that says nothing of sizes."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__(result.detail)
+        self.result = result
+
+
+def _works(result: Result) -> bool:
+    """Raises: _Stopped: It does not work, which may have nothing to do with its size."""
+    if result.verdict is not Verdict.OK and not result.verdict.goes_down:
+        raise _Stopped(result)
+    return result.verdict is Verdict.OK

@@ -39,11 +39,12 @@ def largest_below(
     """
     lowest = max(FLOOR - 1, known_good or 0)
     loads = MOST_LOADS
+    steps = steps_down(size, lowest)
     if granted is not None and lowest < granted < size:
         loads -= 1
         if works(granted):
             return granted
-    steps = steps_down(size, lowest)
+        steps = [step for step in steps if step < granted]
     good = len(steps)
     if known_good is None:
         if not steps:
