@@ -140,8 +140,8 @@ class _Span:
         # For the prompt with the longest question; with the others it is a little shorter.
         self.least = (least + self.most) // 2
         self.slack = (self.most - self.least) / 2
-        longest = max(len(needle.question) for needle in needles)
-        self.length = int((self.least + self.slack) * pitch) - longest
+        self.longest = max((needle.question for needle in needles), key=len)
+        self.length = int((self.least + self.slack) * pitch) - len(self.longest)
         """Characters of the prose, about."""
 
     def places(self) -> list[tuple[float, str]]:
@@ -161,7 +161,9 @@ class _Span:
             if end is None:
                 raise _too_small(self.size)
             prose = stream[:end]
-            used = self._used(prose, count_tokens)
+            used = (count_tokens(prose + self.longest),)
+            if self.least <= used[0] <= self.most:
+                used = tuple(count_tokens(prose + needle.question) for needle in self.needles)
             if self.least <= max(used) <= self.most:
                 return Haystack(
                     size=self.size,
@@ -177,9 +179,6 @@ class _Span:
         """Whether `prose` is as long as was expected; its length is what is expected from now."""
         expected, self.length = self.length, len(prose)
         return abs(self.length - expected) <= _TOLERANCE * self.length
-
-    def _used(self, prose: str, count_tokens: CountTokens) -> tuple[int, ...]:
-        return tuple(count_tokens(prose + needle.question) for needle in self.needles)
 
     def _tidy(self, stream: str, end: int) -> int:
         after_sentence = stream.rfind(". ", 0, max(0, end)) + 1

@@ -1,0 +1,124 @@
+"""Over generated fleets: every verdict is true, and so is every size that is said to work."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from msgspec.structs import replace
+
+from pytest_lmstrix.types import Result
+from pytest_lmstrix.verdicts import Verdict
+from tests.support.lmstudio_server import LmStudioServer
+from tests.truth.fleets import BLUR, Subject, fleet
+from tests.truth.laboratory import SKIPPED, Run, bench_of
+
+FLEETS = int(os.environ.get("LMSTRIX_FLEETS", "208"))
+"""How many; more take proportionally longer."""
+BATCH = 8
+"""Fleets that share a server."""
+FLOOR = 4_096
+
+
+def stepping_down(subject: Subject, size: int, good: int) -> int | None:
+    """What trying one 10 % reduction of `size` after the other must find, or what was granted."""
+    granted = subject.stand_in.grant(size)
+    if max(good + 1, FLOOR) <= granted < size and granted <= subject.capacity:
+        return granted
+    steps = (size * 9**n // 10**n for n in range(1, 200))
+    works = next((step for step in steps if step <= subject.capacity), 0)
+    return max(works if works >= FLOOR else 0, good) or None
+
+
+def is_true(subject: Subject, result: Result) -> bool:
+    """Whether a verdict may be found; just above its capacity a model may still recall all."""
+    size, capacity = result.context_length, subject.capacity
+    blurred = subject.check == "deep" and capacity < size <= capacity / BLUR
+    return result.verdict is subject.verdict(size) or (blurred and result.verdict is Verdict.OK)
+
+
+def expect_descent(subject: Subject, results: list[Result], good: int) -> None:
+    """It names the very size that stepping down finds, and costs six loads at most."""
+    result, *tried = results
+    assert len(tried) <= 6
+    said = result.detail.splitlines()[0]
+    size = result.context_length
+    found = max((r.context_length for r in tried if r.verdict is Verdict.OK), default=good) or None
+    if subject.check == "full":
+        assert found == stepping_down(subject, size, good)
+    else:
+        assert found in (None, good) or (found or 0) <= subject.capacity / BLUR
+        assert (found or 0) >= (stepping_down(subject, size, good) or 0)
+    works = f"{found:,}" if found else "no size down to 4,096"
+    assert said == f"fails at {size:,}; works at {works}"
+
+
+def expect_true_checks(run: Run, subject: Subject) -> None:
+    """`full` or `deep` at all sizes."""
+    failed_at = None
+    shown = 0
+    for size, results in run.check(subject.check, subject.cases()).items():
+        if failed_at is not None:
+            assert results is SKIPPED
+            continue
+        assert results is not None
+        result = results[0]
+        verdict = subject.verdict(size)
+        if not shown and "garbage-full" not in subject.model.id and _unable(subject, verdict):
+            verdict = Verdict.INCONCLUSIVE
+        assert result.verdict is verdict, result
+        assert (result.context_length, result.check) == (size, subject.check)
+        assert all(is_true(subject, each) for each in results[1:])
+        if subject.check == "full" and subject.needs_two_tries:
+            assert result.retried is (size == subject.sizes[0] or verdict is Verdict.CRASHED)
+        below = size < subject.stand_in.max_context_length
+        if verdict is Verdict.OK:
+            shown = size
+        elif verdict.goes_down and size >= FLOOR and below:
+            expect_descent(subject, results, shown)
+            failed_at = size
+        else:
+            assert len(results) == 1
+        if verdict is Verdict.CONTEXT_NOT_GRANTED:
+            granted = subject.stand_in.grant(size)
+            assert result.granted_context_length == granted
+            assert f"asked for {size:,} tokens of context, granted {granted:,}" in result.detail
+
+
+def _unable(subject: Subject, verdict: Verdict) -> bool:
+    """Garbage from the first size on cannot be told from a model that is too weak."""
+    return subject.model.id.startswith("garbage-deep") and verdict is Verdict.RECALL_FAILED
+
+
+def expect_true_limit(run: Run, subject: Subject) -> None:
+    declared = subject.stand_in.max_context_length
+    results = run.examiner.limit(replace(subject.cases()[0], context_length=declared))
+    assert {r.check for r in results} == {"limit"}
+    assert max(r.context_length for r in results) <= declared
+    assert all(is_true(subject, each) for each in results)
+    result, truth = results[0], subject.capacity
+    if truth >= 1_000:
+        assert result.verdict is Verdict.OK
+        assert result.context_length <= truth <= result.context_length + max(256, truth // 100)
+        assert f"works up to {result.context_length:,} of {declared:,} tokens" in result.detail
+    elif result.verdict is not Verdict.OK:
+        assert result.verdict is subject.above
+        assert truth <= 256 or truth < min(r.context_length for r in results)
+
+
+@pytest.mark.parametrize("batch", range(FLEETS // BATCH))
+def test_every_verdict_and_every_size_is_true(batch: int) -> None:
+    fleets = {seed: fleet(seed) for seed in range(batch * BATCH, (batch + 1) * BATCH)}
+    models = [each.stand_in for subjects in fleets.values() for each in subjects]
+    with LmStudioServer(models) as server, bench_of(server) as bench:
+        for seed, subjects in fleets.items():
+            run = Run(bench, seed=seed)
+            for subject in subjects:
+                expect_true_checks(run, subject)
+            for subject in subjects:
+                if subject.check == "full":
+                    expect_true_limit(run, subject)
+        bench.unload()
+        assert server.loaded() == ()
+        assert server.max_loaded_at_once() == 1
+    assert server.violations == []
