@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from pytest_lmstrix.plan import Plan, check_key
 from pytest_lmstrix.types import Case
 
 CASE = "lmstrix_case"
+LEFT_OUT = "lmstrix_left_out"
 
 
 class ManifestFile(pytest.Module):
@@ -45,8 +47,7 @@ class Collection:
         self._plan = plan
         self._cases = plan.cases()
         self._model_order = {each.model.id: place for place, each in enumerate(plan.models)}
-        self.left_out: dict[str, int] = {}
-        """Why cases were not asked again -> how many."""
+        self._left_out = 0
 
     def pytest_collect_file(
         self, file_path: Path, parent: pytest.Collector
@@ -88,14 +89,11 @@ class Collection:
             if case is None and not _asks_for_model(item):
                 others.append(item)
                 continue
-            known = None
-            if case is not None and not (explicit or self._settings.all):
-                known = self._known(item, case)
-            if known is None:
+            if explicit or self._settings.all or case is None or not self._is_known(item, case):
                 wanted.append(item)
             else:
                 others.append(item)
-                self.left_out[known] = self.left_out.get(known, 0) + 1
+                self._left_out += 1
         if others:
             config.hook.pytest_deselected(items=others)
         items[:] = sorted(wanted, key=self._place)
@@ -104,13 +102,29 @@ class Collection:
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """That all is known to work is no failure to find tests."""
-        if self.left_out and session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+        if self._left_out and session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
             session.exitstatus = pytest.ExitCode.OK
+        if hasattr(session.config, "workeroutput"):
+            session.config.workeroutput[LEFT_OUT] = self._left_out
 
-    def _known(self, item: pytest.Item, case: Case) -> str | None:
-        """Why `item` need not be asked again."""
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """All workers of pytest-xdist collect the same; their controller collects nothing."""
+        self._left_out = getattr(node, "workeroutput", {}).get(LEFT_OUT, self._left_out)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self._left_out:
+            cases = "1 case" if self._left_out == 1 else f"{self._left_out:,} cases"
+            terminalreporter.ensure_newline()
+            terminalreporter.write_line(
+                f"lmstrix: {cases} left out: known already of the same weights, engine and check;"
+                " --lmstrix-all runs them too"
+            )
+
+    def _is_known(self, item: pytest.Item, case: Case) -> bool:
+        """Whether `item` need not be asked again."""
         version = self._plan.known.get(check_key(check_name(item, case), case.id))
-        return "passed before" if version == check_version(item) else None
+        return version == check_version(item)
 
     def _place(self, item: pytest.Item) -> tuple[int, bool, int]:
         """All tests of a model together; of these, all of one size together, but `deep` last."""

@@ -161,7 +161,7 @@ class _Span:
             if end is None:
                 raise _too_small(self.size)
             prose = stream[:end]
-            used = (count_tokens(prose + self.longest),)
+            used: tuple[int, ...] = (count_tokens(prose + self.longest),)
             if self.least <= used[0] <= self.most:
                 used = tuple(count_tokens(prose + needle.question) for needle in self.needles)
             if self.least <= max(used) <= self.most:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 import msgspec
 from msgspec import Struct
 
 from pytest_lmstrix.bench import Bench, LoadedModel
 from pytest_lmstrix.engines import host_of, version_of
+from pytest_lmstrix.plan import check_key
+from pytest_lmstrix.speed import evidence_of, slow_note
 from pytest_lmstrix.text import clean
 from pytest_lmstrix.types import Case, Model, Reply, Result
 from pytest_lmstrix.verdicts import Failure, Verdict
@@ -45,12 +48,23 @@ def context_refusal(asked: int, granted: int) -> Finding | None:
 
 
 class Judge:
-    """Makes the results of one run; `machine` identifies where it runs."""
+    """Makes the results of one run; `machine` identifies where it runs.
 
-    def __init__(self, bench: Bench, *, run: str, machine: str) -> None:
+    `speeds` is `Plan.speeds`.
+    """
+
+    def __init__(
+        self,
+        bench: Bench,
+        *,
+        run: str,
+        machine: str,
+        speeds: Mapping[str, Mapping[int, float]] = MappingProxyType({}),
+    ) -> None:
         self.bench = bench
         self._run = run
         self._machine = machine
+        self._speeds = {key: dict(rates) for key, rates in speeds.items()}
 
     def trial(self, check: str, case: Case, probe: Probe) -> Result:
         """Load `case`, see what was granted, and probe it. Never raises for the model's sake."""
@@ -100,6 +114,7 @@ class Judge:
         replies = loaded.replies[since[1] if loaded is since[0] else 0 :] if loaded else []
         filled = max(replies, key=_prefilled, default=None)
         longest = max(replies, key=lambda reply: reply.completion_tokens or 0, default=None)
+        decode_rate = longest.decode_tokens_per_second if longest else None
         return Result(
             run=self._run,
             at=datetime.now(UTC),
@@ -119,7 +134,7 @@ class Judge:
             ttft_seconds=filled.ttft_seconds if filled else None,
             prompt_tokens=max((reply.prompt_tokens or 0 for reply in replies), default=0) or None,
             prefill_tokens_per_second=filled.prefill_tokens_per_second if filled else None,
-            decode_tokens_per_second=longest.decode_tokens_per_second if longest else None,
+            decode_tokens_per_second=decode_rate,
             peak_memory_bytes=loaded.peak_memory_bytes if loaded else None,
             recall=finding.recall,
             seed=finding.seed,
@@ -127,7 +142,16 @@ class Judge:
             machine=self._machine,
             settings=settings_of(case.model),
             retried=retried,
+            notes=self._speed_notes(check, case, decode_rate),
         )
+
+    def _speed_notes(self, check: str, case: Case, decode_rate: float | None) -> tuple[str, ...]:
+        if decode_rate is None:
+            return ()
+        rates = self._speeds.setdefault(check_key(evidence_of(check), case.model.id), {})
+        rates[case.context_length] = decode_rate
+        note = slow_note(case.context_length, decode_rate, rates)
+        return (note,) if note else ()
 
 
 def settings_of(model: Model) -> str:

@@ -50,6 +50,9 @@ class Plan(Struct, frozen=True, kw_only=True):
     ranges: dict[str, KnownRange] = {}
     """Check and model id, likewise -> the sizes that were seen to work, and not to."""
 
+    speeds: dict[str, dict[int, float]] = {}
+    """Likewise -> the tokens per second that were decoded at each size."""
+
     def cases(self) -> tuple[Case, ...]:
         return tuple(
             Case(model=planned.model, context_length=size)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import secrets
 import uuid
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pytest
 
 from pytest_lmstrix.engines import Engines, EngineUnavailable, facts_of, version_of
 from pytest_lmstrix.manifest import ManifestError, ManifestNotFound, read_manifest
 from pytest_lmstrix.options import Settings
-from pytest_lmstrix.plan import KnownRange, Plan, PlannedModel, ordered, planned, with_facts
-from pytest_lmstrix.recollection import ranges, settled, still_holding
+from pytest_lmstrix.plan import Plan, PlannedModel, ordered, planned, with_facts
+from pytest_lmstrix.recollection import ranges, settled, speeds, still_holding
 from pytest_lmstrix.registry import Registry, RegistryError
 from pytest_lmstrix.standing import sort_values
 from pytest_lmstrix.types import Model, ModelFacts
@@ -38,7 +39,7 @@ def make_plan(settings: Settings, engines: Engines, *, machine: str) -> Plan:
             chosen.append(planned(known, settings.contexts, hosts))
     registry = Registry(settings.registry)
     try:
-        settled_before, seen = _recollect(registry, chosen, engines, machine)
+        recollected = _recollect(registry, chosen, engines, machine)
         values = sort_values(registry, [each.model for each in chosen])
         models_in_order = ordered(chosen, settings.sort, values)
     except RegistryError as error:
@@ -48,8 +49,7 @@ def make_plan(settings: Settings, engines: Engines, *, machine: str) -> Plan:
         seed=secrets.randbits(32),
         models=models_in_order,
         embedding=tuple(embedding),
-        known=settled_before,
-        ranges=seen,
+        **recollected,
     )
 
 
@@ -72,17 +72,18 @@ def _read_models(settings: Settings, engines: Engines) -> Sequence[Model]:
 
 def _recollect(
     registry: Registry, chosen: Iterable[PlannedModel], engines: Engines, machine: str
-) -> tuple[dict[str, int], dict[str, KnownRange]]:
-    settled_before: dict[str, int] = {}
-    seen: dict[str, KnownRange] = {}
+) -> dict[str, Any]:
+    """The fields of `Plan` that come from earlier runs."""
+    fields: dict[str, Any] = {"known": {}, "ranges": {}, "speeds": {}}
     for each in chosen:
         known = registry.known(each.model.id)
         if known:
             version = version_of(engines.get(each.model.engine, each.hosts))
             holding = still_holding(known, each.model, engine_version=version, machine=machine)
-            settled_before |= settled(holding, each.model)
-            seen |= ranges(holding, each.model)
-    return settled_before, seen
+            fields["known"] |= settled(holding, each)
+            fields["ranges"] |= ranges(holding, each.model)
+            fields["speeds"] |= speeds(holding, each.model)
+    return fields
 
 
 class _Listings:

@@ -5,11 +5,13 @@ Pure; `Known` is what the registry remembers of a check at a size.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from pytest_lmstrix.judging import settings_of
-from pytest_lmstrix.plan import KnownRange, check_key
+from pytest_lmstrix.judging import CHECK_VERSIONS, settings_of
+from pytest_lmstrix.plan import KnownRange, PlannedModel, check_key
 from pytest_lmstrix.registry_fold import BUILT_IN, Known
+from pytest_lmstrix.search import tolerance
+from pytest_lmstrix.speed import evidence_of
 from pytest_lmstrix.types import Case, Model
 from pytest_lmstrix.verdicts import Verdict
 
@@ -20,7 +22,7 @@ SETTLED = (Verdict.OK, Verdict.INCONCLUSIVE)
 def still_holding(
     known: Iterable[Known], model: Model, *, engine_version: str | None, machine: str
 ) -> list[Known]:
-    """Those of `known` that were found with what `model` would meet now."""
+    """Those of `known` that were found with what `model` would meet now, by the checks of now."""
     return [
         each
         for each in known
@@ -29,16 +31,25 @@ def still_holding(
         and each.machine == machine
         and each.fingerprint == model.fingerprint
         and each.settings == settings_of(model)
+        and each.check_version == CHECK_VERSIONS.get(each.check, each.check_version)
     ]
 
 
-def settled(known: Iterable[Known], model: Model) -> dict[str, int]:
+def settled(known: Sequence[Known], planned: PlannedModel) -> dict[str, int]:
     """For `Plan.known`; of several hosts, the newest verdict counts, which comes first."""
     newest: dict[str, Known] = {}
     for each in known:
-        case = Case(model=model, context_length=each.context_length)
-        newest.setdefault(check_key(each.check, case.id), each)
-    return {key: each.check_version for key, each in newest.items() if each.verdict in SETTLED}
+        if each.check != "limit":  # a line of it is a size that was tried, not the whole
+            case = Case(model=planned.model, context_length=each.context_length)
+            newest.setdefault(check_key(each.check, case.id), each)
+    versions = {key: each.check_version for key, each in newest.items() if each.verdict in SETTLED}
+    whole = planned.whole()
+    found = ranges(known, planned.model).get(check_key("full", planned.model.id), KnownRange())
+    if _is_limit(found, whole.context_length) and any(
+        each.check == "limit" and each.context_length == found.good for each in known
+    ):
+        versions[check_key("limit", whole.id)] = CHECK_VERSIONS["limit"]
+    return versions
 
 
 def ranges(known: Iterable[Known], model: Model) -> dict[str, KnownRange]:
@@ -51,6 +62,18 @@ def ranges(known: Iterable[Known], model: Model) -> dict[str, KnownRange]:
     return {check_key(check, model.id): _range(sizes) for check, sizes in newest.items()}
 
 
+def speeds(known: Iterable[Known], model: Model) -> dict[str, dict[int, float]]:
+    """For `Plan.speeds`, by the newest measurement at each size."""
+    newest: dict[str, dict[int, float]] = {}
+    for each in known:
+        if each.decode_tokens_per_second is not None:
+            key = check_key(evidence_of(each.check), model.id)
+            newest.setdefault(key, {}).setdefault(
+                each.context_length, each.decode_tokens_per_second
+            )
+    return newest
+
+
 def _range(sizes: dict[int, Verdict]) -> KnownRange:
     good = max((size for size, verdict in sizes.items() if verdict is Verdict.OK), default=None)
     bad = min(
@@ -58,3 +81,11 @@ def _range(sizes: dict[int, Verdict]) -> KnownRange:
         default=None,
     )
     return KnownRange(good=good, bad=bad)
+
+
+def _is_limit(known: KnownRange, most: int) -> bool:
+    if known.good is None:
+        return False
+    return known.good >= most or (
+        known.bad is not None and known.bad - known.good <= tolerance(known.good)
+    )

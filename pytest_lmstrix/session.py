@@ -52,7 +52,7 @@ def start(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{tag}: models that the manifest tags so")
     bench = _bench(settings, engines, plan, live)
     config.add_cleanup(bench.unload)
-    judge = Judge(bench, run=plan.run, machine=machine())
+    judge = Judge(bench, run=plan.run, machine=machine(), speeds=plan.speeds)
     examiner = Examiner(judge, known=plan.ranges, seed=plan.seed)
     config.stash[fixtures.bench_key] = bench
     config.stash[fixtures.examiner_key] = examiner

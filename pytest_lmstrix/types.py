@@ -152,6 +152,8 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The load settings, as compact JSON; empty for the engine's defaults."""
     retried: bool = False
     """It took a second try."""
+    notes: tuple[str, ...] = ()
+    """What is worth knowing besides the verdict, such as `slow: ...`."""
 
 
 def fingerprint(*, sha256: str | None, size_bytes: int | None, path: str | None) -> str | None:
