@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import Protocol
 
 from pytest_lmstrix.downloads import WEIGHTS
@@ -12,6 +12,11 @@ from pytest_lmstrix.engines import host_of
 from pytest_lmstrix.engines.base import Engine, Instance, Progress
 from pytest_lmstrix.types import Message, Model, Reply
 from pytest_lmstrix.verdicts import Failure, Phase, Verdict
+
+RECONNECT_PAUSES = (0.0, 1.0, 3.0)
+"""Seconds before each time that a host which was lost is asked whether it is there again."""
+RECONNECT_SECONDS = 10.0
+"""After so long it is not asked again: each question to a host that is silent takes its time."""
 
 
 class Watch(Protocol):
@@ -21,7 +26,7 @@ class Watch(Protocol):
         """A load begins; the progress is told of its prefills, too."""
 
     def waiting(self, host: str, holder: str) -> None:
-        """Another process has a model loaded on `host`."""
+        """`host` cannot be used now; `holder` says why, such as who has a model loaded on it."""
 
     def idle(self) -> None:
         """Nothing is under way any more."""
@@ -104,6 +109,8 @@ class Bench:
         """Model id -> why none of its sizes can be tried: missing, corrupted, unsupported."""
         self.gone: dict[str, Failure] = {}
         """Host, or id of a model whose weights cannot be fetched -> what is out of reach."""
+        self.leaks: list[Failure] = []
+        """Unloads that could not be confirmed and that nobody has been told of yet."""
         self._host_lock = host_lock
         self._watch = watch
         self._prepare = prepare
@@ -150,9 +157,30 @@ class Bench:
             if failure.verdict.outcome == "xfailed":
                 self.unusable[model.id] = failure
             elif failure.verdict is Verdict.UNREACHABLE:
-                fetching = failure.code == WEIGHTS
-                self.gone[model.id if fetching else host_of(self.engine_of(model))] = failure
+                engine = self.engine_of(model)
+                if failure.code == WEIGHTS:
+                    self.gone[model.id] = failure
+                elif not self._comes_back(engine):
+                    self.gone[host_of(engine)] = failure
             raise
+
+    def _comes_back(self, engine: Engine) -> bool:
+        """Ask a host that was lost whether it is there again, a few times with pauses."""
+        host = host_of(engine)
+        deadline = time.monotonic() + RECONNECT_SECONDS
+        try:
+            for pause in RECONNECT_PAUSES:
+                if host in self.gone or time.monotonic() > deadline:
+                    break
+                if pause:
+                    self._watch.waiting(host, f"no answer; asked again in {pause:g} s")
+                    time.sleep(pause)
+                with suppress(Exception):  # an engine of somebody else's may raise anything
+                    engine.models()
+                    return True
+        finally:
+            self._watch.idle()
+        return False
 
     def out_of_reach(self, model: Model) -> Failure | None:
         """Why the host of `model`, or what its weights come from, is known to be out of reach."""
@@ -161,7 +189,12 @@ class Bench:
     def _load(self, loaded: LoadedModel, engine: Engine, host: str) -> None:
         with ExitStack() as undo, _as_failure("load"):
             undo.callback(self._watch.idle)
-            undo.enter_context(self._host_lock(host))
+            try:
+                undo.enter_context(self._host_lock(host))
+            except OSError as error:
+                text = f"{host} cannot be locked: {error}"
+                self.gone[host] = Failure(text, verdict=Verdict.UNREACHABLE, phase="connect")
+                raise self.gone[host] from error
             if id(engine) not in self._prepared:
                 self._prepare(engine)
                 self._prepared.add(id(engine))
@@ -178,19 +211,33 @@ class Bench:
         return self._current and self._current[0]
 
     def unload(self) -> None:
-        """Unload what is loaded, and give its host free.
+        """Unload what is loaded, and give its host free; what goes wrong is kept in `leaks`.
 
-        Raises:
-            Failure: It could not be confirmed that it is gone.
+        An interrupted unload is to be repeated: the instance counts as loaded until then.
         """
         if self._current is None:
             return
-        instance = self._current[1]
+        loaded, instance = self._current
+        try:
+            with _as_failure("unload"):
+                instance.unload()
+        except Failure as trouble:
+            # Never raised here: the model that is loaded next, or was judged, is not to blame.
+            if trouble.verdict is not Verdict.UNREACHABLE or not self.out_of_reach(loaded.model):
+                text = f"{loaded.model.id} may still be in memory: {trouble.text}"
+                self.leaks.append(Failure(text, verdict=trouble.verdict, phase="unload"))
         self._current = None
-        with self._held, _as_failure("unload"):
-            instance.unload()
-            if self._cooldown:
-                time.sleep(self._cooldown)
+        with self._held:
+            time.sleep(self._cooldown)
+
+    def report_leaks(self) -> None:
+        """Raises:
+        Failure: An unload could not be confirmed since the last time this was called.
+        """
+        leaks, self.leaks = self.leaks, []
+        if leaks:
+            text = "\n".join(leak.text for leak in leaks)
+            raise Failure(text, verdict=leaks[0].verdict, phase="unload")
 
 
 class _as_failure(AbstractContextManager[None]):

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_lmstrix.bench import Bench, LoadedModel
 from pytest_lmstrix.engines import host_of, version_of
@@ -17,6 +18,8 @@ from pytest_lmstrix.text import clean
 from pytest_lmstrix.types import Case, Model, Reply, Result
 from pytest_lmstrix.verdicts import Failure, Verdict
 
+LOST_CONNECTIONS = 2
+"""How often a case is tried again whose host was lost and came back."""
 REPLY_LIMIT = 2_000
 """Characters of a reply that are kept."""
 PADDING = 256
@@ -81,15 +84,23 @@ class Judge:
         What failed is unloaded, as it may be broken.
         """
         mark = self.mark()
-        finding = _found(examine)
-        retried = finding.verdict.retries > 0
-        if retried:
+        tried: list[Finding] = []
+        while self._is_worth_another(finding := _found(examine), tried, case.model):
+            tried.append(finding)
             self.bench.unload()
-            finding = _found(examine)
-        result = self.result(check, case, finding, since=mark, retried=retried)
+        if tried and finding.verdict is Verdict.OK:
+            before = "\n".join(f"{each.verdict}: {each.detail}" for each in tried)
+            finding = replace(finding, detail=f"passed on another try, after\n{before}")
+        result = self.result(check, case, finding, since=mark, retried=bool(tried))
         if finding.verdict is not Verdict.OK:
             self.bench.unload()
         return result
+
+    def _is_worth_another(self, finding: Finding, tried: list[Finding], model: Model) -> bool:
+        verdict = finding.verdict
+        tries = LOST_CONNECTIONS if verdict is Verdict.UNREACHABLE else verdict.retries
+        spent = sum(each.verdict is verdict for each in tried)
+        return spent < tries and self.bench.out_of_reach(model) is None
 
     def mark(self) -> tuple[LoadedModel | None, int]:
         """What is loaded, and how many replies it gave so far."""

@@ -47,6 +47,7 @@ class Outcomes:
         outcome = yield
         if not self._shares_load(item, nextitem):
             self._bench.unload()
+        self._bench.report_leaks()
         return outcome
 
     def _shares_load(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool:

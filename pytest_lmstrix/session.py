@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import platform
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from pytest_lmstrix.reporting.live import Live
 from pytest_lmstrix.reporting.session import Reporting
 from pytest_lmstrix.scheduling import Scheduling, plan_from_controller, worker_number
 from pytest_lmstrix.signals import Signals
+from pytest_lmstrix.text import one_line
 from pytest_lmstrix.types import Model
 from pytest_lmstrix.verdicts import Failure, Verdict
 
@@ -51,7 +53,7 @@ def start(config: pytest.Config) -> None:
     for tag in {tag for each in plan.models for tag in each.model.tags}:
         config.addinivalue_line("markers", f"{tag}: models that the manifest tags so")
     bench = _bench(settings, engines, plan, live)
-    config.add_cleanup(bench.unload)
+    config.add_cleanup(partial(_finish, bench, partial(_tell, config, live)))
     judge = Judge(bench, run=plan.run, machine=machine(), speeds=plan.speeds)
     examiner = Examiner(judge, known=plan.ranges, seed=plan.seed)
     config.stash[fixtures.bench_key] = bench
@@ -80,6 +82,7 @@ def _engines(config: pytest.Config, settings: Settings, live: Live) -> Engines:
         reply_timeout=settings.reply_timeout,
         weights=partial(_weights, settings, live),
         owner=leases.owner_token(),
+        tell=partial(_tell, config, live),
     )
 
 
@@ -114,6 +117,23 @@ def _bench(settings: Settings, engines: Engines, plan: Plan, live: Live) -> Benc
         prepare=sweep,
         cooldown=settings.cooldown,
     )
+
+
+def _finish(bench: Bench, tell: Callable[[str], None]) -> None:
+    """Unload what no teardown has, and tell what none has told, as after an interrupt."""
+    bench.unload()
+    for leak in bench.leaks:
+        tell(leak.text)
+
+
+def _tell(config: pytest.Config, live: Live, text: str) -> None:
+    """Write a line of its own, whatever is captured; workers of pytest-xdist have no terminal."""
+    if hasattr(config, "workerinput"):
+        return
+    live.idle()
+    capture = config.pluginmanager.get_plugin("capturemanager")
+    with capture.global_and_fixture_disabled() if capture is not None else nullcontext():
+        print(f"\nlmstrix: {one_line(text, 500)}", flush=True)
 
 
 def _collect_manifest(config: pytest.Config, settings: Settings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Protocol
 
 from pytest_lmstrix.engines.base import Engine
 from pytest_lmstrix.types import Model, ModelFacts
+
+log = logging.getLogger(__name__)
 
 BUILT_IN = ("lmstudio", "llamacpp")
 
@@ -28,7 +31,8 @@ class Engines:
     """The engines of one process.
 
     `home` is the LM Studio host that is used for models which every host has; `None` leaves the
-    discovery to the SDK. Time-outs are silence limits in seconds.
+    discovery to the SDK. Time-outs are silence limits in seconds. `tell` is for what a person has
+    to know at once.
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class Engines:
         reply_timeout: float = 120.0,
         weights: Weights | None = None,
         owner: str | None = None,
+        tell: Callable[[str], None] = log.warning,
     ) -> None:
         self._registered = {engine.name: engine for engine in registered}
         self._made: dict[tuple[str, str | None], Engine] = {}
@@ -48,6 +53,7 @@ class Engines:
         self._reply_timeout = reply_timeout
         self._weights = weights
         self._owner = owner
+        self._tell = tell
 
     def require(self, name: str) -> None:
         """Raises:
@@ -83,13 +89,16 @@ class Engines:
 
     def _make(self, name: str, host: str | None) -> Engine:
         if name == "lmstudio":
-            from pytest_lmstrix.engines.lmstudio import LmStudioEngine
+            from pytest_lmstrix.engines.lmstudio import LATE_LOAD_SECONDS, LmStudioEngine
 
             return LmStudioEngine(
                 host,
                 load_timeout=self._load_timeout,
                 reply_timeout=self._reply_timeout,
                 owner=self._owner,
+                # A load that nobody hears of any more is as silent as any other.
+                late_load_seconds=min(LATE_LOAD_SECONDS, self._load_timeout),
+                tell=self._tell,
             )
         from pytest_lmstrix.engines.llamacpp import LlamaCppEngine
 

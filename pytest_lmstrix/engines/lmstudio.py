@@ -9,6 +9,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
 
+from lmstudio import LMStudioServerError
+
 from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.lmstudio_instance import LmStudioInstance
 from pytest_lmstrix.engines.lmstudio_link import Link
@@ -27,6 +29,7 @@ LATE_LOAD_SECONDS = 120.0
 UNLOAD_SECONDS = 30.0
 """How long an instance may stay listed after LM Studio agreed to unload it."""
 
+_NO_ROOM = (Verdict.OUT_OF_MEMORY, Verdict.GUARDRAIL_REFUSED)
 _POLL_SECONDS = 0.2
 
 
@@ -48,6 +51,7 @@ class LmStudioEngine:
         owner: str | None = None,
         late_load_seconds: float = LATE_LOAD_SECONDS,
         unload_seconds: float = UNLOAD_SECONDS,
+        tell: Callable[[str], None] = log.warning,
     ) -> None:
         self.link = Link(host)
         self.load_timeout = load_timeout
@@ -55,7 +59,11 @@ class LmStudioEngine:
         self.owner = owner or "unowned"
         self.late_load_seconds = late_load_seconds
         self.unload_seconds = unload_seconds
+        self.tell = tell
+        self._open: set[str] = set()
+        """Asked for, and not known to be gone."""
         self._strays: set[str] = set()
+        """Those of them that nobody holds any more."""
         self._listing: dict[str, ModelFacts] | None = None
 
     @property
@@ -109,8 +117,9 @@ class LmStudioEngine:
     def facts(self, model: Model) -> ModelFacts | None:
         """What LM Studio says of `model`, from one listing a session; `None` if it has none."""
         if self._listing is None:
+            self._listing = {}  # a server that does not answer is not asked for each model
             self.models()
-        return (self._listing or {}).get(model.id)
+        return self._listing.get(model.id)
 
     def load(self, model: Model, context_length: int, progress: Progress) -> LmStudioInstance:
         """Load a new instance of `model`, whatever else is loaded.
@@ -122,6 +131,7 @@ class LmStudioEngine:
         self._release_strays()  # asks at least once, and so finds out a connection that died
         identifier = f"{PREFIX}{self.owner}-{secrets.token_hex(4)}"
         doing = f"loading {model.id}"
+        self._open.add(identifier)
         try:
             with self.link.talking("load", doing, self.load_timeout) as client:
                 client.llm.load_new_instance(
@@ -134,6 +144,10 @@ class LmStudioEngine:
             return LmStudioInstance(self, identifier, progress)
         except BaseException as error:
             self.abandon(identifier, error, loading=True)
+            if isinstance(error, Failure) and error.verdict in _NO_ROOM and self._strays:
+                left = f"still in memory are {', '.join(sorted(self._strays))}"
+                text = f"{error.text}\n{left}, so this says nothing of {model.id}"
+                raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="load") from error
             raise
 
     def unload(self, identifier: str) -> None:
@@ -144,6 +158,15 @@ class LmStudioEngine:
         """
         if not identifier.startswith(PREFIX):
             raise ValueError(f"{identifier!r} is not one of our instances")
+        try:
+            self._unload(identifier)
+        except Failure:
+            self._strays.add(identifier)
+            raise
+        self._open.discard(identifier)
+        self._strays.discard(identifier)
+
+    def _unload(self, identifier: str) -> None:
         doing = f"unloading {identifier}"
         deadline = None
         while identifier in self.link.loaded("unload"):
@@ -167,16 +190,18 @@ class LmStudioEngine:
         return [identifier for identifier in dead if self._unloaded(identifier)]
 
     def close(self) -> None:
-        """Look once more for loads that finished after they were given up, and disconnect."""
+        """Unload whatever is left, loads included that finished after they were given up."""
+        self._strays |= self._open
         if self._strays:
             with suppress(Failure):
                 self._release_strays()
-        for identifier in self._strays:
-            log.warning(
-                "LM Studio may still be loading %s; it will unload it after %d idle seconds",
-                identifier,
-                self.ttl_seconds,
+        for identifier in sorted(self._strays):
+            self.tell(
+                f"LM Studio at {self.host} may still have or load {identifier};"
+                f" it will unload it after {self.ttl_seconds} idle seconds"
             )
+        self._strays.clear()
+        self._open.clear()
         self.link.drop()
 
     def abandon(self, identifier: str, error: BaseException, *, loading: bool) -> None:
@@ -187,9 +212,10 @@ class LmStudioEngine:
         """
         verdict = error.verdict if isinstance(error, Failure) else None
         late = loading and verdict in (None, Verdict.TIMEOUT, Verdict.UNREACHABLE)
+        if loading and not isinstance(error.__cause__, LMStudioServerError):
+            self._strays.add(identifier)  # nobody said that the load is over
         try:
             if late:
-                self._strays.add(identifier)
                 self._release_strays(self.late_load_seconds)
             else:
                 self.unload(identifier)
@@ -203,15 +229,15 @@ class LmStudioEngine:
         """Unload what was given up, once it is listed; wait for that so long."""
         deadline = time.monotonic() + patience_seconds
         if self._strays and patience_seconds:
-            log.warning(
-                "waiting up to %g s for LM Studio to finish a load that was given up, to unload it",
-                patience_seconds,
+            self.tell(
+                f"waiting up to {patience_seconds:g} s for LM Studio to finish a load that was"
+                " given up, to unload it; Ctrl-C now leaves that to LM Studio, after"
+                f" {self.ttl_seconds} idle seconds"
             )
         while True:
             for identifier in self._strays.intersection(self.link.loaded("connect")):
                 if not self._unloaded(identifier):
                     return
-                self._strays.discard(identifier)
             if not self._strays or time.monotonic() >= deadline:
                 return
             time.sleep(_POLL_SECONDS)

@@ -44,7 +44,9 @@ def failure(
             text = f"LM Studio answered {doing} with what its SDK does not read: {error}"
         case _:
             text = f"The LM Studio SDK failed while {doing}: {_one_line(error)}"
-    return Failure(text, verdict=Verdict.ENGINE_ERROR, phase=phase)
+    # Before a model is asked for, it cannot be at fault.
+    verdict = Verdict.UNREACHABLE if phase == "connect" else Verdict.ENGINE_ERROR
+    return Failure(text, verdict=verdict, phase=phase)
 
 
 def _words(error: LMStudioServerError) -> str:
