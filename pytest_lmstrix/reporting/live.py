@@ -2,100 +2,80 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 
+from pytest_lmstrix.reporting.figures import tokens
+from pytest_lmstrix.reporting.relay import Relay, Relays
+from pytest_lmstrix.reporting.screen import Screen
+from pytest_lmstrix.reporting.status import Estimate, Status, status_line
 from pytest_lmstrix.text import one_line
 
-REDRAW_SECONDS = 0.1
-LINE_SECONDS = 30.0
-"""Where nothing can be redrawn, such as in the log of a CI machine, a line comes so often."""
+if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
+
+FOLDER = "lmstrix_live"
+Hook = Generator[None, object, object]
 
 
 class Live:
-    """Shows one line of status behind what pytest has written, and takes it away again.
-
-    On a terminal it is redrawn in place; elsewhere long work says from time to time how far it is.
-    Workers of pytest-xdist have no terminal, and show nothing.
-    """
+    """Knows what this process is doing, and shows it, or has the controller of xdist show it."""
 
     def __init__(self, config: pytest.Config) -> None:
-        self._config = config
-        self._silent = hasattr(config, "workerinput") or config.getoption("verbose", 0) < -1
-        self._redraws = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
-        self._began = self._shown_at = time.monotonic()
-        self._drawn = False
+        given: Mapping[str, Any] | None = getattr(config, "workerinput", None)
+        self._relay = None
+        self._shown = None
+        if given is None:
+            self._shown = Shown(config)
+            config.pluginmanager.register(self._shown, "lmstrix-live")
+        elif FOLDER in given:
+            self._relay = Relay(given[FOLDER], given["workerid"])
+        self._status: Status | None = None
 
     def loading(self, model_id: str, context_length: int) -> LoadProgress:
-        self.begin()
-        progress = LoadProgress(self, f"{one_line(model_id, 60)} at {context_length:,} tokens")
-        progress.show("loading")
-        return progress
+        what = f"{one_line(model_id, 60)} at {tokens(context_length)} tokens"
+        self.begin(what, "loading")
+        return LoadProgress(self, what)
 
     def waiting(self, host: str, holder: str) -> None:
-        self.begin()
-        self.show(f"waiting for {host}: {one_line(holder)}", always=True)
+        self.begin(one_line(host, 60), f"waiting for {one_line(holder, 80)}", urgent=True)
 
     @contextmanager
     def downloading(self, model_id: str) -> Iterator[Callable[[int, int | None], None]]:
         """Gives what is to be called with the bytes that are there, and all bytes if known."""
-        self.begin()
-        name = one_line(model_id, 60)
+        self.begin(f"downloading {one_line(model_id, 60)}", "0 MB")
 
         def progress(done: int, total: int | None) -> None:
             of_total = f" of {total / 1e6:,.0f}" if total else ""
-            self.show(f"downloading {name}: {done / 1e6:,.0f}{of_total} MB")
+            self.go_on(f"{done / 1e6:,.0f}{of_total} MB")
 
         try:
             yield progress
         finally:
             self.idle()
 
+    def begin(self, what: str, state: str, *, urgent: bool = False) -> None:
+        self._tell(Status(what=what, state=state, began=time.time(), urgent=urgent))
+
+    def go_on(self, state: str) -> None:
+        """The same work has come to `state`."""
+        if self._status is not None:
+            self._tell(replace(self._status, state=state, urgent=False))
+
     def idle(self) -> None:
-        if self._drawn:
-            self._write("\x1b7\x1b[K\x1b8")
-            self._drawn = False
+        self._tell(None)
 
-    def show(self, text: str, *, always: bool = False) -> None:
-        """Show `text` with the seconds since the work began, unless something just was shown."""
-        now = time.monotonic()
-        pause = REDRAW_SECONDS if self._redraws else LINE_SECONDS
-        if self._silent or (now - self._shown_at < pause and not always):
-            return
-        self._shown_at = now
-        text = f"{text} ({now - self._began:.0f} s)"
-        if not self._redraws:
-            self._write(f"\n{text}\n")
-            return
-        room = self._room()
-        if room >= 20:
-            self._write(f"\x1b7 {text[: room - 1]}\x1b[K\x1b8")
-            self._drawn = True
-
-    def begin(self) -> None:
-        self._began = time.monotonic()
-        self._shown_at = self._began - (REDRAW_SECONDS if self._redraws else 0)
-
-    def _room(self) -> int:
-        """Columns behind the cursor: a status that wrapped could not be taken away."""
-        if not self._config.pluginmanager.has_plugin("terminalreporter"):
-            return 80
-        writer = self._config.get_terminal_writer()
-        return writer.fullwidth - writer.width_of_current_line - 1
-
-    def _write(self, text: str) -> None:
-        manager = self._config.pluginmanager.get_plugin("capturemanager")
-        uncaptured: AbstractContextManager[None] = (
-            manager.global_and_fixture_disabled() if manager is not None else nullcontext()
-        )
-        with uncaptured:
-            sys.stdout.write(text)
-            sys.stdout.flush()
+    def _tell(self, status: Status | None) -> None:
+        self._status = status
+        if self._relay is not None:
+            self._relay.tell(status)
+        if self._shown is not None:
+            self._shown.tell(status)
 
 
 class LoadProgress:
@@ -104,14 +84,95 @@ class LoadProgress:
     def __init__(self, live: Live, what: str) -> None:
         self._live = live
         self._what = what
+        self._prefilling = False
 
     def __call__(self, fraction: float, /) -> None:
-        self.show(f"{fraction:.0%}")
+        self._live.go_on(f"loading {fraction:.0%}" if fraction < 1 else "loaded")
 
     def prefill(self, done: int, total: int) -> None:
-        if done == 0:
-            self._live.begin()
-        self._live.show(f"{self._what}: prefilled {done:,} of {total:,} tokens")
+        state = f"prefilled {tokens(done)} of {tokens(total)} tokens"
+        if done == 0 or not self._prefilling:
+            self._live.begin(self._what, state)
+            self._prefilling = True
+        self._live.go_on(state)
 
-    def show(self, state: str) -> None:
-        self._live.show(f"{self._what}: {state}")
+
+class Shown:
+    """Registered on the controller, or where there are no workers: what everybody is doing."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._screen = Screen(config, self._line)
+        self._relays: Relays | None = None
+        self._status: Status | None = None
+        self._estimate = Estimate((), {})
+        self.expected: Callable[[Sequence[str]], Mapping[str, float]] = lambda tests: {}
+        """Node ids -> those of which earlier runs tell how many seconds they take."""
+        config.add_cleanup(self._close)
+
+    def tell(self, status: Status | None) -> None:
+        self._status = status
+        if status is not None:
+            self._screen.start()
+
+    def _line(self, room: int, only_urgent: bool) -> str:
+        statuses = self._relays.statuses() if self._relays is not None else []
+        statuses += [self._status] if self._status is not None else []
+        statuses = [each for each in statuses if each.urgent or not only_urgent]
+        if not statuses:
+            return ""
+        estimate = self._estimate
+        return status_line(statuses, time.time(), done=estimate.done, total=estimate.total,
+                           rest=estimate.rest(), room=room)  # fmt: skip
+
+    def _close(self) -> None:
+        self._screen.stop()
+        if self._relays is not None:
+            self._relays.close()
+
+    def _plan(self, tests: Sequence[str], workers: int = 1) -> None:
+        if not self._estimate.total:
+            self._estimate = Estimate(tests, self.expected(tests), workers)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self._plan([item.nodeid for item in session.items])
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: WorkerController) -> None:
+        if self._relays is None:
+            self._relays = Relays()
+            self._screen.start()
+        node.workerinput[FOLDER] = self._relays.folder
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
+        self._plan(ids, max(1, len(self._config.option.tx or ())))
+
+    @pytest.hookimpl(optionalhook=True, wrapper=True, tryfirst=True)
+    def pytest_testnodedown(self, node: WorkerController) -> Hook:
+        if self._relays is not None:
+            self._relays.forget(str(node.gateway.id))
+        with self._screen.paused():
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_logstart(self) -> Hook:
+        with self._screen.paused():
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> Hook:
+        self._estimate.add(report.nodeid, report.duration)
+        with self._screen.paused():
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_logfinish(self, nodeid: str) -> Hook:
+        self._estimate.finish(nodeid)
+        with self._screen.paused():
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self) -> Hook:
+        self._screen.stop()
+        return (yield)

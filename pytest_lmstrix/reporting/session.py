@@ -6,13 +6,14 @@ import contextlib
 import os
 import platform
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from pytest_lmstrix.collection import ascii_id
 from pytest_lmstrix.options import Settings
 from pytest_lmstrix.outcomes import results_of
 from pytest_lmstrix.plan import Plan
@@ -20,6 +21,7 @@ from pytest_lmstrix.registry import ModelStatus, Registry, RegistryError
 from pytest_lmstrix.regressions import PERCENT, Change, History, compare
 from pytest_lmstrix.reporting.figures import counted
 from pytest_lmstrix.reporting.html import HtmlReport
+from pytest_lmstrix.reporting.live import Shown
 from pytest_lmstrix.reporting.run import CaseReport, ModelReport, RunReport, encode, model_report
 from pytest_lmstrix.reporting.summary import summary
 from pytest_lmstrix.reporting.terminal import changes_table, closing_table
@@ -46,12 +48,44 @@ class Reporting:
         self._notes: list[str] = []
         self._run: RunReport | None = None
         self._html: HtmlReport | None = None
+        shown = config.pluginmanager.get_plugin("lmstrix-live")
+        if isinstance(shown, Shown):
+            shown.expected = self._expected
         if config.pluginmanager.has_plugin("html") and not config.option.collectonly:
             if not config.option.htmlpath:
                 config.option.htmlpath = str(settings.reports / "report.html")
                 config.option.self_contained_html = True
             self._html = HtmlReport(plan)
             config.pluginmanager.register(self._html, "lmstrix-html")
+
+    def _expected(self, tests: Iterable[str]) -> dict[str, float]:
+        """Seconds that loading and prefilling took when it was last done, by node id."""
+        cases = {f"{ascii_id(case.id)}]": case for case in self._plan.cases()}
+        took: dict[str, dict[tuple[str, int], float]] = {}
+        expected = {}
+        for test in tests:
+            name, _, parameters = test.partition("[")
+            case = cases.get(parameters)
+            if case is None:
+                continue
+            model = case.model.id
+            if model not in took:
+                took[model] = self._took(model)
+            key = name.rpartition("::test_")[2], case.context_length
+            if key in took[model]:
+                expected[test] = took[model][key]
+        return expected
+
+    def _took(self, model: str) -> dict[tuple[str, int], float]:
+        try:
+            newest_last = reversed(self._registry.known(model))
+        except RegistryError:
+            return {}
+        return {
+            (line.check, line.context_length): line.load_seconds + (line.ttft_seconds or 0.0)
+            for line in newest_last
+            if line.load_seconds is not None
+        }
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         self._session = session

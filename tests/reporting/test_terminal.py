@@ -1,0 +1,188 @@
+"""What a person sees on a terminal: status while it works, nothing garbled, tables that fit."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.plugin.conftest import Project
+
+pyte = pytest.importorskip("pyte")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
+
+LONG = "a-model-with-quite-a-long-name-q4_k_m"
+CONFTEST = """
+import time
+from pathlib import Path
+from tests.support.fake_engine import FakeEngine
+from tests.support.lmstudio_server.behaviours import *
+from tests.support.lmstudio_server.models import StandInModel
+
+ROOT = Path(__file__).parent
+
+class Slow(FakeEngine):
+    def load(self, model, context_length, progress):
+        if context_length == 1024:  # until somebody has seen it
+            progress(0.45)
+            while not (ROOT / "go").exists():
+                time.sleep(0.01)
+        return super().load(model, context_length, progress)
+
+def pytest_lmstrix_engines(config):
+    return [Slow((StandInModel(key="tiny"), StandInModel(key=%r, behaviours=(Corrupted(),))))]
+"""
+PATIENCE = 60.0
+
+
+class Terminal:
+    """Runs a program and shows what a person would see."""
+
+    def __init__(self, command: list[str], cwd: Path, columns: int, **environment: str) -> None:
+        import fcntl
+        import pty
+        import struct
+        import termios
+
+        self.screen = pyte.Screen(columns, 60)
+        self._stream = pyte.ByteStream(self.screen)
+        self.raw = b""
+        self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 60, columns, 0, 0))
+        unset = ("COLUMNS", "LINES", "NO_COLOR", "CI", "PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER")
+        env = {name: value for name, value in os.environ.items() if name not in unset}
+        self.process = subprocess.Popen(
+            command, cwd=cwd, stdin=slave, stdout=slave, stderr=slave,
+            env=env | {"TERM": "xterm", **environment},
+        )  # fmt: skip
+        os.close(slave)
+
+    def read_until(self, seen: Callable[[], bool]) -> None:
+        import select
+
+        give_up = time.monotonic() + PATIENCE
+        while not seen():
+            assert time.monotonic() < give_up, self.text
+            if not select.select([self._master], [], [], 0.2)[0]:
+                continue
+            try:
+                data = os.read(self._master, 65536)
+            except OSError:  # Linux: the other end is closed
+                data = b""
+            if not data:
+                self.process.wait(PATIENCE)
+                return
+            self.raw += data
+            self._stream.feed(data)
+
+    @property
+    def lines(self) -> list[str]:
+        return [line.rstrip() for line in self.screen.display]
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._master)
+
+
+Run = Callable[..., Terminal]
+
+
+@pytest.fixture
+def run(project: Project) -> Iterator[Run]:
+    """Runs pytest on a terminal of so many columns until it is at the slow load."""
+    project.pytester.makeconftest(CONFTEST % LONG)
+    project.manifest(f"[{{id: tiny, contexts: [512, 1024]}}, {{id: {LONG}, contexts: [512]}}]")
+    started: list[Terminal] = []
+
+    def start(columns: int, *args: str, **environment: str) -> Terminal:
+        command = [sys.executable, "-m", "pytest", "--lmstrix", "-p", "no:cacheprovider", *args]
+        terminal = Terminal(command, project.path, columns, **environment)
+        started.append(terminal)
+        return terminal
+
+    yield start
+    for terminal in started:
+        terminal.close()
+
+
+def finish(terminal: Terminal, project: Project) -> None:
+    (project.path / "go").touch()
+    terminal.read_until(lambda: False)
+    assert terminal.process.returncode == 0, terminal.text
+
+
+WAYS = [(), ("-v",), ("-q",), ("--no-header",), ("-n", "2")]
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+@pytest.mark.parametrize("args", WAYS, ids=lambda args: "".join(args) or "plain")
+def test_a_load_is_shown_while_it_lasts_and_leaves_no_trace(
+    run: Run, project: Project, columns: int, args: tuple[str, ...]
+) -> None:
+    terminal = run(columns, *args)
+    if columns == 60 and args == ("-v",):
+        # The name of the test leaves no room behind it.
+        terminal.read_until(lambda: "tiny-1024" in terminal.text)
+    else:
+        terminal.read_until(lambda: "loading 45%" in terminal.text)
+        if columns == 200:
+            assert "tiny at 1,024 tokens: loading 45%" in terminal.text
+    finish(terminal, project)
+    assert "loading" not in terminal.text
+    assert "prefilled" not in terminal.text
+    assert "\x1b" not in terminal.text
+    heading = next(n for n, line in enumerate(terminal.lines) if line.startswith("model "))
+    assert "verdict" in terminal.lines[heading]
+    tiny = next(line for line in terminal.lines[heading:] if line.startswith("tiny"))
+    bad = next(line for line in terminal.lines[heading:] if line.startswith("a-model"))
+    assert " ok" in tiny
+    assert " corrupted" in bad
+
+
+def test_dots_and_results_are_as_without_a_status(run: Run, project: Project) -> None:
+    terminal = run(80)
+    terminal.read_until(lambda: "loading 45%" in terminal.text)
+    (line,) = [line for line in terminal.lines if "loading 45%" in line]
+    assert line.startswith("models.yaml .")
+    assert "[2/3]" in line or "[3/3]" in line
+    finish(terminal, project)
+    (line,) = [line for line in terminal.lines if line.startswith("models.yaml")]
+    assert sorted(line.split()[1]) == [".", ".", "x"]
+    assert line.endswith("[100%]")
+
+
+def test_no_color_means_none(run: Run, project: Project) -> None:
+    terminal = run(80, NO_COLOR="1")
+    finish(terminal, project)
+    assert b"\x1b[3" not in terminal.raw
+    assert b"\x1b[1m" not in terminal.raw
+
+
+@pytest.mark.parametrize(
+    ("args", "environment"), [(("-s",), {}), ((), {"TERM": "dumb"})], ids=["-s", "dumb"]
+)
+def test_where_it_would_be_in_the_way_nothing_is_redrawn(
+    run: Run, project: Project, args: tuple[str, ...], environment: dict[str, str]
+) -> None:
+    terminal = run(80, *args, **environment)
+    finish(terminal, project)
+    assert b"\x1b7" not in terminal.raw
+    assert "loading" not in terminal.text
+
+
+def test_the_rest_is_estimated_from_earlier_runs(run: Run, project: Project) -> None:
+    finish(run(200), project)
+    (project.path / "go").unlink()
+    terminal = run(200, "--all")
+    terminal.read_until(lambda: " left" in terminal.text)
+    finish(terminal, project)
