@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import jsonschema
 import msgspec
 import pytest
+import yaml
 
 from pytest_lmstrix.registry import Registry
 from pytest_lmstrix.reporting.run import RunReport, encode, json_schema
@@ -19,6 +20,7 @@ from tests.plugin.conftest import Project
 from tests.reporting.conftest import HOSTILE, a_run
 from tests.unit.registry_results import a_result
 
+WORKFLOW = Path(__file__).parents[2] / "docs" / "examples" / "github-models.yml"
 SCHEMA = Path(__file__).parents[2] / "docs" / "run.schema.json"
 Golden = Callable[[str, str], None]
 
@@ -116,3 +118,13 @@ def test_a_summary_that_cannot_be_written_costs_nothing_else(
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(["lmstrix: * cannot be written: *"])
     assert result.ret == 0
+
+
+def test_the_workflow_runs_with_real_options_and_keeps_what_it_says(project: Project) -> None:
+    steps = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))["jobs"]["models"]["steps"]
+    (command,) = [step["run"] for step in steps if step.get("run", "").startswith("pytest")]
+    project.run(*command.split()[1:]).assert_outcomes(passed=2)
+    kept = {step["with"]["path"] for step in steps if "path" in step.get("with", {})}
+    assert {"reports/", "reports/registry.jsonl"} <= kept
+    assert (project.path / "reports" / "registry.jsonl").exists()
+    assert (project.path / "reports" / "junit.xml").exists()

@@ -121,11 +121,15 @@ def finish(terminal: Terminal, project: Project) -> None:
     assert terminal.process.returncode == 0, terminal.text
 
 
-WAYS = [(), ("-v",), ("-q",), ("--no-header",), ("-n", "2")]
+WAYS: list[tuple[int, tuple[str, ...]]] = [
+    (60, ()), (60, ("-v",)), (80, ("-v",)), (80, ("-q",)), (80, ("--no-header",)),
+    (80, ("-n", "2")), (200, ()), (200, ("-v", "-n", "2")),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("columns", [60, 80, 200])
-@pytest.mark.parametrize("args", WAYS, ids=lambda args: "".join(args) or "plain")
+@pytest.mark.parametrize(
+    ("columns", "args"), WAYS, ids=[f"{columns}{''.join(args)}" for columns, args in WAYS]
+)
 def test_a_load_is_shown_while_it_lasts_and_leaves_no_trace(
     run: Run, project: Project, columns: int, args: tuple[str, ...]
 ) -> None:
