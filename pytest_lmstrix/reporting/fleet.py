@@ -183,6 +183,7 @@ def _told(result: Result, now: bool) -> Iterable[str]:
     yield f"peak memory {memory(result.peak_memory_bytes)}"
     if result.detail:
         yield one_line(result.detail, 160)
+    yield from (one_line(note, 160) for note in result.notes)
     if not now:
         yield f"found on {result.at:%Y-%m-%d}, not asked again"
 

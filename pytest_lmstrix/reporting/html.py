@@ -152,13 +152,14 @@ def _sorted(value: float | None) -> str:
 
 
 def _told(result: Result) -> str:
-    granted = tokens(result.granted_context_length)
+    granted, prompt = result.granted_context_length, result.prompt_tokens
     facts = {
         "engine": " ".join(filter(None, (result.engine, result.engine_version))),
         "host": result.host or "",
         "settings": result.settings,
-        "asked": f"{tokens(result.context_length)} tokens, granted {granted}",
-        "prompt": f"{tokens(result.prompt_tokens)} tokens",
+        "asked for": f"{tokens(result.context_length)} tokens",
+        "granted": "" if granted is None else f"{tokens(granted)} tokens",
+        "prompt": "" if prompt is None else f"{tokens(prompt)} tokens",
         "seed": "" if result.seed is None else str(result.seed),
         "second try": "yes" if result.retried else "",
     }
@@ -171,6 +172,7 @@ def _told(result: Result) -> str:
         f" {escape_html(result.detail, 2_000)}",
         escape_html(result.verdict.advice),
         "; ".join(f"{name} {escape_html(one_line(text))}" for name, text in facts.items() if text),
+        *map(escape_html, result.notes),
         "The model said:" if result.replies else "",
     ]
     replies = "".join(f"<q>{escape_html(reply, 2_000)}</q>" for reply in result.replies)

@@ -161,9 +161,10 @@ class Reporting:
 
     def _compared(self) -> tuple[History, tuple[Change, ...]]:
         history = History()
+        models = {planned.model.id for planned in self._plan.models}
         try:
             for result in self._registry.results():
-                if result.run != self._plan.run:
+                if result.model in models and result.run != self._plan.run:
                     history.add(result)
         except RegistryError as error:
             self._notes.append(f"not compared with earlier runs: {error}")

@@ -17,6 +17,7 @@ from pytest_lmstrix.verdicts import Failure
 from tests.plugin.conftest import project  # noqa: F401
 from tests.unit.registry_results import a_result
 
+GOLDEN = Path(__file__).parent / "golden"
 STARTED = datetime(2026, 3, 2, 4, tzinfo=UTC)
 HOSTILE = "<script>alert('hi')</script> | [x](https://evil.test) `\x1b[31m"
 
@@ -95,10 +96,10 @@ def golden() -> Callable[[str, str], None]:
     """Compares with a file of `golden/`; with UPDATE_GOLDEN in the environment, writes it."""
 
     def check(name: str, text: str) -> None:
-        path = Path(__file__).parent / "golden" / name
+        path = GOLDEN / name
         if "UPDATE_GOLDEN" in os.environ:
             path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8", newline="\n")
-        assert text == path.read_text(encoding="utf-8")
+        assert text == path.read_text(encoding="utf-8"), f"if {name} is to change: UPDATE_GOLDEN=1"
 
     return check

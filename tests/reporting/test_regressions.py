@@ -93,7 +93,7 @@ def test_like_is_preferred_to_newer_results_of_elsewhere() -> None:
 
 
 def speeds(*values: float, **fields: Any) -> list[Result]:
-    return [a_result(**{SPEED: value}, **fields) for value in values]
+    return [a_result(**{**fields, SPEED: value}) for value in values]
 
 
 def test_slower_than_the_median_of_its_history() -> None:

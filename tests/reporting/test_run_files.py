@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from pytest_lmstrix.registry import Registry
 from pytest_lmstrix.reporting.run import RunReport, encode, json_schema
 from pytest_lmstrix.reporting.summary import MOST_MODELS, summary
 from tests.plugin.conftest import Project
-from tests.reporting.conftest import HOSTILE, a_run
+from tests.reporting.conftest import GOLDEN, HOSTILE, a_run
 from tests.unit.registry_results import a_result
 
 WORKFLOW = Path(__file__).parents[2] / "docs" / "examples" / "github-models.yml"
@@ -37,9 +38,9 @@ def test_run_json_is_read_back_as_it_was(run: RunReport) -> None:
     assert msgspec.json.decode(encode(run), type=RunReport) == run
 
 
-def test_the_schema_in_the_docs_is_that_of_run_json(run: RunReport) -> None:
-    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
-    assert schema == json_schema()
+def test_the_schema_in_the_docs_is_that_of_run_json(run: RunReport, golden: Golden) -> None:
+    golden(os.path.relpath(SCHEMA, GOLDEN), json.dumps(json_schema(), indent=2) + "\n")
+    schema = json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(json.loads(encode(run)), schema)
     with pytest.raises(jsonschema.ValidationError):
