@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from pytest_lmstrix.reporting.figures import tokens
 from pytest_lmstrix.reporting.relay import Relay, Relays
 from pytest_lmstrix.reporting.screen import Screen
-from pytest_lmstrix.reporting.status import Estimate, Status, status_line
+from pytest_lmstrix.reporting.status import Estimate, Status, Urgent, status_line
 from pytest_lmstrix.text import one_line
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ class Shown:
         self._relays: Relays | None = None
         self._status: Status | None = None
         self._estimate = Estimate((), {})
+        self._urgent = Urgent()
         self.expected: Callable[[Sequence[str]], Mapping[str, float]] = lambda tests: {}
         """Node ids -> those of which earlier runs tell how many seconds they take."""
         config.add_cleanup(self._close)
@@ -118,7 +119,7 @@ class Shown:
     def _line(self, room: int, only_urgent: bool) -> str:
         statuses = self._relays.statuses() if self._relays is not None else []
         statuses += [self._status] if self._status is not None else []
-        statuses = [each for each in statuses if each.urgent or not only_urgent]
+        statuses = self._urgent.unsaid(statuses) if only_urgent else statuses
         if not statuses:
             return ""
         estimate = self._estimate

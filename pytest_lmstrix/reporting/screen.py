@@ -40,7 +40,6 @@ class Screen:
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._drawn = False
-        self._said = ""
         self._ticks = 0
 
     def start(self) -> None:
@@ -86,9 +85,8 @@ class Screen:
         line = self._line(200, not due)
         if due:
             self._ticks = 0
-        if line and line != self._said:
+        if line:
             self._write(f"\n{line}\n")
-            self._said = line
 
     def _room(self) -> int:
         """Columns behind the cursor: a status that wrapped could not be taken away."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean, median
 
 from msgspec import Struct
@@ -40,6 +40,20 @@ def status_line(
         if cell_len(line) <= room:
             return line
     return set_cell_size(head + short, room) if room >= LEAST_ROOM else ""
+
+
+class Urgent:
+    """Picks what is worth a line at once: each thing is, once."""
+
+    def __init__(self) -> None:
+        self._said: set[tuple[str, str]] = set()
+
+    def unsaid(self, statuses: Iterable[Status]) -> list[Status]:
+        """Those of `statuses` that are urgent and were not given before."""
+        fresh = [each for each in statuses
+                 if each.urgent and (each.what, each.state) not in self._said]  # fmt: skip
+        self._said.update((each.what, each.state) for each in fresh)
+        return fresh
 
 
 class Estimate:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from pytest_lmstrix.reporting.relay import Relay, Relays
-from pytest_lmstrix.reporting.status import LEAST_ROOM, Estimate, Status, status_line
+from pytest_lmstrix.reporting.status import LEAST_ROOM, Estimate, Status, Urgent, status_line
 
 LOADING = Status(what="llama at 30,000 tokens", state="loading 45%", began=100.0)
 OTHER = Status(what="qwen at 8,191 tokens", state="loaded", began=110.0)
@@ -63,6 +63,15 @@ def test_what_no_run_knows_takes_what_others_take() -> None:
     unknown.finish("b")
     unknown.finish("c")
     assert unknown.rest() is None
+
+
+def test_a_log_is_told_of_waiting_at_once_and_once() -> None:
+    urgent = Urgent()
+    waiting = Status(what="host", state="waiting for me", began=1.0, urgent=True)
+    assert urgent.unsaid([LOADING, waiting]) == [waiting]
+    assert urgent.unsaid([LOADING, waiting]) == []
+    other = Status(what="host", state="waiting for you", began=1.0, urgent=True)
+    assert urgent.unsaid([waiting, other]) == [other]
 
 
 def test_workers_tell_the_controller() -> None:
