@@ -1,4 +1,4 @@
-"""Everything between a check and the SDK, in one process: no pytest runs."""
+"""Everything between a check and an engine, in one process: no pytest runs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 
 from pytest_lmstrix.bench import Bench
-from pytest_lmstrix.engines.base import Progress
+from pytest_lmstrix.engines.base import Engine, Progress
 from pytest_lmstrix.engines.lmstudio import LmStudioEngine
 from pytest_lmstrix.examining import Examiner
 from pytest_lmstrix.judging import Judge
 from pytest_lmstrix.plan import KnownRange
-from pytest_lmstrix.probing import answer_questions
+from pytest_lmstrix.probing import answer_questions, say_hello
 from pytest_lmstrix.types import Case, Result
 from tests.support.lmstudio_server import LmStudioServer
 
@@ -34,11 +34,15 @@ class Nobody:
     def prefill(self, done: int, total: int) -> None: ...
 
 
+def bench_for(engine: Engine) -> Bench:
+    return Bench(lambda model: engine, host_lock=lambda host: nullcontext(), watch=Nobody())
+
+
 @contextmanager
 def bench_of(server: LmStudioServer) -> Iterator[Bench]:
     """A bench over the unmodified SDK; nothing stays loaded."""
     engine = LmStudioEngine(server.host)
-    bench = Bench(lambda model: engine, host_lock=lambda host: nullcontext(), watch=Nobody())
+    bench = bench_for(engine)
     yield bench
     bench.unload()
     engine.close()
@@ -54,7 +58,7 @@ class Run:
         self.examiner = Examiner(judge, known=known, seed=seed)
 
     def check(self, check: str, cases: list[Case]) -> dict[int, list[Result] | None]:
-        """Size -> what `full` or `deep` found; `SKIPPED` without a try."""
+        """Size -> what `fast`, `full` or `deep` found; `SKIPPED` without a try."""
         if check == "deep":
             self.examiner.expect_deep(cases)
         return {case.context_length: self._one(check, case) for case in cases}
@@ -64,4 +68,5 @@ class Run:
             return SKIPPED
         if check == "deep":
             return self.examiner.deep(case)
-        return self.examiner.check(check, case, answer_questions)
+        probe = say_hello if check == "fast" else answer_questions
+        return self.examiner.check(check, case, probe)

@@ -1,0 +1,350 @@
+"""The rules by which one size's result is used for the others, one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from pytest_lmstrix.engines.base import Progress
+from pytest_lmstrix.judging import Finding
+from pytest_lmstrix.plan import KnownRange
+from pytest_lmstrix.types import Case, Model, Result
+from pytest_lmstrix.verdicts import Failure, Verdict
+from tests.support.fake_engine import FakeEngine, FakeInstance
+from tests.support.lmstudio_server import (
+    Corrupted,
+    Crashes,
+    Gibberish,
+    GrantsAtMost,
+    OutOfMemory,
+    SeesLast,
+    StandInModel,
+)
+from tests.support.lmstudio_server.behaviours import AnyBehaviour
+from tests.truth.laboratory import SKIPPED, Run, bench_for
+
+DECLARED = 131_072
+
+
+class Scripted(FakeEngine):
+    """Has one model, `tiny`; loads of some sizes end with a verdict."""
+
+    def __init__(self, *behaviours: AnyBehaviour, failing: Mapping[int, Verdict] = {}) -> None:
+        super().__init__((StandInModel(key="tiny", behaviours=behaviours),))
+        self.failing = dict(failing)
+        self.loads: list[int] = []
+
+    def load(self, model: Model, context_length: int, progress: Progress) -> FakeInstance:
+        self.loads.append(context_length)
+        if context_length in self.failing:
+            verdict = self.failing[context_length]
+            raise Failure(f"scripted {verdict}", verdict=verdict, phase="load")
+        return super().load(model, context_length, progress)
+
+    def taken(self) -> list[int]:
+        """The loads since the last time."""
+        loads, self.loads = self.loads, []
+        return loads
+
+
+def case(size: int, declared: int | None = DECLARED) -> Case:
+    return Case(model=Model(id="tiny", engine="fake", context_limit=declared), context_length=size)
+
+
+def run_of(engine: FakeEngine, **more: Any) -> Run:
+    return Run(bench_for(engine), **more)
+
+
+def full(run: Run, size: int, declared: int | None = DECLARED) -> list[Result]:
+    results = run.check("full", [case(size, declared)])[size]
+    assert results is not SKIPPED
+    return results
+
+
+class TestGoingDown:
+    @pytest.mark.parametrize(
+        ("size", "declared", "goes"),
+        [
+            (4_095, DECLARED, False),
+            (4_096, DECLARED, True),
+            (60_000, 60_001, True),
+            (60_000, 60_000, False),
+            (60_000, 30_000, False),
+            (60_000, None, True),
+        ],
+    )
+    def test_from_4096_to_below_the_declared_maximum(
+        self, size: int, declared: int | None, goes: bool
+    ) -> None:
+        results = full(run_of(Scripted(OutOfMemory(above=500))), size, declared)
+        assert results[0].verdict is Verdict.OUT_OF_MEMORY
+        assert ("works at no size down to 4,096" in results[0].detail) is goes
+
+    @pytest.mark.parametrize("verdict", list(Verdict))
+    def test_only_where_a_smaller_size_may_do_better(self, verdict: Verdict) -> None:
+        run = run_of(Scripted())
+        results = run.examiner.check("full", case(60_000), lambda loaded: Finding(verdict=verdict))
+        hopeless = {
+            *(Verdict.OK, Verdict.TIMEOUT, Verdict.NO_ANSWER_IN_BUDGET, Verdict.INCONCLUSIVE),
+            *(Verdict.MODEL_NOT_FOUND, Verdict.CORRUPTED, Verdict.UNSUPPORTED),
+            Verdict.UNREACHABLE,
+        }
+        assert (len(results) == 1) is (verdict in hopeless)
+
+    def test_a_model_that_fails_at_the_floor_costs_one_more_load(self) -> None:
+        engine = Scripted(OutOfMemory(above=500))
+        full(run_of(engine), 60_000)
+        assert engine.taken() == [60_000, 4_307]
+
+    def test_larger_sizes_are_skipped_with_the_reason_but_not_smaller_ones(self) -> None:
+        engine = Scripted(OutOfMemory(above=50_000))
+        run = run_of(engine)
+        found = run.check("full", [case(60_000), case(60_001), case(80_000)])
+        assert found[60_001] is found[80_000] is SKIPPED
+        reason = "fails at 60,000; works at 48,600"
+        assert run.examiner.too_large("full", case(80_000)) == reason
+        assert run.examiner.too_large("deep", case(80_000)) == reason
+        assert run.examiner.too_large("full", case(60_000)) is None
+
+    def test_another_model_is_not_skipped_for_it(self) -> None:
+        run = run_of(Scripted(OutOfMemory(above=50_000)))
+        full(run, 60_000)
+        other = Case(model=Model(id="other", engine="fake"), context_length=80_000)
+        assert run.examiner.too_large("full", other) is None
+
+    def test_the_limit_is_searched_all_the_same(self) -> None:
+        run = run_of(Scripted(OutOfMemory(above=50_000)))
+        full(run, 60_000)
+        assert run.examiner.too_large("limit", case(DECLARED)) is None
+
+    def test_what_is_known_good_is_not_gone_below(self) -> None:
+        engine = Scripted(OutOfMemory(above=50_000))
+        run = run_of(engine, known={"full[tiny]": KnownRange(good=40_000)})
+        assert "works at 48,600" in full(run, 60_000)[0].detail
+        assert all(size > 40_000 for size in engine.taken())
+
+    def test_what_this_run_has_seen_good_is_not_gone_below(self) -> None:
+        engine = Scripted(OutOfMemory(above=50_000))
+        run = run_of(engine)
+        run.check("full", [case(30_000), case(40_000)])
+        engine.taken()
+        full(run, 60_000)
+        assert all(size > 40_000 for size in engine.taken())
+
+    def test_what_was_known_good_and_larger_does_not_count(self) -> None:
+        run = run_of(
+            Scripted(OutOfMemory(above=50_000)), known={"full[tiny]": KnownRange(good=80_000)}
+        )
+        assert "works at 48,600" in full(run, 60_000)[0].detail
+
+    def test_two_checks_of_one_size_go_down_once(self) -> None:
+        engine = Scripted(OutOfMemory(above=50_000))
+        run = run_of(engine)
+        fast = run.check("fast", [case(60_000)])[60_000]
+        assert fast is not SKIPPED
+        assert "works at 48,600" in fast[0].detail
+        engine.taken()
+        assert "works at 48,600" in full(run, 60_000)[0].detail
+        assert engine.taken() == [60_000]
+
+    def test_a_hello_is_not_known_to_work_in_full(self) -> None:
+        engine = Scripted(Gibberish(above=10_000))
+        run = run_of(engine)
+        run.check("fast", [case(20_000)])
+        assert "works at 9,414" in full(run, 30_000)[0].detail
+
+    def test_sizes_tried_on_the_way_are_lines_of_limit(self) -> None:
+        results = full(run_of(Scripted(OutOfMemory(above=50_000))), 60_000)
+        assert [r.check for r in results] == ["full", *["limit"] * (len(results) - 1)]
+
+    def test_a_granted_context_that_fails_too_spares_the_sizes_above_it(self) -> None:
+        engine = Scripted(GrantsAtMost(tokens=20_000), OutOfMemory(above=9_000))
+        assert (
+            "works at 8,472" in full(run_of(Scripted(OutOfMemory(above=9_000))), 30_000)[0].detail
+        )
+        engine = Scripted(GrantsAtMost(tokens=20_000), Gibberish(above=9_000))
+        assert "works at 8,472" in full(run_of(engine), 30_000)[0].detail
+        loads = engine.taken()
+        assert loads[:2] == [30_000, 20_000]
+        assert all(size < 20_000 for size in loads[2:])
+
+    @pytest.mark.parametrize("met", [Verdict.TIMEOUT, Verdict.UNREACHABLE])
+    def test_a_search_that_cannot_be_ended_says_so(self, met: Verdict) -> None:
+        engine = Scripted(OutOfMemory(above=50_000), failing={4_307: met})
+        run = run_of(engine)
+        (result, tried) = full(run, 60_000)
+        assert result.verdict is Verdict.OUT_OF_MEMORY
+        assert result.detail.startswith(
+            f"fails at 60,000; the search below it ended with {met} at 4,307\n"
+        )
+        assert tried.verdict is met
+        assert "works at" not in result.detail
+
+    def test_a_model_that_is_gone_on_the_way_is_not_skipped_as_too_large(self) -> None:
+        engine = Scripted(OutOfMemory(above=50_000), failing={4_307: Verdict.CORRUPTED})
+        run = run_of(engine)
+        found = run.check("full", [case(60_000), case(80_000)])
+        assert found[80_000] is not SKIPPED
+        assert found[80_000][0].verdict is Verdict.CORRUPTED
+        assert engine.taken() == [60_000, 4_307]
+
+
+class TestDeep:
+    def test_one_load_serves_all_sizes(self) -> None:
+        engine = Scripted()
+        found = run_of(engine).check("deep", [case(n) for n in (1_024, 2_048, 4_096)])
+        assert [results and results[0].verdict for results in found.values()] == [Verdict.OK] * 3
+        assert engine.taken() == [4_096]
+
+    @pytest.mark.parametrize("verdict", [Verdict.TIMEOUT, Verdict.CRASHED, Verdict.OUT_OF_MEMORY])
+    def test_a_size_that_does_not_load_is_not_blamed_on_smaller_ones(
+        self, verdict: Verdict
+    ) -> None:
+        engine = Scripted(failing={4_096: verdict})
+        found = run_of(engine).check("deep", [case(n) for n in (1_024, 2_048, 4_096)])
+        assert [results and results[0].verdict for results in found.values()] == [
+            *(Verdict.OK, Verdict.OK, verdict)
+        ]
+        assert engine.taken()[:3] == [4_096, 2_048, 4_096]
+
+    def test_a_larger_size_that_crashed_once_is_tried_again(self) -> None:
+        engine = Scripted(Crashes(at="load", times=1))
+        found = run_of(engine).check("deep", [case(n) for n in (1_024, 4_096)])
+        assert [results and results[0].verdict for results in found.values()] == [Verdict.OK] * 2
+
+    @pytest.mark.parametrize(
+        "how",
+        [
+            OutOfMemory(above=2_048, at="predict"),
+            Gibberish(above=2_048),
+            Crashes(at="predict", times=1),
+        ],
+        ids=["out of memory", "gibberish", "crashes once"],
+    )
+    def test_what_fails_in_a_larger_load_is_tried_in_its_own(self, how: AnyBehaviour) -> None:
+        engine = Scripted(how)
+        found = run_of(engine).check("deep", [case(n) for n in (1_024, 2_048)] + [case(4_090)])
+        verdicts = [results and results[0].verdict for results in found.values()]
+        assert verdicts[:2] == [Verdict.OK, Verdict.OK]
+        assert engine.taken()[:2] == [4_090, 1_024]
+
+    def test_garbage_above_a_size_that_was_recalled_is_no_lack_of_wits(self) -> None:
+        found = run_of(Scripted(Gibberish(above=2_048))).check("deep", [case(2_048), case(4_000)])
+        assert found[4_000] is not SKIPPED
+        assert found[4_000][0].verdict is Verdict.RECALL_FAILED
+        assert "recalls 0 of 5 facts from a few lines" in found[4_000][0].detail
+        assert "2,048" in found[4_000][0].detail
+
+    def test_garbage_from_the_start_may_be_a_lack_of_wits(self) -> None:
+        found = run_of(Scripted(Gibberish(above=1))).check("deep", [case(1_024), case(2_048)])
+        verdicts = [results and results[0].verdict for results in found.values()]
+        assert verdicts == [Verdict.INCONCLUSIVE] * 2
+
+    def test_a_context_that_was_not_granted_is_told_with_both_numbers(self) -> None:
+        engine = Scripted(GrantsAtMost(tokens=2_048))
+        found = run_of(engine).check("deep", [case(1_024), case(4_000)])
+        assert found[4_000] is not SKIPPED
+        result = found[4_000][0]
+        assert result.verdict is Verdict.CONTEXT_NOT_GRANTED
+        assert result.granted_context_length == 2_048
+        assert result.detail == "asked for 4,000 tokens of context, granted 2,048"
+
+    def test_it_goes_down_by_filling_and_skips_larger_sizes(self) -> None:
+        run = run_of(Scripted(SeesLast(tokens=4_500)))
+        found = run.check("deep", [case(1_024), case(5_500), case(6_000)])
+        assert found[5_500] is not SKIPPED
+        result, *tried = found[5_500]
+        assert result.verdict is Verdict.RECALL_FAILED
+        assert result.detail.splitlines() == [
+            "fails at 5,500; works at 4,455",
+            "does not recall what is hidden at a depth of 5%",
+        ]
+        assert {r.check for r in tried} == {"deep"}
+        assert all(r.recall for r in tried)
+        assert found[6_000] is SKIPPED
+
+
+class TestLimit:
+    def limit(self, engine: Scripted, known: KnownRange | None = None) -> list[Result]:
+        ranges = {"full[tiny]": known} if known else {}
+        return run_of(engine, known=ranges).examiner.limit(case(DECLARED))
+
+    def test_every_probe_is_a_line_and_none_above_the_declared_maximum(self) -> None:
+        engine = Scripted(OutOfMemory(above=50_000))
+        results = self.limit(engine)
+        assert sorted(r.context_length for r in results) == sorted(engine.taken())
+        assert max(r.context_length for r in results) == DECLARED
+        assert {r.check for r in results} == {"limit"}
+        assert results[0].verdict is Verdict.OK
+        assert 49_500 <= results[0].context_length <= 50_000
+
+    def test_a_model_without_a_limit_costs_one_load(self) -> None:
+        engine = Scripted()
+        (result,) = self.limit(engine)
+        assert result.detail == "works up to 131,072 of 131,072 tokens"
+        assert engine.taken() == [DECLARED]
+
+    def test_what_is_known_bounds_the_search_and_is_shown_once_more(self) -> None:
+        engine = Scripted(OutOfMemory(above=50_000))
+        results = self.limit(engine, KnownRange(good=49_900, bad=50_100))
+        assert engine.taken() == [49_900]
+        assert results[0].context_length == 49_900
+
+    def test_what_was_known_good_and_is_no_more_is_not_the_answer(self) -> None:
+        engine = Scripted(OutOfMemory(above=10_000))
+        results = self.limit(engine, KnownRange(good=49_900, bad=50_100))
+        assert 9_744 <= results[0].context_length <= 10_000
+
+    def test_what_this_run_has_seen_bounds_it_too(self) -> None:
+        engine = Scripted(OutOfMemory(above=50_000))
+        run = run_of(engine)
+        run.check("full", [case(40_000), case(60_000)])
+        engine.taken()
+        results = run.examiner.limit(case(DECLARED))
+        assert all(48_600 <= size < 54_000 for size in engine.taken())
+        assert 49_500 <= results[0].context_length <= 50_000
+
+    def test_newer_results_outweigh_what_was_known(self) -> None:
+        engine = Scripted(OutOfMemory(above=10_000))
+        run = run_of(engine, known={"full[tiny]": KnownRange(good=80_000, bad=90_000)})
+        run.check("full", [case(60_000)])
+        assert 9_700 <= run.examiner.limit(case(DECLARED))[0].context_length <= 10_000
+        engine = Scripted()
+        run = run_of(engine, known={"full[tiny]": KnownRange(bad=20_000)})
+        run.check("full", [case(60_000)])
+        assert run.examiner.limit(case(DECLARED))[0].context_length == DECLARED
+
+    @pytest.mark.parametrize("verdict", [Verdict.TIMEOUT, Verdict.UNREACHABLE, Verdict.CORRUPTED])
+    def test_what_says_nothing_of_sizes_ends_it_and_is_the_result(self, verdict: Verdict) -> None:
+        engine = Scripted(OutOfMemory(above=50_000), failing={4_096: verdict})
+        result, *others = self.limit(engine)
+        assert (result.verdict, result.context_length) == (verdict, 4_096)
+        assert [r.context_length for r in others] == [DECLARED]
+
+    def test_a_model_that_works_nowhere_fails(self) -> None:
+        result, *_ = self.limit(Scripted(OutOfMemory(above=10)))
+        assert result.verdict is Verdict.OUT_OF_MEMORY
+        assert result.detail.startswith("works at no size from 256 tokens up\n")
+
+    def test_a_corrupted_model_is_loaded_once(self) -> None:
+        engine = Scripted(Corrupted(at="load"))
+        (result,) = self.limit(engine)
+        assert result.verdict is Verdict.CORRUPTED
+        assert engine.taken() == [DECLARED]
+
+
+def test_a_crash_is_tried_again_once_and_says_so() -> None:
+    engine = Scripted(Crashes(at="load", times=1))
+    (result,) = full(run_of(engine), 8_192)
+    assert (result.verdict, result.retried) == (Verdict.OK, True)
+    engine = Scripted(Crashes(at="load", times=2))
+    result = full(run_of(engine), 8_192)[0]
+    assert (result.verdict, result.retried) == (Verdict.CRASHED, True)
+
+
+def test_what_failed_is_not_left_loaded() -> None:
+    engine = Scripted(Gibberish(above=10_000))
+    full(run_of(engine), 60_000, 60_000)
+    assert engine.loaded == 0
