@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pytest_lmstrix.regressions import Change
+from pytest_lmstrix.types import Result
+from pytest_lmstrix.verdicts import Verdict
 
 NOTHING = "-"
 
@@ -14,6 +18,12 @@ def counted(count: int, thing: str) -> str:
 
 def tokens(count: int | None) -> str:
     return NOTHING if count is None else f"{count:,}"
+
+
+def noted(verdict: Verdict, results: Iterable[Result]) -> str:
+    """`ok`, or `ok, slow` where any of `results` has a note that begins so."""
+    names = (note.partition(":")[0] for result in results for note in result.notes)
+    return ", ".join([verdict.value, *dict.fromkeys(names)])
 
 
 def seconds(value: float | None) -> str:

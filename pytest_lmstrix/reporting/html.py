@@ -15,7 +15,7 @@ from pytest_lmstrix.plan import Plan
 from pytest_lmstrix.registry_fold import BUILT_IN
 from pytest_lmstrix.regressions import History
 from pytest_lmstrix.reporting import figures
-from pytest_lmstrix.reporting.figures import memory, rate, seconds, tokens
+from pytest_lmstrix.reporting.figures import memory, noted, rate, seconds, tokens
 from pytest_lmstrix.reporting.fleet import Cell, Fleet, anchor, fleet_of
 from pytest_lmstrix.reporting.run import RunReport
 from pytest_lmstrix.text import escape_html, one_line
@@ -138,7 +138,7 @@ def _texts(result: Result) -> list[tuple[str, str]]:
     return [
         ("", one_line(result.model)),
         (_sorted(result.context_length), context),
-        ("", result.verdict.value),
+        ("", noted(result.verdict, [result])),
         (_sorted(result.load_seconds), seconds(result.load_seconds)),
         (_sorted(result.ttft_seconds), seconds(result.ttft_seconds)),
         (_sorted(result.prefill_tokens_per_second), rate(result.prefill_tokens_per_second)),
@@ -161,6 +161,7 @@ def _told(result: Result) -> str:
         "granted": "" if granted is None else f"{tokens(granted)} tokens",
         "prompt": "" if prompt is None else f"{tokens(prompt)} tokens",
         "seed": "" if result.seed is None else str(result.seed),
+        "notes": ", ".join(result.notes),
         "second try": "yes" if result.retried else "",
     }
     recall = result.recall or {}

@@ -8,6 +8,7 @@ from pytest_lmstrix.regressions import Change
 from pytest_lmstrix.reporting.figures import (
     MEASURES,
     measured,
+    noted,
     rate,
     seconds,
     spread,
@@ -28,14 +29,15 @@ MOST_CHANGES = 20
 def closing_table(run: RunReport, *, width: int, color: bool) -> str:
     lines: list[list[Cell]] = []
     for model in run.models:
-        result = telling(run.results[model.id])
+        results = run.results[model.id]
+        result = telling(results)
         style = STYLES.get(result.outcome, "red")
         lines.append([
             model.id,
             tokens(model.context_limit),
             tokens(model.verified_context),
             tokens(model.smallest_bad),
-            (result.verdict.value, style),
+            (noted(result.verdict, results), style),
             seconds(result.load_seconds),
             seconds(result.ttft_seconds),
             rate(result.decode_tokens_per_second),

@@ -1,0 +1,107 @@
+"""Whole runs of `full`, `deep` and `limit` over the unmodified SDK, and what a person is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_lmstrix.verdicts import Verdict
+from tests.plugin.conftest import Project, project
+from tests.support.lmstudio_server import (
+    Corrupted,
+    CutsPrompt,
+    GrantsAtMost,
+    Guardrail,
+    LmStudioServer,
+    OutOfMemory,
+    SeesLast,
+    StandInModel,
+)
+from tests.support.lmstudio_server.behaviours import AnyBehaviour
+
+__all__ = ["project"]
+
+FLEET: dict[str, tuple[AnyBehaviour, ...]] = {
+    "healthy": (),
+    "big": (OutOfMemory(above=50_000),),
+    "guarded": (Guardrail(above=50_000),),
+    "capped": (GrantsAtMost(tokens=32_768),),
+    "corrupted": (Corrupted(),),
+}
+
+
+def run(
+    project: Project, behaviours: dict[str, tuple[AnyBehaviour, ...]], sizes: str, *args: str
+) -> tuple[pytest.RunResult, LmStudioServer]:
+    models = [StandInModel(key=key, behaviours=how) for key, how in behaviours.items()]
+    entries = ", ".join(f"{{id: {key}, contexts: {sizes}}}" for key in behaviours)
+    project.pytester.makefile(".yaml", models=f"models: [{entries}]\n")
+    with LmStudioServer(models) as server:
+        result = project.run("--lmstrix-host", server.host, "-rsf", *args)
+        assert server.loaded() == ()
+    assert server.violations == []
+    return result, server
+
+
+def test_full_names_what_works_and_skips_what_is_larger(project: Project) -> None:
+    result, _ = run(project, FLEET, "[40000, 60000, 80000]", "--lmstrix")
+    result.assert_outcomes(passed=3 + 1 + 1 + 0, failed=3, skipped=1 + 1 + 2, xfailed=3)
+    told = {r.model: r.detail.splitlines()[0] for r in project.results if r.outcome == "failed"
+            and r.check == "full"}  # fmt: skip
+    assert told == {
+        "big": "fails at 60,000; works at 48,600",
+        "guarded": "fails at 60,000; works at 48,600",
+        "capped": "fails at 40,000; works at 32,768",
+    }
+    result.stdout.fnmatch_lines_random(
+        ["*fails at 60,000; works at 48,600*", "SKIPPED*fails at 40,000; works at 32,768*"]
+    )
+    judged = {(r.model, r.check, r.context_length) for r in project.results}
+    assert ("big", "full", 80_000) not in judged
+    assert ("big", "limit", 48_600) in judged
+
+
+def test_deep_tells_healthy_forgetful_and_cutting_models_apart(project: Project) -> None:
+    fleet: dict[str, tuple[AnyBehaviour, ...]] = {
+        "healthy": (),
+        "forgetful": (SeesLast(tokens=1_500),),
+        "cutting": (CutsPrompt(tokens=1_500),),
+    }
+    result, server = run(project, fleet, "[1024, 4095]", "-m", "deep")
+    result.assert_outcomes(passed=4, failed=2)
+    found = {(r.model, r.context_length): r for r in project.results}
+    assert found["healthy", 4_095].recall == dict.fromkeys(
+        ("0.05", "0.25", "0.5", "0.75", "0.95"), True
+    )
+    forgetful, cutting = found["forgetful", 4_095], found["cutting", 4_095]
+    assert forgetful.verdict is Verdict.RECALL_FAILED
+    assert forgetful.detail == "does not recall what is hidden at a depth of 5%, 25%, 50%"
+    assert forgetful.recall == {
+        "0.05": False, "0.25": False, "0.5": False, "0.75": True, "0.95": True
+    }  # fmt: skip
+    assert cutting.verdict is Verdict.PROMPT_TRUNCATED
+    assert cutting.detail.endswith("prompt tokens, 1,501 arrived")
+    assert len({r.seed for r in project.results}) == 1
+    healthy = [call for call in server.predictions() if call.model_key == "healthy"]
+    assert sum((c.prompt_tokens or 0) - (c.cached_tokens or 0) for c in healthy) <= 1.1 * 4_095
+    assert len([call for call in server.loads() if call.model_key == "healthy"]) == 1
+
+
+def test_limit_finds_the_largest_size_and_the_registry_knows_it(project: Project) -> None:
+    result, server = run(project, FLEET, "[40000]", "-m", "limit")
+    result.assert_outcomes(passed=4, xfailed=1)
+    found = {r.model: r.context_length for r in project.results if r.detail.startswith("works up")}
+    assert found["healthy"] == 131_072
+    for model, truth in {"big": 50_000, "guarded": 50_000, "capped": 32_768}.items():
+        assert found[model] <= truth <= found[model] + 500
+    loads = {(call.model_key, call.context_length) for call in server.loads()}
+    assert loads == {(r.model, r.context_length) for r in project.results}
+
+
+def test_the_same_checks_under_xdist(project: Project) -> None:
+    models = {key: FLEET[key] for key in ("healthy", "big")}
+    args = ("-n", "2", "-p", "no:cacheprovider", "-m", "full or limit")
+    result, _ = run(project, models, "[40000, 60000, 80000]", *args)
+    result.assert_outcomes(passed=3 + 1 + 1 + 1, failed=1, skipped=1)
+    found = {r.model: r.context_length for r in project.results if r.detail.startswith("works up")}
+    assert found["healthy"] == 131_072
+    assert 49_500 <= found["big"] <= 50_000
