@@ -12,7 +12,7 @@ import pytest
 
 from pytest_lmstrix import listing, scan
 from pytest_lmstrix.columns import Cell, prose, table
-from pytest_lmstrix.engines.base import Engine
+from pytest_lmstrix.hookspecs import registered_engines
 from pytest_lmstrix.manifest import (
     ManifestError,
     ManifestNotFound,
@@ -157,7 +157,9 @@ def _scan(config: pytest.Config, settings: Settings, screen: Screen) -> int:
         ).models
     except ManifestNotFound:
         known = ()
-    scanner = scan.Scanner(_registered(config), hosts=settings.hosts, folders=settings.gguf_dirs)
+    scanner = scan.Scanner(
+        registered_engines(config), hosts=settings.hosts, folders=settings.gguf_dirs
+    )
     with closing(scanner):
         answers = list(scanner.ask(model.engine for model in known))
     screen.lines(prose([_answered(each) for each in answers], paint=screen.paint,
@@ -197,11 +199,6 @@ def _scanned(model: Model) -> list[Cell]:
         tokens(model.context_limit),
         " ".join(model.capabilities),
     ]
-
-
-def _registered(config: pytest.Config) -> Iterable[Engine]:
-    for answer in config.hook.pytest_lmstrix_engines(config=config):
-        yield from answer if isinstance(answer, Iterable) else [answer]
 
 
 def _shown(path: Path, config: pytest.Config) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,3 +20,9 @@ def pytest_lmstrix_engines(config: pytest.Config) -> Iterable[Engine]:  # type: 
         def pytest_lmstrix_engines(config):
             return [MyEngine()]
     """
+
+
+def registered_engines(config: pytest.Config) -> Iterator[Engine]:
+    """What `pytest_lmstrix_engines` was answered with, engines one by one or several at once."""
+    for answer in config.hook.pytest_lmstrix_engines(config=config):
+        yield from answer if isinstance(answer, Iterable) else [answer]

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -15,7 +14,7 @@ from pytest_lmstrix.engines import host_of, version_of
 from pytest_lmstrix.plan import check_key
 from pytest_lmstrix.speed import evidence_of, slow_note
 from pytest_lmstrix.text import clean
-from pytest_lmstrix.types import Case, Model, Reply, Result
+from pytest_lmstrix.types import Case, Model, Reply, Result, settings_of
 from pytest_lmstrix.verdicts import Failure, Verdict
 
 LOST_CONNECTIONS = 2
@@ -163,14 +162,6 @@ class Judge:
         rates[case.context_length] = decode_rate
         note = slow_note(case.context_length, decode_rate, rates)
         return (note,) if note else ()
-
-
-def settings_of(model: Model) -> str:
-    """The load settings and the form of the prompts, as `Result.settings` has them."""
-    settings = msgspec.to_builtins(model.load)
-    if model.prompts != "completion":
-        settings["prompts"] = model.prompts
-    return msgspec.json.encode(settings).decode() if settings else ""
 
 
 def _found(examine: Callable[[], Finding]) -> Finding:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from pytest_lmstrix.judging import CHECK_VERSIONS, settings_of
+from pytest_lmstrix.judging import CHECK_VERSIONS
 from pytest_lmstrix.plan import KnownRange, PlannedModel, check_key
 from pytest_lmstrix.registry_fold import BUILT_IN, Known
 from pytest_lmstrix.search import tolerance
 from pytest_lmstrix.speed import evidence_of
-from pytest_lmstrix.types import Case, Model
+from pytest_lmstrix.types import Case, Model, settings_of
 from pytest_lmstrix.verdicts import Verdict
 
 SETTLED = (Verdict.OK, Verdict.INCONCLUSIVE)

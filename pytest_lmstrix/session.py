@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from pytest_lmstrix.collection import Collection
 from pytest_lmstrix.engines import Engines
 from pytest_lmstrix.engines.base import Engine
 from pytest_lmstrix.examining import Examiner
+from pytest_lmstrix.hookspecs import registered_engines
 from pytest_lmstrix.judging import Judge
 from pytest_lmstrix.options import Settings, read_settings
 from pytest_lmstrix.outcomes import Outcomes
@@ -71,12 +72,9 @@ def machine() -> str:
 
 
 def _engines(config: pytest.Config, settings: Settings, live: Live) -> Engines:
-    registered: list[Engine] = []
-    for answer in config.hook.pytest_lmstrix_engines(config=config):
-        registered.extend(answer if isinstance(answer, Iterable) else [answer])
     hosts = settings.hosts
     return Engines(
-        registered,
+        registered_engines(config),
         home=hosts[worker_number(config) % len(hosts)] if hosts else None,
         load_timeout=settings.load_timeout,
         reply_timeout=settings.reply_timeout,

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
-from pytest_lmstrix.judging import settings_of
 from pytest_lmstrix.registry import ModelStatus, Registry
-from pytest_lmstrix.types import Model, fingerprint
+from pytest_lmstrix.types import Model, fingerprint, settings_of
 
 
 def status_of(registry: Registry, model: Model) -> ModelStatus:

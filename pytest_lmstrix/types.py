@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
+import msgspec
 from msgspec import Struct
 
 from pytest_lmstrix.verdicts import Outcome, Verdict
@@ -167,3 +168,11 @@ def fingerprint(*, sha256: str | None, size_bytes: int | None, path: str | None)
     if path is not None:
         known.append(f"path:{path}")
     return " ".join(known) or None
+
+
+def settings_of(model: Model) -> str:
+    """The load settings and the form of the prompts, as `Result.settings` has them."""
+    settings = msgspec.to_builtins(model.load)
+    if model.prompts != "completion":
+        settings["prompts"] = model.prompts
+    return msgspec.json.encode(settings).decode() if settings else ""
