@@ -29,7 +29,7 @@ class Screen:
         self._config = config
         self._line = line
         self._out = _own_stdout()
-        self._silent = config.option.verbose < -1
+        self._silent = config.getoption("verbose", 0) < -1
         self._redraws = (
             sys.stdout.isatty()
             and os.environ.get("TERM") != "dumb"

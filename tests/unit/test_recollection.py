@@ -5,13 +5,14 @@ from datetime import UTC, datetime
 import pytest
 from msgspec.structs import replace
 
-from pytest_lmstrix.plan import KnownRange
+from pytest_lmstrix.plan import KnownRange, planned
 from pytest_lmstrix.recollection import ranges, settled, still_holding
 from pytest_lmstrix.registry_fold import Known
 from pytest_lmstrix.types import LoadSettings, Model
 from pytest_lmstrix.verdicts import Verdict
 
 MODEL = Model(id="a", engine="fake", fingerprint="f")
+PLANNED = planned(MODEL, None, ())
 KNOWN = Known(
     engine="fake",
     host="h",
@@ -23,7 +24,7 @@ KNOWN = Known(
     at=datetime(2026, 1, 1, tzinfo=UTC),
     engine_version="1",
     machine="m",
-    check_version=3,
+    check_version=1,
     load_seconds=None,
     ttft_seconds=None,
     decode_tokens_per_second=None,
@@ -44,6 +45,7 @@ def holding(known: Known, model: Model = MODEL) -> bool:
         {"fingerprint": "g"},
         {"fingerprint": None},
         {"settings": '{"kv_cache_type":"q8_0"}'},
+        {"check_version": 2},
     ],
     ids=str,
 )
@@ -59,12 +61,12 @@ def test_other_settings_of_the_model_are_another_case() -> None:
 
 def test_only_what_passed_or_cannot_be_judged_is_settled_by_the_newest_verdict() -> None:
     failed = replace(KNOWN, verdict=Verdict.OUT_OF_MEMORY)
-    assert settled([KNOWN], MODEL) == {"full[a-512]": 3}
-    assert settled([failed], MODEL) == {}
-    assert settled([failed, KNOWN], MODEL) == {}
-    assert settled([KNOWN, failed], MODEL) == {"full[a-512]": 3}
+    assert settled([KNOWN], PLANNED) == {"full[a-512]": 1}
+    assert settled([failed], PLANNED) == {}
+    assert settled([failed, KNOWN], PLANNED) == {}
+    assert settled([KNOWN, failed], PLANNED) == {"full[a-512]": 1}
     unclear = replace(KNOWN, verdict=Verdict.INCONCLUSIVE, check="deep")
-    assert settled([unclear], MODEL) == {"deep[a-512]": 3}
+    assert settled([unclear], PLANNED) == {"deep[a-512]": 1}
 
 
 def test_ranges_are_by_the_newest_verdict_at_each_size() -> None:
