@@ -161,7 +161,6 @@ def _told(result: Result) -> str:
         "granted": "" if granted is None else f"{tokens(granted)} tokens",
         "prompt": "" if prompt is None else f"{tokens(prompt)} tokens",
         "seed": "" if result.seed is None else str(result.seed),
-        "notes": ", ".join(result.notes),
         "second try": "yes" if result.retried else "",
     }
     recall = result.recall or {}
