@@ -146,7 +146,7 @@ class Examiner:
         bad = [size for size, works in seen.items() if not works]
         if known.good is not None and all(size > known.good for size in bad):
             good.append(known.good)
-        if known.bad is not None and all(size < known.bad for size in good):
+        if known.bad is not None:
             bad.append(known.bad)
         largest_good = max(good, default=None)
         larger = (size for size in bad if size > (largest_good or 0))

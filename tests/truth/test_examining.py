@@ -139,6 +139,13 @@ class TestGoingDown:
         )
         assert "works at 48,600" in full(run, 60_000)[0].detail
 
+    def test_what_full_once_did_at_a_larger_size_is_no_size_that_fast_works_at(self) -> None:
+        engine = Scripted(OutOfMemory(above=50_000))
+        run = run_of(engine, known={"full[tiny]": KnownRange(good=80_000)})
+        fast = run.check("fast", [case(60_000)])[60_000]
+        assert fast is not SKIPPED
+        assert "works at 48,600" in fast[0].detail
+
     def test_two_checks_of_one_size_go_down_once(self) -> None:
         engine = Scripted(OutOfMemory(above=50_000))
         run = run_of(engine)
@@ -160,15 +167,18 @@ class TestGoingDown:
         assert [r.check for r in results] == ["full", *["limit"] * (len(results) - 1)]
 
     def test_a_granted_context_that_fails_too_spares_the_sizes_above_it(self) -> None:
-        engine = Scripted(GrantsAtMost(tokens=20_000), OutOfMemory(above=9_000))
-        assert (
-            "works at 8,472" in full(run_of(Scripted(OutOfMemory(above=9_000))), 30_000)[0].detail
-        )
-        engine = Scripted(GrantsAtMost(tokens=20_000), Gibberish(above=9_000))
-        assert "works at 8,472" in full(run_of(engine), 30_000)[0].detail
+        engine = Scripted(GrantsAtMost(tokens=15_000), Gibberish(above=14_500))
+        assert "works at 14,348" in full(run_of(engine), 30_000)[0].detail
         loads = engine.taken()
-        assert loads[:2] == [30_000, 20_000]
-        assert all(size < 20_000 for size in loads[2:])
+        assert loads[:2] == [30_000, 15_000]
+        assert all(size < 15_000 for size in loads[2:])
+
+    @pytest.mark.parametrize("capacity", [5_000, 40_000, 400_000, 890_000])
+    def test_it_costs_six_loads_at_most(self, capacity: int) -> None:
+        engine = Scripted(OutOfMemory(above=capacity))
+        result = full(run_of(engine), 999_999, 1_000_000)[0]
+        assert "works at" in result.detail
+        assert len(engine.taken()) - 1 <= 6
 
     @pytest.mark.parametrize("met", [Verdict.TIMEOUT, Verdict.UNREACHABLE])
     def test_a_search_that_cannot_be_ended_says_so(self, met: Verdict) -> None:
@@ -250,6 +260,7 @@ class TestDeep:
         assert result.verdict is Verdict.CONTEXT_NOT_GRANTED
         assert result.granted_context_length == 2_048
         assert result.detail == "asked for 4,000 tokens of context, granted 2,048"
+        assert engine.taken() == [4_000, 1_024, 4_000]  # no size is shown in a load like that
 
     def test_it_goes_down_by_filling_and_skips_larger_sizes(self) -> None:
         run = run_of(Scripted(SeesLast(tokens=4_500)))
@@ -310,7 +321,9 @@ class TestLimit:
         engine = Scripted(OutOfMemory(above=10_000))
         run = run_of(engine, known={"full[tiny]": KnownRange(good=80_000, bad=90_000)})
         run.check("full", [case(60_000)])
+        engine.taken()
         assert 9_700 <= run.examiner.limit(case(DECLARED))[0].context_length <= 10_000
+        assert all(size < 60_000 for size in engine.taken())
         engine = Scripted()
         run = run_of(engine, known={"full[tiny]": KnownRange(bad=20_000)})
         run.check("full", [case(60_000)])
