@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from pytest_lmstrix import bench
+from pytest_lmstrix.engines import lmstudio_link
 from pytest_lmstrix.engines.lmstudio import PREFIX, LmStudioEngine
 from pytest_lmstrix.types import Result
 from pytest_lmstrix.verdicts import Verdict
@@ -24,8 +26,8 @@ USERS = UserInstance(key="users")
 
 @pytest.fixture(autouse=True)
 def _short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_lmstrix.engines.lmstudio_link.RPC_SECONDS", SILENCE_SECONDS)
-    monkeypatch.setattr("pytest_lmstrix.bench.RECONNECT_PAUSES", (0.0, 0.01, 0.02))
+    monkeypatch.setattr(lmstudio_link, "RPC_SECONDS", SILENCE_SECONDS)
+    monkeypatch.setattr(bench, "RECONNECT_PAUSES", (0.0, 0.01, 0.02))
     monkeypatch.setitem(LmStudioEngine.__init__.__kwdefaults__, "unload_seconds", 0.3)
 
 
@@ -85,9 +87,9 @@ def ours(server: LmStudioServer) -> list[str]:
     return [name for name in server.loaded() if name.startswith(PREFIX)]
 
 
-def assert_only_ours_were_touched(server: LmStudioServer) -> None:
+def assert_only_ours_were_touched(server: LmStudioServer, *, at_once: int = 1) -> None:
     touched = [*server.loads(), *server.unloads(), *server.predictions()]
     assert all((call.identifier or "").startswith(PREFIX) for call in touched)
     assert server.violations == []
     assert {c.why for c in server.changes if c.identifier == "users"} <= {"user", "restart"}
-    assert server.max_loaded_at_once(PREFIX) <= 1
+    assert server.max_loaded_at_once(PREFIX) <= at_once

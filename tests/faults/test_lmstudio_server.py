@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pytest_lmstrix import bench
 from pytest_lmstrix.verdicts import Verdict
 from tests.faults.conftest import (
     TIERS,
@@ -122,7 +123,7 @@ def test_a_server_that_goes_away(project: Project, where: Any, tier: str) -> Non
 def test_a_server_that_is_back_after_seconds(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pytest_lmstrix.bench.RECONNECT_PAUSES", (0.0, 1.0, 3.0))
+    monkeypatch.setattr(bench, "RECONNECT_PAUSES", (0.0, 1.0, 3.0))
     pauses: list[float] = []
     with stand_in(MODELS, faults=[Fault(where="predict", kind="gone", model="two")]) as server:
 
@@ -132,7 +133,7 @@ def test_a_server_that_is_back_after_seconds(
                 if seconds == 3.0:
                     server.come_back()
 
-        monkeypatch.setattr("pytest_lmstrix.bench.time.sleep", pause)
+        monkeypatch.setattr(bench.time, "sleep", pause)
         result = run(project, server, MODELS, "full", "--color=no")
         assert ours(server) == []
     result.assert_outcomes(passed=3)
