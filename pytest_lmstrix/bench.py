@@ -143,10 +143,27 @@ class Bench:
         known = self.unusable.get(loaded.model.id) or self.out_of_reach(loaded.model)
         if known is not None:
             raise known
+        granted_before = loaded.context_length
         with self.remembering(loaded.model):
+            self._fetch(loaded.model, engine)
             self._load(loaded, engine, host)
         assert self._current is not None
+        if granted_before not in (0, loaded.context_length):
+            self.unload()
+            raise Failure(
+                f"asked again for {loaded.asked_context_length:,} tokens of context, granted"
+                f" {loaded.context_length:,} and not {granted_before:,} as before",
+                verdict=Verdict.CONTEXT_NOT_GRANTED,
+                phase="load",
+            )
         return self._current[1]
+
+    def _fetch(self, model: Model, engine: Engine) -> None:
+        """Fetch what is to be downloaded: that is no part of a load, and needs no host."""
+        fetch: Callable[[Model], object] | None = getattr(engine, "fetch", None)
+        if fetch is not None:
+            with _as_failure("load"):
+                fetch(model)
 
     @contextmanager
     def remembering(self, model: Model) -> Iterator[None]:
@@ -201,10 +218,14 @@ class Bench:
             progress = self._watch.loading(loaded.model.id, loaded.asked_context_length)
             started = time.perf_counter()
             instance = engine.load(loaded.model, loaded.asked_context_length, progress)
-            self._current = loaded, instance
+            self._current, self._held = (loaded, instance), undo.pop_all()
             loaded.load_seconds = time.perf_counter() - started
-            loaded.context_length = instance.context_length
-            self._held = undo.pop_all()
+        try:
+            with _as_failure("load"):
+                loaded.context_length = _whole(instance.context_length)
+        except Failure:
+            self.unload()
+            raise
 
     def loaded(self) -> LoadedModel | None:
         """What is loaded now."""
@@ -247,5 +268,13 @@ class _as_failure(AbstractContextManager[None]):
         self._phase = phase
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, Failure):
+        # SystemExit: libraries that mean to end a program must not end a run.
+        if isinstance(error, Exception | SystemExit) and not isinstance(error, Failure):
             raise Failure(f"{type(error).__name__}: {error}", phase=self._phase) from error
+
+
+def _whole(context_length: object) -> int:
+    if type(context_length) is int and context_length > 0:
+        return context_length
+    text = f"the engine says it granted a context length of {context_length!r}"
+    raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="load")

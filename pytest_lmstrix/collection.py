@@ -16,7 +16,7 @@ from pytest_lmstrix.examining import Examiner
 from pytest_lmstrix.judging import CHECK_VERSIONS
 from pytest_lmstrix.options import CHECKS, Settings
 from pytest_lmstrix.plan import Plan, check_key
-from pytest_lmstrix.types import Case
+from pytest_lmstrix.types import MAX_CONTEXT_LENGTH, Case
 
 CASE = "lmstrix_case"
 LEFT_OUT = "lmstrix_left_out"
@@ -83,20 +83,21 @@ class Collection:
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> None:
         explicit = bool(config.option.keyword) or any("::" in arg for arg in config.args)
-        wanted, others = [], []
+        wanted, left_out, others = [], [], []
         for item in items:
             case = case_of(item)
             if case is None and not _asks_for_model(item):
                 others.append(item)
-                continue
-            if explicit or self._settings.all or case is None or not self._is_known(item, case):
+            elif explicit or self._settings.all or case is None or not self._is_known(item, case):
                 wanted.append(item)
             else:
-                others.append(item)
-                self._left_out += 1
-        if others:
-            config.hook.pytest_deselected(items=others)
-        items[:] = sorted(wanted, key=self._place)
+                left_out.append(item)
+        self._left_out = len(left_out)
+        # Woken by `-m` alone, the run is the project's own as well.
+        kept, dropped = ([], others) if config.option.lmstrix else (others, [])
+        if left_out or dropped:
+            config.hook.pytest_deselected(items=[*left_out, *dropped])
+        items[:] = [*kept, *sorted(wanted, key=self._place)]
         deep = [case_of(item) for item in items if check_of(item) == "deep"]
         self._examiner.expect_deep(case for case in deep if case is not None)
 
@@ -165,7 +166,7 @@ def ascii_id(identifier: str) -> str:
 
 
 def check_version(item: pytest.Item) -> int:
-    """Changes when the check does: of a user's own test, with its source."""
+    """Changes when the check does: of a user's own test, with its source and its place."""
     check = check_of(item)
     if check is not None:
         return CHECK_VERSIONS[check]
@@ -173,7 +174,7 @@ def check_version(item: pytest.Item) -> int:
         source = inspect.getsource(getattr(item, "function"))  # noqa: B009 - items need have none
     except (AttributeError, OSError, TypeError):
         return 1
-    return zlib.crc32(source.encode())
+    return zlib.crc32(f"{item.nodeid.partition('[')[0]}\n{source}".encode())
 
 
 def _asks_for_model(item: pytest.Item) -> bool:
@@ -182,6 +183,9 @@ def _asks_for_model(item: pytest.Item) -> bool:
 
 def _marked(mark: pytest.Mark, plan: Plan, cases: Sequence[Case]) -> list[Case]:
     """The cases that `@pytest.mark.lmstrix(match=..., contexts=...)` means."""
+    problem = _mark_problem(mark)
+    if problem is not None:
+        pytest.fail(f"@pytest.mark.lmstrix: {problem}", pytrace=False)
     match = mark.kwargs.get("match", "*")
     contexts = mark.kwargs.get("contexts")
     if contexts is not None:
@@ -191,3 +195,20 @@ def _marked(mark: pytest.Mark, plan: Plan, cases: Sequence[Case]) -> list[Case]:
             for size in sorted(set(contexts))
         ]
     return [case for case in cases if fnmatchcase(case.model.id, match)]
+
+
+def _mark_problem(mark: pytest.Mark) -> str | None:
+    """What is wrong with the arguments of the mark."""
+    if mark.args:
+        return f"takes match=... and contexts=..., by name; got {mark.args[0]!r}"
+    for name in mark.kwargs.keys() - {"match", "contexts"}:
+        return f"takes match=... and contexts=..., not {name}=..."
+    if not isinstance(mark.kwargs.get("match", ""), str):
+        return f"match must be a pattern of model ids, got {mark.kwargs['match']!r}"
+    contexts = mark.kwargs.get("contexts", ())
+    if not isinstance(contexts, list | tuple):
+        return f"contexts must be a list of context lengths, got {contexts!r}"
+    for size in contexts:
+        if type(size) is not int or not 1 <= size <= MAX_CONTEXT_LENGTH:
+            return f"contexts must be whole numbers from 1 to {MAX_CONTEXT_LENGTH:,}, got {size!r}"
+    return None

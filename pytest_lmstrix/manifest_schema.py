@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Mapping
 from typing import Annotated, Any, Protocol, get_args
@@ -52,6 +53,14 @@ class _Scalar:
             raise Wrong(node, text) from None
 
 
+RESERVED_TAGS = frozenset({
+    "skip", "skipif", "xfail", "parametrize", "usefixtures", "filterwarnings", "tryfirst",
+    "trylast", "fast", "full", "deep", "limit", "lmstrix", "and", "or", "not", "None", "True",
+    "False",
+})  # fmt: skip
+"""Markers of pytest and of the checks, and the words of marker expressions."""
+
+
 class _Text(_Scalar):
     def __init__(self) -> None:
         super().__init__(str, "text", " (in quotes)")
@@ -65,6 +74,16 @@ class _Text(_Scalar):
         if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in text):
             raise Wrong(node, "must be one line without control characters")
         return text
+
+
+class _Tag(_Text):
+    def read(self, node: Node) -> str:
+        tag = super().read(node)
+        if not re.fullmatch(r"[^\W_][\w-]*", tag):
+            raise Wrong(node, "must be a word of letters, digits, - and _, to be chosen by -m")
+        if tag in RESERVED_TAGS:
+            raise Wrong(node, "must be no marker with a meaning of its own")
+        return tag
 
 
 class _Source(_Text):
@@ -140,7 +159,7 @@ DEFAULT_KEYS: Mapping[str, Rule | None] = {
     ),
     "load": None,
     "prompts": _choice(Prompts),
-    "tags": _Each(_Text(), "a list of texts"),
+    "tags": _Each(_Tag(), "a list of words"),
 }
 
 MODEL_KEYS: Mapping[str, Rule | None] = {

@@ -200,7 +200,13 @@ def sort_key(text: str, option: str) -> str:
 
 def _value(config: pytest.Config, name: str) -> Any:
     given = config.getoption(f"lmstrix_{name}")
-    return config.getini(f"lmstrix_{_ini(name)}") if given is None else given
+    if given is not None:
+        return given
+    key = f"lmstrix_{_ini(name)}"
+    try:
+        return config.getini(key)
+    except (TypeError, ValueError, pytest.UsageError) as error:
+        raise pytest.UsageError(f"{config.inipath}: {key}: {error}") from None
 
 
 def _path(config: pytest.Config, name: str) -> Path:
@@ -257,7 +263,8 @@ def _contexts(config: pytest.Config) -> tuple[int, ...] | None:
 def _hosts(config: pytest.Config) -> list[str]:
     hosts: list[str] = _value(config, "host")
     for host in hosts:
-        if not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+):\d{1,5}", host):
+        address = re.fullmatch(r"(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+):(\d{1,5})", host)
+        if address is None or not 1 <= int(address[1]) <= 65_535:
             raise pytest.UsageError(
                 f"--lmstrix-host: '{host}' is not host:port, such as 127.0.0.1:1234"
             )

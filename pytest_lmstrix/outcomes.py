@@ -12,11 +12,15 @@ from pytest_lmstrix.bench import Bench, LoadedModel
 from pytest_lmstrix.collection import case_of, check_name, check_of, check_version
 from pytest_lmstrix.fixtures import results_key
 from pytest_lmstrix.judging import Finding, Judge
+from pytest_lmstrix.text import clean
 from pytest_lmstrix.types import Case, Result
 from pytest_lmstrix.verdicts import Failure, Verdict
 
 ATTRIBUTE = "lmstrix_results"
 """On a report: its results as builtins, so that they cross to the controller of pytest-xdist."""
+
+SECTION_LIMIT = 100_000
+"""Characters that are kept of what a test printed."""
 
 PROPERTIES = ("model", "context_length", "granted_context_length", "verdict", "load_seconds",
               "ttft_seconds", "prompt_tokens", "prefill_tokens_per_second",
@@ -76,6 +80,8 @@ class Outcomes:
             _speak_plainly(report, failure, call, runxfail=runxfail)
         if results:
             _attach(report, results)
+        if case is not None:
+            _make_harmless(report)
         return report
 
     def _users_results(
@@ -137,7 +143,7 @@ def _speak_plainly(
     """
     if report.outcome != "failed" or call.excinfo is None:
         return
-    shown = call.excinfo.getrepr(style="value")
+    shown = call.excinfo.getrepr(style="value", chain=False)
     if shown.reprcrash is not None:
         shown.reprcrash.message = failure.message
     report.longrepr = shown
@@ -152,3 +158,18 @@ def _speak_plainly(
         path, line, _ = report.location
         report.outcome = "skipped"
         report.longrepr = (path, line or 0, f"Skipped: {failure.message}")
+
+
+def _make_harmless(report: pytest.TestReport) -> None:
+    """What a model said may be in messages, in values of assertions, and in what a test printed."""
+    report.sections = [(name, clean(text, SECTION_LIMIT)) for name, text in report.sections]
+    shown = report.longrepr
+    parts = getattr(shown, "chain", [(getattr(shown, "reprtraceback", None),
+                                      getattr(shown, "reprcrash", None))])  # fmt: skip
+    for traceback, crash, *_ in parts:
+        if crash is not None:
+            crash.message = clean(crash.message)
+        for entry in getattr(traceback, "reprentries", ()):
+            for lines in (entry, getattr(entry, "reprlocals", None)):
+                if lines is not None and hasattr(lines, "lines"):
+                    lines.lines = [clean(line) for line in lines.lines]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_lmstrix import hookspecs, options
+from pytest_lmstrix import hookspecs, inert, options
 
 MARKERS = (
     "fast: the model loads, grants the context and says anything (pytest-lmstrix)",
@@ -43,13 +43,4 @@ def pytest_configure(config: pytest.Config) -> None:
 
         session.start(config)
     else:
-        config.pluginmanager.register(Inert(), "lmstrix-inert")
-
-
-class Inert:
-    """In a run that is not about models, a test that asks for a model is skipped."""
-
-    @pytest.fixture
-    def lmstrix_model(self) -> None:
-        """A loaded model, in a run with --lmstrix."""
-        pytest.skip("models are tested with --lmstrix only")
+        config.pluginmanager.register(inert, "lmstrix-inert")

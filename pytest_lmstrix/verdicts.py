@@ -82,9 +82,9 @@ _ADVICE: dict[Verdict, str] = {
     "q8_0}`), or free memory.",
     Verdict.GUARDRAIL_REFUSED: "Try a smaller context, free memory, or relax the model loading "
     "guardrails in the engine's settings.",
-    Verdict.MODEL_NOT_FOUND: "Download the model again, or take it out of the manifest; "
-    "`--lmstrix-scan` shows what there is.",
-    Verdict.CORRUPTED: "Reload the model in the engine; if that does not help, download it again.",
+    Verdict.MODEL_NOT_FOUND: "See where it should be, download it again, or take it out of the "
+    "manifest; `--lmstrix-scan` shows what there is.",
+    Verdict.CORRUPTED: "Download the model again; if its file is whole, reload it in the engine.",
     Verdict.UNSUPPORTED: "Update the engine or install the runtime that this model needs.",
     Verdict.INCONCLUSIVE: "This model is too weak for this probe; try another check.",
     Verdict.CRASHED: "See the engine's log; update the engine, or try other load settings.",

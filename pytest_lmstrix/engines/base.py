@@ -47,6 +47,8 @@ class Engine(Protocol):
     - `version: str`: of what runs the models.
     - `facts(model: Model) -> ModelFacts | None`: what is known of one model before any load;
       otherwise it is looked up in `models()`.
+    - `fetch(model: Model)`: downloads its weights, before its load.
+    - `sweep(is_dead: Callable[[str], bool])`: unloads what owners that are dead have left loaded.
     - `close() -> None`: called once, at the end of the session.
 
     And an instance `peak_memory_bytes: int | None`, and `fingerprint: str | None`.

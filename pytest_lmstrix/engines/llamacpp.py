@@ -75,6 +75,10 @@ class LlamaCppEngine:
         except (OSError, ValueError, Failure):
             return None  # its load will tell why
 
+    def fetch(self, model: Model) -> Path:
+        """Download the weights of `model` if they are elsewhere; its file on this machine."""
+        return self._file(model)
+
     def load(self, model: Model, context_length: int, progress: Progress) -> LlamaCppInstance:
         """Load `model` with room for `context_length` tokens; see `Engine.load`."""
         if model.load.gpu_offload is not None:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -230,16 +230,18 @@ class Reporting:
         writer = terminalreporter._tw
         terminalreporter.ensure_newline()
 
-        def show(make: Callable[..., str], what: object) -> None:
+        def paint(text: str, colour: str) -> str:
+            return writer.markup(text, **{colour: True}) if colour else text
+
+        def show(lines: Iterable[str]) -> None:
             terminalreporter.write_line("")
-            text = make(what, width=writer.fullwidth, color=writer.hasmarkup)
-            for line in text.splitlines():
+            for line in lines:
                 terminalreporter.write_line(line)
 
         if run is not None and run.models:
-            show(closing_table, run)
+            show(closing_table(run, width=writer.fullwidth, paint=paint))
             if run.changes:
-                show(changes_table, run.changes)
+                show(changes_table(run.changes, width=writer.fullwidth, paint=paint))
         if run is not None and run.regressions and run.fail_on_regression is not None:
             regressions = counted(len(run.regressions), "regression")
             terminalreporter.write_line(f"lmstrix: {regressions} failed this run", red=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from pytest_lmstrix.columns import Cell, Paint, table
 from pytest_lmstrix.regressions import Change
 from pytest_lmstrix.reporting.figures import (
     MEASURES,
@@ -16,17 +17,16 @@ from pytest_lmstrix.reporting.figures import (
     where,
 )
 from pytest_lmstrix.reporting.run import RunReport, telling
-from pytest_lmstrix.reporting.table import Cell, render
 
-HEADINGS = ("model", "declared", "verified", "first bad", "verdict", "load", "TTFT", "tokens/s")
-EXPENDABLE = ("load", "declared", "TTFT", "first bad", "tokens/s", "verified")
+HEADINGS = ("model", "declared", "verified", "first bad", "verdict", "load", "TTFT", "tok/s")
+EXPENDABLE = ("load", "declared", "TTFT", "first bad", "tok/s", "verified")
 STYLES = {"passed": "green", "xfailed": "yellow", "skipped": "yellow"}
 CHANGE_HEADINGS = ("changed", "what", "where", "before", "now", "known")
 CHANGE_EXPENDABLE = ("known", "what", "where")
 MOST_CHANGES = 20
 
 
-def closing_table(run: RunReport, *, width: int, color: bool) -> str:
+def closing_table(run: RunReport, *, width: int, paint: Paint) -> Iterator[str]:
     lines: list[list[Cell]] = []
     for model in run.models:
         results = run.results[model.id]
@@ -42,10 +42,10 @@ def closing_table(run: RunReport, *, width: int, color: bool) -> str:
             seconds(result.ttft_seconds),
             rate(result.decode_tokens_per_second),
         ])  # fmt: skip
-    return render(HEADINGS, lines, width=width, color=color, expendable=EXPENDABLE)
+    return table(HEADINGS, lines, width=width, paint=paint, expendable=EXPENDABLE)
 
 
-def changes_table(changes: Sequence[Change], *, width: int, color: bool) -> str:
+def changes_table(changes: Sequence[Change], *, width: int, paint: Paint) -> Iterator[str]:
     """At most `MOST_CHANGES` lines; `changes` come the worst first."""
     lines: list[list[Cell]] = [
         [
@@ -59,4 +59,4 @@ def changes_table(changes: Sequence[Change], *, width: int, color: bool) -> str:
         ]
         for change in changes[:MOST_CHANGES]
     ]  # fmt: skip
-    return render(CHANGE_HEADINGS, lines, width=width, color=color, expendable=CHANGE_EXPENDABLE)
+    return table(CHANGE_HEADINGS, lines, width=width, paint=paint, expendable=CHANGE_EXPENDABLE)

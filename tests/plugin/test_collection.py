@@ -171,3 +171,56 @@ def test_marked_user_tests_choose_models_and_sizes(project: Project) -> None:
     result.assert_outcomes(passed=2, skipped=1)
     result.stdout.fnmatch_lines(["*test_one?llama-2048? PASSED*", "*test_one?llama-4096? PASSED*"])
     result.stdout.fnmatch_lines(["SKIPPED*no model of the manifest is meant*"])
+
+
+def test_dash_m_alone_leaves_the_projects_own_tests_in(project: Project) -> None:
+    project.pytester.makepyfile("import pytest\n@pytest.mark.fast\ndef test_mine(): assert 0")
+    project.run("-m", "fast").assert_outcomes(passed=2, failed=1, deselected=5)
+    project.run("--lmstrix", "-m", "fast").assert_outcomes(deselected=8)
+
+
+@pytest.mark.parametrize("scope", ["function", "class", "module", "session"])
+@pytest.mark.parametrize("args", [(), ("--lmstrix", "-k", "test_own")], ids=["asleep", "awake"])
+def test_fixtures_of_any_scope_may_build_on_the_model(
+    project: Project, scope: str, args: tuple[str, ...]
+) -> None:
+    project.pytester.makepyfile(
+        f"""
+        import pytest
+        @pytest.fixture(scope="{scope}")
+        def reply(lmstrix_model): return lmstrix_model.chat("2+3=", max_tokens=5)
+        class TestIt:
+            def test_own(self, reply): assert "5" in reply.text
+        """
+    )
+    project.run(*args).assert_outcomes(**({"passed": 2} if args else {"skipped": 1}))
+
+
+MARKS = {
+    "'tiny'": "by name; got 'tiny'",
+    "sizes=[3]": "not sizes=...",
+    "match=3": "match must be a pattern of model ids, got 3",
+    "contexts=512": "contexts must be a list of context lengths, got 512",
+    "contexts=[0]": "whole numbers from 1 to 10,000,000, got 0",
+    "contexts=[True]": "got True",
+    "contexts=['x']": "got 'x'",
+}
+
+
+@pytest.mark.parametrize("arguments", MARKS)
+def test_a_mistake_in_the_mark_is_told_in_one_line(project: Project, arguments: str) -> None:
+    project.pytester.makepyfile(
+        f"import pytest\n@pytest.mark.lmstrix({arguments})\ndef test_own(lmstrix_model): pass"
+    )
+    result = project.run("--lmstrix")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.stdout.fnmatch_lines([f"@pytest.mark.lmstrix: *{MARKS[arguments].replace('[', '?')}*"])
+    assert "Traceback" not in result.stdout.str()
+
+
+@pytest.mark.parametrize("tag", ["skip", "fast", "a b", "a:b", "_x", "usefixtures", "not"])
+def test_tags_that_mean_something_else_are_refused(project: Project, tag: str) -> None:
+    project.manifest(f"[{{id: tiny, tags: ['{tag}']}}]")
+    result = project.run("--lmstrix")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: models.yaml:2: model 'tiny': tags must be *"])

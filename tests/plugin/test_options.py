@@ -16,6 +16,7 @@ MISTAKES = {
     "sort": (("--lmstrix-sort=speed",), "--lmstrix-sort: 'speed' is no key; one of smart, *"),
     "sort d": (("--lmstrix-sort=d",), "--lmstrix-sort: 'd' is no key*"),
     "host": (("--lmstrix-host=http://x:1",), "--lmstrix-host: 'http://x:1' is not host:port*"),
+    "port": (("--lmstrix-host=a:99999",), "--lmstrix-host: 'a:99999' is not host:port*"),
     "engine": (("--lmstrix-engine=lmstudo",), "models.yaml: *'lmstudo'*did you mean 'lmstudio'?"),
     "manifest": (("--lmstrix-models=no.yaml",), "*no.yaml*--lmstrix-scan*"),
 }
@@ -70,3 +71,10 @@ def test_other_plugins_may_be_off(project: Project, plugin: str) -> None:
     result = project.run("-p", f"no:{plugin}", "--lmstrix")
     assert result.ret == pytest.ExitCode.OK
     assert len(project.results) == 2
+
+
+def test_a_mistake_in_the_ini_file_names_the_file_and_the_key(project: Project) -> None:
+    project.pytester.makeini("[pytest]\nlmstrix_reply_timeout = abc")
+    result = project.run("--lmstrix")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: *tox.ini: lmstrix_reply_timeout: *abc*"])

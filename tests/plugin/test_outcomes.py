@@ -241,3 +241,110 @@ def test_a_users_check_is_asked_again_when_it_was_edited(project: Project) -> No
     assert project.ids("--lmstrix", "test_own.py") == []
     project.pytester.makepyfile(test_own="def test_own(lmstrix_model): assert 1")
     assert len(project.ids("--lmstrix", "test_own.py")) == 2
+
+
+def test_checks_of_one_name_in_two_files_are_two_checks(project: Project) -> None:
+    source = "import pathlib\ndef test_one(lmstrix_model): assert 'good' in __file__"
+    project.pytester.makepyfile(test_bad=source, test_good=source)
+    project.run("--lmstrix", "test_bad.py", "test_good.py").assert_outcomes(passed=2, failed=2)
+    again = project.ids("--lmstrix", "test_bad.py", "test_good.py")
+    assert [each for each in again if each.startswith("test_bad.py")] == [
+        "test_bad.py::test_one[tiny-512]",
+        "test_bad.py::test_one[tiny-1024]",
+    ]
+
+
+def test_a_reload_that_is_granted_less_is_no_pass(project: Project) -> None:
+    project.pytester.makeconftest(
+        """
+        from pytest_lmstrix import Reply
+        class Instance:
+            def __init__(self, context_length): self.context_length = context_length
+            def complete(self, prompt, *, max_tokens, temperature=0.0): return Reply(text="x")
+            def unload(self): pass
+        class Shrinking:
+            name = "fake"
+            loads = 0
+            def models(self): return []
+            def load(self, model, context_length, progress):
+                self.loads += 1
+                return Instance(context_length if self.loads == 1 else 100)
+        def pytest_lmstrix_engines(config): return Shrinking()
+        """
+    )
+    project.pytester.makepyfile(
+        """
+        def test_own(lmstrix_model):
+            lmstrix_model.unload()
+            assert lmstrix_model.complete("x", max_tokens=1).text == "x"
+        """
+    )
+    project.run("--lmstrix", "-k", "test_own and 512").assert_outcomes(failed=1)
+    (result,) = project.results
+    assert result.verdict is Verdict.CONTEXT_NOT_GRANTED
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        "raise SystemExit(3)",
+        "return Instance(None)",
+        "return Instance('512')",
+        "return Instance(0)",
+    ],
+)
+def test_an_odd_engine_gets_an_engine_error(project: Project, trouble: str) -> None:
+    project.pytester.makeconftest(
+        f"""
+        class Instance:
+            def __init__(self, context_length): self.context_length = context_length
+            def unload(self): pass
+        class Odd:
+            name = "fake"
+            def models(self): return []
+            def load(self, model, context_length, progress):
+                {trouble}
+        def pytest_lmstrix_engines(config): return [Odd()]
+        """
+    )
+    result = project.run("--lmstrix")
+    result.assert_outcomes(failed=2)
+    assert {r.verdict for r in project.results} == {Verdict.ENGINE_ERROR}
+    assert "Traceback" not in result.stdout.str()
+
+
+def test_what_a_users_test_shows_of_a_reply_is_harmless(project: Project) -> None:
+    project.engine(tiny=f"behaviours=(Says(text={HOSTILE}),)")
+    project.manifest("[{id: tiny, contexts: [512]}]")
+    project.pytester.makepyfile(
+        """
+        def reply(model): return model.chat("hi", max_tokens=9).text
+        def test_compared(lmstrix_model): assert reply(lmstrix_model) == "hi"
+        def test_raised(lmstrix_model): raise ValueError(reply(lmstrix_model))
+        def test_printed(lmstrix_model):
+            print(reply(lmstrix_model))
+            assert 0
+        """
+    )
+    result = project.run("--lmstrix", "--color=no", "-l", "-k", "not full", "--junitxml=out.xml")
+    result.assert_outcomes(failed=3)
+    assert not set(result.stdout.str()) & set("\x1b\x00\x07\u202e")
+    assert "alert(1)" in result.stdout.str()
+
+
+def test_a_failed_load_tells_its_cause_once_and_harmlessly(project: Project) -> None:
+    project.pytester.makeconftest(
+        r"""
+        class Odd:
+            name = "fake"
+            def models(self): return []
+            def load(self, model, context_length, progress):
+                raise RuntimeError("odd \x1b[31m red")
+        def pytest_lmstrix_engines(config): return [Odd()]
+        """
+    )
+    project.pytester.makepyfile("def test_own(lmstrix_model): pass")
+    result = project.run("--lmstrix", "--color=no", "-k", "test_own and 512")
+    result.assert_outcomes(failed=1)
+    assert "\x1b" not in result.stdout.str()
+    assert "RuntimeError: odd  red" in result.stdout.str()

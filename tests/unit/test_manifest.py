@@ -162,7 +162,7 @@ WRONG_VALUES = [
     ("context_limit: 99999999999999999999999999999", "from 1 to 10,000,000"),
     ("size_bytes: -5", "size_bytes must be a whole number"),
     ("size_bytes: 99999999999999999999", "size_bytes must be a whole number from 0"),
-    ("tags: nightly", "tags must be a list of texts, got 'nightly'"),
+    ("tags: nightly", "tags must be a list of words, got 'nightly'"),
     ("tags: [on]", "tags must be text, got on"),
     ("tags: ['']", "tags must not be empty, got ''"),
     ("load: {threads: 0}", "load: threads must be a whole number from 1"),
