@@ -123,7 +123,7 @@ def test_what_was_unloaded_in_between_is_loaded_again_when_asked(
     [
         ("load", lambda bench: bench.load(A, 5)),
         ("complete", lambda bench: bench.load(A, 5).complete("x", max_tokens=1)),
-        ("unload", lambda bench: (bench.load(A, 5), bench.unload())),
+        ("unload", lambda bench: (bench.load(A, 5), bench.unload(), bench.report_leaks())),
     ],
 )
 def test_whatever_an_engine_raises_is_a_failure_and_the_host_is_free(
@@ -165,8 +165,9 @@ def test_a_corrupted_cache_seen_in_a_reply_is_remembered(bench: Bench, engine: B
 
 
 def test_weights_that_cannot_be_fetched_say_nothing_of_the_host(
-    bench: Bench, engine: BareEngine
+    bench: Bench, engine: BareEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("pytest_lmstrix.bench.RECONNECT_PAUSES", (0.0,))
     engine.raises["load"] = Failure("no route", verdict=Verdict.UNREACHABLE, code="weights")
     with pytest.raises(Failure):
         bench.load(A, 5)
