@@ -23,7 +23,8 @@ def examples(name: str, language: str = "python") -> list[str]:
 def test_a_check_of_ones_own(project: Project, document: str) -> None:
     project.engine(**{"some-llama": """behaviours=(Says(text='{"city": "Paris"}'),)"""})
     project.manifest("[{id: some-llama, contexts: [512]}]")
-    project.pytester.makepyfile(test_own=examples(document)[0])
+    (example,) = (each for each in examples(document) if "def test_json" in each)
+    project.pytester.makepyfile(test_own=example)
     project.run("--lmstrix", "-k", "test_json").assert_outcomes(passed=1)
     (result,) = project.results
     assert (result.check, result.context_length) == ("test_json", 8192)
