@@ -98,7 +98,10 @@ class Collection:
         if left_out or dropped:
             config.hook.pytest_deselected(items=[*left_out, *dropped])
         items[:] = [*kept, *sorted(wanted, key=self._place)]
-        deep = [case_of(item) for item in items if check_of(item) == "deep"]
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        # Only now --lf and its like have left out what they leave out.
+        deep = [case_of(item) for item in session.items if check_of(item) == "deep"]
         self._examiner.expect_deep(case for case in deep if case is not None)
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:

@@ -86,6 +86,16 @@ def test_deep_tells_healthy_forgetful_and_cutting_models_apart(project: Project)
     assert len([call for call in server.loads() if call.model_key == "healthy"]) == 1
 
 
+def test_deep_loads_no_larger_size_than_the_run_has(project: Project) -> None:
+    project.manifest("[{id: tiny, contexts: [1024, 2048]}]")
+    project.engine(tiny="behaviours=(SeesLast(tokens=500),)")
+    project.run("-m", "deep", "--lmstrix-ctx", "1024").assert_outcomes(failed=1)
+    project.engine(tiny="")
+    before = len(project.engine_log)
+    project.run("-m", "deep", "--lf").assert_outcomes(passed=1)
+    assert project.engine_log[before:] == ["load tiny 1024", "unload tiny"]
+
+
 def test_limit_finds_the_largest_size_and_the_registry_knows_it(project: Project) -> None:
     result, server = run(project, FLEET, "[40000]", "-m", "limit")
     result.assert_outcomes(passed=4, xfailed=1)
