@@ -20,23 +20,23 @@ class Kind(Struct, frozen=True, kw_only=True):
 
 
 _STRONG = {
-    "The name of the captain is": "Marlow Fenwick Tobias Ingrid Quentin Beatrix Lorenzo Matilda",
     "The meeting is always held on a": "Thursday Tuesday Wednesday Saturday Monday Friday",
     "The ship in the harbour is called the": "Aurora Phoenix Esmeralda Valiant Nautilus Endeavour",
     "The medicine for the king is": "quinine morphine aspirin insulin penicillin camphor",
     "The hero of the play dies of": "poison fever thirst hunger grief cholera",
     "The night train goes to the city of": "Lisbon Vienna Helsinki Prague Toronto Nairobi",
-    "The uncle made his fortune in the country of": "Argentina Egypt Canada Australia Peru Norway",
     "The festival takes place in the month of": "February November August October April June",
     "The telescope is pointed at the planet": "Saturn Jupiter Neptune Venus Mercury Uranus",
     "The boys play nothing but": "cricket hockey tennis basketball chess golf",
     "The tree in the courtyard is a": "walnut chestnut willow maple cedar birch",
-    "The door of the mill is painted in the colour": "orange purple turquoise crimson yellow",
     "The letter is written in the language": "Portuguese Hungarian Icelandic Korean Turkish",
     "The orchestra began with a": "waltz march polka tango overture lullaby",
-    "The knight broke his": "elbow shoulder ankle wrist collarbone thumb",
     "The guests were served roast": "goose duck venison rabbit turkey pheasant",
+    "The name of the captain is": "Marlow Fenwick Tobias Ingrid Quentin Beatrix Lorenzo Matilda",
+    "The uncle made his fortune in the country of": "Argentina Egypt Canada Australia Peru Norway",
     "The heir is studying": "chemistry astronomy botany theology law geometry",
+    "The door of the mill is painted in the colour": "orange purple turquoise crimson yellow",
+    "The knight broke his": "elbow shoulder ankle wrist collarbone thumb",
 }
 _WEAKER = {
     "The curtains are made of": "velvet linen silk wool cotton denim",

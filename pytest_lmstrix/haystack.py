@@ -14,7 +14,7 @@ from random import Random
 
 from msgspec import Struct
 
-from pytest_lmstrix.facts import KINDS
+from pytest_lmstrix.facts import KINDS, Kind
 from pytest_lmstrix.prose import sentence
 from pytest_lmstrix.verdicts import Failure, Verdict
 
@@ -33,7 +33,7 @@ CountTokens = Callable[[str], int]
 
 _CUE = "\n\nWhat was said above:\n\n"  # with it, a 135M model got 450 of 450 controls right
 _PARAGRAPH = 6  # sentences
-_BEST = 20  # kinds to choose from, if these are enough
+_CHOICE = 10  # of the kinds that are left, the best to recall: five are drawn from so many
 _ROUNDS = 4  # of laying out the text
 _AIMED = 8  # attempts at its end, before plain bisection
 _TOLERANCE = 0.01  # of the length of the prose
@@ -99,8 +99,10 @@ def fill(seed: int, sizes: Iterable[int], count_tokens: CountTokens) -> tuple[Ha
     if len(ascending) > MAX_SIZES:
         raise ValueError(f"{len(ascending)} sizes: one text serves {MAX_SIZES} at most")
     rng = Random(seed)
-    best = KINDS[: max(_BEST, len(DEPTHS) * len(ascending))]
-    kinds = rng.sample(best, len(best))
+    left, drawn = list(KINDS), dict[int, list[Kind]]()
+    for size in reversed(ascending):  # the largest needs the best
+        drawn[size] = rng.sample(left[:_CHOICE], len(DEPTHS))
+        left = [kind for kind in left if kind not in drawn[size]]
     sample = " ".join(sentence(rng) for _ in range(_SAMPLE))
     tokens = count_tokens(sample)
     if tokens < 1:
@@ -110,7 +112,7 @@ def fill(seed: int, sizes: Iterable[int], count_tokens: CountTokens) -> tuple[Ha
     for size in ascending:
         needles = tuple(
             Needle(depth=depth, opening=kind.opening, answer=rng.choice(kind.answers))
-            for depth, kind in zip(DEPTHS, (kinds.pop() for _ in DEPTHS), strict=True)
+            for depth, kind in zip(DEPTHS, drawn[size], strict=True)
         )
         spans.append(_Span(size, needles, pitch))
     # Where a fact belongs depends on how long the prose turns out to be, and the other way round.

@@ -112,6 +112,24 @@ def test_a_limit_that_a_newer_result_contradicts_is_searched_again(project: Proj
     project.run("-m", "limit").assert_outcomes(passed=1)
 
 
+def test_a_limit_that_a_newer_result_widens_is_searched_again(project: Project) -> None:
+    project.engine(tiny="behaviours=(OutOfMemory(above=10_000),)")
+    project.run("-m", "limit").assert_outcomes(passed=1)
+    bad = min(r.context_length for r in project.results if r.outcome == "failed")
+    project.engine(tiny="")
+    project.run("--lmstrix", "--lmstrix-ctx", str(bad)).assert_outcomes(passed=1)
+    project.run("-m", "limit").assert_outcomes(passed=1)
+
+
+def test_sizes_known_by_another_version_of_the_check_bound_no_search(project: Project) -> None:
+    project.engine(tiny="behaviours=(OutOfMemory(above=10_000),)")
+    project.run("-m", "limit").assert_outcomes(passed=1)
+    searched = loads(project)
+    rewrite(project, lambda line: line.update(check_version=999))
+    project.run("-m", "limit").assert_outcomes(passed=1)
+    assert loads(project) == 2 * searched
+
+
 def test_users_tests_run_again_when_their_source_has_changed(project: Project) -> None:
     source = "def test_own(lmstrix_model): assert lmstrix_model.context_length > {}"
     project.pytester.makepyfile(test_own=source.format(0))

@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("xllamacpp")
 
+from pytest_lmstrix import planning
 from pytest_lmstrix.engines.llamacpp import LlamaCppEngine
 from pytest_lmstrix.engines.llamacpp_server import LlamaCppInstance
 from pytest_lmstrix.types import Reply
@@ -60,7 +61,11 @@ def manifest(project: Project, contexts: Sequence[int], declared: int) -> None:
     )
 
 
-def test_deep_at_all_sizes_by_one_load_and_one_fill(project: Project, meter: Meter) -> None:
+def test_deep_at_all_sizes_by_one_load_and_one_fill(
+    project: Project, meter: Meter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So small a model confuses a fact now and then: the same text each time, or it is a lottery.
+    monkeypatch.setattr(planning.secrets, "randbits", lambda bits: 1)
     manifest(project, SIZES, TRAINED)
     project.run("--lmstrix", "-m", "deep").assert_outcomes(passed=len(SIZES))
     assert meter.loads == [TRAINED]

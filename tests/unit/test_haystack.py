@@ -186,6 +186,14 @@ def test_recalled(answer: str, reply: str, recalled: bool) -> None:
     assert Needle(depth=0.5, opening="It is", answer=answer).recalled(reply) is recalled
 
 
+def test_the_largest_size_has_facts_that_are_best_to_recall() -> None:
+    best = {kind.opening for kind in KINDS[:10]}
+    for seed in range(5):
+        small, large = fill(seed, (1_024, 2_048), words)
+        assert {needle.opening for needle in large.needles} < best
+        assert not {needle.opening for needle in small.needles} <= best
+
+
 def test_no_two_kinds_are_alike() -> None:
     openings = [kind.opening for kind in KINDS]
     assert len(openings) >= 5 * 7
