@@ -30,6 +30,9 @@ T = TypeVar("T")
 RPC_SECONDS = 30.0
 """A server that takes longer to connect or to answer a short call is taken for gone."""
 
+CLOSE_SECONDS = 5.0
+"""A client that takes longer to close is left to itself: the SDK has no limit there."""
+
 _SDK_LOGGERS = (
     "AsyncWebsocketHandler",
     "AsyncWebsocketThread",
@@ -149,7 +152,7 @@ class Link:
         client, self._client = self._client, None
         if client is not None:
             with suppress(Exception):
-                client.close()
+                _within(CLOSE_SECONDS, client.close)
 
     def _connected(self, namespace: Literal["llm", "system"]) -> Client:
         if self._client is None:
@@ -198,7 +201,7 @@ class _Client(Client):
 
 
 def _within(seconds: float, call: Callable[[], object]) -> None:
-    """Wait for `call` no longer than `seconds`: the SDK connects without a limit of its own."""
+    """Wait for `call` no longer than `seconds`: the SDK has no limit where this is used."""
     done: Future[None] = Future()
 
     def run() -> None:
