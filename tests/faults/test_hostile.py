@@ -1,0 +1,87 @@
+"""Hostile and odd input over whole runs: harmless output, clear errors, no file anywhere else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pytest_lmstrix.verdicts import Verdict
+from tests.plugin.conftest import Project
+from tests.support.lmstudio_server import LmStudioServer, Says, StandInModel, hostile
+
+ODD_IDS = [
+    "publisher/model@q4_k_m",
+    "a::b",
+    "list[x]",
+    "with space",
+    "smile-😀",
+    "../../escape",
+    "quote'\"",
+    "<b>bold</b>",
+    "-m",
+]
+CONTROLS = set(map(chr, [*range(9), 11, 12, *range(14, 32), 127, 0x9B, 0x202E, 0x2066]))
+
+
+def run(project: Project, models: list[StandInModel]) -> pytest.RunResult:
+    entries = [{"id": each.key, "contexts": [512], "context_limit": 4096} for each in models]
+    manifest = project.path / "models.yaml"
+    manifest.write_text(json.dumps({"models": entries}, ensure_ascii=False), encoding="utf-8")
+    with LmStudioServer(models) as server:
+        result = project.run("--lmstrix", "--all", "--lmstrix-host", server.host, "--color=no")
+        assert server.loaded() == ()
+    assert server.violations == []
+    return result
+
+
+def files(folder: Path) -> set[str]:
+    found = (path.relative_to(folder).parts[0] for path in folder.rglob("*") if path.is_file())
+    return {name for name in found if not name.startswith((".pytest_cache", "__pycache__"))}
+
+
+def test_whatever_a_model_says(project: Project) -> None:
+    said = hostile.TEXTS | {"huge": hostile.HUGE_LINE}
+    models = [StandInModel(key=key, behaviours=(Says(text=text),)) for key, text in said.items()]
+    before = files(project.path)
+    result = run(project, [*models, StandInModel(key="healthy", size_bytes=10**13)])
+    expected = dict.fromkeys(said, Verdict.WRONG_ANSWER)
+    found = {each.model: each.verdict for each in project.results}
+    assert found.pop("healthy") is Verdict.OK
+    # What happens to hold an answer passes by the letter.
+    assert {key for key in expected if found[key] is Verdict.OK} <= {"html"}
+    assert found.keys() == expected.keys()
+    reports = project.path / "reports"
+    for text in (
+        result.stdout.str(),
+        *(path.read_text(encoding="utf-8") for path in reports.iterdir() if path.is_file()),
+    ):
+        assert not set(text) & CONTROLS
+        assert len(text) < 2_000_000
+    assert "<script>alert" not in (reports / "report.html").read_text(encoding="utf-8")
+    assert "Traceback" not in result.stdout.str() + result.stderr.str()
+    assert files(project.path) - before <= {"reports"}
+
+
+def test_models_of_odd_names(project: Project) -> None:
+    before = files(project.path)
+    models = [StandInModel(key=key, path=f"p/m{n}.gguf") for n, key in enumerate(ODD_IDS)]
+    result = run(project, models)
+    result.assert_outcomes(passed=len(ODD_IDS))
+    assert {each.model for each in project.results} == set(ODD_IDS)
+    assert files(project.path) - before <= {"reports"}
+    assert "<b>bold</b>" not in (project.path / "reports" / "report.html").read_text("utf-8")
+
+
+def test_a_registry_with_torn_binary_and_foreign_lines(project: Project) -> None:
+    project.run("--lmstrix").assert_outcomes(passed=2)
+    registry = project.path / "reports" / "registry.jsonl"
+    good = registry.read_bytes()
+    rubbish = bytes(range(256)).replace(b"\n", b"") + b'\n{"schema": 1}\n[]\n\xff\xfe\n"text"\n'
+    registry.write_bytes(rubbish + good + good[:100])
+    result = project.run("--lmstrix", "--all")
+    result.assert_outcomes(passed=2)
+    assert "Traceback" not in result.stdout.str() + result.stderr.str()
+    assert registry.read_bytes().startswith(rubbish + good)
+    assert registry.read_bytes().count(b'"verdict":"ok"') >= 4
