@@ -25,6 +25,8 @@ class Signals:
         self._previous: dict[int, object] = {}
         self._process = os.getpid()
 
+    # Last: who is interrupted in another's start does not get to `pytest_sessionfinish`.
+    @pytest.hookimpl(trylast=True)
     def pytest_sessionstart(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             return  # only there Python lets handlers be set
