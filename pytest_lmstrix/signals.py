@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Generator
 from types import FrameType
 
 import pytest
@@ -25,9 +26,14 @@ class Signals:
         self._previous: dict[int, object] = {}
         self._process = os.getpid()
 
-    # Last: who is interrupted in another's start does not get to `pytest_sessionfinish`.
-    @pytest.hookimpl(trylast=True)
-    def pytest_sessionstart(self) -> None:
+    # After all others: an interrupt during their start never gets to `pytest_sessionfinish`.
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionstart(self) -> Generator[None, object, object]:
+        outcome = yield
+        self._install()
+        return outcome
+
+    def _install(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             return  # only there Python lets handlers be set
         for name in NAMES:
