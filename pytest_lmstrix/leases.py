@@ -68,7 +68,7 @@ def host_lock(
     `timeout` is in seconds, `None` waits for ever. The system frees the lock of a process that
     dies in any way. Another `host_lock` of the same host in this process waits as well.
 
-    Locks are in `/tmp/pytest-lmstrix`, shared by all users; on Windows in the temporary folder of
+    Locks are in the folder `pytest-lmstrix` of `/tmp`, shared by all users; on Windows in the temporary folder of
     each user, since a file made by one user there cannot be locked by another.
 
     Raises:
@@ -182,7 +182,7 @@ def _folder() -> Path:
         folder = Path(tempfile.gettempdir()) / "pytest-lmstrix"
     else:
         # Not $TMPDIR, which differs between users and jobs.
-        folder = Path("/tmp/pytest-lmstrix")
+        folder = Path("/tmp") / "pytest-lmstrix"
     with suppress(FileExistsError):
         folder.mkdir(parents=True)
         # Everybody may add a lock, nobody may take away another's. Not by `mkdir`: the umask.
