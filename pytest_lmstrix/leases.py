@@ -68,8 +68,8 @@ def host_lock(
     `timeout` is in seconds, `None` waits for ever. The system frees the lock of a process that
     dies in any way. Another `host_lock` of the same host in this process waits as well.
 
-    Locks are in the folder `pytest-lmstrix` of `/tmp`, shared by all users; on Windows in the temporary folder of
-    each user, since a file made by one user there cannot be locked by another.
+    Locks are in the folder `pytest-lmstrix` of `/tmp`, shared by all users; on Windows in the
+    temporary folder of each user, since a file made by one user there cannot be locked by another.
 
     Raises:
         TimeoutError: It is still held after `timeout` seconds.
