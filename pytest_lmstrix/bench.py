@@ -190,7 +190,7 @@ class Bench:
                 if host in self.gone or time.monotonic() > deadline:
                     break
                 if pause:
-                    self._watch.waiting(host, f"no answer; asked again in {pause:g} s")
+                    self._watch.waiting(host, f"an answer, asked for again in {pause:g} s")
                     time.sleep(pause)
                 with suppress(Exception):  # an engine of somebody else's may raise anything
                     engine.models()

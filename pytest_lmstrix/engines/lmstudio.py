@@ -26,6 +26,9 @@ PREFIX = "lmstrix-"
 LATE_LOAD_SECONDS = 120.0
 """How long a load that was given up is watched for, to be unloaded when it finishes after all."""
 
+UNHEARD_LOAD_SECONDS = 15.0
+"""The same for an interrupted load that was not heard of yet: it may never have been asked for."""
+
 UNLOAD_SECONDS = 30.0
 """How long an instance may stay listed after LM Studio agreed to unload it."""
 
@@ -132,6 +135,13 @@ class LmStudioEngine:
         identifier = f"{PREFIX}{self.owner}-{secrets.token_hex(4)}"
         doing = f"loading {model.id}"
         self._open.add(identifier)
+        heard = False
+
+        def hear(fraction: float) -> None:
+            nonlocal heard
+            heard = True
+            progress(fraction)
+
         try:
             with self.link.talking("load", doing, self.load_timeout) as client:
                 client.llm.load_new_instance(
@@ -139,11 +149,11 @@ class LmStudioEngine:
                     identifier,
                     ttl=self.ttl_seconds,
                     config=config,
-                    on_load_progress=progress,
+                    on_load_progress=hear,
                 )
             return LmStudioInstance(self, identifier, progress)
         except BaseException as error:
-            self.abandon(identifier, error, loading=True)
+            self.abandon(identifier, error, loading=True, heard=heard)
             if isinstance(error, Failure) and error.verdict in _NO_ROOM and self._strays:
                 left = f"still in memory are {', '.join(sorted(self._strays))}"
                 text = f"{error.text}\n{left}, so this says nothing of {model.id}"
@@ -204,7 +214,9 @@ class LmStudioEngine:
         self._open.clear()
         self.link.drop()
 
-    def abandon(self, identifier: str, error: BaseException, *, loading: bool) -> None:
+    def abandon(
+        self, identifier: str, error: BaseException, *, loading: bool, heard: bool = True
+    ) -> None:
         """Unload what `error` has made us give up, a load that finishes only later included.
 
         Raises:
@@ -216,7 +228,9 @@ class LmStudioEngine:
             self._strays.add(identifier)  # nobody said that the load is over
         try:
             if late:
-                self._release_strays(self.late_load_seconds)
+                unheard = not heard and verdict is None
+                limit = UNHEARD_LOAD_SECONDS if unheard else self.late_load_seconds
+                self._release_strays(min(limit, self.late_load_seconds))
             else:
                 self.unload(identifier)
         except Failure as trouble:
