@@ -10,7 +10,7 @@ from pytest_lmstrix.deep import DeepFill
 from pytest_lmstrix.judging import Judge, Probe
 from pytest_lmstrix.plan import KnownRange, check_key
 from pytest_lmstrix.probing import answer_questions
-from pytest_lmstrix.search import FLOOR, largest, largest_below, steps_down
+from pytest_lmstrix.search import FLOOR, largest, largest_below
 from pytest_lmstrix.types import MAX_CONTEXT_LENGTH, Case, Result
 from pytest_lmstrix.verdicts import Verdict
 
@@ -104,7 +104,7 @@ class Examiner:
         declared = model.context_limit or MAX_CONTEXT_LENGTH + 1
         if result.check == basis:
             self._see(basis, result)
-        if not (result.verdict.goes_down and steps_down(size) and size < declared):
+        if not (result.verdict.goes_down and FLOOR <= size < declared):
             return [result]
         tried: list[Result] = []
 

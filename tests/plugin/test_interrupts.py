@@ -68,7 +68,7 @@ class LlamaRun:
         def seen() -> bool:
             assert self.process.poll() is None, self.process.communicate()[0].decode()
             found = psutil.Process(self.process.pid).children(recursive=True)
-            self.children = [child for child in found if child.is_running()]
+            self.children = [child for child in found if _serves(child)]
             return bool(self.children)
 
         wait_until(seen)
@@ -82,6 +82,13 @@ class LlamaRun:
         assert self.children
         _, alive = psutil.wait_procs(self.children, timeout=PATIENCE_SECONDS)
         assert alive == []
+
+
+def _serves(process: psutil.Process) -> bool:
+    try:
+        return any("llamacpp_child" in part for part in process.cmdline())
+    except psutil.Error:
+        return False
 
 
 @posix_only
