@@ -43,6 +43,10 @@ _NTSTATUS = {
 """Source: [MS-ERREF], NTSTATUS values."""
 
 
+_DRAIN_SECONDS = 10.0
+"""How long what a dead child wrote may take to arrive, on a busy machine."""
+
+
 class Child:
     """A process and its descendants, ended together.
 
@@ -114,7 +118,9 @@ class Child:
         """What it wrote to standard error: the first and the last lines."""
         if self._process.poll() is not None:
             for reader in self._readers:
-                reader.join(1.0)  # a dead child's pipes are at their end, or never will be
+                reader.join(
+                    _DRAIN_SECONDS
+                )  # a dead child's pipes are at their end, or never will be
         return [line.decode(errors="replace").rstrip() for line in [*self._head, *self._tail]]
 
     def forget_log(self) -> None:

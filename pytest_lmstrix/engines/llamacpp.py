@@ -89,6 +89,7 @@ class LlamaCppEngine:
                 phase="load",
             )
         path = self._file(model)
+        _check_magic(path)
         api_key = secrets.token_urlsafe(32)
         configuration = {
             "path": str(path),
@@ -159,3 +160,15 @@ class LlamaCppEngine:
 
 def _not_found(reason: str) -> Failure:
     return Failure(reason, verdict=Verdict.MODEL_NOT_FOUND, phase="load")
+
+
+def _check_magic(path: Path) -> None:
+    """Sparing a process what is no model at all, such as a saved error page.
+
+    Source: the GGUF specification, whose files begin with these bytes.
+    """
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic != b"GGUF":
+        text = f"invalid magic {magic!r}: not a GGUF file"
+        raise Failure(text, verdict=Verdict.CORRUPTED, phase="load")
