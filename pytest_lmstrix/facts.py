@@ -19,26 +19,27 @@ class Kind(Struct, frozen=True, kw_only=True):
     answers: Sequence[str]
 
 
-_STRONG = {
-    "The meeting is always held on a": "Thursday Tuesday Wednesday Saturday Monday Friday",
+_FACTS: dict[str, str | range] = {
+    "The pass key is": range(10_000, 100_000),
     "The ship in the harbour is called the": "Aurora Phoenix Esmeralda Valiant Nautilus Endeavour",
     "The medicine for the king is": "quinine morphine aspirin insulin penicillin camphor",
     "The hero of the play dies of": "poison fever thirst hunger grief cholera",
     "The night train goes to the city of": "Lisbon Vienna Helsinki Prague Toronto Nairobi",
     "The festival takes place in the month of": "February November August October April June",
     "The telescope is pointed at the planet": "Saturn Jupiter Neptune Venus Mercury Uranus",
-    "The boys play nothing but": "cricket hockey tennis basketball chess golf",
-    "The tree in the courtyard is a": "walnut chestnut willow maple cedar birch",
-    "The letter is written in the language": "Portuguese Hungarian Icelandic Korean Turkish",
+    "The choir won its prize in the year": range(1_800, 2_000),
     "The orchestra began with a": "waltz march polka tango overture lullaby",
-    "The guests were served roast": "goose duck venison rabbit turkey pheasant",
+    "The meeting is always held on a": "Thursday Tuesday Wednesday Saturday Monday Friday",
+    "The letter is written in the language": "Portuguese Hungarian Icelandic Korean Turkish",
     "The name of the captain is": "Marlow Fenwick Tobias Ingrid Quentin Beatrix Lorenzo Matilda",
-    "The uncle made his fortune in the country of": "Argentina Egypt Canada Australia Peru Norway",
     "The heir is studying": "chemistry astronomy botany theology law geometry",
-    "The door of the mill is painted in the colour": "orange purple turquoise crimson yellow",
+    "The guests were served roast": "goose duck venison rabbit turkey pheasant",
+    "The uncle made his fortune in the country of": "Argentina Egypt Canada Australia Peru Norway",
+    "The tree in the courtyard is a": "walnut chestnut willow maple cedar birch",
+    "The boys play nothing but": "cricket hockey tennis basketball chess golf",
+    "The bus to the airport is number": range(100, 1_000),
     "The knight broke his": "elbow shoulder ankle wrist collarbone thumb",
-}
-_WEAKER = {
+    "The door of the mill is painted in the colour": "orange purple turquoise crimson yellow",
     "The curtains are made of": "velvet linen silk wool cotton denim",
     "The pie is filled with": "cherries pears plums rhubarb apricots figs",
     "The soup is seasoned with": "saffron ginger cinnamon mustard pepper basil",
@@ -55,20 +56,11 @@ _WEAKER = {
     "The window has the shape of a": "hexagon triangle circle star square crescent",
     "The flowers on the grave are": "tulips daffodils lilies roses orchids violets",
 }
-_NUMBERS = {
-    "The pass key is": range(10_000, 100_000),
-    "The choir won its prize in the year": range(1_800, 2_000),
-    "The bus to the airport is number": range(100, 1_000),
-}
-
-
-def _kinds(facts: dict[str, str]) -> tuple[Kind, ...]:
-    return tuple(Kind(opening=key, answers=tuple(facts[key].split())) for key in facts)
-
-
-KINDS = (
-    *(Kind(opening=key, answers=tuple(map(str, _NUMBERS[key]))) for key in _NUMBERS),
-    *_kinds(_STRONG),
-    *_kinds(_WEAKER),
+KINDS = tuple(
+    Kind(
+        opening=opening,
+        answers=tuple(map(str, answers if isinstance(answers, range) else answers.split())),
+    )
+    for opening, answers in _FACTS.items()
 )
 """Enough for the facts of seven sizes, the longest ladder; the best to recall come first."""
