@@ -24,14 +24,17 @@ class DeepFill:
         self._seed = seed
         self._filled_in: LoadedModel | None = None
         self._filled: dict[int, tuple[Haystack, Control]] = {}
+        self._beside_others = False
+        """Whether the facts of several sizes are in the text that was filled in last."""
         self._shown: Haystack | None = None
         """The last that was recalled."""
 
     def examine(self, size: int) -> Finding:
         """Whether what is hidden in a context filled up to `size` tokens is recalled.
 
-        It passes in a larger load that serves other sizes too, but fails only in one of its own:
-        a context that is too large must not be blamed on a smaller one.
+        It passes in a larger load and beside the facts of other sizes, but fails only in a load
+        and a text of its own: neither a context that is too large nor what distracts a small model
+        must be blamed on this size.
 
         Raises:
             Failure: The engine fails.
@@ -45,7 +48,14 @@ class DeepFill:
             self._sizes.clear()
         self._sizes.discard(size)
         loaded = self._bench.load(self._model, size)
-        return context_refusal(size, loaded.context_length) or self._asked(loaded, size)
+        refusal = context_refusal(size, loaded.context_length)
+        if refusal is not None:
+            return refusal
+        finding = self._asked(loaded, size)
+        if finding.verdict is Verdict.RECALL_FAILED and self._beside_others:
+            self._filled.clear()
+            finding = self._asked(loaded, size)
+        return finding
 
     def _larger_load(self, size: int) -> LoadedModel | None:
         """The model at the largest size that loads, if it is larger than `size`."""
@@ -86,5 +96,6 @@ class DeepFill:
         """
         room = loaded.asked_context_length
         following = sorted({size, *(each for each in self._sizes if size <= each <= room)})
+        self._beside_others = len(following) > 1
         for haystack in fill(self._seed, following[:MAX_SIZES], loaded.count_tokens):
             self._filled[haystack.size] = haystack, ask_control(loaded, haystack)

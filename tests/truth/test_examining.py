@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from pytest_lmstrix import deep
 from pytest_lmstrix.engines.base import Progress
+from pytest_lmstrix.haystack import CountTokens, Haystack, fill
 from pytest_lmstrix.judging import Finding
 from pytest_lmstrix.plan import KnownRange
+from pytest_lmstrix.recall import Control, Recall
 from pytest_lmstrix.search import steps_down
 from pytest_lmstrix.types import Case, Model, Result
 from pytest_lmstrix.verdicts import Failure, Verdict
@@ -69,14 +72,15 @@ class TestGoingDown:
         ("size", "declared", "goes"),
         [
             (4_095, DECLARED, False),
-            (4_096, DECLARED, True),
+            (4_551, DECLARED, False),
+            (4_552, DECLARED, True),
             (60_000, 60_001, True),
             (60_000, 60_000, False),
             (60_000, 30_000, False),
             (60_000, None, True),
         ],
     )
-    def test_from_4096_to_below_the_declared_maximum(
+    def test_where_there_is_a_step_and_below_the_declared_maximum(
         self, size: int, declared: int | None, goes: bool
     ) -> None:
         results = full(run_of(Scripted(OutOfMemory(above=500))), size, declared)
@@ -362,3 +366,27 @@ def test_what_failed_is_not_left_loaded() -> None:
     engine = Scripted(Gibberish(above=10_000))
     full(run_of(engine), 60_000, 60_000)
     assert engine.loaded == 0
+
+
+def test_what_fails_beside_the_facts_of_other_sizes_is_tried_without_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A model that takes one of many facts for another is not one that cannot see them."""
+    filled: list[list[int]] = []
+
+    def ask(instance: Any, haystack: Haystack, control: Control) -> Recall:
+        distracted = len(filled[-1]) > 1 and haystack.size == 2_048
+        verdict = Verdict.RECALL_FAILED if distracted else Verdict.OK
+        return Recall(verdict=verdict, recalled={})
+
+    def noted_fill(seed: int, sizes: list[int], count_tokens: CountTokens) -> tuple[Haystack, ...]:
+        filled.append(sizes)
+        return fill(seed, sizes, count_tokens)
+
+    monkeypatch.setattr(deep, "ask_filled", ask)
+    monkeypatch.setattr(deep, "fill", noted_fill)
+    engine = Scripted()
+    found = run_of(engine).check("deep", [case(1_024), case(2_048)])
+    assert [results and results[0].verdict for results in found.values()] == [Verdict.OK] * 2
+    assert filled == [[1_024, 2_048], [2_048]]
+    assert engine.taken() == [2_048]
