@@ -76,7 +76,7 @@ def expect_true_checks(run: Run, subject: Subject) -> None:
         below = size < subject.stand_in.max_context_length
         if verdict is Verdict.OK:
             shown = size
-        elif verdict.goes_down and size * 9 // 10 >= FLOOR and below:
+        elif verdict.goes_down and size >= FLOOR and below:
             expect_descent(subject, results, shown)
             failed_at = size
         else:
