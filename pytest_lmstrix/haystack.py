@@ -34,6 +34,7 @@ CountTokens = Callable[[str], int]
 _CUE = "\n\nWhat was said above:\n\n"  # with it, a 135M model got 450 of 450 controls right
 _PARAGRAPH = 6  # sentences
 _CHOICE = 10  # of the kinds that are left, the best to recall: five are drawn from so many
+_SHORTER = 16  # tokens by which another question may be shorter than the longest
 _ROUNDS = 4  # of laying out the text
 _AIMED = 8  # attempts at its end, before plain bisection
 _TOLERANCE = 0.01  # of the length of the prose
@@ -140,7 +141,9 @@ class _Span:
         if least > self.most:
             raise _too_small(size)
         # For the prompt with the longest question; with the others it is a little shorter.
-        self.least = (least + self.most) // 2
+        self.least = least + min((self.most - least) // 2, _SHORTER)
+        # No fuller than asked for: on its last tokens a model may be weaker than it has to be.
+        self.most = min(self.most, self.least + max(_SHORTER, size // 200))
         self.slack = (self.most - self.least) / 2
         self.longest = max((needle.question for needle in needles), key=len)
         self.length = int((self.least + self.slack) * pitch) - len(self.longest)
