@@ -100,7 +100,8 @@ def fill(seed: int, sizes: Iterable[int], count_tokens: CountTokens) -> tuple[Ha
     if len(ascending) > MAX_SIZES:
         raise ValueError(f"{len(ascending)} sizes: one text serves {MAX_SIZES} at most")
     rng = Random(seed)
-    left, drawn = list(KINDS), dict[int, list[Kind]]()
+    left = list(KINDS[: max(_CHOICE, len(DEPTHS) * len(ascending))])
+    drawn = dict[int, list[Kind]]()
     for size in reversed(ascending):  # the largest needs the best
         drawn[size] = rng.sample(left[:_CHOICE], len(DEPTHS))
         left = [kind for kind in left if kind not in drawn[size]]
