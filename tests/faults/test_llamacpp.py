@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,7 +25,8 @@ UNHARMED = ""
 
 
 class Doomed(Child):
-    """A child that suffers what `fates` holds for it: `MOMENT SIGNAL`, or unharmed.
+    """A child that suffers what `fates` holds for it: `MOMENT SIGNAL`, a `SHELL COMMAND` before
+    it begins, or nothing.
 
     `load` is while it loads, `reply` while it owes an answer to a prompt.
     """
@@ -35,7 +37,7 @@ class Doomed(Child):
     def __init__(self, command: Sequence[str], first_line: bytes) -> None:
         self._fate = self.fates.pop(0)
         self._requests = 0
-        if self._fate.startswith("ulimit"):
+        if self._fate.startswith(("ulimit", "echo")):
             command = ["sh", "-c", f'{self._fate}; exec "$@"', "sh", *command]
         super().__init__(command, first_line)
         self.all.append(self)
@@ -60,6 +62,27 @@ class Doomed(Child):
             self._fate = UNHARMED
             for process in self._find_tree():
                 process.send_signal(signal.Signals[name])
+
+
+@pytest.fixture
+def little_memory() -> Iterator[Path]:
+    """A control group of 120 MB, whose members are killed when they take more."""
+    root = Path("/sys/fs/cgroup")
+    version_1 = (root / "memory").is_dir()
+    group = root / ("memory" if version_1 else "") / f"lmstrix-test-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"no control group can be made: {error}")
+    try:
+        limit = group / ("memory.limit_in_bytes" if version_1 else "memory.max")
+        try:
+            limit.write_text("120000000", encoding="ascii")
+        except OSError as error:
+            pytest.skip(f"memory is not controlled: {error}")
+        yield group
+    finally:
+        group.rmdir()
 
 
 @pytest.fixture
@@ -128,4 +151,17 @@ def test_the_fast_check_is_tried_again_as_well(project: Project, doomed: type[Do
     models = {name: (smollm2(), 512) for name in ("loading", "asked")}
     run(project, "fast", **models).assert_outcomes(passed=2)
     assert verdicts(project.results) == dict.fromkeys(models, (Verdict.OK, True))
+    assert_nothing_runs(doomed)
+
+
+def test_a_server_that_the_system_kills_for_its_memory_is_out_of_memory(
+    project: Project, doomed: type[Doomed], little_memory: Path
+) -> None:
+    doomed.fates = [f"echo $$ > {little_memory}/cgroup.procs", UNHARMED]
+    run(project, "full", hungry=(smollm2(), 8_192), healthy=(smollm2(), 512))
+    assert verdicts(project.results) == {
+        "hungry": (Verdict.OUT_OF_MEMORY, False),
+        "healthy": (Verdict.OK, False),
+    }
+    assert "killed by SIGKILL" in project.results[0].detail
     assert_nothing_runs(doomed)
