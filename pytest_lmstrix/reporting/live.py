@@ -9,11 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from msgspec.structs import replace
+from rich.console import RenderableType
 
 from pytest_lmstrix.reporting.figures import tokens
 from pytest_lmstrix.reporting.relay import Relay, Relays
 from pytest_lmstrix.reporting.screen import Screen
-from pytest_lmstrix.reporting.status import Estimate, Status, Urgent, status_line
+from pytest_lmstrix.reporting.status import (
+    Estimate,
+    Rest,
+    Status,
+    Urgent,
+    board,
+    status_line,
+)
 from pytest_lmstrix.text import one_line
 
 if TYPE_CHECKING:
@@ -52,7 +60,7 @@ class Live:
 
         def progress(done: int, total: int | None) -> None:
             of_total = f" of {total / 1e6:,.0f}" if total else ""
-            self.go_on(f"{done / 1e6:,.0f}{of_total} MB")
+            self.go_on(f"{done / 1e6:,.0f}{of_total} MB", done / total if total else None)
 
         try:
             yield progress
@@ -62,10 +70,10 @@ class Live:
     def begin(self, what: str, state: str, *, urgent: bool = False) -> None:
         self._tell(Status(what=what, state=state, began=time.time(), urgent=urgent))
 
-    def go_on(self, state: str) -> None:
-        """The same work has come to `state`."""
+    def go_on(self, state: str, fraction: float | None = None) -> None:
+        """The same work has come to `state`, which is `fraction` of it."""
         if self._status is not None:
-            self._tell(replace(self._status, state=state, urgent=False))
+            self._tell(replace(self._status, state=state, fraction=fraction, urgent=False))
 
     def idle(self) -> None:
         self._tell(None)
@@ -87,14 +95,17 @@ class LoadProgress:
         self._prefilling = False
 
     def __call__(self, fraction: float, /) -> None:
-        self._live.go_on(f"loading {fraction:.0%}" if fraction < 1 else "loaded")
+        if fraction < 1:
+            self._live.go_on(f"loading {fraction:.0%}", fraction)
+        else:
+            self._live.go_on("loaded")
 
     def prefill(self, done: int, total: int) -> None:
         state = f"prefilled {tokens(done)} of {tokens(total)} tokens"
         if done == 0 or not self._prefilling:
             self._live.begin(self._what, state)
             self._prefilling = True
-        self._live.go_on(state)
+        self._live.go_on(state, done / total if total else None)
 
 
 class Shown:
@@ -102,7 +113,7 @@ class Shown:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._screen = Screen(config, self._line)
+        self._screen = Screen(config, self._board, self._line)
         self._relays: Relays | None = None
         self._status: Status | None = None
         self._estimate = Estimate((), {})
@@ -116,15 +127,22 @@ class Shown:
         if status is not None:
             self._screen.start()
 
-    def _line(self, room: int, only_urgent: bool) -> str:
+    def _statuses(self) -> list[Status]:
         statuses = self._relays.statuses() if self._relays is not None else []
-        statuses += [self._status] if self._status is not None else []
-        statuses = self._urgent.unsaid(statuses) if only_urgent else statuses
-        if not statuses:
-            return ""
+        return statuses + ([self._status] if self._status is not None else [])
+
+    def _rest(self) -> Rest:
         estimate = self._estimate
-        return status_line(statuses, time.time(), done=estimate.done, total=estimate.total,
-                           rest=estimate.rest(), room=room)  # fmt: skip
+        return Rest(done=estimate.done, total=estimate.total, seconds=estimate.rest())
+
+    def _board(self, columns: int) -> RenderableType | None:
+        statuses = self._statuses()
+        return board(statuses, time.time(), self._rest(), columns=columns) if statuses else None
+
+    def _line(self, only_urgent: bool) -> str:
+        statuses = self._statuses()
+        statuses = self._urgent.unsaid(statuses) if only_urgent else statuses
+        return status_line(statuses, time.time(), self._rest()) if statuses else ""
 
     def _close(self) -> None:
         self._screen.stop()

@@ -1,4 +1,4 @@
-"""Where a status is drawn: behind what pytest has written, and taken away before it goes on."""
+"""Where a board is drawn: below what pytest has written, and taken away before it goes on."""
 
 from __future__ import annotations
 
@@ -11,22 +11,32 @@ from contextlib import contextmanager, suppress
 from typing import TextIO
 
 import pytest
-from rich.console import detect_legacy_windows
+from rich.console import Console, RenderableType, detect_legacy_windows
+from rich.control import Control
+from rich.segment import ControlType
 
 REDRAW_SECONDS = 0.2
 LINE_SECONDS = 30.0
 """Where nothing can be redrawn, such as in the log of a CI machine, a line comes so often."""
-SAVE, CLEAR, RESTORE = "\x1b7", "\x1b[K", "\x1b8"
+MOST_LINES = 12
+"""Of a board: the terminal is for what pytest says."""
 
 
 class Screen:
-    """Draws what `line` returns, in a thread of its own: long work is often silent.
+    """Draws in a thread of its own, since long work is often silent.
 
-    `line` is given the room there is, in columns, and whether only what is urgent is wanted.
+    `board` is what to draw on so many columns, and `line` the same for a log, of what is urgent
+    only or of all; both return nothing when there is nothing to say.
     """
 
-    def __init__(self, config: pytest.Config, line: Callable[[int, bool], str]) -> None:
+    def __init__(
+        self,
+        config: pytest.Config,
+        board: Callable[[int], RenderableType | None],
+        line: Callable[[bool], str],
+    ) -> None:
         self._config = config
+        self._board = board
         self._line = line
         self._out = _own_stdout()
         self._silent = config.getoption("verbose", 0) < -1
@@ -39,7 +49,8 @@ class Screen:
         self._lock = threading.RLock()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
-        self._drawn = False
+        self._drawn = 0
+        """Lines below the cursor."""
         self._ticks = 0
 
     def start(self) -> None:
@@ -60,45 +71,67 @@ class Screen:
         """Nothing is drawn, and what was is gone."""
         with self._lock:
             if self._drawn:
-                self._write(f"{SAVE}{CLEAR}{RESTORE}")
-                self._drawn = False
+                self._show([])
             yield
 
     def _run(self) -> None:
         with suppress(OSError, ValueError):  # the terminal is gone: nobody looks
             while not self._stopped.wait(REDRAW_SECONDS):
                 with self._lock:
-                    self._draw()
+                    if self._redraws:
+                        self._draw()
+                    else:
+                        self._log()
 
-    def _draw(self) -> None:
+    def _log(self) -> None:
         self._ticks += 1
-        if self._redraws:
-            line = self._line(self._room(), False)
-            if line:
-                self._write(f"{SAVE} {line}{CLEAR}{RESTORE}")
-                self._drawn = True
-            elif self._drawn:
-                self._write(f"{SAVE}{CLEAR}{RESTORE}")
-                self._drawn = False
-            return
         due = self._ticks * REDRAW_SECONDS >= LINE_SECONDS
-        line = self._line(200, not due)
+        if line := self._line(not due):
+            self._write(f"\n{line}\n")
         if due:
             self._ticks = 0
-        if line:
-            self._write(f"\n{line}\n")
 
-    def _room(self) -> int:
-        """Columns behind the cursor: a status that wrapped could not be taken away."""
+    def _draw(self) -> None:
+        columns, rows = self._size()
+        board = self._board(columns)
+        used = self._columns_used()
+        lines: list[str] = []
+        # With its line just full, nobody knows in which the cursor is.
+        if board is not None and (used == 0 or used % columns > 0):
+            console = Console(
+                file=self._out, force_terminal=True, legacy_windows=False, width=columns - 1,
+                no_color=not self._config.get_terminal_writer().hasmarkup,
+            )  # fmt: skip
+            with console.capture() as capture:
+                console.print(board)
+            lines = capture.get().splitlines()[: max(0, min(MOST_LINES, rows - 2))]
+        if lines or self._drawn:
+            self._show(lines)
+
+    def _show(self, lines: list[str]) -> None:
+        """Write `lines` below that of the cursor over what was drawn there, and come back.
+
+        All of it is relative, since the terminal may scroll.
+        """
+        erase = str(Control((ControlType.ERASE_IN_LINE, 2)))
+        below = [*lines, *[""] * (self._drawn - len(lines))]
+        self._drawn = len(lines)
+        with suppress(OSError, ValueError):  # the terminal is gone
+            column = self._columns_used() % self._size().columns
+            back = str(Control.move_to_column(column, y=-len(below)))
+            self._write("".join(f"\r\n{erase}{line}" for line in below) + back)
+
+    def _columns_used(self) -> int:
+        """What pytest has written in the line that it is at."""
         if not self._config.pluginmanager.has_plugin("terminalreporter"):
-            return self._columns() - 2
-        return self._columns() - self._config.get_terminal_writer().width_of_current_line - 2
+            return 0
+        return self._config.get_terminal_writer().width_of_current_line
 
-    def _columns(self) -> int:
-        """pytest would ask a standard output that it has turned away itself."""
-        if (given := os.environ.get("COLUMNS", "")).isdecimal():
-            return int(given)
-        return os.get_terminal_size(self._out.fileno()).columns
+    def _size(self) -> os.terminal_size:
+        """Columns and rows; pytest would ask a standard output that it has turned away itself."""
+        size = os.get_terminal_size(self._out.fileno())
+        given = os.environ.get("COLUMNS", "")
+        return os.terminal_size((int(given) if given.isdecimal() else size.columns, size.lines))
 
     def _write(self, text: str) -> None:
         with suppress(OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What is under way as one line of text that fits, and how long the rest will take. Pure."""
+"""What is under way, as a board for a terminal or a line for a log, and what is left. Pure."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean, median
 
 from msgspec import Struct
-from rich.cells import cell_len, set_cell_size
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
 from pytest_lmstrix.reporting.figures import duration
 
-LEAST_ROOM = 16
-"""Columns; less tells nothing."""
+BAR_COLUMNS = 20
+LEAST_FOR_BAR = 80
+"""Columns of a terminal; with fewer the words need the room."""
 
 
 class Status(Struct, frozen=True, kw_only=True):
@@ -23,23 +27,51 @@ class Status(Struct, frozen=True, kw_only=True):
     """How far it is."""
     began: float
     """Seconds since the epoch."""
+    fraction: float | None = None
+    """0..1, where there is a measure of it."""
     urgent: bool = False
     """Worth a line at once where lines are few."""
 
 
-def status_line(
-    statuses: Sequence[Status], now: float, *, done: int, total: int, rest: float | None, room: int
-) -> str:
-    """As much as fits into `room` columns, the most telling first; `rest` is in seconds."""
-    full = " | ".join(f"{each.what}: {each.state} ({duration(now - each.began)})"
-                      for each in statuses)  # fmt: skip
-    short = " | ".join(f"{each.state} ({duration(now - each.began)})" for each in statuses)
-    head = f"[{done + 1}/{total}] " if 0 <= done < total else ""
-    left = f", about {duration(rest)} left" if rest is not None else ""
-    for line in (head + full + left, head + full, head + short + left, head + short):
-        if cell_len(line) <= room:
-            return line
-    return set_cell_size(head + short, room) if room >= LEAST_ROOM else ""
+class Rest(Struct, frozen=True, kw_only=True):
+    """How far the run is."""
+
+    done: int
+    total: int
+    """Tests; 0 as long as they are not known."""
+    seconds: float | None
+    """Until it ends, if there is anything to go by."""
+
+    def __str__(self) -> str:
+        case = f"case {self.done + 1:,} of {self.total:,}" if self.done < self.total else ""
+        left = f"about {duration(self.seconds)} left" if self.seconds is not None else ""
+        return ", ".join(filter(None, (case, left)))
+
+
+def status_line(statuses: Sequence[Status], now: float, rest: Rest) -> str:
+    """All of it in a line of a log; `now` is as `Status.began`."""
+    doing = (f"{each.what}: {each.state} ({duration(now - each.began)})" for each in statuses)
+    return " | ".join([*doing, str(rest)]).removesuffix(" | ")
+
+
+def board(
+    statuses: Sequence[Status], now: float, rest: Rest, *, columns: int = LEAST_FOR_BAR
+) -> Group:
+    """The same for a terminal of so many `columns`: a line for each status, and one for the run."""
+    lines = Table.grid(padding=(0, 2, 0, 0))
+    lines.add_column()  # the one that gives way
+    for _ in range(3):
+        lines.add_column(no_wrap=True)
+    for each in statuses:
+        bar: RenderableType = ""
+        if each.fraction is not None and columns >= LEAST_FOR_BAR:
+            bar = ProgressBar(total=1.0, completed=each.fraction, width=BAR_COLUMNS)
+        lines.add_row(_cut(each.what), _cut(each.state), bar, duration(now - each.began))
+    return Group(lines, *([_cut(str(rest))] if str(rest) else []))
+
+
+def _cut(words: str) -> Text:
+    return Text(words, no_wrap=True, overflow="ellipsis")
 
 
 class Urgent:

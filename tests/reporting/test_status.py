@@ -1,46 +1,65 @@
-"""The line that says what is under way, and the estimate of what is left."""
+"""What is said of what is under way, and the estimate of what is left."""
 
 from __future__ import annotations
+
+from io import StringIO
 
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
+from rich.console import Console
 
 from pytest_lmstrix.reporting.relay import Relay, Relays
-from pytest_lmstrix.reporting.status import LEAST_ROOM, Estimate, Status, Urgent, status_line
+from pytest_lmstrix.reporting.status import Estimate, Rest, Status, Urgent, board, status_line
+from pytest_lmstrix.text import one_line
 
-LOADING = Status(what="llama at 30,000 tokens", state="loading 45%", began=100.0)
+LOADING = Status(what="llama at 30,000 tokens", state="loading 45%", began=100.0, fraction=0.45)
 OTHER = Status(what="qwen at 8,191 tokens", state="loaded", began=110.0)
+REST = Rest(done=2, total=12, seconds=200.0)
 
 
-def line(*statuses: Status, room: int, done: int = 2, rest: float | None = 200.0) -> str:
-    return status_line(statuses, 112.0, done=done, total=12, rest=rest, room=room)
+def drawn(*statuses: Status, columns: int, rest: Rest = REST) -> list[str]:
+    console = Console(file=StringIO(), width=columns, force_terminal=True, no_color=True)
+    with console.capture() as capture:
+        console.print(board(statuses, 112.0, rest, columns=columns))
+    return [line.rstrip() for line in capture.get().splitlines()]
 
 
-def test_all_of_it_where_there_is_room() -> None:
-    assert line(LOADING, room=120) == (
-        "[3/12] llama at 30,000 tokens: loading 45% (12 s), about 3 min 20 s left"
+def test_a_line_of_a_log_says_all() -> None:
+    assert status_line([LOADING], 112, REST) == (
+        "llama at 30,000 tokens: loading 45% (12 s) | case 3 of 12, about 3 min 20 s left"
     )
-    assert line(LOADING, OTHER, room=120, rest=None) == (
-        "[3/12] llama at 30,000 tokens: loading 45% (12 s) | qwen at 8,191 tokens: loaded (2 s)"
+    assert status_line([LOADING, OTHER], 112, Rest(done=2, total=12, seconds=None)) == (
+        "llama at 30,000 tokens: loading 45% (12 s) | qwen at 8,191 tokens: loaded (2 s)"
+        " | case 3 of 12"
     )
 
 
-def test_the_most_telling_where_there_is_less() -> None:
-    assert line(LOADING, room=60) == "[3/12] llama at 30,000 tokens: loading 45% (12 s)"
-    assert line(LOADING, room=30) == "[3/12] loading 45% (12 s)"
-    assert line(LOADING, room=LEAST_ROOM) == "[3/12] loading 4"
-    assert line(LOADING, room=LEAST_ROOM - 1) == ""
+def test_nothing_is_said_of_the_rest_before_the_tests_are_known() -> None:
+    unknown = Rest(done=0, total=0, seconds=None)
+    assert status_line([OTHER], 112, unknown) == "qwen at 8,191 tokens: loaded (2 s)"
+    assert len(drawn(OTHER, columns=80, rest=unknown)) == 1
 
 
-def test_no_count_before_the_tests_are_known() -> None:
-    assert status_line([OTHER], 112, done=0, total=0, rest=None, room=80).startswith("qwen")
+def test_a_board_has_a_line_for_each_worker_and_one_for_the_run() -> None:
+    assert drawn(LOADING, OTHER, columns=80) == [
+        "llama at 30,000 tokens  loading 45%  ━━━━━━━━━             12 s",
+        "qwen at 8,191 tokens    loaded                             2 s",
+        "case 3 of 12, about 3 min 20 s left",
+    ]
 
 
-@given(st.text(max_size=40), st.text(max_size=40), st.integers(-5, 200))
-def test_it_never_takes_more_than_its_room(what: str, state: str, room: int) -> None:
-    status = Status(what=what, state=state, began=100.0)
-    assert cell_len(line(status, status, room=room)) <= max(room, 0)
+def test_where_there_is_less_room_the_bar_goes_and_then_the_name() -> None:
+    assert drawn(LOADING, columns=60)[0] == "llama at 30,000 tokens  loading 45%    12 s"
+    assert drawn(LOADING, columns=36)[0] == "llama at 30,00…  loading 45%    12 s"
+
+
+@given(st.text(max_size=40), st.text(max_size=40), st.integers(20, 200))
+def test_it_never_takes_more_than_its_room(what: str, state: str, columns: int) -> None:
+    status = Status(what=one_line(what), state=one_line(state), began=100.0, fraction=0.5)
+    lines = drawn(status, status, columns=columns)
+    assert len(lines) == 3
+    assert all(cell_len(line) <= columns for line in lines)
 
 
 def test_the_rest_is_what_earlier_runs_took_at_the_pace_of_this_one() -> None:

@@ -32,12 +32,14 @@ def test_the_first_and_the_named_columns_are_flush_left() -> None:
     ]
 
 
-def test_what_is_expendable_goes_first_then_the_end_of_the_first_column() -> None:
-    assert shown(ROWS, 26)[1] == "a-model  2.0 GB  ok"
+def test_gaps_go_first_then_what_is_expendable_then_the_end_of_the_first_column() -> None:
+    assert shown(ROWS, 33)[1] == "a-model  lmstudio  2.0 GB  ok"
+    assert shown(ROWS, 30)[1] == "a-model lmstudio 2.0 GB ok"
+    assert shown(ROWS, 26)[1] == "a-model 2.0 GB ok"
     assert shown(ROWS, 12)[1] == "a-model"
     assert shown(ROWS, 4) == ["mod…", "a-m…", "b"]
     rows: list[list[Cell]] = [["m" * 40, "lmstudio", "2.0 GB", "ok"]]
-    assert shown(rows, FIRST_COLUMN + 26)[1] == "m" * (FIRST_COLUMN - 1) + "…  lmstudio  2.0 GB  ok"
+    assert shown(rows, FIRST_COLUMN + 23)[1] == "m" * (FIRST_COLUMN - 1) + "… lmstudio 2.0 GB ok"
 
 
 def test_colour_does_not_move_columns() -> None:
