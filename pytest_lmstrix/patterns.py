@@ -29,12 +29,19 @@ NOISE: tuple[str, ...] = (
     # Out of memory, and recovered: whatever was said up to there did not matter.
     r"\A[\s\S]*(?:alloc|memory|buffer|reserve).{0,80}"
     r"(?:retry|trying again|fall(?:ing|s)? ?back).*",
-    # Locking pages in memory is a wish, not a need.
-    r"^.*\b(?:mlock|munlock|VirtualLock|RLIMIT_MEMLOCK)\b.*",
+    # Locking or pinning memory, or having every layer on the GPU, is a wish, not a need.
+    r"^.*\b(?:mlock|munlock|VirtualLock|RLIMIT_MEMLOCK|pinned memory)\b.*",
+    r"^.*(?:memory|vram)\b.{0,80}\b(?:skipping|didn't recover)\b.*",
+    # What there was another way for.
+    r"^.*\b(?:trying next|falling back to|deferring)\b.*",
     # Remarks about what the model was trained for.
     r"^.*(?:n_ctx\w*\W.{0,40}n_ctx_train|training context).*",
+    # Names of functions and files, where a stack is printed.
+    r"^[ \t]+at .{1,300}?:\d+:\d+",
     # What a chat template says is the model author's words.
     r"^.*\bjinja\b.*",
+    # A call of a tool that cannot be read is in the model's words.
+    r"^.*\b(?:pars|generat)\w* (?:\w+ )?tool[ _-]?call.*|^ ?model output:.*",
     r"(?:avoid|prevent|without|in case of)(?: \w+){0,3} out[ -]of[ -]memory",
 )
 """What is taken out of a text first, because it merely mentions trouble."""
@@ -74,7 +81,8 @@ RULES: tuple[tuple[str, str], ...] = (
     # A library that is missing is not a model that is missing.
     (
         "engine_error",
-        r"shared object file|\b\S+\.(?:dll|dylib|so(?:\.\d+)*)\b.{0,60}not (?:be )?found"
+        r"shared (?:object file|library .{0,60}not found)"
+        r"|\b\S+\.(?:dll|dylib|so(?:\.\d+)*)\b.{0,60}not (?:be )?found"
         r"|no space left on device|ENOSPC",
     ),
     (
@@ -199,7 +207,7 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|socket (?:hang up|closed|has been)|fetch failed|failed to fetch"
         r"|typeerror: load failed"
         r"|(?:failed|unable|could ?n[o']t|cannot|can't|not able|error|trouble) (?:to )?"
-        r"(?:connect|reach|contact|resolve|establish)"
+        r"(?:\w+/)?(?:connect|reach|contact|resolve|establish|read connection)"
         r"|connection (?:attempts? )?(?:failed|error|failure)|connection attempts failed"
         r"|connect(?:ion)?error|connect error|(?:not|un)[ -]?reachable"
         r"|network ?(?:error|is (?:down|unreachable))|no route to host|no such host"
@@ -220,7 +228,7 @@ RULES: tuple[tuple[str, str], ...] = (
 
 HINTS: tuple[tuple[str, str], ...] = (
     # A setting that contradicts another also ends in "failed to create context".
-    ("engine_error", r"requires? (?:flash|--?\w)|incompatible with"),
+    ("engine_error", r"requires? (?:flash|--?\w|\w+ to be )|incompatible with"),
     # The GGUF reader itself; other "failed to load model" lines only repeat that it failed.
     ("corrupted", r"llama_model_loader: failed to load"),
     # Nothing but memory makes these fail for a model that was read well.

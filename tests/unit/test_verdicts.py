@@ -69,7 +69,7 @@ def test_case_and_surroundings_do_not_matter(
     assert classify(before + message + after) == verdict
 
 
-# Written from knowledge of these programs, not taken from the collection above.
+# Of these programs, but not in the collection above.
 FAMILIES: dict[Verdict, list[str]] = {
     Verdict.OUT_OF_MEMORY: [
         "torch.cuda.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
@@ -160,6 +160,9 @@ FAMILIES: dict[Verdict, list[str]] = {
         "[WinError 10061] the target machine actively refused it",
         "LM Studio is not reachable at any default port. Is LM Studio running?",
         'Post "http://127.0.0.1:11434/api/chat": EOF',
+        "ERR failed starting/connecting to the gRPC service",
+        "http client error: Failed to read connection",
+        "TypeError: Failed to fetch\\n    at OpenAI.fetchWithTimeout (file:///app.js:104410:18)",
     ],
     Verdict.ENGINE_ERROR: [
         "",
@@ -172,6 +175,14 @@ FAMILIES: dict[Verdict, list[str]] = {
         "V cache quantization requires flash_attn\nfailed to create context with model 'x.gguf'",
         "error while loading shared libraries: libcudart.so.12: cannot open shared object file: "
         "No such file or directory",
+        "FileNotFoundError: Shared library with base name 'llama' not found",
+        "ggml_cuda_host_malloc: failed to allocate 512.00 MiB of pinned memory: out of memory",
+        "INFO: Not enough VRAM to load all requested layers - at layer 59 of 60: skipping",
+        'level=WARN msg="gpu VRAM usage didn\'t recover within timeout" seconds=5.3',
+        "vulkan: INFO: Vulkan crashed during device probe; trying next backend",
+        "GitHub is not reachable; using installed backend and deferring update",
+        "failed to initialize the context: Gemma4Assistant requires ctx_other to be set",
+        "Failed to parse tool call: Unexpected end of content. \nModel Output: out of memory",
         "'x' does not support tools",
         "Invalid API key provided",
     ],
