@@ -60,9 +60,11 @@ RULES: tuple[tuple[str, str], ...] = (
         "out_of_memory",
         r"out[ _-]?of[ _-]?(?:[a-z]+[ _-])?(?:[a-z]{0,9}memory|v?ram\b)|\boom\b|oom[ _-]?kill"
         r"|out_of_resources|resource_?exhausted"
-        r"|insufficient[ _-](?:[a-z]+[ _-]){0,2}(?:memory|v?ram)"
+        r"|insufficient[ _-]?(?:[a-z]+[ _-]){0,2}(?:memory|v?ram)"
+        r"|(?:than|for|no) (?:the )?available (?:\w+ ){0,2}(?:memory|v?ram)\b"
+        r"|increas\w* .?gpu_memory_utili[sz]ation"
         r"|insufficient system resources exist|not enough (?:\w+ ){0,3}(?:memory|v?ram)\b"
-        r"|not enough space in (?:the )?(?:context|buffer)"
+        r"|not enough space in (?:the )?(?:\w+ )?(?:context|buffer|memory)"
         r"|(?:memory|v?ram) (?:is )?(?:exhausted|insufficient|not (?:enough|sufficient))"
         r"|\b(?:memoryerror|enomem)\b|bad[ _]?alloc|cannot allocate memory"
         r"|paging file is too small|0xc0000017\b|0xc000012d\b|\b3221225495\b|\b3221225773\b",
@@ -92,7 +94,8 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|maximum (?:context|sequence|prompt|input)|context[ _]overflow"
         r"|overflow.{0,20}\bcontext\b"
         r"|\b(?:prompt|input|context|text|request|message)\b[\w ]{0,20}\btoo "
-        r"(?:long|large|many)\b|too many (?:\w+ )?tokens|>=? n_ctx\b|context the overflows"
+        r"(?:long|large|many|big)\b|too many (?:\w+ )?tokens|more tokens than|>=? n_ctx\b"
+        r"|context the overflows|increas(?:e|ing) (?:the )?(?:kv|context|n_ctx|ctx)\b"
         r"|\bcontext (?:length|size|window)\b.{0,30}"
         r"(?:too small|not enough|is full|reached|of only)|reached (?:the )?(?:\w+ )?context"
         r"|(?:run|ran|out) (?:out )?of context"

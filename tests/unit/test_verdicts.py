@@ -88,6 +88,11 @@ FAMILIES: dict[Verdict, list[str]] = {
         "ggml-backend.cpp:1455: GGML_ASSERT(buffer) failed",
         "Out of memory: Killed process 1234 (llama-server)",
         "cudaMalloc failed: out of memory\nsome line\nsegmentation fault (core dumped)",
+        "InsufficientMemoryError: A context size of 4096 is too large for the available VRAM",
+        "24.00 GiB KV cache is needed, which is larger than the available KV cache memory",
+        "The model's max seq len (32768) is larger than the maximum number of tokens that can be "
+        "stored in KV cache (7344). Try increasing `gpu_memory_utilization`",
+        "not enough space in the scratch memory pool (needed 2, available 1)\nSegmentation fault",
     ],
     Verdict.GUARDRAIL_REFUSED: [
         "Model loading aborted due to insufficient system resources. Overloading the system ...",
@@ -102,6 +107,9 @@ FAMILIES: dict[Verdict, list[str]] = {
         "could not find a KV slot for the batch",
         "Token indices sequence length is longer than the specified maximum sequence length",
         "input is too large to process. increase the physical batch size",
+        "input prompt is too big compared to KV size, please increase KV size",
+        "Input contains more tokens than configured batch size",
+        "main: llama_decode failed - increase KV cache size",
     ],
     Verdict.MODEL_NOT_FOUND: [
         "FileNotFoundError: [Errno 2] No such file or directory: '/models/x.gguf'",
