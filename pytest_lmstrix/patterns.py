@@ -115,13 +115,14 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|(?:architecture|model|type|tokeni[sz]er|quanti[sz]ation|format|version|operation"
         r"|op)s?\b.{0,60}(?:(?:is|are|was) ?n[o']t |not (?:yet )?)(?:yet |currently )*"
         r"(?:supported|recogni[sz]ed|implemented)|\bnot recogni[sz]e this architecture"
+        r"|n[o']t support (?:this yet|[\w -]{0,20}(?:architecture|projector|gguf|ggml))"
         r"|no longer supported|only supports (?:up to )?version"
         r"|\bno [\w ]{0,30}\b(?:runtime|engine|backend|extension)s?\b.{0,30}"
         r"(?:found|installed|loaded|available|support)|not compiled with"
         r"|requires .{0,40}(?:\bversion|or (?:newer|later))\b|please (?:update|upgrade)"
         r"|no module named|trust_remote_code|engine does not support|no kernel image"
         r"|kernel image is invalid|invalid device function|for gpu arch|unsupported toolchain"
-        r"|invalid ggml type|keyerror: .(?:model_type|architectures?)\b"
+        r"|invalid ggml type|keyerror: ['\"](?:model_type|architectures?|[a-z_]+\d\w*)['\"]"
         r"|(?:driver|cuda) version is insufficient",
     ),
     (
@@ -150,7 +151,7 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|key not found in model|\bin (?:the )?model file\b"
         r"|(?:split|shard)s?\b.{0,40}(?:idx|invalid|missing|illegal)"
         r"|(?:missing|illegal|invalid) (?:split|shard)|llama_memory is null|reuse from cache"
-        r"|received shape|re-?download",
+        r"|find tensor|received shape|re-?download",
     ),
     (
         "model_not_found",
@@ -162,7 +163,8 @@ RULES: tuple[tuple[str, str], ...] = (
         r"(?:model|weights|gguf|file|repo\w*)\b|(?:invalid|unknown) model\b"
         r"|(?:file|gguf|weights|repo\w*|manifest|entry)\b.{0,80}(?:not found|does"
         r"(?: not|n't) exist)|no such (?:file|model)\b|cannot find the (?:file|path)|\benoent\b"
-        r"|filenotfound|manifest unknown|failed to open (?:gguf|model)"
+        r"|filenotfound|manifest unknown"
+        r"|failed to open (?:gguf|model|.{0,200}\.(?:gguf|bin|safetensors)\b)"
         r"|(?:repository|revision|entry)_?not_?found|not a valid model identifier"
         r"|(?:status(?: code)?|http|error|code)\W{0,4}(?:\d\.\d )?404\b"
         r"|404 (?:not found|client error)|available models:|no safetensors",
@@ -175,19 +177,21 @@ RULES: tuple[tuple[str, str], ...] = (
         r"(?!s?=)|deadline[ _]?(?:has )?(?:been )?(?:was )?exceeded|context cancell?ed"
         r"|aborterror|(?:operation|request) was aborted|client disconnected\. stopping"
         r"|['\"]loading model['\"]|server busy|\b(?:408|504)\b (?:request|gateway)"
-        r"|no (?:response|progress|output) (?:for|within|after|in)\b|did(?: not|n't) respond",
+        r"|no (?:response|progress|output) (?:for|within|after|in)\b|did(?: not|n't) respond"
+        r"|health[ _-]?check failed after",
     ),
     (
         "crashed",
         r"\bsig(?:segv|abrt|kill|bus|ill|fpe|trap|sys|term)\b|segmentation (?:fault|violation)"
         r"|segfault|bus error|illegal instruction|floating[ -]point exception|stack overflow"
         r"|access violation|protection fault|core dumped|abort trap"
-        r"|(?:^|: )abort(?:ed|\(\))?(?:$| \(| {2})|terminate called"
+        r"|(?:^|: )abort(?:ed|\(\))?(?:$| \(| {2})|abort\(\) has been called|terminate called"
         r"|terminating (?:due to|with) uncaught|libc\+\+abi|ggml_(?:assert|abort)"
         r"|assert\w*\b.{0,200}\bfail|\bcrash(?:ed|es|ing)?\b"
         r"|(?:process|runner|server|engine|worker|backend|subprocess|instance|model|child)\b"
-        r".{0,60}\b(?:terminated|died|exited|killed|stopped unexpectedly|unloaded|is gone|no "
-        r"longer running)\b|while running the model.{0,20}\beof\b"
+        r".{0,60}\b(?:terminated|died|exited|killed|stopped unexpectedly|unexpectedly stopped"
+        r"|unloaded|is gone|no longer running)\b"
+        r"|(?:while running the model|post predict|reading from server)\b.{0,80}\beof\b"
         r"|engine protocol [\w ]{0,20}request failed"
         r"|exit(?:ed)?[ _]?(?:with )?(?:code|status)\W{0,4}(?:null|none|undefined|0x|-?"
         r"(?!0\b)\d)|exited (?:with|unexpectedly|abnormally|prematurely|before)"
@@ -196,7 +200,8 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|illegal memory access|illegal address|launch failure|device-side assert"
         r"|misaligned addr|memory access fault|gpu (?:hang|fault|error|reset|timeout)"
         r"|commandbuffer\w*error|double free|(?:free|malloc|munmap_chunk)\(\): "
-        r"|heap corruption|stack smashing|corrupted size|pure virtual|panicked at|\bpanic:"
+        r"|pointer being freed|heap corruption|stack smashing|corrupted size|pure virtual"
+        r"|panicked at|\bpanic:"
         r"|fatal (?:python )?error:|unexpected signal|unhandled exception|uncaught exception"
         r"|brokenprocesspool|process pool.{0,40}terminated",
     ),

@@ -118,6 +118,7 @@ FAMILIES: dict[Verdict, list[str]] = {
         "No models loaded. Please load a model in the developer page",
         "No model found that fits the query.",
         "The system cannot find the file specified. (os error 2)",
+        "llama_model_load: error loading model: failed to open bagel-2.8b-v0.2-q8_0.gguf",
     ],
     Verdict.CORRUPTED: [
         "gguf_init_from_file_impl: failed to read tensor info",
@@ -129,6 +130,7 @@ FAMILIES: dict[Verdict, list[str]] = {
         "error loading model: missing tok_embeddings.weight",
         "unexpected EOF while reading model file",
         "key not found in model: llama.context_length\nmain: exiting due to model loading error",
+        "clip_init: failed to load model 'mmproj.gguf': unable to find tensor v.blk.0.attn_out",
     ],
     Verdict.UNSUPPORTED: [
         "The checkpoint has model type `gemma3` but Transformers does not recognize this "
@@ -138,6 +140,9 @@ FAMILIES: dict[Verdict, list[str]] = {
         "rocBLAS error: Cannot read TensileLibrary.dat: No such file or directory for GPU arch",
         "clip_init: unknown projector type: gemma3n",
         "CUDA error: no kernel image is available for execution on the device",
+        "KeyError: 'qwen2_5_omni'",
+        "400: The specified repository contains sharded GGUF. Ollama does not support this yet.",
+        "clip_model_load: don't support projector with: currently",
     ],
     Verdict.CRASHED: [
         "Segmentation fault (core dumped)",
@@ -150,6 +155,11 @@ FAMILIES: dict[Verdict, list[str]] = {
         "Process finished with exit code -1073741819 (0xC0000005)",
         "double free or corruption (out)",
         "Engine protocol predict request failed: fetch failed",
+        "model runner has unexpectedly stopped, this may be due to resource limitations",
+        'msg="post predict" error="Post \\"http://127.0.0.1:52208/completion\\": EOF"',
+        "rpc error: code = Unavailable desc = error reading from server: EOF",
+        "Program: llama-server.exe\nabort() has been called",
+        "malloc: *** error for object 0x1000806df750: pointer being freed was not allocated",
     ],
     Verdict.TIMEOUT: [
         "httpx.ReadTimeout",
@@ -157,6 +167,7 @@ FAMILIES: dict[Verdict, list[str]] = {
         "context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
         "AxiosError: timeout of 300000ms exceeded",
         "context canceled",
+        "unable to start process: health check failed after 15s",
     ],
     Verdict.UNREACHABLE: [
         "connect ECONNREFUSED 127.0.0.1:1234",
