@@ -45,6 +45,8 @@ class LoadedModel:
         self.context_length = 0
         """Granted by the engine, read back after the load; tokens."""
         self.load_seconds = 0.0
+        self.retried = False
+        """Whether it loaded on a second try only."""
         self.peak_memory_bytes: int | None = None
         """The most memory that the engine's process had so far, where the engine can tell."""
         self.replies: list[Reply] = []

@@ -8,13 +8,15 @@ import pytest
 
 from pytest_lmstrix.bench import Bench, LoadedModel
 from pytest_lmstrix.examining import Examiner
-from pytest_lmstrix.judging import context_refusal
+from pytest_lmstrix.judging import Judge
 from pytest_lmstrix.types import Case, Result
 from pytest_lmstrix.verdicts import Failure, Verdict
 
 RunCheck = Callable[[str, Callable[[Examiner, Case], list[Result]]], None]
 bench_key = pytest.StashKey[Bench]()
 """The bench of this process, on its config."""
+judge_key = pytest.StashKey[Judge]()
+"""The judge of this process, on its config."""
 examiner_key = pytest.StashKey[Examiner]()
 """The examiner of this process, on its config."""
 results_key = pytest.StashKey[list[Result]]()
@@ -37,17 +39,15 @@ def lmstrix_case(request: pytest.FixtureRequest) -> Case:
 
 
 @pytest.fixture(scope="session")
-def lmstrix_model(lmstrix_case: Case, lmstrix_bench: Bench) -> LoadedModel:
+def lmstrix_model(
+    pytestconfig: pytest.Config, lmstrix_case: Case, lmstrix_bench: Bench
+) -> LoadedModel:
     """The model of this test, loaded: one load serves all tests of a model and size.
 
     It has `model`, `context_length` (granted, tokens), `complete`, `chat` and `count_tokens`.
     Choose models and sizes with `@pytest.mark.lmstrix(match="*llama*", contexts=[8192])`.
     """
-    loaded = lmstrix_bench.load(lmstrix_case.model, lmstrix_case.context_length)
-    refusal = context_refusal(lmstrix_case.context_length, loaded.context_length)
-    if refusal is not None:
-        raise Failure(refusal.detail, verdict=refusal.verdict)
-    return loaded
+    return pytestconfig.stash[judge_key].load(lmstrix_case)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
+from typing import TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -36,6 +37,7 @@ class Finding(Struct, frozen=True, kw_only=True):
     seed: int | None = None
 
 
+T = TypeVar("T")
 Probe = Callable[[LoadedModel], Finding]
 
 
@@ -83,22 +85,50 @@ class Judge:
         What failed is unloaded, as it may be broken.
         """
         mark = self.mark()
-        tried: list[Finding] = []
-        while self._is_worth_another(finding := _found(examine), tried, case.model):
-            tried.append(finding)
-            self.bench.unload()
-        if tried and finding.verdict is Verdict.OK:
-            before = "\n".join(f"{each.verdict}: {each.detail}" for each in tried)
-            finding = replace(finding, detail=f"passed on another try, after\n{before}")
-        result = self.result(check, case, finding, since=mark, retried=bool(tried))
+        before: list[Failure] = []
+        try:
+            finding = self._tried(examine, case.model, before)
+        except Failure as failure:
+            finding = Finding(verdict=failure.verdict, detail=failure.text)
+        if before and finding.verdict is Verdict.OK:
+            reasons = "\n".join(f"{each.verdict}: {each.text}" for each in before)
+            finding = replace(finding, detail=f"passed on another try, after\n{reasons}")
+        result = self.result(check, case, finding, since=mark, retried=bool(before))
         if finding.verdict is not Verdict.OK:
             self.bench.unload()
         return result
 
-    def _is_worth_another(self, finding: Finding, tried: list[Finding], model: Model) -> bool:
-        verdict = finding.verdict
+    def load(self, case: Case) -> LoadedModel:
+        """`case` for a user's own check, tried again where the verdict of a failure allows that.
+
+        Raises:
+            Failure: It does not load, or not with the context that was asked for.
+        """
+        before: list[Failure] = []
+        loaded = self._tried(
+            lambda: self.bench.load(case.model, case.context_length), case.model, before
+        )
+        loaded.retried = loaded.retried or bool(before)
+        refusal = context_refusal(case.context_length, loaded.context_length)
+        if refusal is not None:
+            raise Failure(refusal.detail, verdict=refusal.verdict)
+        return loaded
+
+    def _tried(self, attempt: Callable[[], T], model: Model, before: list[Failure]) -> T:
+        """What `attempt` returns; failures `before` it are those that another try was worth."""
+        while True:
+            try:
+                return attempt()
+            except Failure as failure:
+                if not self._is_worth_another(failure.verdict, before, model):
+                    failure.retried = bool(before)
+                    raise
+                before.append(failure)
+                self.bench.unload()
+
+    def _is_worth_another(self, verdict: Verdict, before: list[Failure], model: Model) -> bool:
         tries = LOST_CONNECTIONS if verdict is Verdict.UNREACHABLE else verdict.retries
-        spent = sum(each.verdict is verdict for each in tried)
+        spent = sum(each.verdict is verdict for each in before)
         return spent < tries and self.bench.out_of_reach(model) is None
 
     def mark(self) -> tuple[LoadedModel | None, int]:
@@ -151,7 +181,7 @@ class Judge:
             check_version=check_version or CHECK_VERSIONS.get(check, 1),
             machine=self._machine,
             settings=settings_of(case.model),
-            retried=retried,
+            retried=retried or (loaded is not None and loaded.retried),
             notes=self._speed_notes(check, case, decode_rate),
         )
 
@@ -162,13 +192,6 @@ class Judge:
         rates[case.context_length] = decode_rate
         note = slow_note(case.context_length, decode_rate, rates)
         return (note,) if note else ()
-
-
-def _found(examine: Callable[[], Finding]) -> Finding:
-    try:
-        return examine()
-    except Failure as failure:
-        return Finding(verdict=failure.verdict, detail=failure.text)
 
 
 def _prefilled(reply: Reply) -> int:

@@ -107,6 +107,7 @@ class Outcomes:
                 finding,
                 since=self._mark,
                 check_version=check_version(item),
+                retried=isinstance(error, Failure) and error.retried,
             )
         ]
 

@@ -58,6 +58,7 @@ def start(config: pytest.Config) -> None:
     judge = Judge(bench, run=plan.run, machine=machine(), speeds=plan.speeds)
     examiner = Examiner(judge, known=plan.ranges, seed=plan.seed)
     config.stash[fixtures.bench_key] = bench
+    config.stash[fixtures.judge_key] = judge
     config.stash[fixtures.examiner_key] = examiner
     register(fixtures, "lmstrix-fixtures")
     register(Collection(settings, plan, examiner), "lmstrix-collection")

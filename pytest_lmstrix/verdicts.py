@@ -116,6 +116,8 @@ class Failure(Exception):
         self.phase = phase
         self.code = code
         self.exit_status = exit_status
+        self.retried = False
+        """Whether it is what another try ended with."""
         self.verdict = verdict or classify(text, phase=phase, code=code, exit_status=exit_status)
 
     def __str__(self) -> str:

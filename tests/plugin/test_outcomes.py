@@ -188,6 +188,24 @@ def test_a_registry_that_cannot_be_read_is_a_usage_error(project: Project) -> No
     assert project.engine_log == []
 
 
+def test_a_load_for_a_users_own_test_is_tried_again_as_for_ours(project: Project) -> None:
+    project.engine(
+        tiny="behaviours=(Crashes(at='load', times=1),)",
+        dead="behaviours=(Crashes(at='load', times=2),)",
+        broken="behaviours=(Corrupted(at='load'),)",
+    )
+    project.manifest("[{id: tiny}, {id: dead}, {id: broken}]")
+    project.pytester.makepyfile(test_own="def test_own(lmstrix_model): assert lmstrix_model")
+    result = project.run("--lmstrix", "--lmstrix-ctx=512", "-k", "test_own")
+    result.assert_outcomes(passed=1, failed=1, xfailed=1)
+    assert {r.model: (r.verdict, r.retried) for r in project.results} == {
+        "tiny": (Verdict.OK, True),
+        "dead": (Verdict.CRASHED, True),
+        "broken": (Verdict.CORRUPTED, False),
+    }
+    assert len(project.engine_log) == 6
+
+
 def test_a_registry_that_cannot_be_written_any_more_ends_the_run(project: Project) -> None:
     project.pytester.makepyfile(
         """
