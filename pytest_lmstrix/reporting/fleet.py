@@ -107,7 +107,7 @@ def anchor(node_id: str) -> str:
 def fleet_of(plan: Plan, run: RunReport, history: History) -> Fleet:
     """What this run found, and where it did not ask, what earlier runs did on this machine."""
     reports = {model.id: model for model in run.models}
-    unjudged = {case.node_id.partition("[")[2]: case for case in run.cases if not case.results}
+    unjudged = {_test(case.node_id): case for case in run.cases if not case.results}
     found: list[tuple[Row, dict[int, Cell]]] = []
     used: list[Result] = []
     often: Counter[int] = Counter()
@@ -124,10 +124,11 @@ def fleet_of(plan: Plan, run: RunReport, history: History) -> Fleet:
         report = reports.get(model.id)
         for check, results in newest.items():
             cells = {size: _cell(result, run) for size, result in results.items()}
+            test = f"test_{check}" if check in BUILT_IN else check
             for size in planned.context_lengths:
                 case = Case(model=model, context_length=size)
-                if size not in cells and (skipped := unjudged.get(f"{ascii_id(case.id)}]")):
-                    cells[size] = _skipped(size, skipped)
+                if skipped := unjudged.get(f"{test}[{ascii_id(case.id)}]"):
+                    cells[size] = _skipped(size, skipped, results.get(size))
             used += results.values()
             own = set(planned.context_lengths) if check in BUILT_IN else set(cells)
             often.update(own & set(cells))
@@ -140,6 +141,12 @@ def fleet_of(plan: Plan, run: RunReport, history: History) -> Fleet:
             )
             found.append((row, cells))
     return _with_columns(found, used, often)
+
+
+def _test(node_id: str) -> str:
+    """Its last part; parameters may hold anything."""
+    name, bracket, parameters = node_id.partition("[")
+    return name.rpartition("::")[2] + bracket + parameters
 
 
 def _newest(results: Iterable[Result]) -> dict[str, dict[int, Result]]:
@@ -188,12 +195,15 @@ def _told(result: Result, now: bool) -> Iterable[str]:
         yield f"found on {result.at:%Y-%m-%d}, not asked again"
 
 
-def _skipped(size: int, case: CaseReport) -> Cell:
+def _skipped(size: int, case: CaseReport, before: Result | None) -> Cell:
+    lines = [f"{case.outcome} at {counted(size, 'token')}", one_line(case.reason)]
+    if before is not None:
+        lines.append(f"{before.verdict} on {before.at:%Y-%m-%d}")
     return Cell(
         size=size,
         sign="-",
         family="unclear",
-        label=f"{case.outcome} at {counted(size, 'token')}\n{one_line(case.reason)}",
+        label="\n".join(lines),
         target=anchor(case.node_id),
     )
 
