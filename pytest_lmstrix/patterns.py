@@ -51,7 +51,7 @@ RULES: tuple[tuple[str, str], ...] = (
         "guardrail_refused",
         r"insufficient system resources(?! exist)|memory estimate unavailable"
         r"|loading guard ?rails|guard ?rails? (?:prevent|block|refus|reject)"
-        r"|requires (?:more|approximately) .{0,60}memory|likely overload your system"
+        r"|requires approximately .{0,60}memory|likely overload your system"
         r"|not enough (?:system )?resources|not have enough memory to load"
         r"|too large for .{0,20}memory",
     ),
@@ -62,6 +62,7 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|out_of_resources|resource_?exhausted"
         r"|insufficient[ _-]?(?:[a-z]+[ _-]){0,2}(?:memory|v?ram)"
         r"|(?:than|for|no) (?:the )?available (?:\w+ ){0,2}(?:memory|v?ram)\b"
+        r"|requires more (?:\w+ )?memory"
         r"|increas\w* .?gpu_memory_utili[sz]ation"
         r"|insufficient system resources exist|not enough (?:\w+ ){0,3}(?:memory|v?ram)\b"
         r"|not enough space in (?:the )?(?:\w+ )?(?:context|buffer|memory)"

@@ -93,11 +93,12 @@ FAMILIES: dict[Verdict, list[str]] = {
         "The model's max seq len (32768) is larger than the maximum number of tokens that can be "
         "stored in KV cache (7344). Try increasing `gpu_memory_utilization`",
         "not enough space in the scratch memory pool (needed 2, available 1)\nSegmentation fault",
+        # Ollama's refusal: it has no guardrails that one could relax.
+        "model requires more system memory (5.6 GiB) than is available (1.9 GiB)",
     ],
     Verdict.GUARDRAIL_REFUSED: [
         "Model loading aborted due to insufficient system resources. Overloading the system ...",
         "Not enough resources to load the model with the current settings",
-        "model requires more system memory (5.6 GiB) than is available (1.9 GiB)",
     ],
     Verdict.CONTEXT_TOO_LARGE: [
         "This model's maximum context length is 4096 tokens. However, you requested 5012 tokens",
