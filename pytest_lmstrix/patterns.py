@@ -33,7 +33,7 @@ NOISE: tuple[str, ...] = (
     r"^.*\b(?:mlock|munlock|VirtualLock|RLIMIT_MEMLOCK|pinned memory)\b.*",
     r"^.*(?:memory|vram)\b.{0,80}\b(?:skipping|didn't recover)\b.*",
     # What there was another way for.
-    r"^.*\b(?:trying next|falling back to|deferring)\b.*",
+    r"^.*\b(?:trying next|falling back to|deferring|will be ignored)\b.*",
     # Remarks about what the model was trained for.
     r"^.*(?:n_ctx\w*\W.{0,40}n_ctx_train|training context).*",
     # Names of functions and files, where a stack is printed.
@@ -75,16 +75,18 @@ RULES: tuple[tuple[str, str], ...] = (
         r"(?:failed|failure|unable|could ?n[o']t|cannot|can't|error) (?:to )?(?:be )?(?:re)?"
         r"(?:alloc|reserv)(?!\w* (?:port|address))"
         r"|alloc\w*(?:[ _:(].{0,80})?(?:[ _]fail|could not be)|attempt\w* to allocate"
-        r"|(?:maximum|max) (?:allowed )?buffer|ggml_assert\(buf(?:fer)?(?: != \w+)?\)"
+        r"|max\w* (?:allowed )?buffer|buffer (?:max|is n(?:il|ull))"
+        r"|ggml_assert\(buf(?:fer)?(?: != \w+)?\)"
         r"|mem_buffer != null|resource limit \(\d+\) exceeded"
         r"|exceeds .{0,30}(?:memory|buffer size)|memory pressure|jetsam"
         r"|memory limit (?:exceeded|reached)"
         r"|(?:ret|returned|status)\W{1,3}-2\b",
     ),
-    # A library that is missing is not a model that is missing.
+    # A library or program that is missing is not a model that is missing.
     (
         "engine_error",
-        r"shared (?:object file|library .{0,60}not found)"
+        r"\bspawn .{1,200}\bENOENT|\bENOENT.{1,200}[/\\]\.internal[/\\]"
+        r"|load lib failed|shared (?:object file|library .{0,60}not found)"
         r"|\b\S+\.(?:dll|dylib|so(?:\.\d+)*)\b.{0,60}not (?:be )?found"
         r"|no space left on device|ENOSPC",
     ),
@@ -96,7 +98,8 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|overflow.{0,20}\bcontext\b"
         r"|\b(?:prompt|input|context|text|request|message)\b[\w ]{0,20}\btoo "
         r"(?:long|large|many|big)\b|too many (?:\w+ )?tokens|more tokens than|>=? n_ctx\b"
-        r"|context the overflows|increas(?:e|ing) (?:the )?(?:kv|context|n_ctx|ctx)\b"
+        r"|context the overflows|larger context"
+        r"|increas(?:e|ing) (?:the )?(?:kv|context|n_ctx|ctx)\b"
         r"|\bcontext (?:length|size|window)\b.{0,30}"
         r"(?:too small|not enough|is full|reached|of only)|reached (?:the )?(?:\w+ )?context"
         r"|(?:run|ran|out) (?:out )?of context"
@@ -112,16 +115,18 @@ RULES: tuple[tuple[str, str], ...] = (
         "unsupported",
         r"(?:unknown|un-?supported|unrecogni[sz]ed|unhandled|no support for) [\w -]{0,30}"
         r"(?:architecture|model[ _]type|tokeni[sz]er|model format|file format|type"
-        r"|quanti[sz]ation|projector|gguf|ggml|model|version)\b"
-        r"|(?:architecture|model|type|tokeni[sz]er|quanti[sz]ation|format|version|operation"
+        r"|configuration class|quanti[sz]ation|projector|gguf|ggml|model|version)\b"
+        r"|(?:architecture|model|type|tokeni[sz]er|quanti[sz]ation|format|version"
         r"|op)s?\b.{0,60}(?:(?:is|are|was) ?n[o']t |not (?:yet )?)(?:yet |currently )*"
         r"(?:supported|recogni[sz]ed|implemented)|\bnot recogni[sz]e this architecture"
-        r"|n[o']t support (?:this yet|[\w -]{0,20}(?:architecture|projector|gguf|ggml))"
+        r"|(?:n[o']t|not yet) support (?:this yet|[\w -]{0,20}"
+        r"(?:architecture|projector|gguf|ggml|model type))"
+        r"|loading model architecture|architecture (?:is )?unknown|class \S+ does not exist"
         r"|no longer supported|only supports (?:up to )?version"
         r"|\bno [\w ]{0,30}\b(?:runtime|engine|backend|extension)s?\b.{0,30}"
         r"(?:found|installed|loaded|available|support)|not compiled with"
         r"|requires .{0,40}(?:\bversion|or (?:newer|later))\b|please (?:update|upgrade)"
-        r"|no module named|trust_remote_code|engine does not support|no kernel image"
+        r"|no module named \W?\w+\.|trust_remote_code|engine does not support|no kernel image"
         r"|kernel image is invalid|invalid device function|for gpu arch|unsupported toolchain"
         r"|invalid ggml type|keyerror: ['\"](?:model_type|architectures?|[a-z_]+\d\w*)['\"]"
         r"|(?:driver|cuda) version is insufficient",
@@ -136,30 +141,34 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|(?:missing|duplicate\w*) (?:\d+ )?(?:tensor|parameter|weight)"
         r"|missing \S+\.(?:weight|bias)|parameters not in model"
         r"|pars(?:e|ing) .{0,40}(?:tokenizer|header|config\.json|gguf)"
-        r"|tensor\b.{0,120}(?:not found|missing|has wrong|mismatch|out of bounds|invalid"
-        r"|exceeds)|(?:file|data) bounds"
+        r"|tensor\b.{0,120}(?:not found|missing|has (?:wrong|offset)|mismatch|out of bounds"
+        r"|invalid|exceeds|not a multiple)|(?:file|data) bounds"
         r"|(?:shape|size|dimension|count)s?[ _](?:mismatch|does not match)"
         r"|(?:model|file|gguf|weights?|download\w*|header|blob|cache|tensor|shard"
         r"|checkpoint)\b.{0,60}(?:corrupt|incomplete|truncated|damaged)"
         r"|(?:corrupt(?:ed)?|incomplete|truncated|damaged|broken) (?:or \w+ )?"
         r"(?:model|file|gguf|weights?|download|header|blob|cache|tensor|metadata)"
-        r"|(?:unexpected\w*|premature\w*) (?:reached )?(?:end[ -]of|eof.{0,40}(?:file|read))"
+        r"|(?:unexpected\w*|premature\w*) (?:reached )?"
+        r"(?:end[ -]of(?! json)|eof.{0,40}(?:file|read))"
         r"|failed to read (?:tensor|magic|header|key|model|gguf|metadata|meta)|read error"
-        r"|(?:checksum|sha-?\d+|digest|hash)\b.{0,80}(?:mismatch|fail|n[o']t match)"
+        r"|(?:checksum|sha(?:-?\d+)?|digest|hash)\b.{0,80}(?:mismatch|fail|n[o']t match)"
         r"|(?:mismatch\w*|invalid|bad|wrong) (?:checksum|sha-?\d+|digest|hash)"
         r"|safetensor_?error|deserializing header|header_?too_?(?:large|small)|invalid_?header"
         r"|incomplete_?metadata|metadata_?incomplete|zip archive|unpickling|invalid load key"
         r"|key not found in model|\bin (?:the )?model file\b"
         r"|(?:split|shard)s?\b.{0,40}(?:idx|invalid|missing|illegal)"
         r"|(?:missing|illegal|invalid) (?:split|shard)|llama_memory is null|reuse from cache"
-        r"|find tensor|received shape|re-?download",
+        r"|find tensor|received shape|re-?download|does not appear to have a file"
+        r"|loading model (?:hyperparameters|vocabulary)|gguf_\w+: failed(?! to open)"
+        r"|loading model: (?:bad|invalid|vector|basic_string|.{0,20}\bexpected value)",
     ),
     (
         "model_not_found",
         r"\bmodel\b.{0,120}(?:not (?:be )?found|(?:does|did) ?(?:not|n't) exist|is unknown|"
         r"(?:not|n't) (?:be )?(?:available|downloaded|installed|located|loaded)\b)"
-        r"|no (?:\w+ )?models? (?:\w+ )?(?:found|loaded|match\w*|available|with)\b|no_model"
-        r"|nomodelmatchingquery|pathnotfound|path not found|modelnotfound"
+        r"|no (?:\w+ )?(?:models?|config file) (?:\w+ )?"
+        r"(?:found|loaded|match\w*|available|with)\b|no_model|nomodelmatchingquery"
+        r"|pathnotfound|path not found|modelnotfound"
         r"|(?:cannot|could ?n[o']t|can't|unable to|failed to) (?:find|locate|resolve).{0,40}\b"
         r"(?:model|weights|gguf|file|repo\w*)\b|(?:invalid|unknown) model\b"
         r"|(?:file|gguf|weights|repo\w*|manifest|entry)\b.{0,80}(?:not found|does"
@@ -167,39 +176,46 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|filenotfound|manifest unknown"
         r"|failed to open (?:gguf|model|.{0,200}\.(?:gguf|bin|safetensors)\b)"
         r"|(?:repository|revision|entry)_?not_?found|not a valid model identifier"
-        r"|(?:status(?: code)?|http|error|code)\W{0,4}(?:\d\.\d )?404\b"
+        r"|(?:status(?: code)?|http|error|code|manifest)\W{0,4}(?:\d\.\d )?404\b"
         r"|404 (?:not found|client error)|available models:|no safetensors",
     ),
     # Ahead of `unreachable`: a connection that timed out was given time in vain.
     (
         "timeout",
-        r"timed[ _-]?out"
+        r"tim(?:ed|es)[ _-]?out"
         r"|(?<!-)(?<!gpu )(?<!error)time-?out(?!\w*['\"]?\s*[=:]\s*['\"]?(?:\d|none|null))"
         r"(?!s?=)|deadline[ _]?(?:has )?(?:been )?(?:was )?exceeded|context cancell?ed"
         r"|aborterror|(?:operation|request) was aborted|client disconnected\. stopping"
+        r"|client closing the connection|still loading|server status: .{0,20}loading"
         r"|['\"]loading model['\"]|server busy|\b(?:408|504)\b (?:request|gateway)"
         r"|no (?:response|progress|output) (?:for|within|after|in)\b|did(?: not|n't) respond"
         r"|health[ _-]?check failed after",
     ),
+    # The GGUF reader itself; other "failed to load model" lines only repeat that it failed.
+    ("corrupted", r"llama_model_loader: failed to load"),
+    # A process that says why it ended.
+    ("out_of_memory", r"(?:running|terminated)\b.{0,40}failed to create (?:\w+ )?context"),
     (
         "crashed",
         r"\bsig(?:segv|abrt|kill|bus|ill|fpe|trap|sys|term)\b|segmentation (?:fault|violation)"
         r"|segfault|bus error|illegal instruction|floating[ -]point exception|stack overflow"
-        r"|access violation|protection fault|core dumped|abort trap"
-        r"|(?:^|: )abort(?:ed|\(\))?(?:$| \(| {2})|abort\(\) has been called|terminate called"
-        r"|terminating (?:due to|with) uncaught|libc\+\+abi|ggml_(?:assert|abort)"
+        r"|access violation|protect(?:ion fault|ed memory)|core dumped|abort trap"
+        r"|(?:^|: )abort(?:ed|\(\))?(?:$| \(| {2})|abort(?:\(\))? (?:has been|was) called"
+        r"|terminate called|terminating (?:due to|with) uncaught|libc\+\+abi|ggml_(?:assert|abort)"
         r"|assert\w*\b.{0,200}\bfail|\bcrash(?:ed|es|ing)?\b"
         r"|(?:process|runner|server|engine|worker|backend|subprocess|instance|model|child)\b"
         r".{0,60}\b(?:terminated|died|exited|killed|stopped unexpectedly|unexpectedly stopped"
         r"|unloaded|is gone|no longer running)\b"
-        r"|(?:while running the model|post predict|reading from server)\b.{0,80}\beof\b"
+        r"|(?:while running the model|post predict|do load request|reading from server)\b"
+        r".{0,160}\b(?:eof|forcibly closed|connection reset)\b"
         r"|engine protocol [\w ]{0,20}request failed"
-        r"|exit(?:ed)?[ _]?(?:with )?(?:code|status)\W{0,4}(?:null|none|undefined|0x|-?"
-        r"(?!0\b)\d)|exited (?:with|unexpectedly|abnormally|prematurely|before)"
+        r"|(?<!failed with )exit(?:ed)?[ _]?(?:with )?(?:code|status)\W{0,4}"
+        r"(?:null|none|undefined|0x|-?(?!0\b)\d)"
+        r"|exited (?:with|unexpectedly|abnormally|prematurely|before)"
         r"|signal\W{1,3}(?:killed|aborted|\d|arrived)|\bkilled\b|0xc0000\w{3}\b"
         r"|device[ _]?(?:was |is |has been )?(?:lost|removed|hung)|device (?:hang|reset)"
-        r"|illegal memory access|illegal address|launch failure|device-side assert"
-        r"|misaligned addr|memory access fault|gpu (?:hang|fault|error|reset|timeout)"
+        r"|\b(?:cuda|hip|rocm|sycl) ?(?:\w+ )?error|illegal memory|memory access fault"
+        r"|gpu (?:hang|fault|error|reset|timeout)"
         r"|commandbuffer\w*error|double free|(?:free|malloc|munmap_chunk)\(\): "
         r"|pointer being freed|heap corruption|stack smashing|corrupted size|pure virtual"
         r"|panicked at|\bpanic:"
@@ -219,6 +235,7 @@ RULES: tuple[tuple[str, str], ...] = (
         r"(?:\w+/)?(?:connect|reach|contact|resolve|establish|read connection)"
         r"|connection (?:attempts? )?(?:failed|error|failure)|connection attempts failed"
         r"|connect(?:ion)?error|connect error|(?:not|un)[ -]?reachable"
+        r"|not be reached|not responding"
         r"|network ?(?:error|is (?:down|unreachable))|no route to host|no such host"
         r"|getaddrinfo|nodename nor servname|name or service not known|name resolution"
         r"|max retries exceeded"
@@ -238,14 +255,12 @@ RULES: tuple[tuple[str, str], ...] = (
 HINTS: tuple[tuple[str, str], ...] = (
     # A setting that contradicts another also ends in "failed to create context".
     ("engine_error", r"requires? (?:flash|--?\w|\w+ to be )|incompatible with"),
-    # The GGUF reader itself; other "failed to load model" lines only repeat that it failed.
-    ("corrupted", r"llama_model_loader: failed to load"),
     # Nothing but memory makes these fail for a model that was read well.
     (
         "out_of_memory",
         r"failed to (?:create|initiali[sz]e|init) (?:the )?(?:\w+ )?(?:context|llama_context)"
         r"|kv_?[ -]?cache\w*(?:\(\))? (?:init\w* )?fail|fail\w* .{0,30}kv[ _-]?cache"
-        r"|\bcompute error|\bret(?:urned)?\W{1,3}-3\b",
+        r"|\bcompute error|command buffer \d+ failed|\bret(?:urned)?\W{1,3}-3\b",
     ),
 )
 """What decides only when neither `RULES` nor the exit status do."""

@@ -95,6 +95,11 @@ FAMILIES: dict[Verdict, list[str]] = {
         "not enough space in the scratch memory pool (needed 2, available 1)\nSegmentation fault",
         # Ollama's refusal: it has no guardrails that one could relax.
         "model requires more system memory (5.6 GiB) than is available (1.9 GiB)",
+        "ggml_metal_add_buffer: buffer 'data' size 18300780544 is larger than buffer maximum of "
+        "17179869184",
+        "ggml_metal_get_buffer: error: buffer is nil",
+        "ggml_metal_graph_compute: command buffer 6 failed with status 5",
+        "llama runner process no longer running: 1 error:failed to create context with model 'x'",
     ],
     Verdict.GUARDRAIL_REFUSED: [
         "Model loading aborted due to insufficient system resources. Overloading the system ...",
@@ -111,6 +116,7 @@ FAMILIES: dict[Verdict, list[str]] = {
         "input prompt is too big compared to KV size, please increase KV size",
         "Input contains more tokens than configured batch size",
         "main: llama_decode failed - increase KV cache size",
+        "You may need to load the model with a larger context length to work with Cline's prompts.",
     ],
     Verdict.MODEL_NOT_FOUND: [
         "FileNotFoundError: [Errno 2] No such file or directory: '/models/x.gguf'",
@@ -120,6 +126,8 @@ FAMILIES: dict[Verdict, list[str]] = {
         "No model found that fits the query.",
         "The system cannot find the file specified. (os error 2)",
         "llama_model_load: error loading model: failed to open bagel-2.8b-v0.2-q8_0.gguf",
+        "Unsloth: No config file found - are you sure the `model_name` is correct?",
+        "Error: pull model manifest: 404",
     ],
     Verdict.CORRUPTED: [
         "gguf_init_from_file_impl: failed to read tensor info",
@@ -132,6 +140,17 @@ FAMILIES: dict[Verdict, list[str]] = {
         "unexpected EOF while reading model file",
         "key not found in model: llama.context_length\nmain: exiting due to model loading error",
         "clip_init: failed to load model 'mmproj.gguf': unable to find tensor v.blk.0.attn_out",
+        'Error SHA mismatch for file "Meta-Llama-3-70B-Instruct.Q4_K_M.gguf"',
+        "OSError: x does not appear to have a file named preprocessor_config.json.",
+        "llama runner process has terminated: error loading model: error loading model "
+        "hyperparameters: invalid n_rot: 160, expected 128",
+        "llama-server process has terminated: exit status 1: error loading model: "
+        "llama_model_loader: failed to load model from C:\\x",
+        "gguf_init_from_file_impl: tensor 'blk.0.attn_k.weight' has offset 123, expected 456",
+        "gguf_init_from_file: tensor 'x': number of elements (100) is not a multiple of 256",
+        "gguf_fread_el: failed",
+        "error loading model: invalid vector subscript",
+        "Error when loading model: Exception: expected value at line 1 column 1",
     ],
     Verdict.UNSUPPORTED: [
         "The checkpoint has model type `gemma3` but Transformers does not recognize this "
@@ -144,6 +163,12 @@ FAMILIES: dict[Verdict, list[str]] = {
         "KeyError: 'qwen2_5_omni'",
         "400: The specified repository contains sharded GGUF. Ollama does not support this yet.",
         "clip_model_load: don't support projector with: currently",
+        "error loading model: error loading model architecture: 'exaone4'",
+        "Apertus architecture unknown",
+        "llama.cpp GGUF conversion does not yet support converting model types of `Gemma3`.",
+        "ValueError: Tokenizer class TokenizersBackend does not exist or is not imported.",
+        "ValueError: Unrecognized configuration class <class 'x'> to build an AutoTokenizer.",
+        "No module named 'mlx_vlm.models.gemma4'",
     ],
     Verdict.CRASHED: [
         "Segmentation fault (core dumped)",
@@ -161,6 +186,13 @@ FAMILIES: dict[Verdict, list[str]] = {
         "rpc error: code = Unavailable desc = error reading from server: EOF",
         "Program: llama-server.exe\nabort() has been called",
         "malloc: *** error for object 0x1000806df750: pointer being freed was not allocated",
+        "CUDA error 304 at ggml-cuda.cu:6006: OS call failed or operation not supported on this OS",
+        "ggml/src/ggml-cuda/ggml-cuda.cu:75: CUDA error",
+        'do load request: Post "http://127.0.0.1:38703/load": EOF',
+        'do load request: Post "http://127.0.0.1:1/load": read tcp 127.0.0.1:2->127.0.0.1:1: '
+        "wsarecv: An existing connection was forcibly closed by the remote host",
+        "Abort was called at 63 line in file:",
+        "Attempted to read or write protected memory",
     ],
     Verdict.TIMEOUT: [
         "httpx.ReadTimeout",
@@ -169,6 +201,10 @@ FAMILIES: dict[Verdict, list[str]] = {
         "AxiosError: timeout of 300000ms exceeded",
         "context canceled",
         "unable to start process: health check failed after 15s",
+        "Using LM Studio via API - request times out in 10 minutes",
+        'msg="aborting completion request due to client closing the connection"',
+        "500: unexpected server status: llm server loading model",
+        "Please wait, the model is still loading",
     ],
     Verdict.UNREACHABLE: [
         "connect ECONNREFUSED 127.0.0.1:1234",
@@ -183,6 +219,7 @@ FAMILIES: dict[Verdict, list[str]] = {
         "ERR failed starting/connecting to the gRPC service",
         "http client error: Failed to read connection",
         "TypeError: Failed to fetch\\n    at OpenAI.fetchWithTimeout (file:///app.js:104410:18)",
+        "The AnythingLLM LLM engine instance could not be reached or is not responding.",
     ],
     Verdict.ENGINE_ERROR: [
         "",
@@ -204,6 +241,14 @@ FAMILIES: dict[Verdict, list[str]] = {
         "failed to initialize the context: Gemma4Assistant requires ctx_other to be set",
         "Failed to parse tool call: Unexpected end of content. \nModel Output: out of memory",
         "'x' does not support tools",
+        "ModuleNotFoundError: No module named 'mlx_engine'",
+        "Error: spawn /tmp/.mount_lmstuda4m8BB/lm-studio ENOENT",
+        "ENOENT: no such file or directory, open '/home/x/.lmstudio/.internal/http-server.json'",
+        "LMSCore load lib failed - child process with PID 1090067 exited with code 1",
+        "warning: not compiled with GPU offload support, --gpu-layers option will be ignored",
+        "Command failed with exit code 1: powershell (Get-CimInstance)",
+        "failed to parse LLM response: unexpected end of JSON input (raw: )",
+        'msg="waiting for server to become available" status="llm server loading model"',
         "Invalid API key provided",
     ],
 }
