@@ -42,7 +42,7 @@ NOISE: tuple[str, ...] = (
     r"^.*\bjinja\b.*",
     # A call of a tool that cannot be read is in the model's words.
     r"^.*\b(?:pars|generat)\w* (?:\w+ )?tool[ _-]?call.*|^ ?model output:.*",
-    r"(?:avoid|prevent|without|in case of)(?: \w+){0,3} out[ -]of[ -]memory",
+    r"(?:avoid|prevent|without|in case of|if you're)(?: \w+){0,3} out[ -]of[ -](?:memory|v?ram)",
 )
 """What is taken out of a text first, because it merely mentions trouble."""
 
@@ -235,7 +235,7 @@ RULES: tuple[tuple[str, str], ...] = (
         r"(?:\w+/)?(?:connect|reach|contact|resolve|establish|read connection)"
         r"|connection (?:attempts? )?(?:failed|error|failure)|connection attempts failed"
         r"|connect(?:ion)?error|connect error|(?:not|un)[ -]?reachable"
-        r"|not be reached|not responding"
+        r"|not be reached|is not responding"
         r"|network ?(?:error|is (?:down|unreachable))|no route to host|no such host"
         r"|getaddrinfo|nodename nor servname|name or service not known|name resolution"
         r"|max retries exceeded"

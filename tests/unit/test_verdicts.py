@@ -249,6 +249,8 @@ FAMILIES: dict[Verdict, list[str]] = {
         "Command failed with exit code 1: powershell (Get-CimInstance)",
         "failed to parse LLM response: unexpected end of JSON input (raw: )",
         'msg="waiting for server to become available" status="llm server loading model"',
+        'msg="waiting for server to become available" status="llm server not responding"',
+        "failed to load model 'x.gguf', try reducing --n-gpu-layers if you're running out of VRAM",
         "Invalid API key provided",
     ],
 }
