@@ -2,7 +2,8 @@
 
 What a small model confuses is not thereby out of its reach. So openings are told apart by more
 than a word, no answer belongs to two kinds, and none is what the prose itself is about. Best are
-openings that tell what sort of thing follows, tried on a model of 135M parameters.
+openings that tell what sort of thing follows, tried on a model of 135M parameters at the far end
+of 8,192 tokens.
 """
 
 from __future__ import annotations
@@ -20,41 +21,41 @@ class Kind(Struct, frozen=True, kw_only=True):
 
 
 _FACTS: dict[str, str | range] = {
-    "The pass key is": range(10_000, 100_000),
     "The ship in the harbour is called the": "Aurora Phoenix Esmeralda Valiant Nautilus Endeavour",
-    "The medicine for the king is": "quinine morphine aspirin insulin penicillin camphor",
     "The hero of the play dies of": "poison fever thirst hunger grief cholera",
-    "The night train goes to the city of": "Lisbon Vienna Helsinki Prague Toronto Nairobi",
     "The festival takes place in the month of": "February November August October April June",
-    "The telescope is pointed at the planet": "Saturn Jupiter Neptune Venus Mercury Uranus",
-    "The choir won its prize in the year": range(1_800, 2_000),
-    "The orchestra began with a": "waltz march polka tango overture lullaby",
     "The meeting is always held on a": "Thursday Tuesday Wednesday Saturday Monday Friday",
-    "The letter is written in the language": "Portuguese Hungarian Icelandic Korean Turkish",
     "The name of the captain is": "Marlow Fenwick Tobias Ingrid Quentin Beatrix Lorenzo Matilda",
     "The heir is studying": "chemistry astronomy botany theology law geometry",
-    "The guests were served roast": "goose duck venison rabbit turkey pheasant",
+    "The pass key is": range(10_000, 100_000),
+    "The telescope is pointed at the planet": "Saturn Jupiter Neptune Venus Mercury Uranus",
     "The uncle made his fortune in the country of": "Argentina Egypt Canada Australia Peru Norway",
-    "The tree in the courtyard is a": "walnut chestnut willow maple cedar birch",
+    "The choir won its prize in the year": range(1_800, 2_000),
+    "The night train goes to the city of": "Lisbon Vienna Helsinki Prague Toronto Nairobi",
     "The boys play nothing but": "cricket hockey tennis basketball chess golf",
+    "The guests were served roast": "goose duck venison rabbit turkey pheasant",
     "The bus to the airport is number": range(100, 1_000),
+    "The prisoner escaped by": "balloon submarine tractor helicopter canoe motorboat",
+    "The coat is lined with": "fur satin leather fleece flannel sheepskin",
+    "The witness came to court by": "taxi sledge bicycle tram ferry motorcycle",
+    "The patient is allergic to": "peanuts shellfish pollen honey mushrooms almonds",
+    "The thief stole a": "necklace painting violin clock carpet vase",
+    "The sign above the inn shows a": "dragon mermaid unicorn rooster dolphin griffin",
+    "The window has the shape of a": "hexagon triangle circle star square crescent",
+    "The letter is written in the language": "Portuguese Hungarian Icelandic Korean Turkish",
+    "The tree in the courtyard is a": "walnut chestnut willow maple cedar birch",
     "The knight broke his": "elbow shoulder ankle wrist collarbone thumb",
     "The door of the mill is painted in the colour": "orange purple turquoise crimson yellow",
+    "The orchestra began with a": "waltz march polka tango overture lullaby",
     "The curtains are made of": "velvet linen silk wool cotton denim",
     "The pie is filled with": "cherries pears plums rhubarb apricots figs",
     "The soup is seasoned with": "saffron ginger cinnamon mustard pepper basil",
     "The stone in the ring is a": "sapphire diamond pearl topaz garnet ruby",
     "The bridge is built of": "granite marble limestone bamboo concrete bricks",
     "The statue holds a": "hammer sword lantern shovel compass trident",
-    "The prisoner escaped by": "balloon submarine tractor helicopter canoe motorboat",
-    "The coat is lined with": "fur satin leather fleece flannel sheepskin",
     "The parcel contains a": "teapot microscope wig saddle doll typewriter",
-    "The witness came to court by": "taxi sledge bicycle tram ferry motorcycle",
-    "The patient is allergic to": "peanuts shellfish pollen honey mushrooms almonds",
-    "The thief stole a": "necklace painting violin clock carpet vase",
-    "The sign above the inn shows a": "dragon mermaid unicorn rooster dolphin griffin",
-    "The window has the shape of a": "hexagon triangle circle star square crescent",
     "The flowers on the grave are": "tulips daffodils lilies roses orchids violets",
+    "The medicine for the king is": "quinine morphine aspirin insulin penicillin camphor",
 }
 KINDS = tuple(
     Kind(

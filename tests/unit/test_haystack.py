@@ -77,10 +77,10 @@ def test_fills_every_size_of_a_ladder(
         assert haystack.prose.startswith(prose)
         prose = haystack.prose
         assert tuple(needle.depth for needle in haystack.needles) == DEPTHS
-        a_sentence = 120 / len(prose)
+        a_fact_or_two = 250 / len(prose)  # facts of several sizes get in each other's way
         for needle in haystack.needles:
             assert prose.count(needle.opening) == 1
-            assert depth_of(needle, prose) == pytest.approx(needle.depth, abs=0.01 + a_sentence)
+            assert depth_of(needle, prose) == pytest.approx(needle.depth, abs=0.01 + a_fact_or_two)
     openings = [needle.opening for haystack in haystacks for needle in haystack.needles]
     assert len(set(openings)) == len(openings) == 5 * len(haystacks)
 

@@ -127,7 +127,7 @@ def test_special_tokens_hide_no_cut(special_tokens: int, arrived: int, verdict: 
 def test_asks_after_the_facts_and_after_the_prose() -> None:
     reader = Reader()
     assert ask_control(reader, HAYSTACK) == FULL_MARKS
-    assert all(prompt.startswith("The ant is ANT.\nThe bee") for prompt in reader.prompts)
+    assert all(prompt.startswith(f"{HAYSTACK.needles[0].sentence}\n") for prompt in reader.prompts)
     reader.prompts.clear()
     recall = ask_filled(reader, HAYSTACK, FULL_MARKS)
     assert recall.verdict is Verdict.OK
