@@ -14,7 +14,7 @@ from rich.text import Text
 from pytest_lmstrix.reporting.figures import duration
 
 BAR_COLUMNS = 20
-LEAST_FOR_BAR = 80
+LEAST_FOR_BAR = 100
 """Columns of a terminal; with fewer the words need the room."""
 
 

@@ -42,7 +42,7 @@ def test_nothing_is_said_of_the_rest_before_the_tests_are_known() -> None:
 
 
 def test_a_board_has_a_line_for_each_worker_and_one_for_the_run() -> None:
-    assert drawn(LOADING, OTHER, columns=80) == [
+    assert drawn(LOADING, OTHER, columns=100) == [
         "llama at 30,000 tokens  loading 45%  ━━━━━━━━━             12 s",
         "qwen at 8,191 tokens    loaded                             2 s",
         "case 3 of 12, about 3 min 20 s left",

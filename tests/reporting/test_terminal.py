@@ -138,7 +138,7 @@ def test_a_load_is_shown_while_it_lasts_and_leaves_no_trace(
     terminal.read_until(lambda: " of 3" in terminal.text and "loading 45%" in terminal.text)
     (status,) = (line for line in terminal.lines if "loading 45%" in line)
     assert status.startswith("tiny at 1,024 tokens  loading 45%")
-    assert ("━━" in status) is (columns >= 80)
+    assert ("━━" in status) is (columns >= 100)
     finish(terminal, project)
     for word in ("loading", "prefilled", "case "):
         assert word not in terminal.text
