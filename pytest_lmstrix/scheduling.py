@@ -29,6 +29,14 @@ def worker_number(config: pytest.Config) -> int:
     return int(str(given.get("workerid", "gw0")).removeprefix("gw"))
 
 
+def end_run(session: pytest.Session, reason: str) -> None:
+    """Start no more tests."""
+    session.shouldfail = reason
+    distributed = session.config.pluginmanager.get_plugin("dsession")
+    if distributed is not None:  # it runs the tests, and looks at this alone
+        distributed.shouldstop = reason
+
+
 class Scheduling:
     """Registered on the controller."""
 

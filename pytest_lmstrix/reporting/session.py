@@ -6,7 +6,7 @@ import contextlib
 import os
 import platform
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +25,7 @@ from pytest_lmstrix.reporting.live import Shown
 from pytest_lmstrix.reporting.run import CaseReport, ModelReport, RunReport, encode, model_report
 from pytest_lmstrix.reporting.summary import summary
 from pytest_lmstrix.reporting.terminal import changes_table, closing_table
+from pytest_lmstrix.scheduling import end_run
 from pytest_lmstrix.text import clean
 from pytest_lmstrix.types import Result
 from pytest_lmstrix.verdicts import MESSAGE_LIMIT, Failure, Verdict
@@ -39,13 +40,14 @@ class Reporting:
         self._plan = plan
         self._machine = machine
         self._registry = Registry(settings.registry)
+        self._notes = list(self._flaws())
         self._cases: list[CaseReport] = []
         self._counts: Counter[str] = Counter()
         self._started = datetime.now(UTC)
         self._wrote = False
         self._session: pytest.Session | None = None
         self._trouble: str | None = None
-        self._notes: list[str] = []
+        """Why nothing more is recorded."""
         self._run: RunReport | None = None
         self._html: HtmlReport | None = None
         shown = config.pluginmanager.get_plugin("lmstrix-live")
@@ -57,6 +59,18 @@ class Reporting:
                 config.option.self_contained_html = True
             self._html = HtmlReport(plan)
             config.pluginmanager.register(self._html, "lmstrix-html")
+
+    def _flaws(self) -> Iterator[str]:
+        """What is wrong with the registry, whose damaged lines are copied aside."""
+        loaded = self._registry.load()
+        name = self._shown(self._registry.path)
+        if loaded.damaged:
+            lines = counted(len(loaded.damaged), "damaged line")
+            aside = f", copied to {loaded.set_aside.name}" if loaded.set_aside else ""
+            yield f"{name}: {lines} left out{aside}; see --lmstrix-health"
+        if loaded.newer:
+            lines = counted(len(loaded.newer), "line")
+            yield f"{name}: {lines} of a newer pytest-lmstrix left out"
 
     def _expected(self, tests: Iterable[str]) -> dict[str, float]:
         """Seconds that loading and prefilling took when it was last done, by node id."""
@@ -90,15 +104,16 @@ class Reporting:
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         self._session = session
 
-    def pytest_report_header(self) -> str:
+    def pytest_report_header(self) -> list[str]:
         plan = self._plan
         cases = len(plan.cases())
         left_out = f", {len(plan.embedding)} embedding left out" if plan.embedding else ""
         manifest = self._shown(self._settings.models)
-        return (
-            f"lmstrix: {counted(len(plan.models), 'model')} in {manifest},"
-            f" {counted(cases, 'case')}{left_out}"
-        )
+        models = counted(len(plan.models), "model")
+        return [
+            f"lmstrix: {models} in {manifest}, {counted(cases, 'case')}{left_out}",
+            *(f"lmstrix: {note}" for note in self._notes),
+        ]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -135,12 +150,15 @@ class Reporting:
                 self._wrote = True
             self._registry.append(result)
         except RegistryError as error:
-            self._trouble = str(error)
+            self._trouble = f"results cannot be recorded: {error}"
+            self._notes.append(self._trouble)
             assert self._session is not None
-            self._session.shouldfail = f"lmstrix: results cannot be recorded: {error}"
+            end_run(self._session, f"lmstrix: {self._trouble}")
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Before the reports of other plugins, and before the terminal's summary."""
+        if self._trouble is not None:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self._config.option.collectonly:
             return
         history, changes = self._compared()
@@ -247,7 +265,7 @@ class Reporting:
             terminalreporter.write_line(f"lmstrix: {regressions} failed this run", red=True)
         for note in self._notes:
             terminalreporter.write_line(f"lmstrix: {note}", red=True)
-        if self._wrote:
+        if self._wrote and self._trouble is None:
             terminalreporter.write_line(f"recorded in {self._shown(self._settings.registry)}")
 
     def _shown(self, path: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,23 @@ def test_a_registry_with_torn_binary_and_foreign_lines(project: Project) -> None
     assert "Traceback" not in result.stdout.str() + result.stderr.str()
     assert registry.read_bytes().startswith(rubbish + good)
     assert registry.read_bytes().count(b'"verdict":"ok"') >= 4
+
+
+@pytest.mark.parametrize("args", [(), ("-n", "2")], ids=["", "-n2"])
+def test_a_run_tells_of_damaged_lines_and_sets_them_aside(
+    project: Project, args: tuple[str, ...]
+) -> None:
+    project.manifest("[{id: tiny, contexts: [512, 1024]}]")
+    project.run("--lmstrix", "--lmstrix-ctx=512").assert_outcomes(passed=1)
+    registry = project.path / "reports" / "registry.jsonl"
+    registry.write_bytes(b'{broken\n\x00\xff\n{"schema": 99}\n' + registry.read_bytes() + b'{"torn')
+    result = project.run_apart("--lmstrix", *args)
+    result.assert_outcomes(passed=1)  # the other one is known
+    (copied,) = registry.parent.glob("registry.corrupt-*")
+    assert copied.read_bytes() == b"{broken\n\x00\xff\n"
+    told = [line for line in result.outlines if "left out" in line and "1 case" not in line]
+    in_reports = f"lmstrix: reports{os.sep}registry.jsonl:"
+    assert told == 2 * [
+        f"{in_reports} 2 damaged lines left out, copied to {copied.name}; see --lmstrix-health",
+        f"{in_reports} 1 line of a newer pytest-lmstrix left out",
+    ]
