@@ -133,7 +133,8 @@ def _tell(config: pytest.Config, live: Live, text: str) -> None:
         return
     live.idle()
     capture = config.pluginmanager.get_plugin("capturemanager")
-    with capture.global_and_fixture_disabled() if capture is not None else nullcontext():
+    disabled = capture.global_and_fixture_disabled() if capture is not None else nullcontext()
+    with live.aside(), disabled:
         print(f"\nlmstrix: {one_line(text, 500)}", flush=True)
 
 

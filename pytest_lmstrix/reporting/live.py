@@ -67,6 +67,15 @@ class Live:
         finally:
             self.idle()
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """For what is written to the terminal by others than pytest."""
+        if self._shown is None:
+            yield
+            return
+        with self._shown.screen.paused():
+            yield
+
     def begin(self, what: str, state: str, *, urgent: bool = False) -> None:
         self._tell(Status(what=what, state=state, began=time.time(), urgent=urgent))
 
@@ -113,7 +122,7 @@ class Shown:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._screen = Screen(config, self._board, self._line)
+        self.screen = Screen(config, self._board, self._line)
         self._relays: Relays | None = None
         self._status: Status | None = None
         self._estimate = Estimate((), {})
@@ -125,7 +134,7 @@ class Shown:
     def tell(self, status: Status | None) -> None:
         self._status = status
         if status is not None:
-            self._screen.start()
+            self.screen.start()
 
     def _statuses(self) -> list[Status]:
         statuses = self._relays.statuses() if self._relays is not None else []
@@ -145,7 +154,7 @@ class Shown:
         return status_line(statuses, time.time(), self._rest()) if statuses else ""
 
     def _close(self) -> None:
-        self._screen.stop()
+        self.screen.stop()
         if self._relays is not None:
             self._relays.close()
 
@@ -160,7 +169,7 @@ class Shown:
     def pytest_configure_node(self, node: WorkerController) -> None:
         if self._relays is None:
             self._relays = Relays()
-            self._screen.start()
+            self.screen.start()
         node.workerinput[FOLDER] = self._relays.folder
 
     @pytest.hookimpl(optionalhook=True)
@@ -171,27 +180,33 @@ class Shown:
     def pytest_testnodedown(self, node: WorkerController) -> Hook:
         if self._relays is not None:
             self._relays.forget(str(node.gateway.id))
-        with self._screen.paused():
+        with self.screen.paused():
             return (yield)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_logstart(self) -> Hook:
-        with self._screen.paused():
+        with self.screen.paused():
             return (yield)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> Hook:
         self._estimate.add(report.nodeid, report.duration)
-        with self._screen.paused():
+        with self.screen.paused():
             return (yield)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_logfinish(self, nodeid: str) -> Hook:
         self._estimate.finish(nodeid)
-        with self._screen.paused():
+        with self.screen.paused():
             return (yield)
+
+    def pytest_enter_pdb(self) -> None:
+        self.screen.hold()
+
+    def pytest_leave_pdb(self) -> None:
+        self.screen.release()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self) -> Hook:
-        self._screen.stop()
+        self.screen.stop()
         return (yield)

@@ -12,14 +12,16 @@ from typing import TextIO
 
 import pytest
 from rich.console import Console, RenderableType, detect_legacy_windows
-from rich.control import Control
-from rich.segment import ControlType
 
 REDRAW_SECONDS = 0.2
 LINE_SECONDS = 30.0
 """Where nothing can be redrawn, such as in the log of a CI machine, a line comes so often."""
 MOST_LINES = 12
 """Of a board: the terminal is for what pytest says."""
+LEAST_COLUMNS = 20
+DOWN, UP, SAVE, RESTORE = "\x1bD", "\x1b[A", "\x1b7", "\x1b8"
+ERASE_REST, ERASE_LINE, ERASE_BELOW = "\x1b[K", "\x1b[2K", "\x1b[J"
+"""Of a VT100, and of every terminal since; rich's own do not keep the cursor's place."""
 
 
 class Screen:
@@ -43,7 +45,11 @@ class Screen:
         self._redraws = (
             sys.stdout.isatty()
             and os.environ.get("TERM") != "dumb"
-            and config.option.capture != "no"  # what tests print would mix with it
+            # What is written meanwhile would mix with it.
+            and config.option.capture in ("fd", "sys")
+            and config.getoption("log_cli_level", None) is None
+            and not config.getini("log_cli")
+            and config.pluginmanager.has_plugin("terminal")
             and not detect_legacy_windows()
         )
         self._lock = threading.RLock()
@@ -51,6 +57,7 @@ class Screen:
         self._thread: threading.Thread | None = None
         self._drawn = 0
         """Lines below the cursor."""
+        self._held = False
         self._ticks = 0
 
     def start(self) -> None:
@@ -74,13 +81,24 @@ class Screen:
                 self._show([])
             yield
 
+    def hold(self) -> None:
+        """A debugger has the terminal; what was drawn is below its first lines."""
+        with self._lock:
+            self._held = True
+            if self._drawn:
+                self._write(ERASE_BELOW)
+                self._drawn = 0
+
+    def release(self) -> None:
+        self._held = False
+
     def _run(self) -> None:
         with suppress(OSError, ValueError):  # the terminal is gone: nobody looks
             while not self._stopped.wait(REDRAW_SECONDS):
                 with self._lock:
-                    if self._redraws:
+                    if self._redraws and not self._held:
                         self._draw()
-                    else:
+                    elif not self._redraws:
                         self._log()
 
     def _log(self) -> None:
@@ -94,10 +112,8 @@ class Screen:
     def _draw(self) -> None:
         columns, rows = self._size()
         board = self._board(columns)
-        used = self._columns_used()
         lines: list[str] = []
-        # With its line just full, nobody knows in which the cursor is.
-        if board is not None and (used == 0 or used % columns > 0):
+        if board is not None and columns >= LEAST_COLUMNS:
             console = Console(
                 file=self._out, force_terminal=True, legacy_windows=False, width=columns - 1,
                 no_color=not self._config.get_terminal_writer().hasmarkup,
@@ -109,29 +125,21 @@ class Screen:
             self._show(lines)
 
     def _show(self, lines: list[str]) -> None:
-        """Write `lines` below that of the cursor over what was drawn there, and come back.
+        """Write `lines` below the cursor over what was drawn there, and come back.
 
-        All of it is relative, since the terminal may scroll.
+        Room is made first: to where it was saved, a cursor comes back only if nothing scrolls.
         """
-        erase = str(Control((ControlType.ERASE_IN_LINE, 2)))
         below = [*lines, *[""] * (self._drawn - len(lines))]
         self._drawn = len(lines)
-        with suppress(OSError, ValueError):  # the terminal is gone
-            column = self._columns_used() % self._size().columns
-            back = str(Control.move_to_column(column, y=-len(below)))
-            self._write("".join(f"\r\n{erase}{line}" for line in below) + back)
+        room = ERASE_REST + DOWN * len(below) + UP * len(below) + SAVE
+        self._write(room + "".join(f"\r\n{ERASE_LINE}{line}" for line in below) + RESTORE)
 
-    def _columns_used(self) -> int:
-        """What pytest has written in the line that it is at."""
-        if not self._config.pluginmanager.has_plugin("terminalreporter"):
-            return 0
-        return self._config.get_terminal_writer().width_of_current_line
-
-    def _size(self) -> os.terminal_size:
+    def _size(self) -> tuple[int, int]:
         """Columns and rows; pytest would ask a standard output that it has turned away itself."""
         size = os.get_terminal_size(self._out.fileno())
         given = os.environ.get("COLUMNS", "")
-        return os.terminal_size((int(given) if given.isdecimal() else size.columns, size.lines))
+        wanted = int(given) if given.isdecimal() else 0
+        return min(wanted or size.columns, size.columns), size.lines
 
     def _write(self, text: str) -> None:
         with suppress(OSError, ValueError):

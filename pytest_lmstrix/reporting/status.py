@@ -59,9 +59,8 @@ def board(
 ) -> Group:
     """The same for a terminal of so many `columns`: a line for each status, and one for the run."""
     lines = Table.grid(padding=(0, 2, 0, 0))
-    lines.add_column()  # the one that gives way
-    for _ in range(3):
-        lines.add_column(no_wrap=True)
+    for gives_way in (True, True, False, False):
+        lines.add_column(no_wrap=not gives_way)
     for each in statuses:
         bar: RenderableType = ""
         if each.fraction is not None and columns >= LEAST_FOR_BAR:

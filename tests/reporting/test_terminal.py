@@ -89,6 +89,9 @@ class Terminal:
     def text(self) -> str:
         return "\n".join(self.lines)
 
+    def write(self, data: bytes) -> None:
+        os.write(self._master, data)
+
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
@@ -172,15 +175,38 @@ def test_no_color_means_none(run: Run, project: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "environment"), [(("-s",), {}), ((), {"TERM": "dumb"})], ids=["-s", "dumb"]
+    ("args", "environment"),
+    [
+        (("-s",), {}),
+        (("--capture=tee-sys",), {}),
+        (("--log-cli-level=INFO",), {}),
+        (("-p", "no:terminal"), {}),
+        ((), {"TERM": "dumb"}),
+    ],
+    ids=["-s", "tee-sys", "log-cli", "no-terminal", "dumb"],
 )
 def test_where_it_would_be_in_the_way_nothing_is_redrawn(
     run: Run, project: Project, args: tuple[str, ...], environment: dict[str, str]
 ) -> None:
     terminal = run(80, *args, **environment)
     finish(terminal, project)
-    assert re.search(rb"\x1b\[\d*[AG]", terminal.raw) is None
+    assert b"\x1b7" not in terminal.raw
     assert "loading" not in terminal.text
+
+
+def test_a_debugger_has_the_terminal_to_itself(run: Run, project: Project) -> None:
+    project.pytester.makepyfile("def test_own(lmstrix_model): breakpoint()")
+    terminal = run(80, "-k", "test_own and 1024 and tiny", COLUMNS="0")
+    terminal.read_until(lambda: "case " in terminal.text)
+    (project.path / "go").touch()
+    terminal.read_until(lambda: "(Pdb)" in terminal.text)
+    terminal.write(b"__import__('time').sleep(3 * 0.2) or 6 * 7\n")  # while it would redraw
+    terminal.read_until(lambda: "42" in terminal.text)
+    _, _, debugged = terminal.raw.partition(b"(Pdb)")
+    assert b"\x1b7" not in debugged
+    assert "case " not in terminal.text
+    terminal.write(b"c\n")
+    finish(terminal, project)
 
 
 def test_the_rest_is_estimated_from_earlier_runs(run: Run, project: Project) -> None:
