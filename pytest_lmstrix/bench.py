@@ -35,7 +35,7 @@ class Watch(Protocol):
 class LoadedModel:
     """A model at a context length, ready to be asked: what the fixture `lmstrix_model` gives.
 
-    It is loaded again by itself when it was unloaded in between.
+    It is loaded again by itself when it was unloaded in between, or failed.
     """
 
     def __init__(self, bench: Bench, model: Model, asked_context_length: int) -> None:
@@ -50,6 +50,8 @@ class LoadedModel:
         self.peak_memory_bytes: int | None = None
         """The most memory that the engine's process had so far, where the engine can tell."""
         self.replies: list[Reply] = []
+        self.failed = False
+        """Whether its last reply was a failure: the instance may be broken, and serves no more."""
         self._bench = bench
 
     def complete(self, prompt: str, *, max_tokens: int, temperature: float = 0.0) -> Reply:
@@ -83,6 +85,9 @@ class LoadedModel:
         try:
             with self._bench.remembering(self.model), _as_failure("predict"):
                 reply = ask(instance)
+        except Failure:
+            self.failed = True
+            raise
         finally:
             self.peak_memory_bytes = getattr(instance, "peak_memory_bytes", None)
         self.replies.append(reply)
@@ -129,7 +134,8 @@ class Bench:
         """
         if self._current is not None:
             loaded = self._current[0]
-            if (loaded.model, loaded.asked_context_length) == (model, context_length):
+            same = (loaded.model, loaded.asked_context_length) == (model, context_length)
+            if same and not loaded.failed:
                 return loaded
         loaded = LoadedModel(self, model, context_length)
         self.instance_of(loaded)
@@ -137,7 +143,7 @@ class Bench:
 
     def instance_of(self, loaded: LoadedModel) -> Instance:
         """The engine's instance behind `loaded`, loaded if it is not."""
-        if self._current is not None and self._current[0] is loaded:
+        if self._current is not None and self._current[0] is loaded and not loaded.failed:
             return self._current[1]
         self.unload()
         engine = self.engine_of(loaded.model)
@@ -222,6 +228,7 @@ class Bench:
             instance = engine.load(loaded.model, loaded.asked_context_length, progress)
             self._current, self._held = (loaded, instance), undo.pop_all()
             loaded.load_seconds = time.perf_counter() - started
+            loaded.failed = False
         try:
             with _as_failure("load"):
                 loaded.context_length = _whole(instance.context_length)

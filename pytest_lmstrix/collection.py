@@ -14,7 +14,7 @@ import pytest
 
 from pytest_lmstrix.examining import Examiner
 from pytest_lmstrix.judging import CHECK_VERSIONS
-from pytest_lmstrix.options import CHECKS, Settings
+from pytest_lmstrix.options import CHECKS, Settings, selects
 from pytest_lmstrix.plan import Plan, check_key
 from pytest_lmstrix.types import MAX_CONTEXT_LENGTH, Case
 
@@ -52,13 +52,19 @@ class Collection:
     def pytest_collect_file(
         self, file_path: Path, parent: pytest.Collector
     ) -> pytest.Collector | None:
-        if file_path != self._settings.models or not self._cases:
+        if not self._cases or not self._is_manifest(file_path):
             return None
-        manifest = ManifestFile.from_parent(parent, path=self._settings.models)
-        option = parent.config.option
+        manifest = ManifestFile.from_parent(parent, path=file_path)
+        expression = parent.config.option.markexpr
         named = any("::" in arg for arg in parent.config.args)
-        manifest.wanted = frozenset(CHECKS if option.markexpr or named else ("full",))
+        chosen = CHECKS if named else [each for each in CHECKS if selects(expression, each)]
+        manifest.wanted = frozenset(chosen or ("full",))
         return manifest
+
+    def _is_manifest(self, path: Path) -> bool:
+        models = self._settings.models
+        # By another way to the same file, too: a link, or a name that the system has for a folder.
+        return path == models or (path.name == models.name and path.resolve() == models.resolve())
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if CASE not in metafunc.fixturenames:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -210,10 +211,11 @@ def _value(config: pytest.Config, name: str) -> Any:
 
 
 def _path(config: pytest.Config, name: str) -> Path:
+    """Absolute, but through links as it was given: so are pytest's node ids."""
     given = config.getoption(f"lmstrix_{name}")
-    if given is not None:
-        return Path(config.invocation_params.dir, given).resolve()
-    return Path(_ini_folder(config), config.getini(f"lmstrix_{name}")).resolve()
+    folder = config.invocation_params.dir if given is not None else _ini_folder(config)
+    path = folder / (given if given is not None else config.getini(f"lmstrix_{name}"))
+    return Path(os.path.abspath(path))  # noqa: PTH100 - `resolve` follows links
 
 
 def _ini_folder(config: pytest.Config) -> Path:

@@ -28,6 +28,10 @@ PROPERTIES = ("model", "context_length", "granted_context_length", "verdict", "l
 """Fields of a result that are recorded as properties `lmstrix_<field>`, in JUnit files too."""
 
 
+_OF_A_REPLY = (AssertionError, pytest.fail.Exception, ValueError, LookupError, TypeError)
+"""What a wrong reply, or one that cannot be parsed, leads to; other errors are a test's own."""
+
+
 class Outcomes:
     """The hooks around a model test in the process that runs it."""
 
@@ -94,8 +98,9 @@ class Outcomes:
                 finding = Finding(verdict=Verdict.OK)
             case Failure():
                 finding = Finding(verdict=error.verdict, detail=error.text)
-            case AssertionError() | ValueError() | LookupError():
-                # what a reply that cannot be parsed leads to; other errors are the test's own
+            case _ if call.when == "setup":
+                return []
+            case _ if isinstance(error, _OF_A_REPLY):
                 detail = f"{type(error).__name__}: {error}"
                 finding = Finding(verdict=Verdict.WRONG_ANSWER, detail=detail)
             case _:

@@ -49,11 +49,18 @@ def test_a_result_is_on_disk_before_the_next_test_starts(project: Project) -> No
 def test_a_users_failed_assertion_is_a_wrong_answer(project: Project) -> None:
     project.pytester.makepyfile(
         """
-        import json
+        import json, pytest
+        @pytest.fixture
+        def broken():
+            assert 0, "my own set-up"
+        def test_set_up(broken, lmstrix_model):
+            pass
         def test_asserted(lmstrix_model):
             assert lmstrix_model.chat("2+3=", max_tokens=5).text == "6"
         def test_parsed(lmstrix_model):
             json.loads(lmstrix_model.complete("Say hello", max_tokens=5).text)
+        def test_failed(lmstrix_model):
+            pytest.fail(lmstrix_model.complete("Say hello", max_tokens=5).text)
         def test_buggy(lmstrix_model):
             lmstrix_model.no_such_thing
         def test_fine(lmstrix_model):
@@ -61,10 +68,11 @@ def test_a_users_failed_assertion_is_a_wrong_answer(project: Project) -> None:
         """
     )
     result = project.run("--lmstrix", "-k", "512 and not full")
-    result.assert_outcomes(passed=1, failed=3)
+    result.assert_outcomes(passed=1, failed=4, errors=1)
     found = {r.check: (r.verdict, r.outcome) for r in project.results}
     assert found == {
         "test_asserted": (Verdict.WRONG_ANSWER, "failed"),
+        "test_failed": (Verdict.WRONG_ANSWER, "failed"),
         "test_parsed": (Verdict.WRONG_ANSWER, "failed"),
         "test_fine": (Verdict.OK, "passed"),
     }
@@ -186,6 +194,25 @@ def test_a_registry_that_cannot_be_read_is_a_usage_error(project: Project) -> No
     (line,) = filter(None, result.errlines)
     assert "registry.jsonl" in line
     assert project.engine_log == []
+
+
+def test_what_died_in_a_users_test_is_loaded_anew_for_the_next(project: Project) -> None:
+    project.engine(tiny="behaviours=(Crashes(at='predict', times=1),)")
+    project.pytester.makepyfile(
+        """
+        def test_one(lmstrix_model): lmstrix_model.complete("2+3=", max_tokens=3)
+        def test_two(lmstrix_model): lmstrix_model.complete("2+3=", max_tokens=3)
+        """
+    )
+    project.pytester.makeini("[pytest]\ntestpaths = test_what_died*.py")
+    result = project.run("--lmstrix", "--lmstrix-ctx=512")
+    result.assert_outcomes(passed=2, failed=1)
+    assert {r.check: r.verdict for r in project.results} == {
+        "test_one": Verdict.CRASHED,
+        "test_two": Verdict.OK,
+        "full": Verdict.OK,
+    }
+    assert project.engine_log == 2 * ["load tiny 512", "unload tiny"]
 
 
 def test_a_load_for_a_users_own_test_is_tried_again_as_for_ours(project: Project) -> None:
