@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from io import StringIO
+from threading import Event
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
+from pytest_lmstrix.reporting import screen
 from pytest_lmstrix.reporting.relay import Relay, Relays
 from pytest_lmstrix.reporting.status import Estimate, Rest, Status, Urgent, board, status_line
 from pytest_lmstrix.text import one_line
@@ -108,3 +111,28 @@ def test_workers_tell_the_controller() -> None:
         relays.close()
     one.tell(LOADING)
     assert relays.statuses() == []
+
+
+def test_a_log_has_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config
+) -> None:
+    enough = Event()
+    asked: list[bool] = []
+
+    def line(only_urgent: bool) -> str:
+        asked.append(only_urgent)
+        if len(asked) > 12:
+            enough.set()
+        return "" if only_urgent else f"line {asked.count(False)}"
+
+    out = StringIO()
+    monkeypatch.setattr(pytestconfig.option, "verbose", 0)
+    monkeypatch.setattr(screen, "_own_stdout", lambda: out)
+    monkeypatch.setattr(screen, "REDRAW_SECONDS", 0.01)
+    monkeypatch.setattr(screen, "LINE_SECONDS", 0.04)
+    shown = screen.Screen(pytestconfig, lambda columns: None, line)
+    shown.start()
+    assert enough.wait(60)
+    shown.stop()
+    assert out.getvalue().startswith("\nline 1\n\nline 2\n\nline 3\n")
+    assert asked[:8] == 2 * [True, True, True, False]
