@@ -14,7 +14,7 @@ from typing import Literal, get_args
 
 from msgspec import Struct
 
-from pytest_lmstrix.registry_fold import MEANING, Fold
+from pytest_lmstrix.registry_fold import BUILT_IN, MEANING, Fold
 from pytest_lmstrix.types import Result
 
 Kind = Literal[
@@ -219,12 +219,29 @@ def _contexts(results: Sequence[Result], earlier: Sequence[Result]) -> Iterable[
             and _same_weights(old, newest)
             and versions.get(old.check, old.check_version) == old.check_version
         ]
-        sizes = _verified(newest, before), _verified(newest, [*before, *now])
-        if sizes[0] is not None and sizes[0] != sizes[1]:
+        was, is_now = _verified(newest, before), _verified(newest, [*before, *now])
+        if was is None or was == is_now:
+            continue
+        larger = (is_now or 0) > was
+        if larger or (_verified(newest, [*before, *_known_good(before, now)]) or 0) < was:
             yield Change(
-                kind="larger_context" if (sizes[1] or 0) > sizes[0] else "smaller_context",
-                measure="verified_context", model=newest.model, before=sizes[0], after=sizes[1],
+                kind="larger_context" if larger else "smaller_context",
+                measure="verified_context", model=newest.model, before=was, after=is_now,
             )  # fmt: skip
+
+
+def _known_good(before: Sequence[Result], now: Sequence[Result]) -> list[Result]:
+    """Those of `now` whose check and size were good: only they can show that less works.
+
+    What fails where nobody looked before may have failed all along.
+    """
+    last = {_evidence(old): MEANING[old.verdict] for old in before}
+    return [new for new in now if last.get(_evidence(new)) == "good"]
+
+
+def _evidence(result: Result) -> _Key:
+    """A line of `limit` is a `full` one."""
+    return BUILT_IN.get(result.check, result.check), result.context_length
 
 
 def _verified(newest: Result, lines: Iterable[Result]) -> int | None:

@@ -43,6 +43,53 @@ def test_newly_working_and_larger_are_no_regressions() -> None:
     assert not any(change.is_regression for change in found)
 
 
+@pytest.mark.parametrize("verdict", ["recall_failed", "out_of_memory", "timeout"])
+@pytest.mark.parametrize(
+    ("check", "size"), [("deep", 4096), ("fast", 4096), ("full", 2048), ("limit", 2048)]
+)
+def test_what_was_never_tried_before_makes_no_context_smaller(
+    check: str, size: int, verdict: str
+) -> None:
+    before = [a_result(4096), a_result(8192)]
+    assert changes(before, a_result(size, verdict, check=check)) == []
+    again = a_result(8192)
+    assert changes(before, a_result(size, verdict, check=check), again) == []
+
+
+@pytest.mark.parametrize("old", ["inconclusive", "model_not_found"])
+def test_what_was_not_good_before_makes_no_context_smaller(old: str) -> None:
+    found = changes([a_result(4096, old), a_result(8192)], a_result(4096, "crashed"))
+    assert [(change.kind, change.is_regression) for change in found] == [("changed", False)]
+
+
+@pytest.mark.parametrize("check", ["fast", "full", "deep"])
+def test_what_was_good_and_bars_the_verified_context_now_makes_it_smaller(check: str) -> None:
+    before = [a_result(2048), a_result(4096, check=check), a_result(8192)]
+    broken, smaller = changes(before, a_result(4096, "timeout", check=check))
+    assert (broken.kind, broken.check, broken.is_regression) == ("newly_broken", check, True)
+    assert (smaller.before, smaller.after, smaller.is_regression) == (8192, 2048, True)
+
+
+def test_a_smaller_context_is_told_as_it_is_with_what_the_search_found() -> None:
+    now = (a_result(8192, "out_of_memory"), a_result(6000, check="limit"),
+           a_result(7000, "out_of_memory", check="limit"))  # fmt: skip
+    broken, smaller = changes([a_result(8192)], *now)
+    assert (smaller.kind, smaller.before, smaller.after) == ("smaller_context", 8192, 6000)
+    assert broken.is_regression
+    assert smaller.is_regression
+
+
+def test_a_size_that_limit_found_is_one_of_full() -> None:
+    (smaller,) = changes([a_result(8192, check="limit")], a_result(8192, "crashed"))
+    assert (smaller.kind, smaller.before, smaller.after) == ("smaller_context", 8192, None)
+
+
+def test_what_works_at_a_new_size_is_a_larger_context() -> None:
+    (larger,) = changes([a_result(4096)], a_result(8192))
+    assert (larger.kind, larger.before, larger.after) == ("larger_context", 4096, 8192)
+    assert not larger.is_regression
+
+
 def test_a_model_that_is_gone_is_newly_broken_though_its_weights_are_unknown() -> None:
     assert kinds([a_result()], a_result(verdict="model_not_found", fingerprint=None)) == [
         "newly_broken"
