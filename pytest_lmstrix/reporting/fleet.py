@@ -42,6 +42,8 @@ SIGNS: dict[Verdict, tuple[str, str]] = {
     Verdict.ENGINE_ERROR: ("!", "engine"),
 }
 """Verdict -> its letter, and its family, which has a colour."""
+SKIPPED = ("-", "unclear")
+"""The same of what was not judged."""
 
 
 class Cell(Struct, frozen=True, kw_only=True):
@@ -86,9 +88,10 @@ class Fleet(Struct, frozen=True, kw_only=True):
     @property
     def legend(self) -> list[tuple[str, str, str]]:
         """Letter, family and meaning of what occurs."""
-        seen = {result.verdict for result in self.results}
-        return [(*SIGNS[verdict], verdict.value.replace("_", " "))
-                for verdict in SIGNS if verdict in seen]  # fmt: skip
+        cells = [cell for row in self.rows for cell in (*row.cells.values(), *row.others)]
+        shown = {cell.sign for cell in cells}
+        meanings = [(*SIGNS[verdict], verdict.value.replace("_", " ")) for verdict in SIGNS]
+        return [each for each in (*meanings, (*SKIPPED, "skipped, not judged")) if each[0] in shown]
 
     @property
     def checks(self) -> int:
@@ -107,7 +110,8 @@ def anchor(node_id: str) -> str:
 def fleet_of(plan: Plan, run: RunReport, history: History) -> Fleet:
     """What this run found, and where it did not ask, what earlier runs did on this machine."""
     reports = {model.id: model for model in run.models}
-    unjudged = {_test(case.node_id): case for case in run.cases if not case.results}
+    judged = set(run.node_ids.values())
+    unjudged = {_test(case.node_id): case for case in run.cases if case.node_id not in judged}
     found: list[tuple[Row, dict[int, Cell]]] = []
     used: list[Result] = []
     often: Counter[int] = Counter()
@@ -199,10 +203,11 @@ def _skipped(size: int, case: CaseReport, before: Result | None) -> Cell:
     lines = [f"{case.outcome} at {counted(size, 'token')}", one_line(case.reason)]
     if before is not None:
         lines.append(f"{before.verdict} on {before.at:%Y-%m-%d}")
+    sign, family = SKIPPED
     return Cell(
         size=size,
-        sign="-",
-        family="unclear",
+        sign=sign,
+        family=family,
         label="\n".join(lines),
         target=anchor(case.node_id),
     )

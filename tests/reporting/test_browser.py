@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pytest_lmstrix.reporting.fleet import SIGNS, SKIPPED
 from tests.plugin.conftest import Project
 
 webdriver = pytest.importorskip("selenium.webdriver")
@@ -200,9 +201,17 @@ def test_both_colour_schemes_are_readable(
     opened(report)
     for selector in ("#lmstrix-map tbody th", "#results-table td", "#lmstrix-map td a",
                      ".lmstrix-plots text", ".lmstrix-told p"):  # fmt: skip
-        assert contrast(browser, selector) >= 3, selector
+        assert contrast(browser, selector) >= LEAST_CONTRAST, selector
+    for family in sorted({family for _, family in (*SIGNS.values(), SKIPPED)}):
+        for selector in ("#lmstrix-map td a", ".lmstrix-legend i"):
+            change = "document.querySelector(arguments[0]).className = arguments[1]"
+            browser.execute_script(change, selector, f"lmstrix-{family}")
+            assert contrast(browser, selector) >= LEAST_CONTRAST, (family, selector)
+    for outcome in ("passed", "failed"):
+        assert contrast(browser, f"tbody.{outcome} .col-result") >= LEAST_CONTRAST, outcome
 
 
+LEAST_CONTRAST = 4.5
 CONTRAST = """
 const luminance = (color) => {
   const [r, g, b] = color.match(/[\\d.]+/g).slice(0, 3).map((c) => c / 255)
@@ -212,12 +221,12 @@ const luminance = (color) => {
 let behind = document.querySelector(arguments[0])
 const style = getComputedStyle(behind)
 const text = luminance(behind instanceof SVGElement ? style.fill : style.color)
-const clear = (element) => /transparent|, 0\\)/.test(getComputedStyle(element).backgroundColor)
+const clear = (element) => /rgba.*, 0\\)/.test(getComputedStyle(element).backgroundColor)
 while (behind.parentElement && clear(behind)) behind = behind.parentElement
 const page = luminance(getComputedStyle(behind).backgroundColor)
 return (Math.max(text, page) + 0.05) / (Math.min(text, page) + 0.05)
 """
-"""Source: WCAG 2, relative luminance and contrast ratio; 3 is the least for bold and large text."""
+"""Source: WCAG 2, relative luminance and contrast ratio; 3 would do for text of 19 px in bold."""
 
 
 def contrast(browser: Browser, selector: str) -> float:
