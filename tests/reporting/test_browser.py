@@ -135,6 +135,22 @@ def test_the_keyboard_reaches_a_cell_and_its_row(
     assert not tip.is_displayed()
 
 
+def test_the_keyboard_skips_the_map(browser: Browser, opened: Open, report: Path) -> None:
+    opened(report)
+    link = browser.find_element("css selector", ".lmstrix-skip")
+    assert link.size["height"] == 1
+    for _ in range(5):
+        webdriver.ActionChains(browser).send_keys(webdriver.Keys.TAB).perform()
+        if browser.switch_to.active_element == link:
+            break
+    assert browser.switch_to.active_element == link
+    assert link.size["height"] > 10
+    assert link.text == "Skip to the results"
+    keys = webdriver.Keys.ENTER, webdriver.Keys.TAB
+    webdriver.ActionChains(browser).send_keys(*keys).perform()
+    assert browser.switch_to.active_element.get_attribute("class") == "filter"
+
+
 def test_a_link_unfolds_its_row_even_where_a_filter_hid_it(
     browser: Browser, opened: Open, report: Path
 ) -> None:
