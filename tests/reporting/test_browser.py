@@ -151,6 +151,31 @@ def test_the_keyboard_skips_the_map(browser: Browser, opened: Open, report: Path
     assert browser.switch_to.active_element.get_attribute("class") == "filter"
 
 
+def test_a_print_is_whole_and_coloured_and_has_no_controls(
+    browser: Browser, opened: Open, report: Path
+) -> None:
+    opened(report)
+    map_around = ".lmstrix-scroll"
+    assert styled(browser, map_around, "overflow") == "auto"
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        assert styled(browser, map_around, "overflow") == "visible"
+        assert styled(browser, map_around, "max-height") == "none"
+        assert styled(browser, "#lmstrix-map td a", "print-color-adjust") == "exact"
+        assert styled(browser, "#lmstrix-map tbody th", "position") == "static"
+        assert styled(browser, "#lmstrix-map tbody tr", "break-inside") == "avoid"
+        for control in (".controls", ".filter", ".logexpander"):
+            assert styled(browser, control, "display") == "none", control
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+def styled(browser: Browser, selector: str, name: str) -> str:
+    style = "getComputedStyle(document.querySelector(arguments[0])).getPropertyValue(arguments[1])"
+    value: str = browser.execute_script(f"return {style}", selector, name)
+    return value
+
+
 def test_a_link_unfolds_its_row_even_where_a_filter_hid_it(
     browser: Browser, opened: Open, report: Path
 ) -> None:
