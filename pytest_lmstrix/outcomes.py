@@ -75,8 +75,7 @@ class Outcomes:
         results: list[Result] = []
         if case is not None and judged:
             results = item.stash.get(results_key, []) or self._users_results(item, case, call)
-            if results:
-                item.user_properties.extend(properties(results[0]))
+            item.user_properties.extend(properties(results[0]) if results else _asked(case))
         report = yield
         failure = call.excinfo.value if call.excinfo is not None else None
         if isinstance(failure, Failure):
@@ -125,6 +124,11 @@ def properties(result: Result) -> list[tuple[str, object]]:
     )
     return notes + [(f"lmstrix_{name}", str(value) if name == "verdict" else value)
                     for name, value in values if value is not None]  # fmt: skip
+
+
+def _asked(case: Case) -> list[tuple[str, object]]:
+    """What is known of a test that was skipped or broke before anything was found."""
+    return [("lmstrix_model", case.model.id), ("lmstrix_context_length", case.context_length)]
 
 
 def results_of(report: pytest.TestReport) -> list[Result]:

@@ -159,6 +159,79 @@ def test_junit_has_properties_and_reasons(project: Project) -> None:
     assert "model_not_found" in str(skipped.get("message"))
 
 
+def junit_properties(project: Project) -> dict[str, dict[str, str]]:
+    """Of each test in out.xml."""
+    cases = ET.parse(project.path / "out.xml").iter("testcase")
+    return {
+        str(case.get("name")): {
+            str(each.get("name")): str(each.get("value")) for each in case.iter("property")
+        }
+        for case in cases
+    }
+
+
+def asked(model: str, size: int) -> dict[str, str]:
+    return {"lmstrix_model": model, "lmstrix_context_length": str(size)}
+
+
+def test_junit_tells_of_what_model_and_size_a_skipped_test_is(project: Project) -> None:
+    project.engine(tiny="behaviours=(OutOfMemory(above=5000),)")
+    project.manifest("[{id: tiny, contexts: [8192, 16384, 32768]}]")
+    project.run("--lmstrix", "--junitxml=out.xml").assert_outcomes(failed=1, skipped=2)
+    found = junit_properties(project)
+    assert found["test_full[tiny-8192]"]["lmstrix_verdict"] == "out_of_memory"
+    assert found["test_full[tiny-16384]"] == asked("tiny", 16384)
+    assert found["test_full[tiny-32768]"] == asked("tiny", 32768)
+
+
+def test_junit_tells_of_what_model_and_size_a_test_out_of_reach_is(project: Project) -> None:
+    project.pytester.makeconftest(
+        """
+        from pytest_lmstrix.downloads import WEIGHTS
+        from pytest_lmstrix.verdicts import Failure, Verdict
+        class Gone:
+            name = "fake"
+            def models(self): return []
+            def load(self, model, context_length, progress):
+                raise Failure("gone", verdict=Verdict.UNREACHABLE, phase="load", code=WEIGHTS)
+        def pytest_lmstrix_engines(config): return Gone()
+        """
+    )
+    project.run("--lmstrix", "--junitxml=out.xml").assert_outcomes(errors=1, skipped=1)
+    found = junit_properties(project)
+    assert found["test_full[tiny-512]"]["lmstrix_verdict"] == "unreachable"
+    assert found["test_full[tiny-1024]"] == asked("tiny", 1024)
+
+
+def test_junit_tells_of_what_model_and_size_a_broken_test_is(project: Project) -> None:
+    project.pytester.makepyfile(
+        test_own="""
+        import pytest
+        @pytest.fixture
+        def broken(): raise RuntimeError("bug")
+        def test_broken(broken, lmstrix_model): pass
+        def test_buggy(lmstrix_model): lmstrix_model.no_such_thing
+        @pytest.mark.skip
+        def test_skipped(lmstrix_model): pass
+        """
+    )
+    project.manifest("[{id: tiny, contexts: [512]}]")
+    result = project.run("--lmstrix", "test_own.py", "--junitxml=out.xml")
+    result.assert_outcomes(errors=1, failed=1, skipped=1)
+    found = junit_properties(project)
+    assert len(found) == 3
+    assert all(properties == asked("tiny", 512) for properties in found.values())
+
+
+def test_junit_has_the_notes(project: Project) -> None:
+    project.engine(tiny="behaviours=(SlowDecode(above=512),)")
+    project.manifest("[{id: tiny, contexts: [512, 1024]}]")
+    project.run("--lmstrix", "--junitxml=out.xml").assert_outcomes(passed=2)
+    found = junit_properties(project)
+    assert "lmstrix_notes" not in found["test_full[tiny-512]"]
+    assert found["test_full[tiny-1024]"]["lmstrix_notes"].startswith("slow: ")
+
+
 def test_the_closing_table(project: Project) -> None:
     result = project.run("--lmstrix")
     result.stdout.fnmatch_lines(
