@@ -121,6 +121,15 @@ def test_a_summary_that_cannot_be_written_costs_nothing_else(
     assert result.ret == 0
 
 
+def test_the_workflow_keeps_the_registry_of_every_attempt() -> None:
+    steps = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))["jobs"]["models"]["steps"]
+    caches = {step["uses"].partition("@")[0]: step["with"] for step in steps
+              if step.get("with", {}).get("path") == "reports/registry.jsonl"}  # fmt: skip
+    restore, save = caches["actions/cache/restore"], caches["actions/cache/save"]
+    assert {"run_id", "run_attempt"} <= set(re.findall(r"github\.(\w+)", save["key"]))
+    assert save["key"].startswith(restore["restore-keys"])
+
+
 def test_the_workflow_runs_with_real_options_and_keeps_what_it_says(project: Project) -> None:
     steps = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))["jobs"]["models"]["steps"]
     (command,) = [step["run"] for step in steps if step.get("run", "").startswith("pytest")]
