@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from urllib.parse import quote
 
 from pytest_lmstrix.reporting.figures import (
     MEASURES,
@@ -16,7 +18,7 @@ from pytest_lmstrix.reporting.figures import (
     tokens,
     where,
 )
-from pytest_lmstrix.reporting.run import ModelReport, RunReport, telling
+from pytest_lmstrix.reporting.run import CaseReport, ModelReport, RunReport, telling
 from pytest_lmstrix.text import escape_markdown
 from pytest_lmstrix.verdicts import Verdict
 
@@ -28,22 +30,30 @@ HEADINGS = ("model", "declared", "verified", "first bad", "verdict", "load", "TT
 
 
 def summary(run: RunReport, links: Mapping[str, str]) -> str:
-    """The whole page; `links` are names -> addresses."""
+    """The whole page; `links` are names -> addresses, or paths beside it."""
     blocks = [
         "## Local LLM models",
         _headline(run),
         *_changes(run),
         *_problems(run),
         *_models(run),
-        " · ".join(f"[{name}]({address})" for name, address in links.items()),
+        " · ".join(f"[{name}]({_encoded(address)})" for name, address in links.items()),
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
+def _encoded(address: str) -> str:
+    """Blanks or parentheses in a path would end the link."""
+    return address if "://" in address else quote(address)
+
+
 def _headline(run: RunReport) -> str:
+    if not run.cases and run.exit_status == 0:  # without any test to leave out, it would be 5
+        return "**All was known already: nothing was tested**"
     counts = ", ".join(f"{count:,} {outcome}" for outcome, count in run.counts.items())
     took = duration((run.finished - run.started).total_seconds())
-    tested = f"{counted(len(run.models), 'model')}, {counted(len(run.cases), 'test')}"
+    tests = len({case.node_id for case in run.cases})  # a teardown that fails is a case as well
+    tested = f"{counted(len(run.models), 'model')}, {counted(tests, 'test')}"
     return f"**{tested}: {counts or 'nothing was tested'}** in {took}"
 
 
@@ -73,17 +83,30 @@ def _changes(run: RunReport) -> Iterator[str]:
 
 
 def _problems(run: RunReport) -> Iterator[str]:
-    """One line for each model that has one, with the reason and the way out."""
+    """One line for each model that has one, with the reason and the way out, and for each test
+    that broke and so says nothing of its model."""
     bad = [telling(run.results[model.id]) for model in run.models if _has_problem(model)]
-    if not bad:
-        return
-    yield "### What did not work"
-    yield "\n".join(
+    lines = [
         f"- **{escape_markdown(result.model)}**, {escape_markdown(result.check)} at"
         f" {tokens(result.context_length)}: {_reason(result.verdict, result.detail)}"
-        for result in bad[:MOST_PROBLEMS]
-    )
-    yield _more(len(bad) - MOST_PROBLEMS, "model")
+        for result in bad
+    ]
+    lines += [
+        f"- **{escape_markdown(case.node_id)}**: {case.outcome} - {escape_markdown(_gist(case))}"
+        for case in run.cases
+        if case.outcome in ("error", "failed") and not case.results
+    ]
+    if not lines:
+        return
+    yield "### What did not work"
+    yield "\n".join(lines[:MOST_PROBLEMS])
+    yield _more(len(lines) - MOST_PROBLEMS, "problem")
+
+
+def _gist(case: CaseReport) -> str:
+    """Of a traceback, what was raised."""
+    raised = re.search(r"^E\s+(.+)", case.reason, re.MULTILINE)
+    return raised[1] if raised else case.reason
 
 
 def _reason(verdict: Verdict, detail: str) -> str:

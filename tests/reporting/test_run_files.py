@@ -67,6 +67,58 @@ def test_what_a_model_says_is_no_markup_in_a_summary(run: RunReport) -> None:
                and line.startswith("|"))  # fmt: skip
 
 
+BROKEN = """
+import pytest
+
+@pytest.fixture
+def before():
+    raise RuntimeError("no <b>before</b>")
+
+@pytest.fixture
+def after():
+    yield
+    raise RuntimeError("no after")
+
+def test_set_up(before, lmstrix_model): pass
+def test_torn_down(after, lmstrix_model): pass
+def test_buggy(lmstrix_model): lmstrix_model.no_such_thing
+"""
+
+
+def test_a_summary_counts_each_test_once_and_tells_of_those_that_broke(project: Project) -> None:
+    project.pytester.makepyfile(test_own=BROKEN)
+    project.manifest("[{id: tiny, contexts: [512]}]")
+    project.run("--lmstrix").assert_outcomes(passed=2, failed=1, errors=2)
+    text = (project.path / "reports" / "summary.md").read_text(encoding="utf-8")
+    assert "**1 model, 4 tests: 2 passed, 2 error, 1 failed**" in text
+    told = text.partition("### What did not work\n\n")[2].partition("\n\n")[0]
+    own = r"- **test\_own.py::test\_"
+    assert told.splitlines() == [
+        rf"{own}set\_up\[tiny-512\]**: error - RuntimeError: no &lt;b&gt;before&lt;/b&gt;",
+        rf"{own}torn\_down\[tiny-512\]**: error - RuntimeError: no after",
+        rf"{own}buggy\[tiny-512\]**: failed - AttributeError: 'LoadedModel' object has no attribute"
+        r" 'no\_such\_thing'",
+    ]
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["serial", "xdist"])
+def test_a_summary_of_nothing_new_says_so(project: Project, workers: tuple[str, ...]) -> None:
+    project.run("--lmstrix").assert_outcomes(passed=2)
+    (project.run_apart if workers else project.run)("--lmstrix", *workers)
+    summary_file = project.path / "reports" / "summary.md"
+    assert "**All was known already: nothing was tested**" in summary_file.read_text("utf-8")
+    project.run("--lmstrix", "-k", "nothing")
+    assert "0 tests: nothing was tested" in summary_file.read_text("utf-8")
+
+
+def test_links_of_a_summary_lead_to_paths_of_any_name(run: RunReport) -> None:
+    links = {"registry": "../my (old) runs/100%#1.jsonl", "run": "https://hub.test/1#artifacts"}
+    assert summary(run, links).splitlines()[-1] == (
+        "[registry](../my%20%28old%29%20runs/100%25%231.jsonl)"
+        " · [run](https://hub.test/1#artifacts)"
+    )
+
+
 def test_junit_has_properties_and_reasons_under_stable_names(
     project: Project, golden: Golden
 ) -> None:
