@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -117,6 +118,52 @@ def test_links_of_a_summary_lead_to_paths_of_any_name(run: RunReport) -> None:
         "[registry](../my%20%28old%29%20runs/100%25%231.jsonl)"
         " · [run](https://hub.test/1#artifacts)"
     )
+
+
+WITH_WORKERS = {"serial": (), "xdist": ("-n", "2")}
+
+
+def test_with_workers_all_is_told_as_without(project: Project) -> None:
+    found = {}
+    for name, workers in WITH_WORKERS.items():
+        shutil.rmtree(project.path / "reports", ignore_errors=True)
+        project.manifest("[{id: tiny, contexts: [4096, 8192, 16384]}, {id: good, contexts: [512]}]")
+        project.engine(tiny="", good="")
+        project.run("--lmstrix").assert_outcomes(passed=4)
+        project.engine(tiny="behaviours=(OutOfMemory(above=5000),)", good="")
+        run = project.run_apart if workers else project.run
+        options = ("--lmstrix", "--all", "--lmstrix-fail-on-regression", "--junitxml=junit.xml")
+        result = run(*options, *workers)
+        result.assert_outcomes(passed=2, failed=1, skipped=1)
+        result.stdout.fnmatch_lines(["lmstrix: 2 regressions failed this run"])
+        found[name] = result.ret, junit_properties(project.path), map_of(project.path)
+    assert found["serial"] == found["xdist"]
+    status, properties, (legend, cells) = found["serial"]
+    assert status == pytest.ExitCode.TESTS_FAILED
+    assert [len(of_test) > 2 for of_test in properties.values()].count(False) == 1
+    assert legend == ["✓", "M", "-"]
+    assert {sign for _, _, sign in cells} > {"✓", "M", "-"}, "and the sizes tried on the way down"
+
+
+def junit_properties(path: Path) -> dict[str, list[tuple[str, str]]]:
+    """Of each test, without how long things took."""
+    cases = ElementTree.parse(path / "junit.xml").iter("testcase")
+    return {
+        str(case.get("name")): [
+            (name, "" if name.endswith("_seconds") else str(each.get("value")))
+            for each in case.iter("property")
+            if (name := str(each.get("name")))
+        ]
+        for case in cases
+    }
+
+
+def map_of(path: Path) -> tuple[list[str], list[tuple[str, ...]]]:
+    """The signs of its legend; family, target and sign of its cells."""
+    text = (path / "reports" / "report.html").read_text(encoding="utf-8")
+    legend = re.findall(r'<span><i class="lmstrix-\w+">(.)</i>', text)
+    cell = r'<a class="lmstrix-(\w+)" href="#(case-\w+)"[^>]*>([^<]*)</a>'
+    return legend, re.findall(cell, text.partition('<table id="lmstrix-map">')[2])
 
 
 def test_junit_has_properties_and_reasons_under_stable_names(
