@@ -110,7 +110,9 @@ def picture(fleet: Fleet, run: RunReport) -> str:
         measures=figures.MEASURES,
         fleet=fleet,
         others=any(row.others for row in fleet.rows),
-        earlier=any(cell.target is None for row in fleet.rows for cell in row.cells.values()),
+        earlier=any(
+            cell.target is None for row in fleet.rows for cell in (*row.cells.values(), *row.others)
+        ),
         recall_sizes=_recall_sizes(fleet),
         recalled=_recalled,
         plots=plots(fleet.results),
