@@ -154,10 +154,13 @@ class LmStudioEngine:
             return LmStudioInstance(self, identifier, progress)
         except BaseException as error:
             self.abandon(identifier, error, loading=True, heard=heard)
-            if isinstance(error, Failure) and error.verdict in _NO_ROOM and self._strays:
-                left = f"still in memory are {', '.join(sorted(self._strays))}"
-                text = f"{error.text}\n{left}, so this says nothing of {model.id}"
-                raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="load") from error
+            if isinstance(error, Failure) and error.verdict in _NO_ROOM and (left := self._left()):
+                text = (
+                    f"{error.text}\nstill in memory are {', '.join(left)},"
+                    f" so this says nothing of {model.id}: unload them in LM Studio"
+                )
+                # The only verdict that is on no model: smaller sizes of it are not tried either.
+                raise Failure(text, verdict=Verdict.UNREACHABLE, phase="load") from error
             raise
 
     def unload(self, identifier: str) -> None:
@@ -238,6 +241,13 @@ class LmStudioEngine:
             log.warning("LM Studio may have %s still loaded: %s", identifier, trouble.text)
             if verdict is Verdict.TIMEOUT and trouble.verdict is Verdict.UNREACHABLE:
                 raise trouble from error
+
+    def _left(self) -> list[str]:
+        """Ours that nobody uses: what is loaded while a load of ours fails, other workers' too."""
+        listed: list[str] = []
+        with suppress(Failure):
+            listed = self.link.loaded("load")
+        return sorted(self._strays.union(name for name in listed if name.startswith(PREFIX)))
 
     def _release_strays(self, patience_seconds: float = 0.0) -> None:
         """Unload what was given up, once it is listed; wait for that so long."""

@@ -17,7 +17,13 @@ from tests.faults.conftest import (
     verdicts,
 )
 from tests.plugin.conftest import Project
-from tests.support.lmstudio_server import Fault, ServerError
+from tests.support.lmstudio_server import (
+    Fault,
+    LmStudioServer,
+    ServerError,
+    StandInModel,
+    UserInstance,
+)
 from tests.support.lmstudio_server.errors import no_matching_model
 
 MODELS = ["one", "two", "three"]
@@ -80,13 +86,29 @@ def test_what_never_goes_is_told_at_once_and_at_the_end(project: Project, how: s
     assert verdicts(project.results) == dict.fromkeys(MODELS, OK)
 
 
-def test_memory_that_a_leak_takes_is_not_the_next_models_fault(project: Project) -> None:
+@pytest.mark.parametrize("tier", TIERS)
+def test_memory_that_a_leak_takes_is_not_the_next_models_fault(project: Project, tier: str) -> None:
     fault = Fault(where="unloadModel", kind="error", error=REFUSED, times=99)
-    with stand_in(MODELS, faults=[fault], memory_bytes=4_500_000_000) as server:
-        result = run(project, server, ["one", "two", "three"], "fast")
-    no_verdict = Verdict.ENGINE_ERROR, False
-    assert verdicts(project.results) == {"one": OK, "two": OK, "three": no_verdict}
-    result.stdout.fnmatch_lines(["*still in memory are lmstrix-*says nothing of three*"])
+    # At sizes from which a failure goes down.
+    models = "[{id: one, contexts: [512], context_limit: 9000, size_bytes: 1},"
+    models += " {id: two, contexts: [5000, 8000], context_limit: 90000, size_bytes: 2}]"
+    project.pytester.makefile(".yaml", models=f"models: {models}\n")
+    with stand_in(["one", "two"], faults=[fault], memory_bytes=3_600_000_000) as server:
+        args = ("--lmstrix", "--all", "-m", tier, "--lmstrix-host", server.host)
+        result = project.run(*args)
+        assert {int(call.context_length or 0) for call in server.loads()} == {512, 5000, 8000}
+    result.assert_outcomes(passed=1, errors=3)  # the unload of `one`, and both sizes of `two`
+    assert verdicts(project.results) == {"one": OK}
+    result.stdout.fnmatch_lines(["*still in memory are lmstrix-*says nothing of two*"])
+
+
+def test_what_another_process_left_in_memory_is_not_the_models_fault(project: Project) -> None:
+    left = UserInstance(key="one", identifier="lmstrix-somebody-0")
+    models = [StandInModel(key=key, size_bytes=2 * 10**9) for key in ("one", "two")]
+    with LmStudioServer(models, loaded=[left], memory_bytes=2_500_000_000) as server:
+        result = run(project, server, ["two"], "fast")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*still in memory are lmstrix-somebody-0, *nothing of two*"])
 
 
 def test_a_guardrail_without_a_leak_is_the_models(project: Project) -> None:
