@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -38,10 +39,12 @@ def end_run(session: pytest.Session, reason: str) -> None:
 
 
 class Scheduling:
-    """Registered on the controller."""
+    """Registered on the controller; `sweep` unloads what workers that died have left loaded."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, sweep: Callable[[], None]) -> None:
         self._plan = plan
+        self._sweep = sweep
+        self._died = False
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: WorkerController) -> None:
@@ -54,6 +57,16 @@ class Scheduling:
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, report: pytest.TestReport) -> None:
         report.when = "teardown"  # pytest-html drops a row that has no such phase
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, error: object | None) -> None:
+        self._died = self._died or error is not None
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self) -> None:
+        """When all workers have ended: one that was replaced has swept before its loads only."""
+        if self._died:
+            self._sweep()
 
 
 class WholeModels(LoadScheduling):

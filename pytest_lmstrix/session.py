@@ -16,7 +16,7 @@ import pytest
 from pytest_lmstrix import fixtures, leases, weights
 from pytest_lmstrix.bench import Bench
 from pytest_lmstrix.collection import Collection
-from pytest_lmstrix.engines import Engines
+from pytest_lmstrix.engines import Engines, host_of
 from pytest_lmstrix.engines.base import Engine
 from pytest_lmstrix.examining import Examiner
 from pytest_lmstrix.hookspecs import registered_engines
@@ -49,7 +49,8 @@ def start(config: pytest.Config) -> None:
         plan = make_plan(settings, engines, machine=machine())
         config.option.lmstrix_models = str(settings.models)
         _collect_manifest(config, settings)
-        register(Scheduling(plan), "lmstrix-scheduling")
+        sweep = partial(_sweep_all, settings, engines, plan, partial(_tell, config, live))
+        register(Scheduling(plan, sweep), "lmstrix-scheduling")
         register(Reporting(config, settings, plan, machine()), "lmstrix-reporting")
     for tag in {tag for each in plan.models for tag in each.model.tags}:
         config.addinivalue_line("markers", f"{tag}: models that the manifest tags so")
@@ -103,21 +104,40 @@ def _weights(settings: Settings, live: Live, model: Model) -> Path:
 def _bench(settings: Settings, engines: Engines, plan: Plan, live: Live) -> Bench:
     hosts = {each.model.id: each.hosts for each in plan.models}
 
-    def sweep(engine: Engine) -> None:
-        """Unload what runs that are dead have left behind."""
-        of_dead_owners = getattr(engine, "sweep", None)
-        if of_dead_owners is not None:
-            of_dead_owners(leases.owner_is_dead)
-
     return Bench(
         lambda model: engines.get(model.engine, hosts.get(model.id, ())),
         host_lock=lambda host: leases.host_lock(
             host, on_wait=lambda holder: live.waiting(host, holder)
         ),
         watch=live,
-        prepare=sweep,
+        prepare=_sweep,
         cooldown=settings.cooldown,
     )
+
+
+def _sweep(engine: Engine) -> None:
+    """Unload what runs and workers that are dead have left behind."""
+    of_dead_owners = getattr(engine, "sweep", None)
+    if of_dead_owners is not None:
+        of_dead_owners(leases.owner_is_dead)
+
+
+def _sweep_all(
+    settings: Settings, engines: Engines, plan: Plan, tell: Callable[[str], None]
+) -> None:
+    """The same on every host of the run; what cannot be unloaded the engines tell themselves."""
+    used = {
+        id(engine): engine
+        for planned in plan.models
+        for host in planned.hosts or settings.hosts or [None]
+        for engine in [engines.get(planned.model.engine, [host] if host else ())]
+    }
+    for engine in used.values():
+        try:
+            _sweep(engine)
+        except Exception as error:  # an engine of somebody else's may raise anything
+            left = f"{host_of(engine)} may still have loaded what a worker that died has left"
+            tell(f"{left}: {error}")
 
 
 def _finish(bench: Bench, tell: Callable[[str], None]) -> None:

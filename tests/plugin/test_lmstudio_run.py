@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from pytest_lmstrix.verdicts import Verdict
@@ -9,6 +11,7 @@ from tests.plugin.conftest import Project
 from tests.support.lmstudio_server import (
     Corrupted,
     Embedded,
+    Fault,
     GrantsAtMost,
     LmStudioServer,
     MissingFromDisk,
@@ -134,6 +137,46 @@ def test_two_workers_one_host_one_model_at_a_time(project: Project) -> None:
         assert server.max_loaded_at_once("lmstrix") == 1
         assert server.loaded() == ()
     assert len(project.results) == 8
+
+
+KILLED = """
+import os, signal, pytest
+
+@pytest.mark.lmstrix(match="last", contexts=[1024])
+def test_killed(lmstrix_model):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
+@pytest.mark.parametrize("refusals", [0, 99], ids=["", "refused"])
+def test_a_worker_that_dies_in_the_last_test_leaves_nothing_unmentioned(
+    project: Project, refusals: int
+) -> None:
+    project.pytester.makefile(".yaml", models="models: [{id: last, contexts: [512]}]\n")
+    project.pytester.makepyfile(test_own=KILLED)
+    fault = Fault(where="unloadModel", kind="error", skip=1, times=refusals)
+    with (
+        LmStudioServer() as first,  # the controller's own
+        LmStudioServer([StandInModel(key="last")], faults=[fault]) as server,
+    ):
+        hosts = ("--lmstrix-host", first.host, "--lmstrix-host", server.host)
+        result = project.run_apart("--lmstrix", "--all", "-n", "2", *hosts)
+        left = server.loaded()
+    result.assert_outcomes(passed=1, errors=1)
+    (_, lost) = server.ever_loaded("lmstrix-")
+    assert left == ((lost,) if refusals else ())
+    told = [line for line in result.outlines if line.startswith("lmstrix: LM Studio at")]
+    assert [lost in line for line in told] == [True for _ in left]
+
+
+def test_without_a_death_no_other_workers_instances_are_looked_for(project: Project) -> None:
+    manifest(project, "a")
+    with LmStudioServer([StandInModel(key="a")]) as server:
+        args = ("--lmstrix", "--all", "-n", "2", "--lmstrix-host", server.host)
+        project.run_apart(*args).assert_outcomes(passed=2)
+        last = [call.endpoint for call in server.calls][-2:]
+    assert last == ["unloadModel", "listLoaded"]
 
 
 def test_over_the_sdk_into_real_inference(project: Project) -> None:
