@@ -44,6 +44,8 @@ from pytest_lmstrix.answers import is_silence, whole_numbers, without_reasoning
         ("\N{FULLWIDTH DIGIT FIVE}", [5]),
         ("\N{ARABIC-INDIC DIGIT FIVE}", [5]),
         ("答案是5。", [5]),
+        ("5e\N{COMBINING ACUTE ACCENT}", [5]),
+        ("e\N{COMBINING ACUTE ACCENT}5", [5]),
         ("5-6", [5, None]),
         ("ninety-96", [None]),
         ("9" * 5000, [None]),
@@ -62,7 +64,16 @@ def test_a_number_among_punctuation_is_itself(number: int, around: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["a" * 10**6, "-" * 10**6, "<think>" * 10**5], ids=["letters", "signs", "tags"]
+    "text",
+    [
+        "a" * 10**6,
+        "-" * 10**6,
+        "<think>" * 10**5,
+        "\u0301\u0323" * 10**6,
+        "\u05b1\u05b0" * 10**6,
+        "答" * 10**6,
+    ],
+    ids=["letters", "signs", "tags", "marks", "points", "ideographs"],
 )
 def test_hostile_text_is_read_in_linear_time(text: str) -> None:
     without_reasoning(text)

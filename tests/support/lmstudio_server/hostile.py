@@ -8,6 +8,8 @@ CONTROLS = "a\x00b\x07c\x08d\x7fe\x9bf\r"
 BIDI = "\u202egnp.exe\u202c \u2066isolated\u2069 \u200b\ufeff"
 SURROGATES = "\ud800 high, \udfff low"
 MARKDOWN = "| a | b |\n|---|---|\n```\n# heading\n[link](javascript:alert(1))\n::error::owned"
+MARKS = "\u0301\u0323" * 30_000
+"""Combining marks on nothing, which to sort takes quadratic time."""
 HUGE_LINE = "lorem " * 1_750_000
 """One line of more than 10 MB."""
 
@@ -18,4 +20,5 @@ TEXTS = {
     "bidi": BIDI,
     "surrogates": SURROGATES,
     "markdown": MARKDOWN,
+    "marks": MARKS,
 }
