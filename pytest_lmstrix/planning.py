@@ -17,7 +17,6 @@ from pytest_lmstrix.recollection import ranges, settled, speeds, still_holding
 from pytest_lmstrix.registry import Registry, RegistryError
 from pytest_lmstrix.standing import sort_values
 from pytest_lmstrix.types import Model, ModelFacts
-from pytest_lmstrix.verdicts import Failure
 
 
 def make_plan(settings: Settings, engines: Engines, *, machine: str) -> Plan:
@@ -86,6 +85,10 @@ def _recollect(
     return fields
 
 
+# An engine of somebody else's may raise anything, or mean to end the program.
+_NOT_TELLING = (Exception, SystemExit)
+
+
 class _Listings:
     """What the engines say they have; each host is asked once, and one that is away has nothing."""
 
@@ -99,7 +102,7 @@ class _Listings:
         if model.engine != "lmstudio" or not self._hosts:
             try:
                 return facts_of(self._engines.get(model.engine), model), []
-            except Failure:
+            except _NOT_TELLING:
                 return None, []  # the load will meet it again, and say so
         having = [host for host in self._hosts if model.id in self._models(host)]
         return (self._models(having[0])[model.id] if having else None), having
@@ -108,7 +111,7 @@ class _Listings:
         if host not in self._listed:
             try:
                 models = self._engines.get("lmstudio", [host]).models()
-            except Failure:
+            except _NOT_TELLING:
                 models = []
             self._listed[host] = {facts.id: facts for facts in models}
         return self._listed[host]

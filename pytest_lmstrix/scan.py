@@ -86,12 +86,15 @@ class Scanner:
                     models = list(self._files(left_out))
                 else:
                     engine = self._engines.get(name, [host] if host else ())
-                    models = engine.models()
+                    models = list(engine.models())
                     host = host or (host_of(engine) if name == "lmstudio" else "")
-            except (EngineUnavailable, ImportError, OSError) as error:
-                return Answer(engine=name, host=host, trouble=str(error))
             except Failure as failure:
                 return Answer(engine=name, host=host, trouble=failure.text)
+            except (EngineUnavailable, ImportError, OSError) as error:
+                return Answer(engine=name, host=host, trouble=str(error))
+            except (Exception, SystemExit) as error:  # an engine of somebody else's
+                trouble = f"{type(error).__name__}: {error}"
+                return Answer(engine=name, host=host, trouble=trouble)
         return Answer(engine=name, host=host, models=tuple(models), left_out=tuple(left_out))
 
     def _files(self, left_out: list[str]) -> Iterator[ModelFacts]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
@@ -119,7 +120,7 @@ def facts_of(engine: Engine, model: Model) -> ModelFacts | None:
     """What `engine` knows of `model` before any load.
 
     Raises:
-        Failure: It cannot be asked.
+        Exception: It cannot be asked; anything at all of an engine of somebody else's.
     """
     ask: Callable[[Model], ModelFacts | None] | None = getattr(engine, "facts", None)
     if ask is not None:
@@ -133,5 +134,7 @@ def host_of(engine: Engine) -> str:
 
 
 def version_of(engine: Engine) -> str | None:
-    version: str | None = getattr(engine, "version", None)
+    version: str | None = None
+    with suppress(Exception):  # an engine of somebody else's may raise anything
+        version = getattr(engine, "version", None)
     return version

@@ -279,19 +279,27 @@ def test_a_list_that_cannot_be_appended_to(empty: Project, server: LmStudioServe
     result.stdout.fnmatch_lines([f"lmstudio {server.host}  3 models"])
 
 
-def test_an_engine_of_ones_own_that_is_away_stops_no_other(
-    empty: Project, server: LmStudioServer
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        ("ConnectionRefusedError('nobody there')", "nobody there"),
+        ("KeyError('data')", "KeyError: 'data'"),
+        ("SystemExit(3)", "SystemExit: 3"),
+    ],
+)
+def test_an_engine_of_ones_own_that_cannot_be_asked_stops_no_other(
+    empty: Project, server: LmStudioServer, error: str, told: str
 ) -> None:
     empty.pytester.makeconftest(
         "from tests.support.fake_engine import FakeEngine\n"
         "class Away(FakeEngine):\n"
-        "    def models(self): raise ConnectionRefusedError('nobody there')\n"
+        f"    def models(self): raise {error}\n"
         "def pytest_lmstrix_engines(config): return [Away(name='away'), FakeEngine()]"
     )
     result = scan(empty, server)
     assert result.ret == pytest.ExitCode.OK
     result.stdout.fnmatch_lines(
-        ["away * not asked: nobody there", "fake * 1 model", "4 new models in models.yaml"]
+        [f"away * not asked: {told}", "fake * 1 model", "4 new models in models.yaml"]
     )
 
 
