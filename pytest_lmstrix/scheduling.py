@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -90,8 +90,15 @@ class WholeModels(LoadScheduling):
         super()._send_tests(node, num)
 
     def _group(self, node_id: str) -> str:
-        """The model that a node id is about, or the node id."""
-        parameters = node_id.partition("[")[2].removesuffix("]")
-        while parameters and parameters not in self._models:
-            parameters = parameters.rpartition("-")[0]
-        return self._models.get(parameters, node_id)
+        return model_in(node_id, self._models) or node_id
+
+
+def model_in(node_id: str, models: Mapping[str, str]) -> str | None:
+    """The model that a node id is about, by `models`: case id or model id -> model id.
+
+    The longest id that stands between dashes: other parameters may come before it and after it.
+    """
+    # Folders and ids may have brackets of their own, and ids colons.
+    parameters = f"-{node_id.partition('::')[2].partition('[')[2].removesuffix(']')}-"
+    found = [each for each in models if f"-{each}-" in parameters]
+    return models[max(found, key=len)] if found else None
