@@ -223,4 +223,7 @@ def _myself() -> str:
     with suppress(KeyError, OSError, ImportError):  # a user id without a name
         user = getpass.getuser()
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker and sys.argv[0] == "-c":  # it has no command line of its own
+        command = f"worker {worker} of pytest-xdist, started by pid {os.getppid()}"
     return f"pid {os.getpid()} of {user}: {one_line(command, 120)}"

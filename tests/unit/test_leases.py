@@ -111,6 +111,15 @@ def test_who_waits_is_told_who_holds_it_and_gets_it_when_they_die(spawn: Spawn) 
     assert f"pid {process.pid} " in told[0]
 
 
+def test_a_worker_says_whose_it_is(spawn: Spawn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw3")
+    process = spawn(HOLD, HOST)  # by `-c`, as workers are
+    assert line_of(process) == "held"
+    shown = rf"pid {process.pid} of .*: worker gw3 of pytest-xdist, started by pid {os.getpid()}$"
+    with pytest.raises(TimeoutError, match=shown), host_lock(HOST, timeout=0):
+        pytest.fail("two at once")
+
+
 def test_nobody_is_told_when_nobody_waits() -> None:
     with host_lock(HOST, on_wait=lambda holder: pytest.fail(holder)):
         pass
