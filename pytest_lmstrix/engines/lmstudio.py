@@ -13,7 +13,7 @@ from lmstudio import LMStudioServerError
 
 from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.lmstudio_instance import LmStudioInstance
-from pytest_lmstrix.engines.lmstudio_link import Link
+from pytest_lmstrix.engines.lmstudio_link import Link, stalling
 from pytest_lmstrix.engines.lmstudio_models import listed_models, load_config
 from pytest_lmstrix.types import Model, ModelFacts
 from pytest_lmstrix.verdicts import Failure, Verdict
@@ -137,13 +137,18 @@ class LmStudioEngine:
         self._open.add(identifier)
         heard = False
 
-        def hear(fraction: float) -> None:
-            nonlocal heard
-            heard = True
-            progress(fraction)
-
         try:
-            with self.link.talking("load", doing, self.load_timeout) as client:
+            with (
+                self.link.talking("load", doing, self.load_timeout) as client,
+                stalling(self.load_timeout) as moved,
+            ):
+
+                def hear(fraction: float) -> None:
+                    nonlocal heard
+                    heard = True
+                    moved()
+                    progress(fraction)
+
                 client.llm.load_new_instance(
                     model.id,
                     identifier,

@@ -24,13 +24,13 @@ def failure(
 ) -> Failure:
     """`error` as a `Failure`; `doing` says what was under way, such as "loading llama-3.2".
 
-    `silent` is the verdict when nothing came for `silence_seconds`.
+    `silent` is the verdict when nothing new came for `silence_seconds`.
     """
     match error:
         case Failure():
             return error
         case LMStudioTimeoutError():
-            text = f"LM Studio was silent for {silence_seconds:g} s while {doing}"
+            text = f"LM Studio said nothing new for {silence_seconds:g} s while {doing}"
             return Failure(text, verdict=silent, phase=phase)
         case LMStudioServerError():
             return Failure(_words(error), phase=phase, code=_code(error))

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from threading import Thread
+from threading import Event, Thread
 from typing import Any, Literal, TypeVar
 from urllib.request import getproxies
 
@@ -177,6 +177,32 @@ class Link:
                 )
             raise Failure(text, verdict=Verdict.UNREACHABLE, phase="connect") from error
         return self._client
+
+
+@contextmanager
+def stalling(seconds: float) -> Iterator[Callable[[], None]]:
+    """Time out what is under way once nothing has moved for `seconds`; yields what says it has.
+
+    For `talking` any message is a sign of life, also one that says the same again and again, which
+    the SDK keeps to itself.
+    """
+    moved, over = Event(), Event()
+
+    def watch() -> None:
+        while moved.wait(seconds):
+            moved.clear()
+            if over.is_set():
+                return
+        set_sync_api_timeout(0.0)  # read when the SDK waits for the next message
+
+    watcher = Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield moved.set
+    finally:
+        over.set()
+        moved.set()
+        watcher.join()
 
 
 class _Client(Client):

@@ -581,13 +581,23 @@ def test_a_load_that_finishes_after_its_time_out_is_unloaded(
 ) -> None:
     own = studio(faults=(Fault(where="load_progress", kind="hang", after=0.5),), load_timeout=0.3)
     release = _when(own.server, lambda: len(own.server.named("listLoaded")) > 3, own.server.release)
-    with pytest.raises(Failure, match=r"silent for 0.3 s while loading tiny") as failed:
+    with pytest.raises(Failure, match=r"nothing new for 0.3 s while loading tiny") as failed:
         own.load()
     release.join()
     assert (failed.value.verdict, failed.value.phase) == (Verdict.TIMEOUT, "load")
     assert len(own.server.ever_loaded(PREFIX)) == 1
     assert own.ours() == []
     assert "to finish a load that was given up" in caplog.text
+
+
+def test_a_load_that_says_the_same_for_ever_is_silent(studio: Any) -> None:
+    same = Fault(where="load_progress", kind="repeat", after=0.5, seconds=0.05)
+    own = studio(faults=(same,), load_timeout=0.5)
+    with pytest.raises(Failure, match=r"nothing new for 0.5 s while loading tiny") as failed:
+        own.load()
+    assert (failed.value.verdict, failed.value.phase) == (Verdict.TIMEOUT, "load")
+    assert own.ours() == []
+    own.load().unload()
 
 
 def test_a_load_that_finishes_even_later_is_unloaded_before_the_next(studio: Any) -> None:
@@ -656,7 +666,7 @@ def test_a_reply_that_times_out_is_cancelled_and_the_instance_unloaded(
 ) -> None:
     own = studio(faults=(Fault(where="fragment", kind="hang"),), reply_timeout=0.3)
     instance = own.load()
-    with pytest.raises(Failure, match=r"silent for 0.3 s while answering") as failed:
+    with pytest.raises(Failure, match=r"nothing new for 0.3 s while answering") as failed:
         instance.complete("2 + 3 =", max_tokens=4)
     assert (failed.value.verdict, failed.value.phase) == (Verdict.TIMEOUT, "predict")
     assert len(cancelled) == 1

@@ -40,6 +40,7 @@ Kind = Literal[
     "restart",
     "gone",
     "ignore",
+    "repeat",
 ]
 
 
@@ -56,6 +57,7 @@ class Fault(Struct, frozen=True, kw_only=True, omit_defaults=True):
     - `restart`: every connection and instance is gone; the server is there again at once
     - `gone`: the same, and the port stays closed
     - `ignore`: answered as if it were done, and not done (`unloadModel`)
+    - `repeat`: the same is told every `seconds` until the client gives up (`load_progress`)
     """
 
     where: Where

@@ -71,11 +71,14 @@ async def load(channel: Channel, parameter: Any, note: Note) -> None:
 async def _progress(channel: Channel, model: StandInModel, kind: str) -> None:
     for step in range(1, model.load_steps + 1):
         fraction = step / model.load_steps
-        await channel.server.meet(
+        fault = await channel.server.meet(
             "load_progress", connection=channel.connection, model=model.key, progress=fraction
         )
         if channel.cancelled:
             raise Refused(errors.canceled())
         await channel.send({"type": kind, "progress": fraction})
+        while fault and fault.kind == "repeat" and not (channel.cancelled or channel.lost):
+            await asyncio.sleep(fault.seconds)
+            await channel.send({"type": kind, "progress": fraction})
         # Gives other connections their turn, as a load that takes time would.
         await asyncio.sleep(0)

@@ -187,7 +187,7 @@ class LmStudioServer(CallLog):
         if fault is not None:
             self.nudge()
         match fault:
-            case None | Fault(kind="ignore"):
+            case None | Fault(kind="ignore" | "repeat"):
                 pass
             case Fault(kind="error"):
                 raise Refused(fault.error)
