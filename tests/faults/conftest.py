@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
@@ -63,11 +63,16 @@ def releasing(server: LmStudioServer) -> Iterator[None]:
 
 
 def run(
-    project: Project, server: LmStudioServer, models: Iterable[str], tier: str, *args: str
+    project: Project,
+    server: LmStudioServer,
+    models: Iterable[str],
+    tier: str,
+    *args: str,
+    contexts: Sequence[int] = (512,),
 ) -> pytest.RunResult:
-    """One run over `models`, in this order, each at 512 tokens."""
+    """One run over `models`, in this order, each at `contexts`."""
     entries = ", ".join(
-        f"{{id: {each}, contexts: [512], size_bytes: {10**9 + at}, context_limit: 4096}}"
+        f"{{id: {each}, contexts: {list(contexts)}, size_bytes: {10**9 + at}, context_limit: 4096}}"
         for at, each in enumerate(models)
     )
     project.pytester.makefile(".yaml", models=f"models: [{entries}]\n")

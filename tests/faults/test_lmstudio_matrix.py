@@ -64,6 +64,23 @@ def test_a_fault_that_happens_once(project: Project, place: str, tier: str) -> N
 
 
 @pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("nth", [2, 3, 4])
+def test_a_fault_at_a_later_prediction(project: Project, nth: int, tier: str) -> None:
+    faults = [Fault(model=kind, where="predict", skip=nth - 1, **KINDS[kind]) for kind in KINDS]
+    models, sizes = [*KINDS, "healthy"], [512, 1024, 1536, 2048]
+    with stand_in(models, faults=faults) as server, releasing(server):
+        run(project, server, models, tier, contexts=sizes)
+        assert server.faults_left() == ()
+        assert ours(server) == []
+    assert_only_ours_were_touched(server)
+    predictions = {"fast": 1, "full": 2}[tier]
+    struck = sizes[(nth - 1) // predictions]
+    found = {(r.model, r.context_length): (r.verdict, r.retried) for r in project.results}
+    fine = {(model, size): (Verdict.OK, False) for model in models for size in sizes}
+    assert found == fine | {(kind, struck): ONCE[kind] for kind in KINDS}
+
+
+@pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.parametrize("place", ["mid-load", "reply"])
 def test_a_fault_that_stays(project: Project, place: str, tier: str) -> None:
     faults = [Fault(model=kind, times=99, **PLACES[place], **KINDS[kind]) for kind in KINDS]
