@@ -174,7 +174,7 @@ class Registry:
         )
 
     def backup(self) -> Path | None:
-        """Copy the file as it is into `backups/`, where the newest ten are kept.
+        """Copy the file as it is into `backups/`; see `registry_backups` for how many are kept.
 
         Returns the copy, or `None` when there is nothing to copy yet.
         """

@@ -1,8 +1,13 @@
-"""Backups of the registry: exact copies in `backups/` beside it, the newest ten kept."""
+"""Backups of the registry: exact copies in `backups/` beside it.
+
+The newest ten are kept, and of the older ones each that neither the one after it nor the newest
+begins with: a registry only grows, so that such a one holds what was lost since.
+"""
 
 from __future__ import annotations
 
 import contextlib
+from itertools import pairwise
 from pathlib import Path
 
 from msgspec import Struct
@@ -20,7 +25,7 @@ from pytest_lmstrix.registry_lines import Scan
 from pytest_lmstrix.types import Result
 
 KEPT = 10
-"""Backups of one registry that are kept."""
+"""Backups of one registry that are kept, whatever they hold."""
 
 
 class Contents(Struct, frozen=True, kw_only=True):
@@ -86,10 +91,28 @@ def make_backup(path: Path) -> Path | None:
         raise failure(path, "cannot be read", error) from error
     backup = next_stamped(path.parent / "backups", f"{path.stem}-", path.suffix)
     write_durably(backup, path)
-    for outdated in backups(path)[:-KEPT]:
-        with contextlib.suppress(OSError):  # open on Windows: the next session tries again
-            outdated.unlink()
+    _prune(path)
     return backup
+
+
+def _prune(path: Path) -> None:
+    known = backups(path)
+    for older, following in pairwise(known[: 1 - KEPT]):
+        # Not to be read, or open on Windows: the next session tries again.
+        with contextlib.suppress(OSError, RegistryError):
+            if any(_begins_with(newer, older) for newer in (following, known[-1])):
+                older.unlink()
+
+
+def _begins_with(newer: Path, older: Path) -> bool:
+    """Whether nothing that `older` holds was lost in `newer`; compared as bytes, which is quick."""
+    if newer.stat().st_size < older.stat().st_size:
+        return False
+    with open_to_read(older) as old, open_to_read(newer) as new:
+        while chunk := old.read(1 << 20):
+            if new.read(len(chunk)) != chunk:
+                return False
+    return True
 
 
 def restore_backup(path: Path, backup: Path | str | None) -> Restored:

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_lmstrix import registry_files
 from pytest_lmstrix.registry import Registry, RegistryError
-from pytest_lmstrix.registry_backups import backups
+from pytest_lmstrix.registry_backups import backups, contents
 from pytest_lmstrix.registry_lines import encode
 from tests.unit.registry_results import a_result
 
@@ -39,6 +39,61 @@ def test_the_ten_newest_are_kept_and_nothing_else_is_touched(registry: Registry)
     assert made == sorted(set(made), key=str)
     assert backups(registry.path) == made[-10:]
     assert mine.exists()
+
+
+WRECKED = {"garbage": b"garbage\n", "emptied": b"", "another": encode(a_result(4096))}
+
+
+@pytest.mark.parametrize("left", WRECKED.values(), ids=WRECKED)
+def test_what_a_wrecked_registry_held_stays_in_a_backup(registry: Registry, left: bytes) -> None:
+    registry.append_many(a_result(size) for size in range(1, 302))
+    for _ in range(12):
+        registry.backup()
+    sound = registry.path.read_bytes()
+    registry.path.write_bytes(left)
+    for size in range(1, 30):
+        registry.backup()
+        registry.append(a_result(size))
+    kept = backups(registry.path)
+    assert len(kept) == 11
+    assert kept[0].read_bytes() == sound
+    registry.restore(kept[0])
+    assert registry.load().results == 302
+
+
+def test_what_was_acknowledged_after_the_damage_stays_too(registry: Registry) -> None:
+    for number in range(40):
+        if number == 15:
+            damaged = registry.path.read_bytes().replace(b"passed", b"pa\0sed", 1)
+            registry.path.write_bytes(damaged)
+        elif number == 30:
+            registry.path.write_bytes(b"garbage\n")
+        registry.append(a_result(number + 1))
+        registry.backup()
+    first, second, *newest = backups(registry.path)
+    assert len(newest) == 10
+    assert [contents(first).results, contents(second).results] == [16, 30]
+    assert contents(second).damaged == 1
+
+
+def test_what_was_put_back_needs_no_backup_besides_the_ten(registry: Registry) -> None:
+    sound = registry.backup()
+    registry.path.write_bytes(b"garbage\n")
+    wrecked = registry.backup()
+    registry.restore(sound)
+    for _ in range(15):
+        registry.backup()
+    assert backups(registry.path)[0] == wrecked
+    assert len(backups(registry.path)) == 11
+
+
+def test_a_backup_in_the_way_of_pruning_stops_nothing(registry: Registry) -> None:
+    made = [backup for _ in range(10) if (backup := registry.backup())]
+    made[1].unlink()
+    made[1].mkdir()
+    for _ in range(5):
+        assert registry.backup() is not None
+    assert made[1] in backups(registry.path)
 
 
 def test_a_clock_set_back_does_not_cost_the_newest_backup(registry: Registry) -> None:
