@@ -193,7 +193,9 @@ def set_aside(path: Path, damaged: Iterable[bytes]) -> Path | None:
     prefix, suffix = f"{path.stem}.corrupt-", path.suffix
     seen: set[bytes] = set()
     for earlier in stamped(path.parent, prefix, suffix):
-        seen.update(earlier.read_bytes().split(b"\n"))
+        # What cannot be read costs no more than a second copy.
+        with contextlib.suppress(OSError, RegistryError), open_to_read(earlier) as stream:
+            seen.update(stream.read().split(b"\n"))
     fresh = dict.fromkeys(line for raw in damaged if (line := raw.removesuffix(b"\n")) not in seen)
     if not fresh:
         return None

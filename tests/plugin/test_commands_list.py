@@ -269,6 +269,16 @@ def test_damaged_lines_are_said_and_cost_no_other(listed: Project) -> None:
     result.stderr.fnmatch_lines(["*registry.jsonl: 1 damaged line left out; see --lmstrix-health"])
 
 
+def test_a_folder_in_the_way_of_their_copy_changes_nothing(listed: Project) -> None:
+    reports = listed.path / "reports"
+    (reports / "registry.corrupt-20260101-000000-000000.jsonl").mkdir()
+    with (reports / "registry.jsonl").open("ab") as file:
+        file.write(b"{broken\n")
+    result = listed.run("--lmstrix-list", "-q", "-k", "beta")
+    assert (result.ret, result.outlines) == (pytest.ExitCode.OK, ["beta"])
+    result.stderr.fnmatch_lines(["*registry.jsonl: 1 damaged line left out; see --lmstrix-health"])
+
+
 def test_a_registry_that_cannot_be_read_is_one_line(listed: Project) -> None:
     path = listed.path / "reports" / "registry.jsonl"
     path.unlink()

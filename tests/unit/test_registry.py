@@ -133,6 +133,17 @@ def test_a_damaged_line_is_set_aside_once_and_costs_no_other(path: Path, damage:
     assert corrupt_files(path) == [loaded.set_aside]
 
 
+def test_an_earlier_copy_that_cannot_be_read_costs_a_second_one_at_most(path: Path) -> None:
+    registry = written(path, b"one\n", encode(a_result()))
+    blocked = path.with_name("registry.corrupt-20260101-000000-000000.jsonl")
+    blocked.mkdir()
+    loaded = registry.load()
+    assert loaded.results == 1
+    assert loaded.set_aside is not None
+    assert loaded.set_aside.read_bytes() == b"one\n"
+    assert Registry(path).load().set_aside is None
+
+
 def test_only_new_damage_is_set_aside(path: Path) -> None:
     registry = written(path, b"one\n", encode(a_result()))
     registry.load()
