@@ -41,9 +41,9 @@ class Examiner:
         if check == "limit":
             return None
         for failed in (check, "full"):
-            size, text = self._went_down.get((failed, case.model.id), (MAX_CONTEXT_LENGTH, ""))
-            if case.context_length > size:
-                return text
+            went_down = self._went_down.get((failed, case.model.id))
+            if went_down is not None and case.context_length > went_down[0]:
+                return went_down[1]
         return None
 
     def check(self, check: str, case: Case, probe: Probe) -> list[Result]:

@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pytest_lmstrix.types import Case, Model, ModelFacts, fingerprint
+from pytest_lmstrix.types import MAX_CONTEXT_LENGTH, Case, Model, ModelFacts, fingerprint
 
 LADDER = (30_000, 40_000, 60_000, 80_000, 100_000, 120_000)
 
@@ -79,10 +79,18 @@ def with_facts(model: Model, facts: ModelFacts | None) -> Model:
                 sha256=model.sha256, size_bytes=model.size_bytes, path=model.source
             ),
         )
+    facts = replace(facts, context_limit=_sensible(facts.context_limit))
     open_fields = ("type", "context_limit", "size_bytes", "architecture", "quantization",
                    "capabilities", "fingerprint")  # fmt: skip
     return replace(model, **{name: getattr(model, name) or getattr(facts, name)
                              for name in open_fields})  # fmt: skip
+
+
+def _sensible(context_limit: int | None) -> int | None:
+    """What an engine declares, as far as there are sizes for it; below 1, nothing is known."""
+    if context_limit is None or context_limit < 1:
+        return None
+    return min(context_limit, MAX_CONTEXT_LENGTH)
 
 
 def planned(model: Model, contexts: Sequence[int] | None, hosts: Iterable[str]) -> PlannedModel:

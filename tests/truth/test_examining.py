@@ -112,6 +112,9 @@ class TestGoingDown:
         assert run.examiner.too_large("deep", case(80_000)) == reason
         assert run.examiner.too_large("full", case(60_000)) is None
 
+    def test_no_size_is_skipped_before_one_has_failed(self) -> None:
+        assert run_of(Scripted()).examiner.too_large("full", case(10_000_001)) is None
+
     def test_another_model_is_not_skipped_for_it(self) -> None:
         run = run_of(Scripted(OutOfMemory(above=50_000)))
         full(run, 60_000)

@@ -115,3 +115,20 @@ def test_the_same_checks_under_xdist(project: Project) -> None:
     found = {r.model: r.context_length for r in project.results if r.detail.startswith("works up")}
     assert found["healthy"] == 131_072
     assert 49_500 <= found["big"] <= 50_000
+
+
+@pytest.mark.parametrize(
+    ("declared", "largest"),
+    [(10_485_760, 10_000_000), (10_000_000, 10_000_000), (0, 120_000), (-1, 120_000)],
+)
+def test_a_declared_maximum_without_sense_ends_no_sweep(
+    project: Project, declared: int, largest: int
+) -> None:
+    project.engine(scout=f"max_context_length={declared}", tiny="")
+    project.manifest("[{id: scout}, {id: tiny, contexts: [512]}]")
+    sizes = [30_000, 40_000, 60_000, 80_000, 100_000, 120_000]
+    sizes += [9_999_999] if largest > 120_000 else []
+    result = project.run("-m", "full or limit")
+    result.assert_outcomes(passed=len(sizes) + 1 + 2)
+    found = {(r.check, r.context_length) for r in project.results if r.model == "scout"}
+    assert found == {*(("full", size) for size in sizes), ("limit", largest)}

@@ -39,6 +39,17 @@ def test_the_manifest_wins_over_the_engine() -> None:
     assert (known.type, known.fingerprint) == ("embedding", "f")
 
 
+@pytest.mark.parametrize(
+    ("declared", "taken"),
+    [(10_485_760, 10_000_000), (10_000_000, 10_000_000), (1, 1), (0, None), (-1, None)],
+)
+def test_what_an_engine_declares_is_taken_as_far_as_there_are_sizes_for_it(
+    declared: int, taken: int | None
+) -> None:
+    facts = ModelFacts(id="a", context_limit=declared)
+    assert with_facts(model(), facts).context_limit == taken
+
+
 def test_weights_are_identified_by_what_the_manifest_says_when_the_engine_says_nothing() -> None:
     assert with_facts(model(sha256="ab", source="x"), None).fingerprint == "sha256:ab"
     assert with_facts(model(source="x"), None).fingerprint == "path:x"
