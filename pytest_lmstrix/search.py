@@ -74,10 +74,12 @@ def largest(
 ) -> int | None:
     """The largest size up to `limit` that works, within `tolerance`; `None` if none does.
 
-    `good` and `bad` are what is known; a `bad` that is not larger than `good` is not believed.
+    `good` and `bad` are what is known; a `bad` that is not larger than `good` is not believed, nor
+    one that leaves nothing to try: so small a size may have had no room for a question.
     """
     low = min(good or 0, limit)
-    high = bad if bad is not None and low < bad <= limit else None
+    least = low or tolerance(0)
+    high = bad if bad is not None and least < bad <= limit else None
     if high is None:
         if low == limit or works(limit):
             return limit

@@ -348,6 +348,22 @@ class TestLimit:
         assert result.verdict is Verdict.OUT_OF_MEMORY
         assert result.detail.startswith("works at no size from 256 tokens up\n")
 
+    @pytest.mark.parametrize("small", [8, 200, 256])
+    def test_a_small_size_that_failed_is_no_proof_that_none_works(self, small: int) -> None:
+        engine = Scripted(failing={small: Verdict.CONTEXT_TOO_LARGE})
+        assert self.limit(engine, KnownRange(bad=small))[0].context_length == DECLARED
+        run = run_of(engine)
+        full(run, small)
+        assert run.examiner.limit(case(DECLARED))[0].verdict is Verdict.OK
+
+    def test_a_model_that_fails_at_a_small_size_and_at_all_others_fails(self) -> None:
+        engine = Scripted(OutOfMemory(above=10))
+        run = run_of(engine)
+        full(run, 256)
+        result, *_ = run.examiner.limit(case(DECLARED))
+        assert result.verdict is Verdict.OUT_OF_MEMORY
+        assert result.detail.startswith("works at no size from 256 tokens up\n")
+
     def test_a_corrupted_model_is_loaded_once(self) -> None:
         engine = Scripted(Corrupted(at="load"))
         (result,) = self.limit(engine)

@@ -111,3 +111,11 @@ def test_a_bad_size_below_a_good_one_is_not_believed() -> None:
     found = largest(model.works, good=60_000, bad=30_000, limit=131_072)
     assert found is not None
     assert found <= 90_000 <= found + tolerance(found)
+
+
+@given(st.integers(1, 1_000), st.integers(1, 200_000), st.integers(1, 250_000))
+def test_nothing_is_said_of_a_model_that_was_not_tried(bad: int, limit: int, capacity: int) -> None:
+    model = Model(capacity)
+    found = largest(model.works, bad=bad, limit=limit)
+    assert model.asked
+    assert found is None or found in model.asked
