@@ -107,8 +107,10 @@ class Examiner:
         if not (result.verdict.goes_down and FLOOR <= size < declared):
             return [result]
         tried: list[Result] = []
+        asked: list[int] = []
 
         def works(smaller: int) -> bool:
+            asked.append(smaller)
             seen = self._seen.get(check_key(basis, model.id), {})
             if smaller not in seen:
                 tried.append(trial(smaller))
@@ -124,8 +126,7 @@ class Examiner:
                 known_good=good if good is not None and good < size else None,
                 granted=result.granted_context_length,
             )
-            where = f"{working:,}" if working else f"no size down to {FLOOR:,}"
-            text = f"fails at {size:,}; works at {where}"
+            text = f"fails at {size:,}; {_found(working, asked)}"
         except _Stopped as stopped:
             met = f"{stopped.result.verdict} at {stopped.result.context_length:,}"
             text = f"fails at {size:,}; the search below it ended with {met}"
@@ -151,6 +152,14 @@ class Examiner:
         largest_good = max(good, default=None)
         larger = (size for size in bad if size > (largest_good or 0))
         return KnownRange(good=largest_good, bad=min(larger, default=None))
+
+
+def _found(working: int | None, asked: Iterable[int]) -> str:
+    """What a way down has found by the sizes that were `asked` for."""
+    least = min(asked, default=None)
+    if working is not None:
+        return f"works at {working:,}"
+    return f"works at no size tried down to {least:,}" if least else "no smaller size is tried"
 
 
 class _Stopped(Exception):

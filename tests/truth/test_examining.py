@@ -84,7 +84,26 @@ class TestGoingDown:
     ) -> None:
         results = full(run_of(Scripted(OutOfMemory(above=500))), size, declared)
         assert results[0].verdict is Verdict.OUT_OF_MEMORY
-        assert ("works at no size down to 4,096" in results[0].detail) is goes
+        assert results[0].detail.startswith(f"fails at {size:,}; ") is goes
+
+    @pytest.mark.parametrize(
+        ("size", "said"),
+        [
+            (60_000, "fails at 60,000; works at no size tried down to 4,307"),
+            (4_552, "fails at 4,552; works at no size tried down to 4,096"),
+            (4_551, "fails at 4,551; no smaller size is tried"),
+            (4_096, "fails at 4,096; no smaller size is tried"),
+        ],
+    )
+    def test_it_claims_no_more_than_was_tried(self, size: int, said: str) -> None:
+        result, *tried = full(run_of(Scripted(OutOfMemory(above=500))), size)
+        assert result.detail.splitlines()[0] == said
+        assert bool(tried) is ("no smaller size" not in said)
+
+    def test_a_granted_context_that_fails_is_a_size_that_was_tried(self) -> None:
+        engine = Scripted(GrantsAtMost(tokens=4_200), Gibberish(above=500))
+        result = full(run_of(engine), 4_500)[0]
+        assert "fails at 4,500; works at no size tried down to 4,200" in result.detail
 
     @pytest.mark.parametrize("verdict", list(Verdict))
     def test_only_where_a_smaller_size_may_do_better(self, verdict: Verdict) -> None:

@@ -49,8 +49,13 @@ def expect_descent(subject: Subject, results: list[Result], good: int) -> None:
     else:
         assert found in (None, good) or (found or 0) <= subject.capacity / BLUR
         assert (found or 0) >= (stepping_down(subject, size, good) or 0)
-    works = f"{found:,}" if found else "no size down to 4,096"
-    assert said == f"fails at {size:,}; works at {works}"
+    if found:
+        works = f"works at {found:,}"
+    elif tried:
+        works = f"works at no size tried down to {min(r.context_length for r in tried):,}"
+    else:
+        works = "no smaller size is tried"
+    assert said == f"fails at {size:,}; {works}"
 
 
 def expect_true_checks(run: Run, subject: Subject) -> None:
