@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 from msgspec.structs import replace
 
 from pytest_lmstrix.deep import DeepFill
-from pytest_lmstrix.judging import Judge, Probe
+from pytest_lmstrix.judging import Judge, Probe, Tries
 from pytest_lmstrix.plan import KnownRange, check_key
 from pytest_lmstrix.probing import answer_questions
-from pytest_lmstrix.search import FLOOR, largest, largest_below
+from pytest_lmstrix.search import FLOOR, MOST_LOADS, largest, largest_below
 from pytest_lmstrix.types import MAX_CONTEXT_LENGTH, Case, Result
 from pytest_lmstrix.verdicts import Verdict
 
-Trial = Callable[[int], Result]
+Trial = Callable[[int, Tries], Result]
 """Tries another size of a model."""
 
 
@@ -50,7 +51,7 @@ class Examiner:
         """`case`, and if it fails, the sizes that were tried on the way down, in this order."""
         result = self._judge.trial(check, case, probe)
         # A mere hello shows too little to go by on the way down.
-        return self._with_descent(result, case, "full", lambda size: self._full(case, size))
+        return self._with_descent(result, case, "full", partial(self._full, case))
 
     def deep(self, case: Case) -> list[Result]:
         """The same for the check `deep`."""
@@ -60,9 +61,9 @@ class Examiner:
             self._fills[model.id] = DeepFill(self._judge.bench, model, sizes, self._seed)
         examine = self._fills[model.id].examine
 
-        def trial(size: int) -> Result:
+        def trial(size: int, tries: Tries | None = None) -> Result:
             at = replace(case, context_length=size)
-            return self._judge.judged("deep", at, lambda: examine(size))
+            return self._judge.judged("deep", at, lambda: examine(size), tries)
 
         return self._with_descent(trial(case.context_length), case, "deep", trial)
 
@@ -94,9 +95,9 @@ class Examiner:
             detail = f"works up to {found:,} of {limit:,} tokens"
         return [replace(main, detail=detail), *tried.values()]
 
-    def _full(self, case: Case, size: int) -> Result:
+    def _full(self, case: Case, size: int, tries: Tries | None = None) -> Result:
         at = replace(case, context_length=size)
-        return self._judge.trial("limit", at, answer_questions)
+        return self._judge.trial("limit", at, answer_questions, tries)
 
     def _with_descent(self, result: Result, case: Case, basis: str, trial: Trial) -> list[Result]:
         """`result`, and what was tried below it; `basis` is the check that is tried there."""
@@ -108,12 +109,15 @@ class Examiner:
             return [result]
         tried: list[Result] = []
         asked: list[int] = []
+        tries = Tries(MOST_LOADS, expected=result.verdict)
 
         def works(smaller: int) -> bool:
-            asked.append(smaller)
             seen = self._seen.get(check_key(basis, model.id), {})
+            if smaller not in seen and not tries.left:
+                return False  # a smaller size was seen to work, or none will
+            asked.append(smaller)
             if smaller not in seen:
-                tried.append(trial(smaller))
+                tried.append(trial(smaller, tries))
                 self._see(basis, tried[-1])
                 return _works(tried[-1])
             return seen[smaller]

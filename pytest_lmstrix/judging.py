@@ -51,6 +51,18 @@ def context_refusal(asked: int, granted: int) -> Finding | None:
     )
 
 
+class Tries:
+    """How often the sizes of a search may be tried yet, all of them together.
+
+    A verdict that is `expected` stands at once: where a larger size crashed twice, one more crash
+    is no accident.
+    """
+
+    def __init__(self, left: int, *, expected: Verdict) -> None:
+        self.left = left
+        self.expected = expected
+
+
 class Judge:
     """Makes the results of one run; `machine` identifies where it runs.
 
@@ -70,16 +82,22 @@ class Judge:
         self._machine = machine
         self._speeds = {key: dict(rates) for key, rates in speeds.items()}
 
-    def trial(self, check: str, case: Case, probe: Probe) -> Result:
+    def trial(self, check: str, case: Case, probe: Probe, tries: Tries | None = None) -> Result:
         """Load `case`, see what was granted, and probe it. Never raises for the model's sake."""
 
         def examine() -> Finding:
             loaded = self.bench.load(case.model, case.context_length)
             return context_refusal(case.context_length, loaded.context_length) or probe(loaded)
 
-        return self.judged(check, case, examine)
+        return self.judged(check, case, examine, tries)
 
-    def judged(self, check: str, case: Case, examine: Callable[[], Finding]) -> Result:
+    def judged(
+        self,
+        check: str,
+        case: Case,
+        examine: Callable[[], Finding],
+        tries: Tries | None = None,
+    ) -> Result:
         """The result of `examine`, which is tried again where its verdict allows that.
 
         What failed is unloaded, as it may be broken.
@@ -87,7 +105,7 @@ class Judge:
         mark = self.mark()
         before: list[Failure] = []
         try:
-            finding = self._tried(examine, case.model, before)
+            finding = self._tried(examine, case.model, before, tries)
         except Failure as failure:
             finding = Finding(verdict=failure.verdict, detail=failure.text)
         if before and finding.verdict is Verdict.OK:
@@ -114,22 +132,34 @@ class Judge:
             raise Failure(refusal.detail, verdict=refusal.verdict)
         return loaded
 
-    def _tried(self, attempt: Callable[[], T], model: Model, before: list[Failure]) -> T:
+    def _tried(
+        self,
+        attempt: Callable[[], T],
+        model: Model,
+        before: list[Failure],
+        tries: Tries | None = None,
+    ) -> T:
         """What `attempt` returns; failures `before` it are those that another try was worth."""
         while True:
             try:
+                if tries is not None:
+                    tries.left -= 1
                 return attempt()
             except Failure as failure:
-                if not self._is_worth_another(failure.verdict, before, model):
+                if not self._is_worth_another(failure.verdict, before, model, tries):
                     failure.retried = bool(before)
                     raise
                 before.append(failure)
                 self.bench.unload()
 
-    def _is_worth_another(self, verdict: Verdict, before: list[Failure], model: Model) -> bool:
-        tries = LOST_CONNECTIONS if verdict is Verdict.UNREACHABLE else verdict.retries
+    def _is_worth_another(
+        self, verdict: Verdict, before: list[Failure], model: Model, tries: Tries | None
+    ) -> bool:
+        if tries is not None and (tries.left < 1 or verdict is tries.expected):
+            return False
+        most = LOST_CONNECTIONS if verdict is Verdict.UNREACHABLE else verdict.retries
         spent = sum(each.verdict is verdict for each in before)
-        return spent < tries and self.bench.out_of_reach(model) is None
+        return spent < most and self.bench.out_of_reach(model) is None
 
     def mark(self) -> tuple[LoadedModel | None, int]:
         """What is loaded, and how many replies it gave so far."""

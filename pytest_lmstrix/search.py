@@ -11,7 +11,7 @@ from collections.abc import Callable
 FLOOR = 4_096
 """Tokens below which nothing is tried on the way down."""
 MOST_LOADS = 6
-"""Loads that one way down may cost."""
+"""Loads that one way down may cost, second tries included."""
 
 Works = Callable[[int], bool]
 

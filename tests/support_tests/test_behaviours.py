@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.support.lmstudio_server import (
     Corrupted,
     Crashes,
+    CrashesAbove,
     CutsPrompt,
     Echoes,
     ForgetsMiddle,
@@ -95,6 +96,8 @@ limiting = st.one_of(
     sizes.map(lambda n: OutOfMemory(above=n)),
     sizes.map(lambda n: OutOfMemory(above=n, at="predict")),
     sizes.map(lambda n: Guardrail(above=n)),
+    sizes.map(lambda n: CrashesAbove(above=n)),
+    sizes.map(lambda n: CrashesAbove(above=n, at="predict")),
     st.just(GrantsMore(multiple_of=256)),
     st.just(Crashes()),
     st.just(SlowDecode(above=400)),

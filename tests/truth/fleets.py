@@ -12,6 +12,7 @@ from pytest_lmstrix.verdicts import Verdict
 from tests.support.lmstudio_server import (
     Corrupted,
     Crashes,
+    CrashesAbove,
     CutsPrompt,
     ForgetsMiddle,
     Gibberish,
@@ -49,6 +50,14 @@ LIMITED: dict[str, tuple[Limited, dict[Check, Verdict]]] = {
     "guarded": (
         lambda n: Guardrail(above=n),
         {"full": Verdict.GUARDRAIL_REFUSED, "deep": Verdict.GUARDRAIL_REFUSED},
+    ),
+    "crashing-above": (
+        lambda n: CrashesAbove(above=n),
+        {"full": Verdict.CRASHED, "deep": Verdict.CRASHED},
+    ),
+    "crashing-above-at-work": (
+        lambda n: CrashesAbove(above=n, at="predict"),
+        {"full": Verdict.CRASHED, "deep": Verdict.CRASHED},
     ),
     "garbage": (
         lambda n: Gibberish(above=n),

@@ -20,6 +20,7 @@ from tests.support.fake_engine import FakeEngine, FakeInstance
 from tests.support.lmstudio_server import (
     Corrupted,
     Crashes,
+    CrashesAbove,
     Gibberish,
     GrantsAtMost,
     OutOfMemory,
@@ -198,6 +199,30 @@ class TestGoingDown:
         loads = engine.taken()
         assert loads[:2] == [30_000, 15_000]
         assert all(size < 15_000 for size in loads[2:])
+
+    def test_a_model_that_crashes_costs_no_more_and_is_told_as_exactly(self) -> None:
+        for capacity in steps_down(120_000):
+            engine = Scripted(CrashesAbove(above=capacity))
+            result = full(run_of(engine), 120_000)[0]
+            assert f"works at {capacity:,}" in result.detail
+            assert result.retried
+            assert engine.taken()[:2] == [120_000, 120_000]
+            assert engine.attempts["load tiny"] - 2 <= 6
+
+    def test_tries_that_accidents_take_are_in_the_six(self) -> None:
+        class Unsteady(Scripted):
+            """Every size crashes when it is tried for the first time."""
+
+            def load(self, model: Model, context_length: int, progress: Progress) -> FakeInstance:
+                first = context_length not in self.loads
+                self.failing = {context_length: Verdict.CRASHED} if first else {}
+                return super().load(model, context_length, progress)
+
+        engine = Unsteady(OutOfMemory(above=50_000))
+        result, *tried = full(run_of(engine), 60_000)
+        assert engine.taken()[2:] == [4_307, 4_307, 16_945, 16_945, 31_886, 31_886]
+        assert "fails at 60,000; works at 31,886" in result.detail
+        assert all(each.retried for each in tried)
 
     def test_it_costs_six_loads_at_most(self) -> None:
         for capacity in steps_down(999_999):

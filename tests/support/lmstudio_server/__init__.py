@@ -7,6 +7,7 @@
 from tests.support.lmstudio_server.behaviours import (
     Corrupted,
     Crashes,
+    CrashesAbove,
     CutsPrompt,
     Echoes,
     Embedded,
@@ -35,6 +36,7 @@ __all__ = [
     "Change",
     "Corrupted",
     "Crashes",
+    "CrashesAbove",
     "CutsPrompt",
     "Echoes",
     "Embedded",

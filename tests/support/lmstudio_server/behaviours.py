@@ -209,6 +209,24 @@ class Crashes(Behaviour, frozen=True, tag=True):
             raise Refused(errors.prediction_crashed(self.exit_code), fatal=True)
 
 
+class CrashesAbove(Behaviour, frozen=True, tag=True):
+    """The engine dies above `above` tokens, each time, at the load or only at a prediction."""
+
+    above: int
+    at: Literal["load", "predict"] = "load"
+
+    def capacity(self, check: Check, grant: Grant) -> int | None:
+        return self.above if self.at == "load" else _asked(self.above, grant)
+
+    def check_load(self, load: Load) -> None:
+        if self.at == "load" and load.context_length > self.above:
+            raise Refused(errors.load_crashed(6))
+
+    def check_prompt(self, prompt: Prompt) -> None:
+        if self.at == "predict" and prompt.context_length > self.above:
+            raise Refused(errors.prediction_crashed(6), fatal=True)
+
+
 class Corrupted(Behaviour, frozen=True, tag=True):
     """A broken file (`load`) or a broken cache state, of which the instance dies (`predict`)."""
 
@@ -312,6 +330,7 @@ AnyBehaviour = (
     | OutOfMemory
     | Guardrail
     | Crashes
+    | CrashesAbove
     | Corrupted
     | MissingFromDisk
     | Unsupported
