@@ -99,6 +99,8 @@ def model_in(node_id: str, models: Mapping[str, str]) -> str | None:
     The longest id that stands between dashes: other parameters may come before it and after it.
     """
     # Folders and ids may have brackets of their own, and ids colons.
-    parameters = f"-{node_id.partition('::')[2].partition('[')[2].removesuffix(']')}-"
-    found = [each for each in models if f"-{each}-" in parameters]
+    parameters = node_id.partition("::")[2].partition("[")[2].removesuffix("]")
+    if parameters in models:  # as nearly always, and much quicker than to look for each
+        return models[parameters]
+    found = [each for each in models if f"-{each}-" in f"-{parameters}-"]
     return models[max(found, key=len)] if found else None
