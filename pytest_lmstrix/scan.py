@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +14,10 @@ from msgspec.structs import replace
 from pytest_lmstrix.engines import BUILT_IN, Engines, EngineUnavailable, host_of
 from pytest_lmstrix.engines.base import Engine
 from pytest_lmstrix.manifest_append import model_of
-from pytest_lmstrix.sources import LocalSource, parse_source
+from pytest_lmstrix.sources import HubSource, LocalSource, parse_source
 from pytest_lmstrix.types import Model, ModelFacts
 from pytest_lmstrix.verdicts import Failure
+from pytest_lmstrix.weights import is_cached
 
 _RECORDED = ("context_limit", "size_bytes", "architecture", "quantization", "capabilities",
              "source")  # fmt: skip
@@ -125,10 +127,12 @@ def _warnings() -> Iterator[list[str]]:
 def compare(known: Sequence[Model], answers: Sequence[Answer], folder: Path) -> Comparison:
     """What the manifest, whose models are `known` and which lies in `folder`, does not have.
 
-    A file is the same under any id; a model that is another engine's too gets an id of its own.
+    A file is the same under any id, and wherever it was downloaded to, as far as its path tells.
+    A model that is another engine's too gets an id of its own.
     """
     taken = {model.id: (model.engine, _file(model.source, folder)) for model in known}
     files = {at for at in taken.values() if at[1] is not None}
+    files |= {(model.engine, file) for model in known if (file := _cached(model, folder))}
     new: list[Model] = []
     left_out = [f"{answer.name}: {reason}" for answer in answers for reason in answer.left_out]
     left_out += _differing(answers)
@@ -137,6 +141,8 @@ def compare(known: Sequence[Model], answers: Sequence[Answer], folder: Path) -> 
         at = (model.engine, _file(model.source, folder))
         other = taken.get(model.id)
         if other == at or at in files or (other and other[0] == at[0] and at[1] is None):
+            continue
+        if any(model.engine == each.engine and _is_download(model, each) for each in known):
             continue
         if other is not None and model.source is not None:
             model = replace(model, id=f"{model.id}@{model.engine}")
@@ -207,3 +213,29 @@ def _file(source: str | None, folder: Path) -> Path | None:
     if not isinstance(local, LocalSource):
         return None
     return Path(folder, Path(local.path).expanduser()).resolve()
+
+
+def _cached(model: Model, folder: Path) -> Path | None:
+    """Where this plugin has downloaded `model` to."""
+    if model.source is None or _file(model.source, folder) is not None:
+        return None
+    file = is_cached(model.source, base_dir=folder)
+    return file.resolve() if file is not None else None
+
+
+def _is_download(found: Model, known: Model) -> bool:
+    """Whether the file `found` is what others have downloaded from the source of `known`."""
+    source = parse_source(known.source) if known.source is not None else None
+    if found.source is None or source is None or isinstance(source, LocalSource):
+        return False
+    path = Path(found.source).as_posix()
+    # The cache of Hugging Face links to files that are named by their hash.
+    if known.sha256 is not None and Path(path).resolve().name == known.sha256.lower():
+        return True
+    if not isinstance(source, HubSource):
+        return False
+    repo, file = re.escape(source.repo), re.escape(source.file)
+    cached = f"models--{repo.replace('/', '--')}/snapshots/[^/]+/{file}"
+    # LM Studio's folder, and the cache of llama.cpp.
+    others = rf"{repo}/{file}|{f'{repo}_{file}'.replace('/', '_')}"
+    return re.search(f"(^|/)({cached}|{others})$", path) is not None

@@ -391,6 +391,19 @@ class TestGgufFiles:
         }  # fmt: skip
         result.stdout.fnmatch_lines(["gone: in models.yaml*", "llamacpp  moved"])
 
+    def test_a_file_of_the_hub_is_known_in_its_cache(
+        self, empty: Project, folder: Path, server: LmStudioServer
+    ) -> None:
+        from tests.unit.test_gguf_files import write_model
+
+        hub = empty.path / "home" / ".cache" / "huggingface" / "hub"
+        write_model(hub / "models--org--repo" / "snapshots" / "abc" / "X.gguf")
+        empty.manifest("\n  - {id: X, engine: llamacpp, source: 'hf://org/repo/X.gguf'}")
+        result = scan(empty, server)
+        assert result.ret == pytest.ExitCode.OK
+        assert "X@llamacpp" not in found(empty)
+        assert found(empty)["X"].source == "hf://org/repo/X.gguf"
+
     def test_a_folder_that_is_not_there_is_said(
         self, empty: Project, folder: Path, server: LmStudioServer
     ) -> None:

@@ -88,6 +88,45 @@ def test_links_lead_to_the_same_file(tmp_path: Path) -> None:
     assert compare(known, [answer("llamacpp")], tmp_path).gone == tuple(known)
 
 
+HASH = "ab" * 32
+HUB = "hf://org/some-repo/sub/X.Q4_K_M.gguf"
+CACHED = "/hub/models--org--some-repo/snapshots/abc/sub/X.Q4_K_M.gguf"
+
+
+@pytest.mark.parametrize(
+    ("source", "path", "same"),
+    [
+        (HUB, CACHED, True),
+        (f"{HUB}@main", CACHED, True),
+        (HUB, "/studio/models/org/some-repo/sub/X.Q4_K_M.gguf", True),
+        (HUB, "/llama.cpp/org_some-repo_sub_X.Q4_K_M.gguf", True),
+        ("hf://other/some-repo/sub/X.Q4_K_M.gguf", CACHED, False),
+        ("hf://org/some-repo/X.Q4_K_M.gguf", CACHED, False),
+        ("hf://rg/some-repo/sub/X.Q4_K_M.gguf", "/studio/org/some-repo/sub/X.Q4_K_M.gguf", False),
+        ("hf://org/some-repo/sub/XxQ4_K_M.gguf", CACHED, False),
+        ("https://host.example/X.gguf", CACHED, False),
+        ("https://host.example/X.gguf", f"/hub/blobs/{HASH}", True),
+        ("pypi://some==1/X.gguf", f"/hub/blobs/{HASH}", True),
+    ],
+)
+def test_a_download_of_others_is_known(source: str, path: str, same: bool) -> None:
+    known = [Model(id="X", engine="llamacpp", source=source, sha256=HASH.upper())]
+    found = compare(known, [answer("llamacpp", ModelFacts(id="X", source=path))], FOLDER)
+    assert (found.new == ()) is same
+    assert found.gone == ()
+    other = [Model(id="X", engine="x", source=source, sha256=HASH.upper())]
+    assert compare(other, [answer("llamacpp", ModelFacts(id="X", source=path))], FOLDER).new
+
+
+def test_a_download_of_ones_own_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cached = tmp_path / "X-123.gguf"
+    monkeypatch.setattr("pytest_lmstrix.scan.is_cached", lambda source, base_dir: cached)
+    known = [Model(id="mine", engine="llamacpp", source="https://host.example/X.gguf")]
+    facts = [ModelFacts(id=name, source=str(tmp_path / f"{name}.gguf")) for name in ("X-123", "Y")]
+    found = compare(known, [answer("llamacpp", *facts)], FOLDER)
+    assert [model.id for model in found.new] == ["Y"]
+
+
 def test_what_could_not_be_written_is_said() -> None:
     new = [
         Model(id="a", engine="x", size_bytes=1, context_limit=0),
