@@ -15,7 +15,7 @@ from pytest_lmstrix.matching import matcher
 from pytest_lmstrix.plan import PlannedModel, ordered
 from pytest_lmstrix.registry import ModelStatus, Registry
 from pytest_lmstrix.reporting.figures import NOTHING, rate, seconds, tokens
-from pytest_lmstrix.standing import sort_values, status_of
+from pytest_lmstrix.standing import shown_status, sort_values, status_of
 from pytest_lmstrix.text import escape_markdown, one_line
 from pytest_lmstrix.types import Model, Result
 from pytest_lmstrix.verdicts import Verdict
@@ -47,8 +47,7 @@ class Entry(Struct, frozen=True, kw_only=True):
 
     @property
     def status(self) -> str:
-        """`embedding` for what is never tested, else that of the registry."""
-        return "embedding" if self.model.type == "embedding" else self.known.status
+        return shown_status(self.model, self.known)
 
 
 History = Mapping[str, Sequence[Result]]

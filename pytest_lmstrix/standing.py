@@ -26,6 +26,11 @@ def status_of(registry: Registry, model: Model) -> ModelStatus:
     return status or ModelStatus(model=model.id, status="untested")
 
 
+def shown_status(model: Model, known: ModelStatus) -> str:
+    """`embedding` for what is never tested, else that of the registry."""
+    return "embedding" if model.type == "embedding" else known.status
+
+
 def sort_values(registry: Registry, models: Iterable[Model]) -> dict[str, Callable[[str], Any]]:
     """For `plan.ordered`: the values by which models are sorted that only the registry knows.
 
@@ -41,6 +46,6 @@ def sort_values(registry: Registry, models: Iterable[Model]) -> dict[str, Callab
         "ctx": lambda model_id: status(model_id).verified_context,
         "ttft": lambda model_id: status(model_id).ttft_seconds,
         "tps": lambda model_id: status(model_id).decode_tokens_per_second,
-        "status": lambda model_id: status(model_id).status,
+        "status": lambda model_id: shown_status(by_id[model_id], status(model_id)),
         "tested": lambda model_id: status(model_id).last_tested,
     }

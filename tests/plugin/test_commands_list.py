@@ -91,7 +91,7 @@ ORDERS = {
     "ttftd": "alpha beta gamma vectors",
     "tps": "alpha beta gamma vectors",
     "tpsd": "beta alpha gamma vectors",
-    "status": "beta alpha gamma vectors",
+    "status": "beta alpha vectors gamma",
     "statusd": "gamma vectors beta alpha",
     "tested": "beta alpha gamma vectors",
     "testedd": "alpha beta gamma vectors",
