@@ -100,7 +100,7 @@ def planned(model: Model, contexts: Sequence[int] | None, hosts: Iterable[str]) 
 
 
 def smart_key(model: Model) -> int:
-    """Small and short first: size in bytes + declared maximum * 100,000."""
+    """Small and short first: size in bytes + declared maximum * 100,000; what is unknown is 0."""
     return (model.size_bytes or 0) + (model.context_limit or 0) * 100_000
 
 
@@ -110,7 +110,7 @@ def ordered(
     """`models` sorted by `key`, one of `options.SORT_KEYS`, reversed by a trailing d.
 
     `known` gives the values that come from earlier results, by key. What is unknown comes last
-    in both directions.
+    in both directions, but `smart` is always known.
     """
     own: dict[str, Callable[[Model], Any]] = {
         "smart": smart_key,
