@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
 
 from pytest_lmstrix.bench import Bench, LoadedModel
 from pytest_lmstrix.haystack import MAX_SIZES, Haystack, fill
-from pytest_lmstrix.judging import Finding, context_refusal
+from pytest_lmstrix.judging import Finding, context_refusal, further_tries
 from pytest_lmstrix.recall import LEAST_CONTROL, Control, ask_control, ask_filled
 from pytest_lmstrix.types import Model
 from pytest_lmstrix.verdicts import Failure, Verdict
@@ -21,6 +20,8 @@ class DeepFill:
         self._model = model
         self._sizes = set(sizes)
         """Those that may be examined in one load, as far as is known."""
+        self._failed: dict[int, Failure] = {}
+        """Loads for smaller sizes that another try may be worth, by the size that was loaded."""
         self._seed = seed
         self._filled_in: LoadedModel | None = None
         self._filled: dict[int, tuple[Haystack, Control]] = {}
@@ -41,11 +42,9 @@ class DeepFill:
         """
         larger = self._larger_load(size)
         if larger is not None:
-            with suppress(Failure):
-                finding = self._asked(larger, size)
-                if finding.verdict is Verdict.OK:
-                    return finding
-            self._sizes.clear()
+            finding = self._shown_in(larger, size)
+            if finding is not None:
+                return finding
         self._sizes.discard(size)
         loaded = self._bench.load(self._model, size)
         refusal = context_refusal(size, loaded.context_length)
@@ -57,16 +56,41 @@ class DeepFill:
             finding = self._asked(loaded, size)
         return finding
 
+    def failed_loads(self, size: int) -> list[Failure]:
+        """How `size` failed before its turn; to be told with its result, and told once."""
+        return [self._failed.pop(size)] if size in self._failed else []
+
     def _larger_load(self, size: int) -> LoadedModel | None:
         """The model at the largest size that loads, if it is larger than `size`."""
         for larger in sorted(self._sizes, reverse=True):
             if larger <= size:
                 break
-            with suppress(Failure):
+            try:
                 loaded = self._bench.load(self._model, larger)
                 if context_refusal(larger, loaded.context_length) is None:
                     return loaded
+            except Failure as failure:
+                if further_tries(failure.verdict):
+                    self._failed[larger] = failure
             self._sizes.discard(larger)  # why it does not load is found out when its turn comes
+        return None
+
+    def _shown_in(self, larger: LoadedModel, size: int) -> Finding | None:
+        """The finding if it passes.
+
+        Raises:
+            Failure: What another try is worth: that will be in a load of its own.
+        """
+        try:
+            finding = self._asked(larger, size)
+        except Failure as failure:
+            self._sizes.clear()
+            if further_tries(failure.verdict):
+                raise
+            return None
+        if finding.verdict is Verdict.OK:
+            return finding
+        self._sizes.clear()
         return None
 
     def _asked(self, loaded: LoadedModel, size: int) -> Finding:

@@ -59,11 +59,12 @@ class Examiner:
         if model.id not in self._fills:
             sizes = self._deep_sizes.get(model.id, [])
             self._fills[model.id] = DeepFill(self._judge.bench, model, sizes, self._seed)
-        examine = self._fills[model.id].examine
+        fill = self._fills[model.id]
 
         def trial(size: int, tries: Tries | None = None) -> Result:
             at = replace(case, context_length=size)
-            return self._judge.judged("deep", at, lambda: examine(size), tries)
+            before = fill.failed_loads(size)
+            return self._judge.judged("deep", at, lambda: fill.examine(size), tries, before)
 
         return self._with_descent(trial(case.context_length), case, "deep", trial)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TypeVar
@@ -51,6 +51,11 @@ def context_refusal(asked: int, granted: int) -> Finding | None:
     )
 
 
+def further_tries(verdict: Verdict) -> int:
+    """How often a case that ended with `verdict` is tried again before the verdict stands."""
+    return LOST_CONNECTIONS if verdict is Verdict.UNREACHABLE else verdict.retries
+
+
 class Tries:
     """How often the sizes of a search may be tried yet, all of them together.
 
@@ -97,13 +102,14 @@ class Judge:
         case: Case,
         examine: Callable[[], Finding],
         tries: Tries | None = None,
+        before: Iterable[Failure] = (),
     ) -> Result:
         """The result of `examine`, which is tried again where its verdict allows that.
 
-        What failed is unloaded, as it may be broken.
+        What failed `before` counts as a try. What failed is unloaded, as it may be broken.
         """
         mark = self.mark()
-        before: list[Failure] = []
+        before = list(before)
         try:
             finding = self._tried(examine, case.model, before, tries)
         except Failure as failure:
@@ -157,9 +163,8 @@ class Judge:
     ) -> bool:
         if tries is not None and (tries.left < 1 or verdict is tries.expected):
             return False
-        most = LOST_CONNECTIONS if verdict is Verdict.UNREACHABLE else verdict.retries
         spent = sum(each.verdict is verdict for each in before)
-        return spent < most and self.bench.out_of_reach(model) is None
+        return spent < further_tries(verdict) and self.bench.out_of_reach(model) is None
 
     def mark(self) -> tuple[LoadedModel | None, int]:
         """What is loaded, and how many replies it gave so far."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -274,6 +274,37 @@ class TestDeep:
         engine = Scripted(Crashes(at="load", times=1))
         found = run_of(engine).check("deep", [case(n) for n in (1_024, 4_096)])
         assert [results and results[0].verdict for results in found.values()] == [Verdict.OK] * 2
+
+    @pytest.mark.parametrize(("at", "told_of"), [("load", 4_096), ("predict", 1_024)])
+    def test_an_accident_in_a_load_for_several_sizes_is_told_of_one(
+        self, at: Literal["load", "predict"], told_of: int
+    ) -> None:
+        engine = Scripted(Crashes(at=at, times=1))
+        found = run_of(engine).check("deep", [case(n) for n in (1_024, 4_096)])
+        assert engine.taken() == [4_096, 1_024, 4_096]
+        for size, results in found.items():
+            assert results is not SKIPPED
+            (result,) = results
+            assert (result.verdict, result.retried) == (Verdict.OK, size == told_of)
+            said = "passed on another try, after\ncrashed: " if size == told_of else ""
+            assert result.detail.startswith(said)
+            assert bool(result.detail) is bool(said)
+
+    @pytest.mark.parametrize("verdict", [Verdict.TIMEOUT, Verdict.CRASHED])
+    def test_a_load_for_a_smaller_size_is_a_try_of_the_larger_one(self, verdict: Verdict) -> None:
+        engine = Scripted(failing={4_090: verdict})
+        found = run_of(engine).check("deep", [case(n) for n in (1_024, 4_090)])
+        assert [(r[0].verdict, r[0].retried) for r in found.values() if r is not SKIPPED] == [
+            *((Verdict.OK, False), (verdict, True))
+        ]
+        assert engine.taken() == [4_090, 1_024, 4_090]
+
+    def test_what_a_larger_context_has_no_memory_for_is_no_accident(self) -> None:
+        engine = Scripted(OutOfMemory(above=2_048, at="predict"))
+        found = run_of(engine).check("deep", [case(n) for n in (1_024, 4_090)])
+        assert [(r[0].verdict, r[0].retried) for r in found.values() if r is not SKIPPED] == [
+            *((Verdict.OK, False), (Verdict.OUT_OF_MEMORY, False))
+        ]
 
     @pytest.mark.parametrize(
         "how",
