@@ -14,7 +14,12 @@ from typing import BinaryIO
 
 from msgspec import Struct
 
-from pytest_lmstrix.registry_backups import Restored, make_backup, restore_backup
+from pytest_lmstrix.registry_backups import (
+    Restored,
+    choose_backup,
+    make_backup,
+    restore_backup,
+)
 from pytest_lmstrix.registry_files import (
     RegistryError,
     RegistryLock,
@@ -182,9 +187,10 @@ class Registry:
             return make_backup(self.path)
 
     def restore(self, backup: Path | str | None = None) -> Restored:
-        """Put a backup back, and keep what it replaces; see `restore_backup`."""
+        """Put a backup back, and keep what it replaces; see `choose_backup`."""
+        chosen = choose_backup(self.path, backup)  # without the lock, which makes its folder
         with self._lock.held():
-            return restore_backup(self.path, backup)
+            return restore_backup(self.path, *chosen)
 
     def _refresh(self) -> _Reading:
         """Read on where the last reading ended, or from the start if it is another file now."""

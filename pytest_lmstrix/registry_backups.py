@@ -115,31 +115,15 @@ def _begins_with(newer: Path, older: Path) -> bool:
     return True
 
 
-def restore_backup(path: Path, backup: Path | str | None) -> Restored:
-    """Put a backup in the place of the registry `path`; the caller holds its lock.
+def choose_backup(path: Path, backup: Path | str | None) -> tuple[Path, Contents]:
+    """The backup of the registry `path` to put back, and what it holds; changes nothing.
 
     `backup` is a file, or its name among the backups; `None` stands for the newest one without
     a damaged line, else the newest that holds any result.
 
     Raises:
-        RegistryError: There is no such backup, it holds no result, or it cannot be put there.
+        RegistryError: There is no such backup, or it holds no result.
     """
-    source, found = _choose(path, backup)
-    fresh = next_stamped(path.parent, f"{path.stem}.restored-", path.suffix)
-    write_durably(fresh, source)
-    kept = next_stamped(path.parent, f"{path.stem}.replaced-", path.suffix)
-    try:
-        # Renamed, not copied: what stands there may be a folder, or unreadable.
-        with contextlib.suppress(FileNotFoundError):
-            path.rename(kept)
-        fresh.rename(path)
-    except OSError as error:
-        raise failure(path, f"cannot be replaced by {fresh.name}", error) from error
-    sync_folder(path.parent)
-    return Restored(backup=source, contents=found, replaced=kept if kept.exists() else None)
-
-
-def _choose(path: Path, backup: Path | str | None) -> tuple[Path, Contents]:
     if backup is not None:
         source = path.parent / "backups" / backup
         if not source.exists():
@@ -161,3 +145,25 @@ def _choose(path: Path, backup: Path | str | None) -> tuple[Path, Contents]:
         if found.results:
             return one, found
     raise RegistryError(f"{path.parent / 'backups'}: there is no backup that can be read")
+
+
+def restore_backup(path: Path, source: Path, found: Contents) -> Restored:
+    """Put the backup `source`, of `choose_backup`, in the place of the registry `path`.
+
+    The caller holds its lock.
+
+    Raises:
+        RegistryError: It cannot be put there.
+    """
+    fresh = next_stamped(path.parent, f"{path.stem}.restored-", path.suffix)
+    write_durably(fresh, source)
+    kept = next_stamped(path.parent, f"{path.stem}.replaced-", path.suffix)
+    try:
+        # Renamed, not copied: what stands there may be a folder, or unreadable.
+        with contextlib.suppress(FileNotFoundError):
+            path.rename(kept)
+        fresh.rename(path)
+    except OSError as error:
+        raise failure(path, f"cannot be replaced by {fresh.name}", error) from error
+    sync_folder(path.parent)
+    return Restored(backup=source, contents=found, replaced=kept if kept.exists() else None)

@@ -145,3 +145,12 @@ def test_nothing_to_restore(project: Project) -> None:
     result = project.run("--lmstrix-restore")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: *there is no backup that can be read"])
+
+
+@pytest.mark.parametrize("backup", ["", "=no.jsonl"])
+def test_a_mistyped_registry_is_not_made_by_a_restore(project: Project, backup: str) -> None:
+    before = sorted(project.path.rglob("*"))
+    result = project.run(f"--lmstrix-restore{backup}", "--lmstrix-registry=reprots/registry.jsonl")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert not (project.path / "reprots").exists()
+    assert sorted(project.path.rglob("*")) == before
