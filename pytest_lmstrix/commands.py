@@ -105,6 +105,8 @@ def _list(config: pytest.Config, settings: Settings, screen: Screen) -> int:
         screen.line(listing.as_json(listed, past))
     elif option.lmstrix_format == "md":
         screen.lines(listing.as_markdown(listed))
+        if past is not None:
+            print("-v: Markdown has no history; --lmstrix-format=json has it", file=sys.stderr)
     elif option.verbose < 0:
         screen.lines(listing.as_ids(listed))
     else:

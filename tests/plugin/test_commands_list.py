@@ -202,6 +202,14 @@ def test_markdown(listed: Project) -> None:
     ]
 
 
+def test_markdown_says_that_it_leaves_the_history_out(listed: Project) -> None:
+    plain = listed.run("--lmstrix-list", "--lmstrix-format=md")
+    verbose = listed.run("--lmstrix-list", "--lmstrix-format=md", "-v")
+    assert verbose.outlines == plain.outlines
+    assert plain.errlines == []
+    verbose.stderr.fnmatch_lines(["-v: Markdown has no history; --lmstrix-format=json has it"])
+
+
 def test_v_shows_the_newest_history_vv_all_of_it(listed: Project) -> None:
     result = listed.run("--lmstrix-list", "-v", "-k", "beta")
     assert result.outlines[2:] == [
