@@ -23,6 +23,7 @@ from tests.support.lmstudio_server import (
     CrashesAbove,
     Gibberish,
     GrantsAtMost,
+    GrantsMore,
     OutOfMemory,
     SeesLast,
     StandInModel,
@@ -209,20 +210,28 @@ class TestGoingDown:
             assert engine.taken()[:2] == [120_000, 120_000]
             assert engine.attempts["load tiny"] - 2 <= 6
 
-    def test_tries_that_accidents_take_are_in_the_six(self) -> None:
+    @pytest.mark.parametrize(
+        ("steady", "loads"),
+        [
+            (None, [4_307, 4_307, 16_945, 16_945, 31_886, 31_886]),
+            (4_307, [4_307, 16_945, 16_945, 31_886, 31_886, 43_740]),
+        ],
+    )
+    def test_tries_that_accidents_take_are_in_the_six(
+        self, steady: int | None, loads: list[int]
+    ) -> None:
         class Unsteady(Scripted):
-            """Every size crashes when it is tried for the first time."""
+            """Every size but `steady` crashes when it is tried for the first time."""
 
             def load(self, model: Model, context_length: int, progress: Progress) -> FakeInstance:
-                first = context_length not in self.loads
-                self.failing = {context_length: Verdict.CRASHED} if first else {}
+                crashes = context_length not in (steady, *self.loads)
+                self.failing = {context_length: Verdict.CRASHED} if crashes else {}
                 return super().load(model, context_length, progress)
 
         engine = Unsteady(OutOfMemory(above=50_000))
-        result, *tried = full(run_of(engine), 60_000)
-        assert engine.taken()[2:] == [4_307, 4_307, 16_945, 16_945, 31_886, 31_886]
+        result = full(run_of(engine), 60_000)[0]
+        assert engine.taken()[2:] == loads
         assert "fails at 60,000; works at 31,886" in result.detail
-        assert all(each.retried for each in tried)
 
     def test_it_costs_six_loads_at_most(self) -> None:
         for capacity in steps_down(999_999):
@@ -320,7 +329,8 @@ class TestDeep:
         found = run_of(engine).check("deep", [case(n) for n in (1_024, 2_048)] + [case(4_090)])
         verdicts = [results and results[0].verdict for results in found.values()]
         assert verdicts[:2] == [Verdict.OK, Verdict.OK]
-        assert engine.taken()[:2] == [4_090, 1_024]
+        # The larger load is not made again for the next size, which would fail likewise.
+        assert engine.taken() == [4_090, 1_024, 2_048, 4_090]
 
     def test_garbage_above_a_size_that_was_recalled_is_no_lack_of_wits(self) -> None:
         found = run_of(Scripted(Gibberish(above=2_048))).check("deep", [case(2_048), case(4_000)])
@@ -453,6 +463,35 @@ def test_a_crash_is_tried_again_once_and_says_so() -> None:
     engine = Scripted(Crashes(at="load", times=2))
     result = full(run_of(engine), 8_192)[0]
     assert (result.verdict, result.retried) == (Verdict.CRASHED, True)
+
+
+@pytest.mark.parametrize(
+    ("losses", "verdict"), [(1, Verdict.OK), (2, Verdict.OK), (3, Verdict.UNREACHABLE)]
+)
+def test_a_connection_may_be_lost_twice(losses: int, verdict: Verdict) -> None:
+    class Losing(Scripted):
+        def load(self, model: Model, context_length: int, progress: Progress) -> FakeInstance:
+            lost = len(self.loads) < losses
+            self.failing = {context_length: Verdict.UNREACHABLE} if lost else {}
+            return super().load(model, context_length, progress)
+
+    (result,) = full(run_of(Losing()), 8_192)
+    assert (result.verdict, result.retried) == (verdict, True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "granted", "verdict"),
+    [
+        (30_000, 30_208, Verdict.OK),
+        (30_000, 30_209, Verdict.CONTEXT_NOT_GRANTED),
+        (30_300, 30_464, Verdict.OK),
+        (30_300, 30_465, Verdict.CONTEXT_NOT_GRANTED),
+    ],
+)
+def test_more_may_be_granted_up_to_the_next_256(asked: int, granted: int, verdict: Verdict) -> None:
+    engine = Scripted(GrantsMore(extra=granted - asked))
+    result = full(run_of(engine), asked, asked)[0]
+    assert (result.verdict, result.granted_context_length) == (verdict, granted)
 
 
 def test_what_failed_is_not_left_loaded() -> None:

@@ -65,6 +65,13 @@ def test_what_failed_runs_again(project: Project) -> None:
     result.stdout.fnmatch_lines([LEFT_OUT.format("1 case")])
 
 
+@pytest.mark.parametrize("verdict", ["crashed", "timeout"])
+def test_what_may_have_been_an_accident_runs_again(project: Project, verdict: str) -> None:
+    project.run("--lmstrix").assert_outcomes(passed=2)
+    rewrite(project, lambda line: line.update(verdict=verdict, outcome="failed"))
+    project.run("--lmstrix").assert_outcomes(passed=2)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from pytest_lmstrix.verdicts import Verdict
@@ -84,6 +86,29 @@ def test_deep_tells_healthy_forgetful_and_cutting_models_apart(project: Project)
     healthy = [call for call in server.predictions() if call.model_key == "healthy"]
     assert sum((c.prompt_tokens or 0) - (c.cached_tokens or 0) for c in healthy) <= 1.1 * 4_095
     assert len([call for call in server.loads() if call.model_key == "healthy"]) == 1
+
+
+def test_deep_at_three_sizes_is_one_load(project: Project) -> None:
+    project.manifest("[{id: tiny, contexts: [1024, 2048, 4095]}]")
+    project.run("-m", "deep").assert_outcomes(passed=3)
+    assert project.engine_log == ["load tiny 4095", "unload tiny"]
+
+
+def test_deep_and_limit_come_after_what_shares_the_loads_of_one_size(project: Project) -> None:
+    project.manifest("[{id: tiny, contexts: [1024, 2048], context_limit: 4096}]")
+    project.run("-m", "fast or full or deep or limit").assert_outcomes(passed=7)
+    judged = [(r.check, r.context_length) for r in project.results]
+    assert [size for _, size in judged] == [1_024, 1_024, 2_048, 2_048, 1_024, 2_048, 4_096]
+    assert [check for check, _ in judged[4:]] == ["deep", "deep", "limit"]
+
+
+def test_the_pause_that_is_asked_for_follows_each_unload(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    project.run("--lmstrix", "--lmstrix-cooldown=2.5").assert_outcomes(passed=2)
+    assert pauses.count(2.5) == len([line for line in project.engine_log if "unload" in line]) == 2
 
 
 def test_deep_loads_no_larger_size_than_the_run_has(project: Project) -> None:

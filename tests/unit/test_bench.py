@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -97,6 +98,28 @@ def test_the_host_is_locked_from_load_to_confirmed_unload(bench: Bench, engine: 
     bench.unload()
     bench.unload()
     assert engine.log[2:] == ["unload", "free"]
+
+
+def test_a_pause_follows_an_unload_before_the_host_is_free(
+    engine: BareEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def host_lock(host: str) -> Iterator[None]:
+        yield
+        engine.log.append("free")
+
+    monkeypatch.setattr(time, "sleep", lambda seconds: engine.log.append(f"pause {seconds}"))
+    bench = Bench(
+        lambda model: engine,  # type: ignore[arg-type,return-value]
+        host_lock=host_lock,
+        watch=Watching(),
+        cooldown=2.5,
+    )
+    bench.load(A, 5)
+    assert engine.log == ["load a 5"]
+    bench.unload()
+    bench.unload()
+    assert engine.log[1:] == ["unload", "pause 2.5", "free"]
 
 
 def test_one_load_serves_until_another_is_wanted(bench: Bench, engine: BareEngine) -> None:

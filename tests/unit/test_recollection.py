@@ -69,6 +69,12 @@ def test_only_what_passed_or_cannot_be_judged_is_settled_by_the_newest_verdict()
     assert settled([unclear], PLANNED) == {"deep[a-512]": 1}
 
 
+@pytest.mark.parametrize("verdict", list(Verdict))
+def test_no_other_verdict_is_settled(verdict: Verdict) -> None:
+    is_settled = bool(settled([replace(KNOWN, verdict=verdict)], PLANNED))
+    assert is_settled is (verdict in (Verdict.OK, Verdict.INCONCLUSIVE))
+
+
 def test_ranges_are_by_the_newest_verdict_at_each_size() -> None:
     def found(size: int, verdict: Verdict, check: str = "full") -> Known:
         return replace(KNOWN, context_length=size, verdict=verdict, check=check)
