@@ -79,11 +79,14 @@ class DeepFill:
         """The finding if it passes.
 
         Raises:
-            Failure: What another try is worth: that will be in a load of its own.
+            Failure: What another try is worth: that will be in a load of its own. Or `size` is too
+                small for its facts, as it is in any load.
         """
         try:
             finding = self._asked(larger, size)
         except Failure as failure:
+            if failure.verdict is Verdict.INCONCLUSIVE:
+                raise
             self._sizes.clear()
             if further_tries(failure.verdict):
                 raise
@@ -120,6 +123,12 @@ class DeepFill:
         """
         room = loaded.asked_context_length
         following = sorted({size, *(each for each in self._sizes if size <= each <= room)})
-        self._beside_others = len(following) > 1
-        for haystack in fill(self._seed, following[:MAX_SIZES], loaded.count_tokens):
+        try:
+            haystacks = fill(self._seed, following[:MAX_SIZES], loaded.count_tokens)
+        except Failure as failure:
+            if failure.verdict is not Verdict.INCONCLUSIVE or following == [size]:
+                raise
+            haystacks = fill(self._seed, [size], loaded.count_tokens)  # is it too small alone?
+        self._beside_others = len(haystacks) > 1
+        for haystack in haystacks:
             self._filled[haystack.size] = haystack, ask_control(loaded, haystack)

@@ -332,6 +332,21 @@ class TestDeep:
         # The larger load is not made again for the next size, which would fail likewise.
         assert engine.taken() == [4_090, 1_024, 2_048, 4_090]
 
+    def test_a_size_too_small_for_its_facts_spoils_no_load_of_the_others(self) -> None:
+        engine = Scripted()
+        found = run_of(engine).check("deep", [case(n) for n in (64, 1_024, 2_048, 4_096)])
+        verdicts = [results[0].verdict for results in found.values() if results is not SKIPPED]
+        assert verdicts == [Verdict.INCONCLUSIVE, *[Verdict.OK] * 3]
+        assert found[64] is not SKIPPED
+        assert "64 tokens is too small" in found[64][0].detail
+        assert engine.taken() == [4_096, 4_096]  # what is no pass is unloaded
+
+    def test_sizes_too_small_for_the_facts_of_all_are_filled_one_by_one(self) -> None:
+        engine = Scripted()
+        found = run_of(engine).check("deep", [case(n) for n in (212, 214, 216)])
+        assert [results and results[0].verdict for results in found.values()] == [Verdict.OK] * 3
+        assert engine.taken() == [216]
+
     def test_garbage_above_a_size_that_was_recalled_is_no_lack_of_wits(self) -> None:
         found = run_of(Scripted(Gibberish(above=2_048))).check("deep", [case(2_048), case(4_000)])
         assert found[4_000] is not SKIPPED
