@@ -10,15 +10,17 @@ import os
 import re
 import shutil
 import stat
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from filelock import FileLock, Timeout
+from filelock import lock_descriptor, unlock_descriptor
 
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows translates line ends without it
+_POLL_SECONDS = 0.01
 
 
 class RegistryError(Exception):
@@ -26,40 +28,61 @@ class RegistryError(Exception):
 
 
 class RegistryLock:
-    """The lock that every writer of one registry takes; a dead owner's is free at once."""
+    """The lock that every writer of one registry takes; a dead owner's is free at once.
+
+    It is the one that `filelock.FileLock` takes of the same file, without its bookkeeping, which
+    costs as much as a quick disk's fsync.
+    """
 
     def __init__(self, path: Path, timeout_seconds: float) -> None:
         self._path = path.with_name(path.name + ".lock")
         self._timeout = timeout_seconds
-        self._lock = FileLock(self._path, timeout=timeout_seconds, poll_interval=0.01)
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold it, and the registry's folder exists.
+        """Hold it, and the registry's folder exists; it cannot be taken twice.
 
         Raises:
             RegistryError: Another process holds it too long, or the folder cannot be written.
         """
+        deadline = time.monotonic() + self._timeout
         try:
-            self._acquire()
-        except Timeout:
-            raise RegistryError(
-                f"{self._path}: another process has held this lock for {self._timeout:g} s;"
-                " wait for it or end it, the lock is free once it is gone"
-            ) from None
+            while (descriptor := self._acquired()) is None:
+                if time.monotonic() >= deadline:
+                    raise RegistryError(
+                        f"{self._path}: another process has held this lock for {self._timeout:g} s;"
+                        " wait for it or end it, the lock is free once it is gone"
+                    )
+                time.sleep(_POLL_SECONDS)
         except OSError as error:
             raise failure(self._path, "cannot be locked", error) from error
         try:
             yield
         finally:
-            self._lock.release()
+            # Closing alone would leave it to a child that was forked meanwhile.
+            with contextlib.suppress(OSError):
+                unlock_descriptor(descriptor)
+            os.close(descriptor)
 
-    def _acquire(self) -> None:
+    def _acquired(self) -> int | None:
+        descriptor = self._opened()
+        acquired = False
         try:
-            self._lock.acquire()
+            # A file that was deleted before it was locked guards nothing.
+            acquired = lock_descriptor(descriptor, blocking=False) and (
+                os.fstat(descriptor).st_nlink > 0
+            )
+        finally:
+            if not acquired:
+                os.close(descriptor)
+        return descriptor if acquired else None
+
+    def _opened(self) -> int:
+        try:
+            return os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
         except FileNotFoundError:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire()
+            return os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
 
 
 def failure(path: Path, what: str, error: OSError) -> RegistryError:
@@ -75,14 +98,17 @@ def open_to_read(path: Path) -> BinaryIO:
         RegistryError: It is no file, or may not be read.
     """
     try:
-        # A named pipe would block the opening for ever.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise RegistryError(f"{path}: is not a file; move it away or name another registry")
+        _check_is_file(path, path.stat())  # opening a named pipe would block for ever
         return path.open("rb", buffering=1 << 20)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise failure(path, "cannot be read", error) from error
+
+
+def _check_is_file(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise RegistryError(f"{path}: is not a file; move it away or name another registry")
 
 
 def append_line_bytes(path: Path, data: bytes) -> None:
@@ -94,14 +120,13 @@ def append_line_bytes(path: Path, data: bytes) -> None:
         RegistryError: Not written, and what had been written is taken back.
     """
     try:
-        if path.exists() and not path.is_file():
-            raise RegistryError(f"{path}: is not a file; move it away or name another registry")
+        with contextlib.suppress(FileNotFoundError):
+            _check_is_file(path, path.stat())
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | _BINARY, 0o666)
     except OSError as error:
         raise failure(path, "cannot be written", error) from error
     try:
-        end = os.lseek(descriptor, 0, os.SEEK_END)
-        if end:
+        if end := os.lseek(descriptor, 0, os.SEEK_END):
             os.lseek(descriptor, -1, os.SEEK_END)
             if os.read(descriptor, 1) != b"\n":
                 data = b"\n" + data

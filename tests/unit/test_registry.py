@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_lmstrix import registry_files
 from pytest_lmstrix.registry import Registry, RegistryError
 from pytest_lmstrix.registry_lines import decode, encode
 from pytest_lmstrix.types import MAX_CONTEXT_LENGTH, Result
@@ -253,6 +254,36 @@ def test_the_lock_has_a_limit_and_its_error_names_the_file(path: Path) -> None:
     ):
         in_thread(lambda: registry.append(a_result()))
     assert registry.load().results == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps files that are open")
+def test_a_lock_file_deleted_before_it_was_locked_guards_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, taken = Path(f"{path}.lock"), []
+
+    def delayed(descriptor: int, *, blocking: bool) -> bool:
+        if not taken:
+            lock.unlink()
+        taken.append(os.fstat(descriptor).st_ino)
+        return filelock.lock_descriptor(descriptor, blocking=blocking)
+
+    monkeypatch.setattr(registry_files, "lock_descriptor", delayed)
+    Registry(path).append(a_result())
+    assert taken[1:] == [lock.stat().st_ino]
+    assert Registry(path).load().results == 1
+
+
+def test_a_disk_without_locks_is_an_error_that_names_the_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(descriptor: int, *, blocking: bool) -> bool:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(registry_files, "lock_descriptor", missing)
+    with pytest.raises(RegistryError, match=r"registry\.jsonl\.lock: cannot be locked: No locks"):
+        Registry(path).append(a_result())
+    assert not path.exists()
 
 
 def in_thread(work: Callable[[], object]) -> None:
