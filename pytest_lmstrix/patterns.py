@@ -63,6 +63,8 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|insufficient[ _-]?(?:[a-z]+[ _-]){0,2}(?:memory|v?ram)"
         r"|(?:than|for|no) (?:the )?available (?:\w+ ){0,2}(?:memory|v?ram)\b"
         r"|requires more (?:\w+ )?memory"
+        r"|not have enough (?:\w+ ){0,3}(?:memory|v?ram)\b"
+        r"|too large for (?:\w+ )?(?:system|machine|gpu|device)\b"
         r"|increas\w* .?gpu_memory_utili[sz]ation"
         r"|insufficient system resources exist|not enough (?:\w+ ){0,3}(?:memory|v?ram)\b"
         r"|not enough space in (?:the )?(?:\w+ )?(?:context|buffer|memory)"
@@ -78,7 +80,7 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|max\w* (?:allowed )?buffer|buffer (?:max|is n(?:il|ull))"
         r"|ggml_assert\(buf(?:fer)?(?: != \w+)?\)"
         r"|mem_buffer != null|resource limit \(\d+\) exceeded"
-        r"|exceeds .{0,30}(?:memory|buffer size)|memory pressure|jetsam"
+        r"|exceeds? .{0,30}\b(?:memory|v?ram|buffer size)\b|memory pressure|jetsam"
         r"|memory limit (?:exceeded|reached)"
         r"|(?:ret|returned|status)\W{1,3}-2\b",
     ),
@@ -87,7 +89,8 @@ RULES: tuple[tuple[str, str], ...] = (
         "engine_error",
         r"\bspawn .{1,200}\bENOENT|\bENOENT.{1,200}[/\\]\.internal[/\\]"
         r"|load lib failed|shared (?:object file|library .{0,60}not found)"
-        r"|\b\S+\.(?:dll|dylib|so(?:\.\d+)*)\b.{0,60}not (?:be )?found"
+        r"|\b\S+\.(?:dll|dylib|metal(?:lib)?|so(?:\.\d+)*)\b.{0,60}"
+        r"(?:not (?:be )?found|no such file)"
         r"|no space left on device|ENOSPC",
     ),
     (
@@ -107,7 +110,8 @@ RULES: tuple[tuple[str, str], ...] = (
         r"(?:model_)?len|sequence length|number of tokens|position_embeddings)|\bfind_slot\b"
         r"|truncat\w* (?:the )?(?:input|prompt)|(?:prompt|input)[\w ]{0,20} truncated"
         r"|(?:find|no|nokv|without)\w*[\w ]{0,30}(?:kv|memory|cache)[ _]?(?:cache )?slot"
-        r"|kv[ _-]?cache(?: is)? full|space in (?:the )?(?:kv|cache)|k-shift|context shift"
+        r"|available cells in (?:the )?kv|kv[ _-]?cache(?: is)? full|space in (?:the )?(?:kv|cache)"
+        r"|k-shift|context shift|prepare (?:\w+ ){1,2}u?batch|check your context"
         r"|physical batch size|(?:fit|fits) (?:in|into|within) (?:the )?(?:\w+ )?context"
         r"|decode\b.{0,60}\b(?:ret|returned|code)[ =:]{1,3}1\b",
     ),
@@ -122,7 +126,8 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|(?:n[o']t|not yet) support (?:this yet|[\w -]{0,20}"
         r"(?:architecture|projector|gguf|ggml|model type))"
         r"|loading model architecture|architecture (?:is )?unknown|class \S+ does not exist"
-        r"|no longer supported|only supports (?:up to )?version"
+        r"|no longer supported|only supports (?:up to )?version|currently only supports"
+        r"|__init__\(\) (?:missing \d+ required|got an unexpected keyword)"
         r"|\bno [\w ]{0,30}\b(?:runtime|engine|backend|extension)s?\b.{0,30}"
         r"(?:found|installed|loaded|available|support)|not compiled with"
         r"|requires .{0,40}(?:\bversion|or (?:newer|later))\b|please (?:update|upgrade)"
@@ -142,7 +147,7 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|missing \S+\.(?:weight|bias)|parameters not in model"
         r"|pars(?:e|ing) .{0,40}(?:tokenizer|header|config\.json|gguf)"
         r"|tensor\b.{0,120}(?:not found|missing|has (?:wrong|offset)|mismatch|out of bounds"
-        r"|invalid|exceeds|not a multiple)|(?:file|data) bounds"
+        r"|invalid|exceeds|not a multiple|(?:is )?duplicated|size overflow)|(?:file|data) bounds"
         r"|(?:shape|size|dimension|count)s?[ _](?:mismatch|does not match)"
         r"|(?:model|file|gguf|weights?|download\w*|header|blob|cache|tensor|shard"
         r"|checkpoint)\b.{0,60}(?:corrupt|incomplete|truncated|damaged)"
@@ -150,10 +155,13 @@ RULES: tuple[tuple[str, str], ...] = (
         r"(?:model|file|gguf|weights?|download|header|blob|cache|tensor|metadata)"
         r"|(?:unexpected\w*|premature\w*) (?:reached )?"
         r"(?:end[ -]of(?! json)|eof.{0,40}(?:file|read))"
-        r"|failed to read (?:tensor|magic|header|key|model|gguf|metadata|meta)|read error"
+        r"|remaining file size|fread returned|too many tensors|endianness"
+        r"|failed to seek |failed to read (?:entire file|tensor|magic|header|key|model|gguf|meta)"
+        r"|read error"
         r"|(?:checksum|sha(?:-?\d+)?|digest|hash)\b.{0,80}(?:mismatch|fail|n[o']t match)"
         r"|(?:mismatch\w*|invalid|bad|wrong) (?:checksum|sha-?\d+|digest|hash)"
-        r"|safetensor_?error|deserializing header|header_?too_?(?:large|small)|invalid_?header"
+        r"|safetensor_?error|deserializing header|header_?too_?(?:large|small)"
+        r"|invalid[ _]?header(?! (?:name|value))|invalid format for"
         r"|incomplete_?metadata|metadata_?incomplete|zip archive|unpickling|invalid load key"
         r"|key not found in model|\bin (?:the )?model file\b"
         r"|(?:split|shard)s?\b.{0,40}(?:idx|invalid|missing|illegal)"
@@ -165,18 +173,18 @@ RULES: tuple[tuple[str, str], ...] = (
     (
         "model_not_found",
         r"\bmodel\b.{0,120}(?:not (?:be )?found|(?:does|did) ?(?:not|n't) exist|is unknown|"
-        r"(?:not|n't) (?:be )?(?:available|downloaded|installed|located|loaded)\b)"
-        r"|no (?:\w+ )?(?:models?|config file) (?:\w+ )?"
+        r"(?:not|n't) (?:be )?(?:available|downloaded|installed|located)\b|n[o']t loaded\b)"
+        r"|no (?:\w+ )?(?:models?|config file) (?:\w+ ){0,2}"
         r"(?:found|loaded|match\w*|available|with)\b|no_model|nomodelmatchingquery"
         r"|pathnotfound|path not found|modelnotfound"
         r"|(?:cannot|could ?n[o']t|can't|unable to|failed to) (?:find|locate|resolve).{0,40}\b"
         r"(?:model|weights|gguf|file|repo\w*)\b|(?:invalid|unknown) model\b"
         r"|(?:file|gguf|weights|repo\w*|manifest|entry)\b.{0,80}(?:not found|does"
         r"(?: not|n't) exist)|no such (?:file|model)\b|cannot find the (?:file|path)|\benoent\b"
-        r"|filenotfound|manifest unknown"
+        r"|filenotfound|manifest unknown|does this file exist"
         r"|failed to open (?:gguf|model|.{0,200}\.(?:gguf|bin|safetensors)\b)"
         r"|(?:repository|revision|entry)_?not_?found|not a valid model identifier"
-        r"|(?:status(?: code)?|http|error|code|manifest)\W{0,4}(?:\d\.\d )?404\b"
+        r"|(?:status(?: code)?|http|error|code|manifest|failed)\W{0,4}(?:\d\.\d )?404\b"
         r"|404 (?:not found|client error)|available models:|no safetensors",
     ),
     # Ahead of `unreachable`: a connection that timed out was given time in vain.
@@ -189,7 +197,9 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|client closing the connection|still loading|server status: .{0,20}loading"
         r"|['\"]loading model['\"]|server busy|\b(?:408|504)\b (?:request|gateway)"
         r"|no (?:response|progress|output) (?:for|within|after|in)\b|did(?: not|n't) respond"
-        r"|health[ _-]?check failed after",
+        r"|(?:in|within) the (?:expected|allotted|allowed) time"
+        r"|health[ _-]?check failed after"
+        r"|\bhealth\b.{0,60}\b503\b",
     ),
     # The GGUF reader itself; other "failed to load model" lines only repeat that it failed.
     ("corrupted", r"llama_model_loader: failed to load"),
@@ -206,7 +216,8 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|(?:process|runner|server|engine|worker|backend|subprocess|instance|model|child)\b"
         r".{0,60}\b(?:terminated|died|exited|killed|stopped unexpectedly|unexpectedly stopped"
         r"|unloaded|is gone|no longer running)\b"
-        r"|(?:while running the model|post predict|do load request|reading from server)\b"
+        r"|(?:while running the model|post predict|do load request"
+        r"|reading (?:from server|llm response))\b"
         r".{0,160}\b(?:eof|forcibly closed|connection reset)\b"
         r"|engine protocol [\w ]{0,20}request failed"
         r"|(?<!failed with )exit(?:ed)?[ _]?(?:with )?(?:code|status)\W{0,4}"
@@ -236,13 +247,13 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|connection (?:attempts? )?(?:failed|error|failure)|connection attempts failed"
         r"|connect(?:ion)?error|connect error|(?:not|un)[ -]?reachable"
         r"|not be reached|is not responding"
-        r"|network ?(?:error|is (?:down|unreachable))|no route to host|no such host"
+        r"|network ?(?:error|problem|failure|is (?:down|unreachable))|no route to host|no such host"
         r"|getaddrinfo|nodename nor servname|name or service not known|name resolution"
         r"|max retries exceeded"
         r"|(?:peer|server|remote(?: end)?|other side|client|host)\b[\w ]{0,30}"
         r"(?:closed|disconnected|hung up|unavailable|not running|is down|offline)"
         r"|(?:protocol|read|write)error\b|incomplete ?(?:chunked )?read|unexpected eof"
-        r"|empty reply from server|web ?socket.{0,80}(?:closed|fail|error|terminat)"
+        r"|empty reply from server|web ?socket.{0,80}(?:closed|fail|error|terminat|disconnect)"
         r"|connection closed|closed before|premature close|incompletemessage"
         r"|typeerror: terminated|error sending request|dial tcp|\": eof\b"
         r"|\b50[23]\b.{0,20}(?:bad gateway|service)|bad gateway|service unavailable"
@@ -260,7 +271,8 @@ HINTS: tuple[tuple[str, str], ...] = (
         "out_of_memory",
         r"failed to (?:create|initiali[sz]e|init) (?:the )?(?:\w+ )?(?:context|llama_context)"
         r"|kv_?[ -]?cache\w*(?:\(\))? (?:init\w* )?fail|fail\w* .{0,30}kv[ _-]?cache"
-        r"|\bcompute error|command buffer \d+ failed|\bret(?:urned)?\W{1,3}-3\b",
+        r"|\bcompute error|graph_compute\w* failed|failed to compute graph"
+        r"|command buffer \d+ failed|\bret(?:urned)?\W{1,3}-3\b",
     ),
 )
 """What decides only when neither `RULES` nor the exit status do."""

@@ -72,6 +72,10 @@ def test_case_and_surroundings_do_not_matter(
 # Of these programs, but not in the collection above.
 FAMILIES: dict[Verdict, list[str]] = {
     Verdict.OUT_OF_MEMORY: [
+        "Error: llama runner exited, you may not have enough available memory to run this model",
+        'msg="model request too large for system" requested="391.0 GiB" available=393216983040',
+        "Oops! Model size exceeds available VRAM. Consider selecting a smaller model.",
+        "ggml_backend_sched_graph_compute_async failed with error -1",
         "torch.cuda.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
         "ggml_vulkan: vk::Device::allocateMemory: ErrorOutOfDeviceMemory",
         "terminate called after throwing an instance of 'std::bad_alloc'",
@@ -106,6 +110,9 @@ FAMILIES: dict[Verdict, list[str]] = {
         "Not enough resources to load the model with the current settings",
     ],
     Verdict.CONTEXT_TOO_LARGE: [
+        "init_batch: failed to prepare attention swa ubatches",
+        "find_slot: failed to find 32 available cells in kv cache",
+        "Failed to predict at token position 15480! Check your context buffer sizes!",
         "This model's maximum context length is 4096 tokens. However, you requested 5012 tokens",
         "Context size has been exceeded.",
         "main: error: prompt is too long (5034 tokens, max 4092)",
@@ -119,6 +126,9 @@ FAMILIES: dict[Verdict, list[str]] = {
         "You may need to load the model with a larger context length to work with Cline's prompts.",
     ],
     Verdict.MODEL_NOT_FOUND: [
+        "get_repo_commit: error: GET failed (404): Sorry, we can't find the page",
+        "Failed to load CLIP model from mmproj.gguf. Does this file exist?",
+        "Could not get model handle in namespace llm (no models are currently loaded).",
         "FileNotFoundError: [Errno 2] No such file or directory: '/models/x.gguf'",
         "404 Client Error: Not Found for url: https://example.org/x.gguf",
         "Invalid model identifier 'x'. Please specify a valid downloaded model",
@@ -130,6 +140,13 @@ FAMILIES: dict[Verdict, list[str]] = {
         "Error: pull model manifest: 404",
     ],
     Verdict.CORRUPTED: [
+        "invalid model: tensor 'output.weight' is duplicated",
+        "done_getting_tensors: too many tensors created; expected 291, got 292",
+        "gguf_read: string length 81 exceeds remaining file size 12 bytes",
+        "this GGUF file version 50331648 is extremely large, is there a mismatch between the host "
+        "and model endianness?",
+        "RuntimeError: [load] Invalid header in file /models/model-00001-of-00002.safetensors",
+        "Could not load model due to invalid format for mistral-7b-instruct-v0.1.Q4_0.gguf",
         "gguf_init_from_file_impl: failed to read tensor info",
         "missing tensor 'blk.40.ssm_conv1d.weight'",
         "llama.cpp: tensor 'layers.7.attention_norm.weight' is missing from model",
@@ -153,6 +170,9 @@ FAMILIES: dict[Verdict, list[str]] = {
         "Error when loading model: Exception: expected value at line 1 column 1",
     ],
     Verdict.UNSUPPORTED: [
+        "TypeError: ModelConfig.__init__() missing 1 required positional argument: 'vision_config'",
+        "ModelArgs.__init__() got an unexpected keyword argument 'rope_parameters'",
+        "Error: rope_scaling 'type' currently only supports 'linear'",
         "The checkpoint has model type `gemma3` but Transformers does not recognize this "
         "architecture.",
         "this GGUF file is version 4 but this software only supports up to version 3",
@@ -171,6 +191,7 @@ FAMILIES: dict[Verdict, list[str]] = {
         "No module named 'mlx_vlm.models.gemma4'",
     ],
     Verdict.CRASHED: [
+        "Error: error reading llm response: unexpected EOF",
         "Segmentation fault (core dumped)",
         "llama runner process has terminated: signal: killed",
         "CUDA error: an illegal memory access was encountered",
@@ -195,6 +216,7 @@ FAMILIES: dict[Verdict, list[str]] = {
         "Attempted to read or write protected memory",
     ],
     Verdict.TIMEOUT: [
+        "Client failed to receive a message from the server in the expected time.",
         "httpx.ReadTimeout",
         "connect ETIMEDOUT 192.168.1.5:1234",
         "context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
@@ -207,6 +229,8 @@ FAMILIES: dict[Verdict, list[str]] = {
         "Please wait, the model is still loading",
     ],
     Verdict.UNREACHABLE: [
+        "Websocket session disconnected (ws://localhost:1234/llm)",
+        "OpenAI: Network Problem",
         "connect ECONNREFUSED 127.0.0.1:1234",
         "httpx.ConnectError: All connection attempts failed",
         "('Connection aborted.', RemoteDisconnected('Remote end closed connection'))",
@@ -222,6 +246,8 @@ FAMILIES: dict[Verdict, list[str]] = {
         "The AnythingLLM LLM engine instance could not be reached or is not responding.",
     ],
     Verdict.ENGINE_ERROR: [
+        "The file 'ggml-metal.metal' couldn't be opened because there is no such file.",
+        "the model projector can't be loaded",
         "",
         "cudaMalloc failed: out of memory\n"
         "sched_reserve: compute buffer allocation failed, retrying without pipeline parallelism",
