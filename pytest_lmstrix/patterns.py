@@ -84,14 +84,15 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|memory limit (?:exceeded|reached)"
         r"|(?:ret|returned|status)\W{1,3}-2\b",
     ),
-    # A library or program that is missing is not a model that is missing.
+    # A library or program that is missing is not a model that is missing, nor one unsupported:
+    # a runtime for GGUF belongs to every engine.
     (
         "engine_error",
         r"\bspawn .{1,200}\bENOENT|\bENOENT.{1,200}[/\\]\.internal[/\\]"
         r"|load lib failed|shared (?:object file|library .{0,60}not found)"
         r"|\b\S+\.(?:dll|dylib|metal(?:lib)?|so(?:\.\d+)*)\b.{0,60}"
         r"(?:not (?:be )?found|no such file)"
-        r"|no space left on device|ENOSPC",
+        r"|no lm runtime found for model format \W?gguf|no space left on device|ENOSPC",
     ),
     (
         "context_too_large",
@@ -134,7 +135,7 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|no module named \W?\w+\.|trust_remote_code|engine does not support|no kernel image"
         r"|kernel image is invalid|invalid device function|for gpu arch|unsupported toolchain"
         r"|invalid ggml type|keyerror: ['\"](?:model_type|architectures?|[a-z_]+\d\w*)['\"]"
-        r"|(?:driver|cuda) version is insufficient",
+        r"|(?:driver|cuda) version is insufficient|failed to process regex",
     ),
     (
         "corrupted",
