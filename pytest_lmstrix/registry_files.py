@@ -59,10 +59,12 @@ class RegistryLock:
         try:
             yield
         finally:
-            # Closing alone would leave it to a child that was forked meanwhile.
-            with contextlib.suppress(OSError):
-                unlock_descriptor(descriptor)
-            os.close(descriptor)
+            try:
+                # Closing alone would leave it to a child that was forked meanwhile.
+                with contextlib.suppress(OSError):
+                    unlock_descriptor(descriptor)
+            finally:  # Ctrl-C may come right then
+                os.close(descriptor)
 
     def _acquired(self) -> int | None:
         descriptor = self._opened()

@@ -286,6 +286,22 @@ def test_a_disk_without_locks_is_an_error_that_names_the_file(
     assert not path.exists()
 
 
+def test_ctrl_c_while_it_is_released_leaves_no_lock(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(path, lock_timeout_seconds=0.05)
+
+    def interrupted(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry_files, "unlock_descriptor", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            registry.append(a_result())
+    registry.append(a_result(4096))
+    assert registry.load().results == 2
+
+
 def in_thread(work: Callable[[], object]) -> None:
     """Run `work` in another thread, as locks are held by threads, and raise what it raises."""
     raised: list[BaseException] = []
