@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import BinaryIO, Literal
 
 import msgspec
@@ -50,7 +50,7 @@ def encode(result: Result) -> bytes:
     """
     if result.at.tzinfo is None:
         raise ValueError("at must have a time zone")
-    result = msgspec.structs.replace(result, at=result.at.astimezone(UTC))
+    result = msgspec.structs.replace(result, at=_in_utc(result.at))
     try:
         body = msgspec.json.encode(result)
     except UnicodeEncodeError:
@@ -79,9 +79,16 @@ def decode(raw: bytes) -> Result:
         raise ValueError(
             f"context_length must be 1 to {MAX_CONTEXT_LENGTH:,}, got {result.context_length:,}"
         )
-    if result.at.tzinfo is None:
-        return msgspec.structs.replace(result, at=result.at.replace(tzinfo=UTC))
+    if result.at.tzinfo is not UTC:
+        return msgspec.structs.replace(result, at=_in_utc(result.at))
     return result
+
+
+def _in_utc(at: datetime) -> datetime:
+    try:
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"at must be a time of the years 1 to 9999 in UTC, got {at}") from None
 
 
 class Scan:

@@ -70,9 +70,16 @@ def test_times_are_written_in_utc() -> None:
     assert b'"at":"2026-03-01T12:00:00Z"' in encode(a_result(at=tokyo))
 
 
-def test_a_time_without_zone_is_read_as_utc() -> None:
-    line = encode(a_result()).replace(b"12:00:00Z", b"12:00:00")
-    assert decode(line).at == datetime(2026, 3, 1, 12, tzinfo=UTC)
+@pytest.mark.parametrize("written", [b"12:00:00", b"21:00:00+09:00"], ids=["none", "tokyo"])
+def test_a_time_without_zone_or_of_another_is_read_as_utc(written: bytes) -> None:
+    at = decode(encode(a_result()).replace(b"12:00:00Z", written)).at
+    assert (at, at.tzinfo) == (datetime(2026, 3, 1, 12, tzinfo=UTC), UTC)
+
+
+def test_a_time_that_utc_does_not_have_is_damage(path: Path) -> None:
+    line = encode(a_result()).replace(b"2026-03-01T12:00:00Z", b"0001-01-01T00:00:00+14:00")
+    loaded = written(path, line, encode(a_result())).load()
+    assert (loaded.results, [flaw.line for flaw in loaded.damaged]) == (1, [1])
 
 
 @pytest.mark.parametrize(
