@@ -27,6 +27,11 @@ class RegistryError(Exception):
     """The registry cannot be read or written; the text names the file and the way out."""
 
 
+def lock_file(path: Path) -> Path:
+    """The file that guards the registry `path`."""
+    return path.with_name(path.name + ".lock")
+
+
 class RegistryLock:
     """The lock that every writer of one registry takes; a dead owner's is free at once.
 
@@ -35,7 +40,7 @@ class RegistryLock:
     """
 
     def __init__(self, path: Path, timeout_seconds: float) -> None:
-        self._path = path.with_name(path.name + ".lock")
+        self._path = lock_file(path)
         self._timeout = timeout_seconds
 
     @contextmanager

@@ -12,7 +12,7 @@ from typing import Literal
 from msgspec import Struct
 
 from pytest_lmstrix.registry_backups import backups, contents
-from pytest_lmstrix.registry_files import RegistryError, open_to_read
+from pytest_lmstrix.registry_files import RegistryError, lock_file, open_to_read
 from pytest_lmstrix.registry_fold import BUILT_IN, Fold
 from pytest_lmstrix.registry_lines import Flaw, Scan
 from pytest_lmstrix.types import MAX_CONTEXT_LENGTH, Result
@@ -89,6 +89,7 @@ def _registry(
                         yield Finding(severity=severity, where=path, line=scan.line, text=text)
     except FileNotFoundError:
         yield Finding(severity="info", where=path, text="there is no registry yet")
+        yield from _obstacles(path)
         return
     except (OSError, RegistryError) as error:
         text = str(error).removeprefix(f"{path}: ")
@@ -98,10 +99,25 @@ def _registry(
         if count > LISTED:
             text = f"{count - LISTED:,} more findings of this severity"
             yield Finding(severity=severity, where=path, text=text)
-    if not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
-        yield Finding(severity="error", where=path, text="results cannot be added: no permission")
+    yield from _obstacles(path)
     yield from _models(path, fold, models, limits)
     yield Finding(severity="info", where=path, text=f"{fold.count:,} results")
+
+
+def _obstacles(path: Path) -> Iterator[Finding]:
+    """What keeps a run from adding a result, as far as it can be told without trying."""
+    folder = path.parent / "backups"
+    for needed in (path, lock_file(path), folder):
+        text = None
+        if needed.exists():
+            if needed.is_dir() != (needed == folder):
+                text = f"must be a {'folder' if needed == folder else 'file'}"
+            elif not os.access(needed, os.W_OK):
+                text = "no permission"
+        elif not os.access(next(each for each in path.parents if each.exists()), os.W_OK):
+            text = "no permission to make it"
+        if text is not None:
+            yield Finding(severity="error", where=needed, text=f"results cannot be added: {text}")
 
 
 def _line(item: Result | Flaw, limits: Mapping[str, int]) -> Iterator[tuple[Severity, str]]:

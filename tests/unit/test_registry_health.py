@@ -144,8 +144,39 @@ def test_damaged_backups_are_found_with_the_file_named(path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such permissions")
-def test_a_registry_that_cannot_be_written(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Registry(path).append(a_result())
-    monkeypatch.setattr("os.access", lambda *_: False)  # root may write anything
+@pytest.mark.parametrize("name", ["registry.jsonl", "registry.jsonl.lock", "backups"])
+def test_what_may_not_be_written_keeps_results_out(
+    path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    registry = Registry(path)
+    registry.append(a_result())
+    registry.backup()
+    needed = path.with_name(name)
+    # root may write anything
+    monkeypatch.setattr("os.access", lambda asked, *_: asked != needed)
     [finding] = trouble(check_health(path))
-    assert (finding.severity, finding.text) == ("error", "results cannot be added: no permission")
+    assert (finding.severity, finding.where) == ("error", needed)
+    assert finding.text == "results cannot be added: no permission"
+
+
+def test_a_folder_in_which_no_registry_can_be_made(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda asked, *_: asked != path.parent)
+    report = check_health(path.parent / "reports" / path.name)
+    assert not report.healthy
+    assert {one.text for one in trouble(report)} == {
+        "results cannot be added: no permission to make it"
+    }
+
+
+def test_what_is_in_the_way_of_results(path: Path) -> None:
+    Registry(path).append(a_result())
+    lock, backups = path.with_name(f"{path.name}.lock"), path.with_name("backups")
+    lock.unlink()
+    lock.mkdir()
+    backups.touch()
+    assert [(one.where, one.text) for one in trouble(check_health(path))] == [
+        (lock, "results cannot be added: must be a file"),
+        (backups, "results cannot be added: must be a folder"),
+    ]
