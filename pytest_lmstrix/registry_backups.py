@@ -126,9 +126,13 @@ def choose_backup(path: Path, backup: Path | str | None) -> tuple[Path, Contents
     """
     if backup is not None:
         source = path.parent / "backups" / backup
-        if not source.exists():
-            source = Path(backup)
-        if not source.exists():
+        try:
+            if not source.exists():
+                source = Path(backup)
+            there = source.exists()
+        except OSError as error:
+            raise failure(source, "cannot be read", error) from error
+        if not there:
             known = ", ".join(one.name for one in reversed(backups(path))) or "none"
             raise RegistryError(f"{backup}: there is no such backup; there are: {known}")
         found = contents(source)

@@ -178,6 +178,12 @@ class TestRestore:
         with pytest.raises(RegistryError, match=f"tuesday: there is no such backup.*{backup.name}"):
             registry.restore("tuesday")
 
+    def test_a_name_that_cannot_be_looked_up_is_an_error_that_names_it(
+        self, registry: Registry
+    ) -> None:
+        with pytest.raises(RegistryError, match=r"x{300}: cannot be read: "):
+            registry.restore("x" * 300)
+
     def test_a_backup_without_results_replaces_nothing(self, registry: Registry) -> None:
         bad = registry.path.with_name("bad.jsonl")
         bad.write_bytes(b"\0\n")
