@@ -152,10 +152,11 @@ def _checked(
 def _replace(path: Path, old: bytes | None, new: bytes) -> None:
     # A link stays a link: what it leads to is replaced.
     target = path.resolve()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
-    temporary = Path(name)
+    temporary: Path | None = None
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
+        temporary = Path(name)
         with os.fdopen(descriptor, "wb") as file:
             file.write(new)
             file.flush()
@@ -170,4 +171,5 @@ def _replace(path: Path, old: bytes | None, new: bytes) -> None:
     except OSError as error:
         raise ManifestError([f"{path}: cannot be written: {error.strerror or error}"]) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -166,6 +168,21 @@ def test_a_link_stays_a_link_and_the_mode_stays(path: Path, tmp_path: Path) -> N
     assert path.is_symlink()
     assert [model.id for model in read_manifest(real)] == ["a", "new"]
     assert real.stat().st_mode == mode
+
+
+@pytest.mark.parametrize("old", [None, "models:\n- id: a\n"], ids=["new", "old"])
+def test_a_folder_that_may_not_be_written_is_an_error_that_names_the_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch, old: str | None
+) -> None:
+    if old is not None:
+        path.write_text(old, encoding="utf-8")
+
+    def refuse(**_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    with pytest.raises(ManifestError, match=r"models\.yaml: cannot be written: Permission denied"):
+        append_models(path, [NEW])
 
 
 def test_a_change_in_between_is_not_overwritten(
