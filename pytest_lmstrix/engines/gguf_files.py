@@ -203,10 +203,24 @@ def find(folders: Iterable[Path]) -> dict[str, Path]:
 
 
 def _gguf_files(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*.gguf")):
+    for path in sorted(_below(folder)):
         split = _SPLIT.search(path.stem)
         if path.is_file() and (split is None or int(split["number"]) == 1):
             yield path
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    # Models move to larger disks, and links to their folders stay; each folder counts once.
+    left, seen = [folder], set()
+    while left:
+        for parent, folders, files in os.walk(left.pop(0)):
+            real = os.path.realpath(parent)
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            left += [link for name in folders if (link := Path(parent, name)).is_symlink()]
+            yield from (Path(parent, name) for name in files if name.lower().endswith(".gguf"))
 
 
 def _name(path: Path, depth: int) -> str:

@@ -164,6 +164,21 @@ def test_files_are_found_once_and_named_apart(tmp_path: Path) -> None:
     assert set(found) == {"one", "b/two", "c/two", "x/y/three", "z/y/three"}
 
 
+def test_folders_are_found_through_links_once(tmp_path: Path) -> None:
+    models, disk = tmp_path / "models", tmp_path / "disk"
+    for path in (models / "here" / "one.gguf", disk / "two.gguf", disk / "deep" / "THREE.GGUF"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    (models / "away").symlink_to(disk)
+    (models / "again").symlink_to(models / "here")
+    (disk / "deep" / "back").symlink_to(models)
+    assert find([models]) == {
+        "one": models / "here" / "one.gguf",
+        "two": models / "away" / "two.gguf",
+        "THREE": models / "away" / "deep" / "THREE.GGUF",
+    }
+
+
 def test_usual_places_follow_the_settings_of_their_owners(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
