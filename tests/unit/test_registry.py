@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import filelock
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,6 +47,30 @@ def test_what_is_appended_is_read_back(path: Path) -> None:
         Registry(path).append(result)
     assert tuple(Registry(path).results()) == results
     assert Registry(path).load().results == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be synced")
+def test_a_result_is_one_write_and_one_sync_and_a_new_file_is_synced_by_name_too(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = []
+    write, fsync = os.write, os.fsync
+
+    def written(descriptor: int, data: bytes) -> int:
+        done.append("write")
+        return write(descriptor, data)
+
+    def synced(descriptor: int) -> None:
+        done.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", written)
+        patch.setattr(os, "fsync", synced)
+        for size in (8192, 16384):
+            Registry(path).append(a_result(size))
+        Registry(path).backup()
+    assert done == ["write", "file", "folder", "write", "file", "file", "folder"]
 
 
 def test_nothing_is_known_of_a_registry_that_does_not_exist(path: Path) -> None:
@@ -291,6 +317,34 @@ def test_a_disk_without_locks_is_an_error_that_names_the_file(
     with pytest.raises(RegistryError, match=r"registry\.jsonl\.lock: cannot be locked: No locks"):
         Registry(path).append(a_result())
     assert not path.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no descriptors to count")
+def test_waiting_for_a_lock_leaves_no_file_open(path: Path) -> None:
+    Registry(path).append(a_result())
+    before = psutil.Process().num_fds()
+    with filelock.FileLock(f"{path}.lock", is_singleton=False), pytest.raises(RegistryError):
+        Registry(path, lock_timeout_seconds=0.1).append(a_result())
+    assert psutil.Process().num_fds() == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="cannot fork")
+def test_a_child_that_was_forked_meanwhile_does_not_keep_the_lock(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inherited = []
+
+    def forked(descriptor: int, *, blocking: bool) -> bool:
+        inherited.append(os.dup(descriptor))  # what a fork does to it
+        return filelock.lock_descriptor(descriptor, blocking=blocking)
+
+    monkeypatch.setattr(registry_files, "lock_descriptor", forked)
+    registry = Registry(path, lock_timeout_seconds=0.05)
+    registry.append_many([a_result()])
+    registry.append(a_result(4096))
+    assert registry.load().results == len(inherited) == 2
+    for descriptor in inherited:
+        os.close(descriptor)
 
 
 def test_ctrl_c_while_it_is_released_leaves_no_lock(
