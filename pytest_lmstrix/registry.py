@@ -132,7 +132,11 @@ class Registry:
         engine: str | None = None,
         settings: str | None = None,
     ) -> ModelStatus | None:
-        """What is known of `model`; see `Fold.status`."""
+        """What is known of `model`, or `None` when no line names it.
+
+        `fingerprint` is that of the newest weights seen, unless given. `engine` and `settings`
+        leave out what was found with others.
+        """
         return self._refresh().fold.status(
             model, fingerprint=fingerprint, engine=engine, settings=settings
         )
