@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,12 @@ models:
         "lmstudio",
         "llamacpp",
     ]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such permissions")
+def test_a_new_file_may_be_read_by_others(path: Path) -> None:
+    append_models(path, [NEW])
+    assert path.stat().st_mode & 0o777 == 0o644
 
 
 def test_nothing_new_touches_nothing(path: Path) -> None:

@@ -96,6 +96,15 @@ def test_a_backup_in_the_way_of_pruning_stops_nothing(registry: Registry) -> Non
     assert made[1] in backups(registry.path)
 
 
+def test_lines_of_a_later_version_are_worth_a_restore(registry: Registry) -> None:
+    registry.path.write_bytes(b'{"schema":2}\n')
+    later = registry.backup()
+    assert later is not None
+    assert contents(later).intact
+    registry.path.unlink()
+    assert registry.restore().backup == later
+
+
 def test_a_clock_set_back_does_not_cost_the_newest_backup(registry: Registry) -> None:
     folder = registry.path.parent / "backups"
     folder.mkdir()
