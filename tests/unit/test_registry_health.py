@@ -72,7 +72,12 @@ def test_a_newer_schema_is_a_warning(path: Path) -> None:
         ({"granted_context_length": 0}, "error", "granted_context_length 0 is out of range"),
         ({"context_length": 0}, "error", "damaged: context_length must be 1 to 10,000,000, got 0"),
         ({"outcome": "failed"}, "error", "verdict ok does not go with outcome failed"),
-        ({"granted_context_length": 8449}, "warning", "8,449 tokens granted, 'm' declares 8,192"),
+        ({"granted_context_length": 8448}, "warning", "8,448 tokens granted, 'm' declares 8,192"),
+        (
+            {"granted_context_length": 10_000_257},
+            "error",
+            "granted_context_length 10,000,257 is out of range",
+        ),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
 )
@@ -87,6 +92,8 @@ def test_what_is_padded_or_a_users_own_is_in_order(path: Path) -> None:
     padded = a_result(8190, granted_context_length=8192)
     mine = a_result(check="test_mine", outcome="failed")
     assert said(path, padded, mine, context_limits={"m": 8191}, models=["m"]) == []
+    largest = a_result(10_000_000, granted_context_length=10_000_256)
+    assert said(path, largest) == []
 
 
 def test_a_time_to_come_is_a_warning(path: Path) -> None:
@@ -106,9 +113,10 @@ def test_models_that_are_not_in_the_manifest_are_named_once(path: Path) -> None:
 
 
 def test_a_verified_size_above_the_declared_maximum(path: Path) -> None:
-    assert said(path, a_result(8192), context_limits={"m": 4096}) == [
-        ("warning", None, "'m' is verified at 8,192 tokens, but declares 4,096")
+    assert said(path, a_result(8192), context_limits={"m": 8191}) == [
+        ("warning", None, "'m' is verified at 8,192 tokens, but declares 8,191")
     ]
+    assert said(path, a_result(8192), context_limits={"m": 8192}) == []
 
 
 def test_a_flood_of_damage_is_counted_not_listed(path: Path) -> None:
