@@ -37,6 +37,8 @@ class Manifest(Struct, frozen=True, kw_only=True):
     models: tuple[Model, ...]
     default_engine: str | None
     """`engine` of its `defaults`."""
+    has_list: bool
+    """It has the key `models`."""
     indent: int
     """Columns before the dashes of its list of models."""
 
@@ -71,7 +73,7 @@ def parse_manifest(
 ) -> Manifest:
     """What `data`, the bytes of the file `path`, says; nothing in it is executed.
 
-    `may_be_empty` allows a list of models without any.
+    `may_be_empty` allows a list of models without any, or none at all.
 
     Raises:
         ManifestError: It says something that it may not.
@@ -102,9 +104,14 @@ class _Reader:
         if "models" in top:
             models = tuple(self._models(top["models"], defaults))
             indent = top["models"].start_mark.column if models else indent
-        elif root is None or is_mapping(root):
+        elif not self._may_be_empty and (root is None or is_mapping(root)):
             self._problems.add(1, "`models:` is missing, a list of models is expected")
-        return Manifest(models=models, default_engine=defaults.get("engine"), indent=indent)
+        return Manifest(
+            models=models,
+            default_engine=defaults.get("engine"),
+            has_list="models" in top,
+            indent=indent,
+        )
 
     def _models(self, entries: Node, defaults: dict[str, Any]) -> Iterator[Model]:
         if not is_list(entries) and plain(entries) is not None:

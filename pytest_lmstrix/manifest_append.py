@@ -65,7 +65,7 @@ def append_models(
         manifest = parse_manifest(old, path, engine=engine, may_be_empty=True)
     except ManifestNotFound:
         old = None
-        manifest = Manifest(models=(), default_engine=engine, indent=2)
+        manifest = Manifest(models=(), default_engine=engine, has_list=False, indent=2)
     entries = list(_new_entries(models, manifest))
     if not entries:
         return ()
@@ -73,7 +73,8 @@ def append_models(
     if old is None:
         new = (_NEW.format(engine=_flow(engine)) + text).encode()
     else:
-        separator = "" if old.endswith((b"\n", b"\r")) else "\n"
+        text = text if manifest.has_list else f"models:\n{text}"
+        separator = "" if not old or old.endswith((b"\n", b"\r")) else "\n"
         line_end = "\r\n" if b"\r\n" in old else "\n"
         new = old + (separator + text).replace("\n", line_end).encode()
     appended = _checked(new, path, manifest, entries, engine)

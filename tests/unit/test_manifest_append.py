@@ -96,6 +96,11 @@ def test_nothing_new_touches_nothing(path: Path) -> None:
         ),
         ("models:\n", "  - id: new\n    engine: lmstudio\n    context_limit: 4096\n"),
         ("models:   # none yet", "\n  - id: new\n    engine: lmstudio\n    context_limit: 4096\n"),
+        ("", "models:\n  - id: new\n    engine: lmstudio\n    context_limit: 4096\n"),
+        (
+            "defaults: {engine: lmstudio}\r\n# none yet",
+            "\r\nmodels:\r\n  - id: new\r\n    context_limit: 4096\r\n",
+        ),
         ("\ufeffmodels:\n- {id: a}\n", "- id: new\n  engine: lmstudio\n  context_limit: 4096\n"),
         (
             "models:\n  - id: |-\n      a",
@@ -110,6 +115,8 @@ def test_nothing_new_touches_nothing(path: Path) -> None:
         "default-engine",
         "empty",
         "empty-comment",
+        "nothing",
+        "no-list",
         "byte-order-mark",
         "block-text",
     ],
