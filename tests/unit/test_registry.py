@@ -242,6 +242,10 @@ def test_a_registry_that_shrank_or_was_replaced_is_read_anew(path: Path) -> None
     other.write_bytes(encode(a_result(4096)) * 5)
     other.replace(path)
     assert registry.verified_context("m") == 4096
+    same_size = path.with_name("other")
+    same_size.write_bytes(encode(a_result(2048)) * 5)
+    same_size.replace(path)
+    assert registry.verified_context("m") == 2048
     path.unlink()
     assert registry.status("m") is None
 
