@@ -42,7 +42,7 @@ def clean(text: str, limit: int = LIMIT) -> str:
 
 def one_line(text: str, limit: int = 200) -> str:
     """`clean`, with every run of white space as one space."""
-    return _cut(" ".join(_scrub(text).split()), limit)
+    return _cut(" ".join(_scrub(text).split()), limit).rstrip(" ")
 
 
 def escape_html(text: str, limit: int = LIMIT) -> str:

@@ -43,6 +43,7 @@ def test_nothing_dangerous_is_left(text: str, limit: int) -> None:
 
 
 @given(HOSTILE, LIMITS)
+@example("0" * 21 + " 0", 22)
 def test_cleaning_twice_changes_nothing(text: str, limit: int) -> None:
     assert clean(clean(text, limit), limit) == clean(text, limit)
     assert one_line(one_line(text, limit), limit) == one_line(text, limit)
