@@ -7,6 +7,7 @@ begins with: a registry only grows, so that such a one holds what was lost since
 from __future__ import annotations
 
 import contextlib
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -163,11 +164,20 @@ def restore_backup(path: Path, source: Path, found: Contents) -> Restored:
     write_durably(fresh, source)
     kept = next_stamped(path.parent, f"{path.stem}.replaced-", path.suffix)
     try:
-        # Renamed, not copied: what stands there may be a folder, or unreadable.
+        # Never copied: what stands there may be unreadable.
         with contextlib.suppress(FileNotFoundError):
-            path.rename(kept)
-        fresh.rename(path)
+            _keep(path, kept)
+        fresh.replace(path)
     except OSError as error:
         raise failure(path, f"cannot be replaced by {fresh.name}", error) from error
     sync_folder(path.parent)
     return Restored(backup=source, contents=found, replaced=kept if kept.exists() else None)
+
+
+def _keep(path: Path, kept: Path) -> None:
+    try:
+        os.link(path, kept)  # so that `path` is never without a file, whoever is killed when
+    except FileNotFoundError:
+        raise
+    except OSError:  # it is a folder, or the disk has no links
+        path.rename(kept)

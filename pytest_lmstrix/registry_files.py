@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import stat
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from filelock import lock_descriptor, unlock_descriptor
 
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows translates line ends without it
 _POLL_SECONDS = 0.01
+_WINDOWS = sys.platform == "win32"
 
 
 class RegistryError(Exception):
@@ -72,7 +74,13 @@ class RegistryLock:
                 os.close(descriptor)
 
     def _acquired(self) -> int | None:
-        descriptor = self._opened()
+        try:
+            descriptor = self._opened()
+        except PermissionError:
+            # There, what a virus scanner reads cannot be opened meanwhile.
+            if _WINDOWS and self._path.is_file() and os.access(self._path, os.W_OK):
+                return None
+            raise
         acquired = False
         try:
             # A file that was deleted before it was locked guards nothing.

@@ -367,6 +367,25 @@ def test_ctrl_c_while_it_is_released_leaves_no_lock(
     assert registry.load().results == 2
 
 
+def test_on_windows_a_lock_file_that_is_being_read_is_opened_later(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Registry(path).append(a_result())
+    refusals, opened = [True, True], os.open
+
+    def busy(name: Path, *args: int) -> int:
+        if name.suffix == ".lock" and refusals:
+            refusals.pop()
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return opened(name, *args)
+
+    monkeypatch.setattr(registry_files, "_WINDOWS", True)
+    monkeypatch.setattr(os, "open", busy)
+    Registry(path).append(a_result())
+    assert not refusals
+    assert Registry(path).load().results == 2
+
+
 def in_thread(work: Callable[[], object]) -> None:
     """Run `work` in another thread, as locks are held by threads, and raise what it raises."""
     raised: list[BaseException] = []

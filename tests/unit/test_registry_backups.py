@@ -242,3 +242,38 @@ class TestRestore:
                 registry.restore()
         assert sorted(registry.path.parent.iterdir()) == before
         assert registry.load().results == 2
+
+
+def test_a_restore_that_is_cut_short_leaves_the_registry_where_it_was(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.backup()
+    registry.append(a_result(4096))
+    before = registry.path.read_bytes()
+
+    def killed(self: Path, target: Path) -> Path:
+        if target == registry.path:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    rename = Path.rename
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        registry.restore()
+    assert registry.path.read_bytes() == before
+
+
+def test_a_disk_without_links_is_restored_to_all_the_same(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.backup()
+    registry.append(a_result(4096))
+
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refused)
+    restored = registry.restore()
+    assert registry.load().results == 1
+    assert restored.replaced is not None
+    assert len(restored.replaced.read_bytes().splitlines()) == 2
