@@ -113,7 +113,8 @@ def open_to_read(path: Path) -> BinaryIO:
         RegistryError: It is no file, or may not be read.
     """
     try:
-        _check_is_file(path, path.stat())  # opening a named pipe would block for ever
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a named pipe would block for ever
+            raise _not_a_file(path)
         return path.open("rb", buffering=1 << 20)
     except FileNotFoundError:
         raise
@@ -121,9 +122,8 @@ def open_to_read(path: Path) -> BinaryIO:
         raise failure(path, "cannot be read", error) from error
 
 
-def _check_is_file(path: Path, status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise RegistryError(f"{path}: is not a file; move it away or name another registry")
+def _not_a_file(path: Path) -> RegistryError:
+    return RegistryError(f"{path}: is not a file; move it away or name another registry")
 
 
 def append_line_bytes(path: Path, data: bytes) -> None:
@@ -135,13 +135,16 @@ def append_line_bytes(path: Path, data: bytes) -> None:
         RegistryError: Not written, and what had been written is taken back.
     """
     try:
-        with contextlib.suppress(FileNotFoundError):
-            _check_is_file(path, path.stat())
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | _BINARY, 0o666)
     except OSError as error:
+        if path.is_dir():
+            raise _not_a_file(path) from None
         raise failure(path, "cannot be written", error) from error
     try:
-        if end := os.lseek(descriptor, 0, os.SEEK_END):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise _not_a_file(path)
+        if end := status.st_size:
             os.lseek(descriptor, -1, os.SEEK_END)
             if os.read(descriptor, 1) != b"\n":
                 data = b"\n" + data
