@@ -92,7 +92,10 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|load lib failed|shared (?:object file|library .{0,60}not found)"
         r"|\b\S+\.(?:dll|dylib|metal(?:lib)?|so(?:\.\d+)*)\b.{0,60}"
         r"(?:not (?:be )?found|no such file)"
-        r"|no lm runtime found for model format \W?gguf|no space left on device|ENOSPC",
+        r"|no lm runtime found for model format \W?gguf|no space left on device|ENOSPC"
+        # A file that is there, and that this machine does not let anybody read now.
+        r"|\b(?:permission denied|too many open files|stale (?:nfs )?file handle"
+        r"|input/output error|transport endpoint is not connected)\b",
     ),
     (
         "context_too_large",

@@ -234,6 +234,10 @@ FAMILIES: dict[Verdict, list[str]] = {
         "The AnythingLLM LLM engine instance could not be reached or is not responding.",
     ],
     Verdict.ENGINE_ERROR: [
+        "gguf_init_from_file: failed to open GGUF file 'x.gguf' (Permission denied)",
+        "llama_model_load: error loading model: failed to open x.gguf: Too many open files",
+        "llama_model_loader: failed to load model from x.gguf\nread error: Input/output error",
+        "error loading model: llama_model_loader: failed to load GGUF split: Stale file handle",
         "The file 'ggml-metal.metal' couldn't be opened because there is no such file.",
         "the model projector can't be loaded",
         "",
