@@ -13,6 +13,7 @@ from lmstudio import LLM, Chat, LlmPredictionConfigDict, LlmPredictionStats, set
 from lmstudio.sync_api import PredictionStream
 
 from pytest_lmstrix.engines.base import Progress
+from pytest_lmstrix.engines.lmstudio_link import stalling
 from pytest_lmstrix.types import Message, Reply
 from pytest_lmstrix.verdicts import Failure, Verdict
 
@@ -23,6 +24,9 @@ T = TypeVar("T")
 
 SLOWEST_PREFILL = 50.0
 """Prompt tokens per second below which a prefill that shows no progress is taken for hung."""
+
+SPARE_FRAGMENTS = 100
+"""Beyond two for each token allowed: a reply in still more does not mean to end."""
 
 MEASURABLE_PROMPT_TOKENS = 512
 """With fewer, the time to the first token says more of the connection than of the prefill."""
@@ -72,7 +76,7 @@ class LmStudioInstance:
                 prompt, config=config, on_prompt_processing_progress=prefilled
             )
 
-        return self._predict(prompt, start)
+        return self._predict(prompt, start, max_tokens)
 
     def chat(self, messages: Sequence[Message], *, max_tokens: int) -> Reply:
         """Answer `messages` through the model's chat template, at temperature 0.
@@ -89,7 +93,7 @@ class LmStudioInstance:
                 history, config=config, on_prompt_processing_progress=prefilled
             )
 
-        reply = self._predict("\n".join(m.content for m in messages), start)
+        reply = self._predict("\n".join(m.content for m in messages), start, max_tokens)
         if reply.reasoning:
             return reply
         reasoning, text = split_reasoning(reply.text)
@@ -118,17 +122,22 @@ class LmStudioInstance:
         )
 
     def _predict(
-        self, prompt: str, start: Callable[[LLM, Callable[[float], None]], PredictionStream]
+        self,
+        prompt: str,
+        start: Callable[[LLM, Callable[[float], None]], PredictionStream],
+        max_tokens: int,
     ) -> Reply:
         # Asked first: it sets the limit, and a connection that died meanwhile is found out by it.
         total = self.count_tokens(prompt)
         silence = self._engine.reply_timeout
+        patience = max(silence, total / SLOWEST_PREFILL)
         fresh, first = self._is_fresh(prompt), not self._sent
         self._sent.append(prompt)
 
         def prefilled(fraction: float) -> None:
             if fraction > 0:
                 set_sync_api_timeout(silence)
+                moved()
             self._progress.prefill(round(fraction * total), total)
 
         text: list[str] = []
@@ -137,13 +146,16 @@ class LmStudioInstance:
         began = time.monotonic()
         try:
             with (
-                self._engine.link.talking(
-                    "predict", "answering", max(silence, total / SLOWEST_PREFILL)
-                ) as client,
+                self._engine.link.talking("predict", "answering", patience) as client,
+                stalling(patience, silence) as moved,
                 start(LLM(self.identifier, client.llm), prefilled) as stream,
                 _cancelled(stream),
             ):
-                for fragment in stream:
+                for count, fragment in enumerate(stream):
+                    moved()
+                    if 0 < 2 * max_tokens < count - SPARE_FRAGMENTS:
+                        endless = f"LM Studio goes on answering beyond the {max_tokens:,} tokens"
+                        raise Failure(endless, verdict=Verdict.ENGINE_ERROR, phase="predict")
                     if first_seconds is None:
                         first_seconds = time.monotonic() - began
                     match fragment.reasoning_type:
@@ -221,7 +233,7 @@ def _cancelled(stream: PredictionStream) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        given_up = isinstance(error, TimeoutError) or not isinstance(error, Exception)
+        given_up = isinstance(error, TimeoutError | Failure) or not isinstance(error, Exception)
         if given_up and channel is not None:
             with suppress(Exception):
                 channel.cancel()

@@ -180,19 +180,22 @@ class Link:
 
 
 @contextmanager
-def stalling(seconds: float) -> Iterator[Callable[[], None]]:
+def stalling(seconds: float, then: float | None = None) -> Iterator[Callable[[], None]]:
     """Time out what is under way once nothing has moved for `seconds`; yields what says it has.
 
-    For `talking` any message is a sign of life, also one that says the same again and again, which
-    the SDK keeps to itself.
+    Once something has, it is `then` seconds. For `talking` any message is a sign of life, also one
+    that says the same again and again, which the SDK keeps to itself.
     """
     moved, over = Event(), Event()
+    limit = seconds
 
     def watch() -> None:
-        while moved.wait(seconds):
+        nonlocal limit
+        while moved.wait(limit):
             moved.clear()
             if over.is_set():
                 return
+            limit = seconds if then is None else then
         set_sync_api_timeout(0.0)  # read when the SDK waits for the next message
 
     watcher = Thread(target=watch, daemon=True)
@@ -203,6 +206,8 @@ def stalling(seconds: float) -> Iterator[Callable[[], None]]:
         over.set()
         moved.set()
         watcher.join()
+        if get_sync_api_timeout() == 0.0:
+            set_sync_api_timeout(limit)  # for `talking` to tell which limit ran out
 
 
 class _Client(Client):

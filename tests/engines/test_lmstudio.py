@@ -600,6 +600,35 @@ def test_a_load_that_says_the_same_for_ever_is_silent(studio: Any) -> None:
     own.load().unload()
 
 
+def test_a_prefill_that_says_the_same_for_ever_is_silent(studio: Any) -> None:
+    same = Fault(where="prefill", kind="repeat", after=0.5, seconds=0.05)
+    own = studio(faults=(same,), reply_timeout=0.5)
+    instance = own.load()
+    with pytest.raises(Failure, match=r"nothing new for 0.5 s while answering") as failed:
+        instance.complete("6 + 3 =", max_tokens=4)
+    assert (failed.value.verdict, failed.value.phase) == (Verdict.TIMEOUT, "predict")
+    assert own.ours() == []
+
+
+def test_after_progress_a_prefill_may_be_silent_no_longer_than_a_reply(studio: Any) -> None:
+    same = Fault(where="prefill", kind="repeat", after=0.5, seconds=0.05)
+    own = studio(faults=(same,), reply_timeout=0.5)
+    with pytest.raises(Failure, match=r"nothing new for 0.5 s while answering"):
+        own.load().complete("word " * 500, max_tokens=4)
+
+
+@pytest.mark.parametrize("limit", [4, 64])
+def test_a_reply_that_does_not_end_is_ended(studio: Any, limit: int) -> None:
+    own = studio(faults=(Fault(where="fragment", kind="repeat", seconds=0.001),))
+    instance = own.load()
+    with pytest.raises(Failure, match=rf"goes on answering beyond the {limit} tokens") as failed:
+        instance.complete("6 + 3 =", max_tokens=limit)
+    assert failed.value.verdict is Verdict.ENGINE_ERROR
+    own.server.wait_for(lambda: own.server.predictions()[0].cancelled)
+    instance.unload()
+    assert own.ours() == []
+
+
 def test_a_load_that_finishes_even_later_is_unloaded_before_the_next(studio: Any) -> None:
     own = studio(
         faults=(Fault(where="load", kind="hang"),), load_timeout=0.3, late_load_seconds=0.0

@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed
 from tests.support.lmstudio_server import loading, predicting, rpcs, wire
 from tests.support.lmstudio_server.calls import Call, Violation
 from tests.support.lmstudio_server.errors import Refused, ServerError
+from tests.support.lmstudio_server.faults import Fault
 
 if TYPE_CHECKING:
     from tests.support.lmstudio_server.server import LmStudioServer
@@ -202,6 +203,12 @@ class Channel:
     async def send(self, message: dict[str, Any]) -> None:
         """Send `message` to the client."""
         await self._frame({"type": "channelSend", "message": message})
+
+    async def repeat(self, fault: Fault | None, message: dict[str, Any]) -> None:
+        """Send `message` again and again where that is the fault, until the client gives up."""
+        while fault and fault.kind == "repeat" and not (self.cancelled or self.lost):
+            await asyncio.sleep(fault.seconds)
+            await self.send(message)
 
     async def run(self, serving: Coroutine[Any, Any, None]) -> None:
         """Await `serving`, then end the channel as it turns out."""

@@ -57,7 +57,8 @@ class Fault(Struct, frozen=True, kw_only=True, omit_defaults=True):
     - `restart`: every connection and instance is gone; the server is there again at once
     - `gone`: the same, and the port stays closed
     - `ignore`: answered as if it were done, and not done (`unloadModel`)
-    - `repeat`: the same is told every `seconds` until the client gives up (`load_progress`)
+    - `repeat`: the same is told every `seconds` until the client gives up (`load_progress`,
+      `prefill`, `fragment`)
     """
 
     where: Where

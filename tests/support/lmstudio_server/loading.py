@@ -77,8 +77,6 @@ async def _progress(channel: Channel, model: StandInModel, kind: str) -> None:
         if channel.cancelled:
             raise Refused(errors.canceled())
         await channel.send({"type": kind, "progress": fraction})
-        while fault and fault.kind == "repeat" and not (channel.cancelled or channel.lost):
-            await asyncio.sleep(fault.seconds)
-            await channel.send({"type": kind, "progress": fraction})
+        await channel.repeat(fault, {"type": kind, "progress": fraction})
         # Gives other connections their turn, as a load that takes time would.
         await asyncio.sleep(0)

@@ -109,7 +109,7 @@ async def _prefill(channel: Channel, instance: Instance, prediction: Prediction)
     steps = instance.model.prefill_steps
     for step in range(1, steps + 1):
         progress = step / steps
-        await channel.server.meet(
+        fault = await channel.server.meet(
             "prefill",
             connection=channel.connection,
             model=instance.model.key,
@@ -121,15 +121,15 @@ async def _prefill(channel: Channel, instance: Instance, prediction: Prediction)
             "cachedTokenCount": prediction.cached_tokens,
             "totalPromptTokenCount": prediction.prompt_tokens,
         }
-        await channel.send(
-            {"type": "promptProcessingProgress", "progress": progress, "details": details}
-        )
+        message = {"type": "promptProcessingProgress", "progress": progress, "details": details}
+        await channel.send(message)
+        await channel.repeat(fault, message)
 
 
 async def _fragments(channel: Channel, instance: Instance, prediction: Prediction) -> int:
     """Send the reply; returns how many fragments were sent before it was cancelled."""
     for count, (text, reasoning_type) in enumerate(prediction.pieces):
-        await channel.server.meet(
+        fault = await channel.server.meet(
             "fragment",
             connection=channel.connection,
             model=instance.model.key,
@@ -145,6 +145,7 @@ async def _fragments(channel: Channel, instance: Instance, prediction: Predictio
             "isStructural": reasoning_type in ("reasoningStartTag", "reasoningEndTag"),
         }
         await channel.send({"type": "fragment", "fragment": fragment})
+        await channel.repeat(fault, {"type": "fragment", "fragment": fragment})
     return len(prediction.pieces)
 
 
