@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from pytest_lmstrix.regressions import Change
 from pytest_lmstrix.types import Result
@@ -20,9 +20,12 @@ def tokens(count: int | None) -> str:
     return NOTHING if count is None else f"{count:,}"
 
 
-def noted(verdict: Verdict, results: Iterable[Result]) -> str:
-    """`ok`, or `ok, slow` where any of `results` has a note that begins so."""
-    names = (note.partition(":")[0] for result in results for note in result.notes)
+def noted(verdict: Verdict, results: Sequence[Result]) -> str:
+    """`ok`, or `ok, slow, retried` where any of `results` has a note that begins so, or passed
+    on another try only."""
+    names = [note.partition(":")[0] for result in results for note in result.notes]
+    if any(result.retried and result.verdict is Verdict.OK for result in results):
+        names.append("retried")
     return ", ".join([verdict.value, *dict.fromkeys(names)])
 
 

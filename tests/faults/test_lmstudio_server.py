@@ -121,11 +121,15 @@ def test_a_guardrail_without_a_leak_is_the_models(project: Project) -> None:
 @pytest.mark.parametrize("where", ["load", "load_progress", "predict", "prefill", "fragment"])
 def test_a_server_that_restarts(project: Project, where: Any, tier: str) -> None:
     with stand_in(MODELS, faults=[Fault(where=where, kind="restart", model="two")]) as server:
-        run(project, server, MODELS, tier).assert_outcomes(passed=3)
+        result = run(project, server, MODELS, tier)
+        result.assert_outcomes(passed=3)
         assert ours(server) == []
     assert_only_ours_were_touched(server)
     assert verdicts(project.results) == {"one": OK, "two": RETRIED, "three": OK}
     assert "passed on another try, after" in project.results[1].detail
+    result.stdout.fnmatch_lines(["one * ok *", "two * ok, retried *", "three * ok *"])
+    summary = (project.path / "reports" / "summary.md").read_text(encoding="utf-8")
+    assert summary.count("`ok, retried`") == 1
 
 
 @pytest.mark.parametrize("tier", TIERS)
