@@ -173,7 +173,15 @@ def _speak_plainly(
 def _make_harmless(report: pytest.TestReport) -> None:
     """What a model said may be in messages, in values of assertions, and in what a test printed."""
     report.sections = [(name, clean(text, SECTION_LIMIT)) for name, text in report.sections]
+    report.user_properties = [
+        (name, clean(value) if isinstance(value, str) else value)
+        for name, value in report.user_properties
+    ]
+    if hasattr(report, "wasxfail"):
+        report.wasxfail = clean(report.wasxfail)
     shown = report.longrepr
+    if isinstance(shown, tuple):
+        report.longrepr = (*shown[:2], clean(shown[2]))
     parts = getattr(shown, "chain", [(getattr(shown, "reprtraceback", None),
                                       getattr(shown, "reprcrash", None))])  # fmt: skip
     for traceback, crash, *_ in parts:

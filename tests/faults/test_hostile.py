@@ -106,3 +106,25 @@ def test_a_run_tells_of_damaged_lines_and_sets_them_aside(
         f"{in_reports} 2 damaged lines left out, copied to {copied.name}; see --lmstrix-health",
         f"{in_reports} 1 line of a newer pytest-lmstrix left out",
     ]
+
+
+@pytest.mark.parametrize("args", [("-vv",), ("-n", "1")], ids=["", "-n1"])
+@pytest.mark.parametrize("end", ["skip(said)", "xfail(said)", "fail(said)"])
+def test_a_check_that_ends_with_what_a_model_said(
+    project: Project, end: str, args: tuple[str, ...]
+) -> None:
+    project.engine(tiny=f"behaviours=(Says(text={hostile.SURROGATES + hostile.ANSI!r}),)")
+    source = f"""
+        import pytest
+        @pytest.mark.lmstrix(match="tiny", contexts=[512])
+        def test_own(lmstrix_model, record_property):
+            said = lmstrix_model.complete("Say it.", max_tokens=99).text
+            record_property("said", said)
+            pytest.{end}
+    """
+    project.pytester.makepyfile(test_own=source)
+    result = project.run_apart("--lmstrix", "--color=no", "-ra", *args, "test_own.py")
+    assert sum(result.parseoutcomes().values()) == 1
+    assert "INTERNALERROR" not in result.stdout.str()
+    assert not set(result.stdout.str()) & CONTROLS
+    result.stdout.fnmatch_lines(["*\ufffd high, \ufffd low*red*"])
