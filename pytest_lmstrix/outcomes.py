@@ -119,10 +119,12 @@ class Outcomes:
 def properties(result: Result) -> list[tuple[str, object]]:
     """The figures of `result` as flat scalars."""
     values = ((name, getattr(result, name)) for name in PROPERTIES)
-    notes: list[tuple[str, object]] = (
+    more: list[tuple[str, object]] = (
         [("lmstrix_notes", "; ".join(result.notes))] if result.notes else []
     )
-    return notes + [(f"lmstrix_{name}", str(value) if name == "verdict" else value)
+    if result.retried:
+        more.append(("lmstrix_retried", True))
+    return more + [(f"lmstrix_{name}", str(value) if name == "verdict" else value)
                     for name, value in values if value is not None]  # fmt: skip
 
 

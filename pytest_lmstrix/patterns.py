@@ -22,9 +22,6 @@ CODES: dict[str, str] = {
 }
 """Structured codes of LM Studio, llama.cpp's server and OpenAI's API; also found inside texts."""
 
-INSTANCE_GONE = frozenset({"generic.nomodelmatchingquery", "generic.identifiernotfound"})
-"""Codes that, while predicting, say that what was loaded has gone: its process died."""
-
 NOISE: tuple[str, ...] = (
     # Out of memory, and recovered: whatever was said up to there did not matter.
     r"\A[\s\S]*(?:alloc|memory|buffer|reserve).{0,80}"
@@ -95,7 +92,17 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|no lm runtime found for model format \W?gguf|no space left on device|ENOSPC"
         # A file that is there, and that this machine does not let anybody read now.
         r"|\b(?:permission denied|too many open files|stale (?:nfs )?file handle"
-        r"|input/output error|transport endpoint is not connected)\b",
+        r"|input/output error|transport endpoint is not connected)\b"
+        # A file that is no model's.
+        r"|\b(?:config|settings|preset|grammar) file (?:\w+ )?(?:not found|does(?: not|n't) exist)"
+        r"|no such file.{0,200}[/\\]\.internal[/\\]",
+    ),
+    # What the engine finds wrong with a request says nothing of the model.
+    (
+        "engine_error",
+        r"\b(?:content|media|message|output|tool)[ _-]types?\b"
+        r"|(?:unsupported|incompatible|wrong) (?:protocol|client|api) version"
+        r"|parameter '\w+'|number of arguments|rate limit|<(?:h1|title)>\W*404",
     ),
     (
         "context_too_large",
@@ -158,7 +165,7 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|(?:corrupt(?:ed)?|incomplete|truncated|damaged|broken) (?:or \w+ )?"
         r"(?:model|file|gguf|weights?|download|header|blob|cache|tensor|metadata)"
         r"|(?:unexpected\w*|premature\w*) (?:reached )?"
-        r"(?:end[ -]of(?! json)|eof.{0,40}(?:file|read))"
+        r"(?:end[ -]of(?! (?:json|input|response|stream))|eof.{0,40}(?:file|read(?!ing response)))"
         r"|remaining file size|fread returned|too many tensors|endianness"
         r"|failed to seek |failed to read (?:entire file|tensor|magic|header|key|model|gguf|meta)"
         r"|read error"
@@ -261,6 +268,7 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|connection closed|closed before|premature close|incompletemessage"
         r"|typeerror: terminated|error sending request|dial tcp|\": eof\b"
         r"|\b50[23]\b.{0,20}(?:bad gateway|service)|bad gateway|service unavailable"
+        r"|server (?:is )?shutting down"
         r"|is (?:lm studio|ollama|the server|it) running|winerror 100(?:54|61)"
         r"|os error (?:104|111)",
     ),

@@ -45,6 +45,15 @@ def one_line(text: str, limit: int = 200) -> str:
     return _cut(" ".join(_scrub(text).split()), limit).rstrip(" ")
 
 
+def well_formed(text: str) -> str:
+    """`text` as what can be written and sent: halves of a surrogate pair joined, or U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
 def escape_html(text: str, limit: int = LIMIT) -> str:
     """`clean`, safe as the content or a quoted attribute of an HTML element."""
     return html.escape(clean(text, limit))

@@ -10,7 +10,9 @@ from typing import Literal
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
+from pytest_lmstrix.text import well_formed
 from pytest_lmstrix.verdicts import Outcome, Verdict
 
 MAX_CONTEXT_LENGTH = 10_000_000
@@ -100,6 +102,11 @@ class Reply(Struct, frozen=True, kw_only=True):
     """From the request to the first token, prefill included."""
     prefill_tokens_per_second: float | None = None
     decode_tokens_per_second: float | None = None
+
+    def __post_init__(self) -> None:
+        # Engines cut between the halves of a surrogate pair, and models say halves alone.
+        force_setattr(self, "text", well_formed(self.text))
+        force_setattr(self, "reasoning", well_formed(self.reasoning))
 
 
 class Case(Struct, frozen=True, kw_only=True):

@@ -148,15 +148,18 @@ def classify(
     """
     words = _words(f"{code or ''}\n{text}")
     verdict = (
-        _of_code(words, phase)
+        _of_code(words)
         or _first_match(patterns.RULES, words)
         or _of_exit_status(exit_status, phase)
         or _first_match(patterns.HINTS, words)
         or Verdict.ENGINE_ERROR
     )
     # Before there is a connection, no model can be at fault.
-    if phase == "connect" and verdict in (Verdict.TIMEOUT, Verdict.ENGINE_ERROR):
+    if phase == "connect":
         return Verdict.UNREACHABLE
+    # What answers was found: now it has gone.
+    if phase == "predict" and verdict is Verdict.MODEL_NOT_FOUND:
+        return Verdict.CRASHED
     return verdict
 
 
@@ -180,13 +183,9 @@ def _words(text: str) -> str:
     return text
 
 
-def _of_code(words: str, phase: Phase | None) -> Verdict | None:
+def _of_code(words: str) -> Verdict | None:
     found = _CODE.search(words)
-    if found is None:
-        return None
-    code = found.group().lower()
-    gone = phase == "predict" and code in patterns.INSTANCE_GONE
-    return Verdict.CRASHED if gone else _CODES[code]
+    return _CODES[found.group().lower()] if found else None
 
 
 def _first_match(rules: Iterable[tuple[str, str]], words: str) -> Verdict | None:

@@ -296,8 +296,10 @@ def test_a_load_for_a_users_own_test_is_tried_again_as_for_ours(project: Project
     )
     project.manifest("[{id: tiny}, {id: dead}, {id: broken}]")
     project.pytester.makepyfile(test_own="def test_own(lmstrix_model): assert lmstrix_model")
-    result = project.run("--lmstrix", "--lmstrix-ctx=512", "-k", "test_own")
+    result = project.run("--lmstrix", "--lmstrix-ctx=512", "-k", "test_own", "--junitxml=out.xml")
     result.assert_outcomes(passed=1, failed=1, xfailed=1)
+    junit = (project.path / "out.xml").read_text(encoding="utf-8")
+    assert junit.count('name="lmstrix_retried" value="True"') == 2
     assert {r.model: (r.verdict, r.retried) for r in project.results} == {
         "tiny": (Verdict.OK, True),
         "dead": (Verdict.CRASHED, True),

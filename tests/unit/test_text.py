@@ -13,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pytest_lmstrix.text import LIMIT, clean, escape_html, escape_markdown, one_line
+from pytest_lmstrix.types import Reply
 
 # Everything, with what is dangerous much more often than chance has it.
 DANGEROUS = [
@@ -125,3 +126,19 @@ def test_hostile_text_takes_no_longer_than_its_length(
 
     # Quadratic time would be a hundred times as long for ten times the text.
     assert seconds(500_000) < 40 * seconds(50_000) + 0.5
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        pytest.param("\ud83d\ude00 42", "\U0001f600 42", id="halves-that-came-apart"),
+        pytest.param("\ud83d 42\ude00", "\ufffd 42\ufffd", id="halves-alone"),
+    ],
+)
+def test_a_reply_can_be_written_and_sent(said: str, kept: str) -> None:
+    assert Reply(text=said, reasoning=said) == Reply(text=kept, reasoning=kept)
+
+
+@given(st.text())
+def test_a_reply_that_can_be_written_stays_as_it_is(said: str) -> None:
+    assert Reply(text=said).text == said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -217,6 +218,8 @@ FAMILIES: dict[Verdict, list[str]] = {
         "Please wait, the model is still loading",
     ],
     Verdict.UNREACHABLE: [
+        "Server is shutting down",
+        "Unexpected EOF while reading response",
         "Websocket session disconnected (ws://localhost:1234/llm)",
         "OpenAI: Network Problem",
         "connect ECONNREFUSED 127.0.0.1:1234",
@@ -234,6 +237,17 @@ FAMILIES: dict[Verdict, list[str]] = {
         "The AnythingLLM LLM engine instance could not be reached or is not responding.",
     ],
     Verdict.ENGINE_ERROR: [
+        "Invalid type for parameter 'max_tokens'",
+        "invalid number of arguments",
+        "Unknown message type received",
+        "Unsupported media type",
+        "Structured output type is not supported",
+        "unsupported protocol version",
+        "Config file not found: settings.json",
+        "Preset file does not exist",
+        "ENOENT: no such file or directory, open '/home/me/.lmstudio/.internal/http-server.json'",
+        "Rate limit exceeded: too many tokens per minute",
+        "<html><h1>404 Not Found</h1></html>",
         "gguf_init_from_file: failed to open GGUF file 'x.gguf' (Permission denied)",
         "llama_model_load: error loading model: failed to open x.gguf: Too many open files",
         "llama_model_loader: failed to load model from x.gguf\nread error: Input/output error",
@@ -341,9 +355,9 @@ def test_a_killed_process_ran_out_of_memory_only_with_evidence() -> None:
     assert classify("oom-kill: task=llama-server", exit_status=-9) == Verdict.OUT_OF_MEMORY
 
 
-def test_no_model_is_blamed_before_there_is_a_connection() -> None:
-    for text in ("timed out", "Authentication failed", ""):
-        assert classify(text, phase="connect") == Verdict.UNREACHABLE
+@pytest.mark.parametrize("text", ["timed out", "Authentication failed", *chain(*FAMILIES.values())])
+def test_no_model_is_blamed_before_there_is_a_connection(text: str) -> None:
+    assert classify(text, phase="connect") == Verdict.UNREACHABLE
 
 
 @given(
@@ -425,3 +439,9 @@ def test_a_failure_keeps_the_words_and_shows_a_part() -> None:
 
 def test_a_failure_without_words_is_its_verdict() -> None:
     assert Failure("", verdict=Verdict.WRONG_ANSWER).message == "wrong_answer"
+
+
+@pytest.mark.parametrize("text", ["Model does not exist", "No models loaded", "model not found"])
+def test_a_model_that_was_asked_and_is_not_there_has_gone(text: str) -> None:
+    assert classify(text, phase="load") == Verdict.MODEL_NOT_FOUND
+    assert classify(text, phase="predict") == Verdict.CRASHED
