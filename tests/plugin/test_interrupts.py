@@ -168,3 +168,63 @@ def test_a_signal_before_anything_is_loaded_ends_the_run(project: Project, tmp_p
     result = project.run_apart("--lmstrix", "-k", "test_self")
     assert result.ret == 143
     assert project.engine_log == ["load tiny 512", "unload tiny"]
+
+
+def test_a_signal_while_the_reports_are_written_lets_them_be_written(project: Project) -> None:
+    project.engine(tiny="")
+    project.manifest("[{id: tiny, contexts: [512]}]")
+    project.pytester.makeconftest(
+        project.path.joinpath("conftest.py").read_text(encoding="utf-8")
+        + """
+import signal
+import pytest
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish():
+    signal.raise_signal(signal.SIGTERM)
+"""
+    )
+    process = start(project)
+    output = process.communicate(timeout=PATIENCE_SECONDS)[0].decode()
+    assert process.returncode == EXIT_CODES[signal.SIGTERM], output
+    assert "Traceback" not in output
+    assert " 1 passed" in output
+    assert (project.path / "reports" / "report.html").exists()
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("ending", ["pass", "while True: time.sleep(0.01)"])
+def test_a_signal_right_after_a_lock_was_taken_does_not_leave_it_taken(
+    project: Project, number: signal.Signals, ending: str
+) -> None:
+    logging = (
+        "def get_logger(lock, number):\n"
+        "    lock.acquire()\n"
+        "    signal.raise_signal(number)\n"
+        "    try:\n"
+        f"        {ending}\n"
+        "    finally:\n"
+        "        lock.release()\n"
+    )
+    project.engine(tiny="")
+    project.manifest("[{id: tiny, contexts: [512]}]")
+    project.pytester.makepyfile(
+        f"""
+        import signal, threading, time
+        from pathlib import Path
+
+        def test_own(lmstrix_model):
+            lock, logging = threading.Lock(), dict(__name__="logging", signal=signal, time=time)
+            exec({logging!r}, logging)
+            try:
+                logging["get_logger"](lock, {int(number)})
+                time.sleep({PATIENCE_SECONDS})
+            finally:
+                Path("taken").write_text(str(lock.locked()))
+        """
+    )
+    process = start(project, "-k", "test_own")
+    output = process.communicate(timeout=PATIENCE_SECONDS)[0].decode()
+    assert process.returncode == EXIT_CODES[number], output
+    assert (project.path / "taken").read_text() == "False"
+    assert project.engine_log == ["load tiny 512", "unload tiny"]
