@@ -61,12 +61,12 @@ class Signals:
             _thread.start_new_thread(_send_again, (number,))  # `Thread` takes locks itself
             return
         self._times_put_off = 0
-        if number == signal.SIGINT:
+        if number == signal.SIGINT and (in_fork or not self._finishing or self._received == number):
             signal.default_int_handler(number, frame)
         if in_fork:
             os._exit(128 + number)  # it has not yet become another program
         self._received = number
-        if not self._finishing:  # else it ends already, and is not to be kept from unloading
+        if not self._finishing:  # else it ends already, and only a second Ctrl-C breaks that off
             raise Terminated(f"ended by {signal.Signals(number).name}")
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -75,7 +75,9 @@ class Signals:
         try:
             return (yield)
         finally:
-            if self._received is not None:
+            if self._received == signal.SIGINT:
+                session.exitstatus = pytest.ExitCode.INTERRUPTED
+            elif self._received is not None:
                 session.exitstatus = 128 + self._received
 
     def pytest_unconfigure(self) -> None:

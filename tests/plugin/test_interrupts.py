@@ -170,23 +170,26 @@ def test_a_signal_before_anything_is_loaded_ends_the_run(project: Project, tmp_p
     assert project.engine_log == ["load tiny 512", "unload tiny"]
 
 
-def test_a_signal_while_the_reports_are_written_lets_them_be_written(project: Project) -> None:
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_while_the_reports_are_written_lets_them_be_written(
+    project: Project, number: signal.Signals
+) -> None:
     project.engine(tiny="")
     project.manifest("[{id: tiny, contexts: [512]}]")
     project.pytester.makeconftest(
         project.path.joinpath("conftest.py").read_text(encoding="utf-8")
-        + """
+        + f"""
 import signal
 import pytest
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish():
-    signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal({int(number)})
 """
     )
     process = start(project)
     output = process.communicate(timeout=PATIENCE_SECONDS)[0].decode()
-    assert process.returncode == EXIT_CODES[signal.SIGTERM], output
+    assert process.returncode == EXIT_CODES[number], output
     assert "Traceback" not in output
     assert " 1 passed" in output
     assert (project.path / "reports" / "report.html").exists()
