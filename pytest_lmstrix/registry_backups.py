@@ -126,14 +126,12 @@ def choose_backup(path: Path, backup: Path | str | None) -> tuple[Path, Contents
         RegistryError: There is no such backup, or it holds no result.
     """
     if backup is not None:
-        source = path.parent / "backups" / backup
+        places = (path.parent / "backups" / backup, Path(backup))
         try:
-            if not source.exists():
-                source = Path(backup)
-            there = source.exists()
+            source = next((place for place in places if place.exists()), None)
         except OSError as error:
-            raise failure(source, "cannot be read", error) from error
-        if not there:
+            raise failure(places[0], "cannot be read", error) from error
+        if source is None:
             known = ", ".join(one.name for one in reversed(backups(path))) or "none"
             raise RegistryError(f"{backup}: there is no such backup; there are: {known}")
         found = contents(source)

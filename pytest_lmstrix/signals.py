@@ -55,16 +55,17 @@ class Signals:
                 self._previous[number] = signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        in_fork = os.getpid() != self._process
-        if not in_fork and _takes_a_lock(frame) and self._times_put_off < MOST_TIMES:
+        if os.getpid() != self._process:  # a fork that has not yet become another program
+            if number == signal.SIGINT:
+                signal.default_int_handler(number, frame)
+            os._exit(128 + number)
+        if _takes_a_lock(frame) and self._times_put_off < MOST_TIMES:
             self._times_put_off += 1
             _thread.start_new_thread(_send_again, (number,))  # `Thread` takes locks itself
             return
         self._times_put_off = 0
-        if number == signal.SIGINT and (in_fork or not self._finishing or self._received == number):
+        if number == signal.SIGINT and (not self._finishing or self._received == number):
             signal.default_int_handler(number, frame)
-        if in_fork:
-            os._exit(128 + number)  # it has not yet become another program
         self._received = number
         if not self._finishing:  # else it ends already, and only a second Ctrl-C breaks that off
             raise Terminated(f"ended by {signal.Signals(number).name}")
