@@ -13,7 +13,7 @@ from pathlib import Path
 
 from registry import MODELS, SIZES, line
 
-from pytest_lmstrix.registry_lines import encode
+from pytest_lmstrix.registry.lines import encode
 
 
 def main() -> None:

@@ -15,10 +15,10 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from pytest_lmstrix.registry import Registry
-from pytest_lmstrix.registry_lines import encode
-from pytest_lmstrix.types import Result
-from pytest_lmstrix.verdicts import Verdict
+from pytest_lmstrix.core.types import Result
+from pytest_lmstrix.core.verdicts import Verdict
+from pytest_lmstrix.registry.lines import encode
+from pytest_lmstrix.registry.store import Registry
 
 LINES = 1_000_000
 MODELS = 10_000

@@ -10,10 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pytest_lmstrix.core.classify import classify
+    from pytest_lmstrix.core.failure import Failure
+    from pytest_lmstrix.core.types import LoadSettings, Message, Model, ModelFacts, Reply, Result
+    from pytest_lmstrix.core.verdicts import Verdict
     from pytest_lmstrix.engines.base import Engine, Instance, Progress
-    from pytest_lmstrix.registry import ModelStatus, Registry, RegistryError
-    from pytest_lmstrix.types import LoadSettings, Message, Model, ModelFacts, Reply, Result
-    from pytest_lmstrix.verdicts import Failure, Verdict, classify
+    from pytest_lmstrix.registry.store import ModelStatus, Registry, RegistryError
 
 __all__ = [
     "Engine",
@@ -35,9 +37,11 @@ __all__ = [
 
 _HOMES = {
     "engines.base": ("Engine", "Instance", "Progress"),
-    "registry": ("ModelStatus", "Registry", "RegistryError"),
-    "types": ("LoadSettings", "Message", "Model", "ModelFacts", "Reply", "Result"),
-    "verdicts": ("Failure", "Verdict", "classify"),
+    "registry.store": ("ModelStatus", "Registry", "RegistryError"),
+    "core.types": ("LoadSettings", "Message", "Model", "ModelFacts", "Reply", "Result"),
+    "core.verdicts": ("Verdict",),
+    "core.failure": ("Failure",),
+    "core.classify": ("classify",),
 }
 
 

@@ -16,8 +16,7 @@ from typing import Any
 
 import pytest
 
-CHECKS = ("fast", "full", "deep", "limit")
-"""The markers of the built-in checks; `test_<marker>` is the check."""
+from pytest_lmstrix.core.checks import CHECKS
 
 COMMANDS = ("scan", "list", "health", "restore")
 """`--lmstrix-<command>` runs instead of tests."""
@@ -246,7 +245,7 @@ def _percent(config: pytest.Config) -> float | None:
 
 
 def _contexts(config: pytest.Config) -> tuple[int, ...] | None:
-    from pytest_lmstrix.types import MAX_CONTEXT_LENGTH
+    from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH
 
     given = _value(config, "ctx")
     words = [given] if isinstance(given, str) else given

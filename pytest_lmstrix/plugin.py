@@ -29,9 +29,9 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     command = options.command(config)
     if command is None or config.option.help:
         return None
-    from pytest_lmstrix import commands
+    from pytest_lmstrix.commands import run
 
-    return commands.run(config, command)
+    return run.run(config, command)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -39,8 +39,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
     if options.wakes(config):
-        from pytest_lmstrix import session
+        from pytest_lmstrix import startup
 
-        session.start(config)
+        startup.start(config)
     else:
         config.pluginmanager.register(inert, "lmstrix-inert")

@@ -24,7 +24,7 @@ LAYERS = (
     ("answers", "questions", "probes", "manifest", "sources", "downloads", "weights", "registry",
      "leases", "processes", "engines"),
     ("plan",),
-    ("options", "hookspecs", "collection", "fixtures", "checks", "bench", "judging", "outcomes"),
+    ("options", "hookspecs", "collection", "fixtures", "checks", "loader", "judging", "outcomes"),
     ("scheduling", "reporting"),
     ("session", "plugin"),
 )  # fmt: skip

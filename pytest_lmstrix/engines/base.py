@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from pytest_lmstrix.types import Message, Model, ModelFacts, Reply
+from pytest_lmstrix.core.types import Message, Model, ModelFacts, Reply
 
 
 class Progress(Protocol):

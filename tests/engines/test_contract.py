@@ -9,12 +9,13 @@ from importlib.util import find_spec
 import pytest
 from msgspec import Struct
 
+from pytest_lmstrix.core.failure import Failure
+from pytest_lmstrix.core.types import Message, Model
+from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Engine, Instance
-from pytest_lmstrix.types import Message, Model
-from pytest_lmstrix.verdicts import Failure, Verdict
-from tests.support import weights
-from tests.support.fake_engine import FakeEngine
-from tests.support.lmstudio_server import LmStudioServer, StandInModel
+from tests.standin import weights
+from tests.standin.fake_engine import FakeEngine
+from tests.standin.lmstudio import LmStudioServer, StandInModel
 
 SMALL, LARGE = 512, 1024
 FEW_SHOT = "1 + 1 = 2\n4 + 4 = 8\n6 + 3 = 9\n2 + 3 ="
@@ -31,7 +32,7 @@ class Ignored:
         pass
 
 
-class Bench(Struct, frozen=True, kw_only=True):
+class ModelLoader(Struct, frozen=True, kw_only=True):
     """An engine with a model, and one that it does not have."""
 
     engine: Engine
@@ -44,10 +45,10 @@ class Bench(Struct, frozen=True, kw_only=True):
         return self.engine.load(self.model, context_length, Ignored())
 
 
-def _fake(_: ExitStack) -> Bench:
+def _fake(_: ExitStack) -> ModelLoader:
     engine = FakeEngine((StandInModel(key="tiny"),))
 
-    return Bench(
+    return ModelLoader(
         engine=engine,
         model=Model(id="tiny", engine="fake"),
         missing=Model(id="nobody", engine="fake"),
@@ -55,13 +56,13 @@ def _fake(_: ExitStack) -> Bench:
     )
 
 
-def _lmstudio(cleanup: ExitStack) -> Bench:
-    from pytest_lmstrix.engines.lmstudio import LmStudioEngine
+def _lmstudio(cleanup: ExitStack) -> ModelLoader:
+    from pytest_lmstrix.engines.lmstudio.engine import LmStudioEngine
 
     server = cleanup.enter_context(LmStudioServer([StandInModel(key="tiny")]))
     engine = LmStudioEngine(server.host, load_timeout=60, reply_timeout=60)
     cleanup.callback(engine.close)
-    return Bench(
+    return ModelLoader(
         engine=engine,
         model=Model(id="tiny", engine="lmstudio"),
         missing=Model(id="nobody", engine="lmstudio"),
@@ -69,10 +70,10 @@ def _lmstudio(cleanup: ExitStack) -> Bench:
     )
 
 
-def _llamacpp(cleanup: ExitStack) -> Bench:
+def _llamacpp(cleanup: ExitStack) -> ModelLoader:
     import psutil
 
-    from pytest_lmstrix.engines.llamacpp import LlamaCppEngine
+    from pytest_lmstrix.engines.llamacpp.engine import LlamaCppEngine
 
     try:
         path = str(weights.smollm2())
@@ -88,7 +89,7 @@ def _llamacpp(cleanup: ExitStack) -> Bench:
 
     engine = LlamaCppEngine(load_timeout=120, reply_timeout=120)
     cleanup.callback(engine.close)
-    return Bench(
+    return ModelLoader(
         engine=engine,
         model=Model(id="smollm2", engine="llamacpp", source=path),
         missing=Model(id="nobody", engine="llamacpp", source=path + ".not-there"),
@@ -104,18 +105,18 @@ NO_LLAMACPP = pytest.mark.skipif(find_spec("xllamacpp") is None, reason="needs x
     params=[_fake, _lmstudio, pytest.param(_llamacpp, marks=NO_LLAMACPP)],
     ids=["fake", "lmstudio", "llamacpp"],
 )
-def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+def loader(request: pytest.FixtureRequest) -> Iterator[ModelLoader]:
     """An engine, and in the end nothing loaded in it."""
     with ExitStack() as cleanup:
-        bench: Bench = request.param(cleanup)
-        yield bench
-        assert bench.loaded() == 0
+        loader: ModelLoader = request.param(cleanup)
+        yield loader
+        assert loader.loaded() == 0
 
 
 @pytest.fixture(scope="module")
-def shared(bench: Bench) -> Iterator[Instance]:
+def shared(loader: ModelLoader) -> Iterator[Instance]:
     """One instance, for tests that leave it as it was."""
-    instance = bench.load()
+    instance = loader.load()
     yield instance
     instance.unload()
 
@@ -172,33 +173,33 @@ def test_a_prompt_longer_than_the_context_is_an_error(shared: Instance) -> None:
     assert "5" in shared.complete(FEW_SHOT, max_tokens=4).text
 
 
-def test_unload_frees_and_may_be_repeated(bench: Bench) -> None:
-    before = bench.loaded()
-    instance = bench.load(SMALL)
-    assert bench.loaded() == before + 1
+def test_unload_frees_and_may_be_repeated(loader: ModelLoader) -> None:
+    before = loader.loaded()
+    instance = loader.load(SMALL)
+    assert loader.loaded() == before + 1
     instance.unload()
     instance.unload()
-    assert bench.loaded() == before
+    assert loader.loaded() == before
 
 
-def test_loaded_again_at_another_size(bench: Bench) -> None:
+def test_loaded_again_at_another_size(loader: ModelLoader) -> None:
     for context_length in (SMALL, LARGE, SMALL):
-        instance = bench.load(context_length)
+        instance = loader.load(context_length)
         assert instance.context_length == context_length
         instance.unload()
 
 
-def test_what_was_unloaded_answers_with_a_failure(bench: Bench) -> None:
-    instance = bench.load(SMALL)
+def test_what_was_unloaded_answers_with_a_failure(loader: ModelLoader) -> None:
+    instance = loader.load(SMALL)
     instance.unload()
     with pytest.raises(Failure) as failed:
         instance.complete(FEW_SHOT, max_tokens=2)
     assert failed.value.verdict is not Verdict.MODEL_NOT_FOUND
 
 
-def test_a_missing_model(bench: Bench) -> None:
-    before = bench.loaded()
+def test_a_missing_model(loader: ModelLoader) -> None:
+    before = loader.loaded()
     with pytest.raises(Failure) as failed:
-        bench.engine.load(bench.missing, SMALL, Ignored())
+        loader.engine.load(loader.missing, SMALL, Ignored())
     assert (failed.value.verdict, failed.value.phase) == (Verdict.MODEL_NOT_FOUND, "load")
-    assert bench.loaded() == before
+    assert loader.loaded() == before

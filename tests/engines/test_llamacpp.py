@@ -19,12 +19,13 @@ pytest.importorskip("xllamacpp")
 
 import httpx
 
-from pytest_lmstrix.engines import llamacpp_child
-from pytest_lmstrix.engines.llamacpp import LlamaCppEngine
-from pytest_lmstrix.engines.llamacpp_server import LlamaCppInstance
-from pytest_lmstrix.types import LoadSettings, Message, Model
-from pytest_lmstrix.verdicts import Failure, Verdict
-from tests.support import weights
+from pytest_lmstrix.core.failure import Failure
+from pytest_lmstrix.core.types import LoadSettings, Message, Model
+from pytest_lmstrix.core.verdicts import Verdict
+from pytest_lmstrix.engines.llamacpp import child
+from pytest_lmstrix.engines.llamacpp.engine import LlamaCppEngine
+from pytest_lmstrix.engines.llamacpp.server import LlamaCppInstance
+from tests.standin import weights
 
 FEW_SHOT = "1 + 1 = 2\n4 + 4 = 8\n6 + 3 = 9\n2 + 3 ="
 PATIENCE = 60.0
@@ -57,7 +58,7 @@ class Recorder:
             self._on_prefill()
 
 
-class Bench(Struct, frozen=True):
+class ModelLoader(Struct, frozen=True):
     """An engine, and the processes that it started."""
 
     engine: LlamaCppEngine
@@ -109,18 +110,18 @@ def until(ask: Callable[[], list[psutil.Process]]) -> list[psutil.Process]:
 @pytest.fixture(scope="module")
 def shared() -> Iterator[LlamaCppInstance]:
     """One instance of 2,048 tokens, for tests that leave it as it was."""
-    instance = Bench(LlamaCppEngine(), frozenset()).load(2048)
+    instance = ModelLoader(LlamaCppEngine(), frozenset()).load(2048)
     yield instance
     instance.unload()
 
 
 @pytest.fixture
-def bench(shared: LlamaCppInstance) -> Iterator[Bench]:
+def loader(shared: LlamaCppInstance) -> Iterator[ModelLoader]:
     """An engine of its own, and in the end no process of it."""
     known = frozenset(psutil.Process().children(recursive=True))
-    bench = Bench(LlamaCppEngine(load_timeout=PATIENCE, reply_timeout=PATIENCE), known)
-    yield bench
-    assert bench.processes() == []
+    loader = ModelLoader(LlamaCppEngine(load_timeout=PATIENCE, reply_timeout=PATIENCE), known)
+    yield loader
+    assert loader.processes() == []
 
 
 def gone(processes: list[psutil.Process]) -> bool:
@@ -131,8 +132,8 @@ def gone(processes: list[psutil.Process]) -> bool:
 
 
 @pytest.mark.parametrize(("asked", "granted"), [(512, 512), (600, 768), (16_384, 8_192)])
-def test_the_context_is_read_back(bench: Bench, asked: int, granted: int) -> None:
-    instance = bench.load(asked)
+def test_the_context_is_read_back(loader: ModelLoader, asked: int, granted: int) -> None:
+    instance = loader.load(asked)
     assert instance.context_length == granted
     instance.unload()
 
@@ -173,18 +174,18 @@ def test_a_model_without_a_source_is_looked_up_by_its_name(tmp_path: Path) -> No
     assert failure.value.verdict is Verdict.MODEL_NOT_FOUND
 
 
-def test_load_progress_never_claims_the_end_before_it(bench: Bench) -> None:
+def test_load_progress_never_claims_the_end_before_it(loader: ModelLoader) -> None:
     progress = Recorder()
-    bench.load(512, progress).unload()
+    loader.load(512, progress).unload()
     assert progress.loads[-1] == 1.0
     assert all(0 <= fraction < 1 for fraction in progress.loads[:-1])
 
 
-def test_load_settings_reach_llama_cpp(bench: Bench) -> None:
+def test_load_settings_reach_llama_cpp(loader: ModelLoader) -> None:
     sizes = {}
     for kind in ("f32", "q8_0"):
         load = LoadSettings(threads=1, kv_cache_type=kind, flash_attention=True)
-        instance = bench.load(8192, load=load)
+        instance = loader.load(8192, load=load)
         sizes[kind] = instance.peak_memory_bytes or 0
         instance.unload()
     # 2 * 30 layers * 8,192 tokens * 3 heads * 64 values: 4 bytes each, and 34/32.
@@ -201,10 +202,10 @@ def test_load_settings_reach_llama_cpp(bench: Bench) -> None:
     ],
 )
 def test_a_setting_that_cannot_be_honoured_is_an_error(
-    bench: Bench, load: LoadSettings, reason: str
+    loader: ModelLoader, load: LoadSettings, reason: str
 ) -> None:
     with pytest.raises(Failure, match=reason) as failure:
-        bench.load(load=load)
+        loader.load(load=load)
     assert failure.value.verdict is Verdict.ENGINE_ERROR
 
 
@@ -231,7 +232,7 @@ def _cut(data: bytes) -> bytes:
     ],
 )
 def test_a_bad_file_is_told_by_what_llama_cpp_said(
-    bench: Bench,
+    loader: ModelLoader,
     tmp_path: Path,
     damage: Callable[[bytes], bytes],
     verdict: Verdict,
@@ -241,18 +242,18 @@ def test_a_bad_file_is_told_by_what_llama_cpp_said(
     bad = tmp_path / "out of memory.gguf"
     bad.write_bytes(damage(weights.smollm2().read_bytes()))
     with pytest.raises(Failure, match=reason) as failure:
-        bench.load(source=bad)
+        loader.load(source=bad)
     assert failure.value.verdict is verdict
     assert failure.value.phase == "load"
     assert "Traceback" not in failure.value.text
 
 
 @pytest.mark.parametrize("name", ["missing.gguf", "cut-00001-of-00002.gguf"])
-def test_a_missing_file_is_not_found(bench: Bench, tmp_path: Path, name: str) -> None:
+def test_a_missing_file_is_not_found(loader: ModelLoader, tmp_path: Path, name: str) -> None:
     if "-of-" in name:
         (tmp_path / name).symlink_to(weights.smollm2())
     with pytest.raises(Failure, match="no such file") as failure:
-        bench.load(source=tmp_path / name)
+        loader.load(source=tmp_path / name)
     assert failure.value.verdict is Verdict.MODEL_NOT_FOUND
 
 
@@ -282,9 +283,9 @@ def test_a_shared_prefix_is_prefilled_once(shared: LlamaCppInstance) -> None:
     assert second.prompt_tokens - second.cached_prompt_tokens < 10
 
 
-def test_prefill_progress_comes_batch_by_batch(bench: Bench) -> None:
+def test_prefill_progress_comes_batch_by_batch(loader: ModelLoader) -> None:
     progress = Recorder()
-    instance = bench.load(512, progress)
+    instance = loader.load(512, progress)
     total = instance.complete("word " * 300, max_tokens=1).prompt_tokens
     instance.unload()
     assert total is not None
@@ -314,8 +315,8 @@ def test_a_prompt_beyond_the_context_is_refused_and_harms_nothing(
     assert shared.complete(FEW_SHOT, max_tokens=2).text.split()[0] == "5"
 
 
-def test_a_reply_ends_where_the_context_does(bench: Bench) -> None:
-    instance = bench.load(256)
+def test_a_reply_ends_where_the_context_does(loader: ModelLoader) -> None:
+    instance = loader.load(256)
     prompt = "one two " * 120
     free = 256 - instance.count_tokens(prompt)
     reply = instance.complete(prompt, max_tokens=1000)
@@ -336,9 +337,9 @@ def test_any_text_passes_unharmed(shared: LlamaCppInstance, text: str) -> None:
 # --- safety
 
 
-def test_the_server_is_on_loopback_and_wants_its_key(bench: Bench) -> None:
-    instance = bench.load()
-    (listening,) = (c for c in bench.server().net_connections("tcp") if c.status == "LISTEN")
+def test_the_server_is_on_loopback_and_wants_its_key(loader: ModelLoader) -> None:
+    instance = loader.load()
+    (listening,) = (c for c in loader.server().net_connections("tcp") if c.status == "LISTEN")
     assert listening.laddr.ip == "127.0.0.1"
     base = f"http://127.0.0.1:{listening.laddr.port}"
     for headers in ({}, {"Authorization": "Bearer wrong"}):
@@ -352,18 +353,18 @@ def test_the_server_is_on_loopback_and_wants_its_key(bench: Bench) -> None:
     instance.unload()
 
 
-def test_the_process_list_shows_no_key(bench: Bench) -> None:
-    instance = bench.load()
-    for process in bench.processes():
+def test_the_process_list_shows_no_key(loader: ModelLoader) -> None:
+    instance = loader.load()
+    for process in loader.processes():
         *_, script = (argument for argument in process.cmdline() if argument != "serve")
-        assert script == llamacpp_child.__file__
+        assert script == child.__file__
         assert len(process.cmdline()) <= 4
     instance.unload()
 
 
-def test_no_proxy_comes_between(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_proxy_comes_between(loader: ModelLoader, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    instance = bench.load()
+    instance = loader.load()
     assert instance.count_tokens("a b c") == 3
     instance.unload()
 
@@ -371,9 +372,9 @@ def test_no_proxy_comes_between(bench: Bench, monkeypatch: pytest.MonkeyPatch) -
 # --- ends, wanted and unwanted
 
 
-def test_unload_ends_every_process_and_may_be_repeated(bench: Bench) -> None:
-    instance = bench.load()
-    processes = bench.processes()
+def test_unload_ends_every_process_and_may_be_repeated(loader: ModelLoader) -> None:
+    instance = loader.load()
+    processes = loader.processes()
     assert len(processes) >= 2
     assert (instance.peak_memory_bytes or 0) > 90e6
     instance.unload()
@@ -384,19 +385,19 @@ def test_unload_ends_every_process_and_may_be_repeated(bench: Bench) -> None:
         instance.complete("a", max_tokens=1)
 
 
-def test_two_engines_do_not_keep_each_others_models(bench: Bench) -> None:
-    first, second = bench.load(), bench.load()
+def test_two_engines_do_not_keep_each_others_models(loader: ModelLoader) -> None:
+    first, second = loader.load(), loader.load()
     first.unload()
-    left = bench.processes()
+    left = loader.processes()
     assert second.count_tokens("a b c") == 3
     second.unload()
     assert gone(left)
 
 
 @signals
-def test_a_killed_server_is_a_crash_with_its_exit_status(bench: Bench) -> None:
-    progress = Recorder(on_prefill=lambda: bench.server().kill())
-    instance = bench.load(512, progress)
+def test_a_killed_server_is_a_crash_with_its_exit_status(loader: ModelLoader) -> None:
+    progress = Recorder(on_prefill=lambda: loader.server().kill())
+    instance = loader.load(512, progress)
     with contextlib.suppress(Failure):
         instance.complete(
             "word " * 600, max_tokens=1
@@ -412,33 +413,33 @@ def test_a_killed_server_is_a_crash_with_its_exit_status(bench: Bench) -> None:
 
 
 @signals
-def test_a_server_killed_while_it_loads_is_a_crash(bench: Bench) -> None:
-    progress = Recorder(on_load=lambda: bench.server().kill())
+def test_a_server_killed_while_it_loads_is_a_crash(loader: ModelLoader) -> None:
+    progress = Recorder(on_load=lambda: loader.server().kill())
     with pytest.raises(Failure, match="SIGKILL") as failure:
-        bench.load(8192, progress)
+        loader.load(8192, progress)
     assert failure.value.verdict is Verdict.CRASHED
     assert (failure.value.exit_status, failure.value.phase) == (-9, "load")
 
 
 @pytest.mark.parametrize("which", ["server", "supervisor"])
-def test_a_hung_reply_times_out_and_leaves_nothing(bench: Bench, which: str) -> None:
+def test_a_hung_reply_times_out_and_leaves_nothing(loader: ModelLoader, which: str) -> None:
     def hang() -> None:
-        for process in bench.processes() if which == "supervisor" else [bench.server()]:
+        for process in loader.processes() if which == "supervisor" else [loader.server()]:
             process.suspend()
 
-    bench = Bench(LlamaCppEngine(load_timeout=PATIENCE, reply_timeout=2.0), bench.known)
-    instance = bench.load(512, Recorder(on_prefill=hang), load=LoadSettings(threads=1))
+    loader = ModelLoader(LlamaCppEngine(load_timeout=PATIENCE, reply_timeout=2.0), loader.known)
+    instance = loader.load(512, Recorder(on_prefill=hang), load=LoadSettings(threads=1))
     with pytest.raises(Failure, match=r"no progress for 2 s while answering") as failure:
         instance.complete("word " * 500, max_tokens=1)
     assert failure.value.verdict is Verdict.TIMEOUT
-    assert bench.processes() == []
+    assert loader.processes() == []
 
 
-def test_a_hung_load_times_out_and_leaves_nothing(bench: Bench) -> None:
-    progress = Recorder(on_load=lambda: bench.server().suspend())
-    bench = Bench(LlamaCppEngine(load_timeout=1.0), bench.known)
+def test_a_hung_load_times_out_and_leaves_nothing(loader: ModelLoader) -> None:
+    progress = Recorder(on_load=lambda: loader.server().suspend())
+    loader = ModelLoader(LlamaCppEngine(load_timeout=1.0), loader.known)
     with pytest.raises(Failure, match="no progress for 1 s while loading") as failure:
-        bench.load(512, progress)
+        loader.load(512, progress)
     assert failure.value.verdict is Verdict.TIMEOUT
 
 
@@ -446,20 +447,20 @@ def _interrupt() -> None:
     raise KeyboardInterrupt
 
 
-def test_an_interrupt_leaves_nothing(bench: Bench) -> None:
+def test_an_interrupt_leaves_nothing(loader: ModelLoader) -> None:
     with pytest.raises(KeyboardInterrupt):
-        bench.load(512, Recorder(on_load=_interrupt))
-    assert bench.processes() == []
-    instance = bench.load(512, Recorder(on_prefill=_interrupt))
+        loader.load(512, Recorder(on_load=_interrupt))
+    assert loader.processes() == []
+    instance = loader.load(512, Recorder(on_prefill=_interrupt))
     with pytest.raises(KeyboardInterrupt):
         instance.complete("word " * 300, max_tokens=1)
-    assert bench.processes() == []
+    assert loader.processes() == []
 
 
 @signals
-def test_ctrl_c_is_not_for_the_server(bench: Bench) -> None:
-    instance = bench.load()
-    for process in bench.processes():
+def test_ctrl_c_is_not_for_the_server(loader: ModelLoader) -> None:
+    instance = loader.load()
+    for process in loader.processes():
         if sys.platform != "win32":
             assert os.getsid(process.pid) != os.getsid(0)
         process.send_signal(2)
@@ -469,8 +470,8 @@ def test_ctrl_c_is_not_for_the_server(bench: Bench) -> None:
 
 PARENT = """
 import sys
-from pytest_lmstrix.engines.llamacpp import LlamaCppEngine
-from pytest_lmstrix.types import LoadSettings, Model
+from pytest_lmstrix.engines.llamacpp.engine import LlamaCppEngine
+from pytest_lmstrix.core.types import LoadSettings, Model
 
 class Progress:
     def __call__(self, fraction):
@@ -487,11 +488,11 @@ instance.complete("word " * 2000, max_tokens=1)
 
 
 @pytest.mark.parametrize("moment", ["starting", "loading", "replying"])
-def test_no_server_outlives_its_parent(bench: Bench, moment: str) -> None:
+def test_no_server_outlives_its_parent(loader: ModelLoader, moment: str) -> None:
     command = [sys.executable, "-c", PARENT, str(weights.smollm2())]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
-        server = bench.server()
+        server = loader.server()
         if moment != "starting":
             while parent.stdout.readline().strip() != moment:
                 assert parent.poll() is None
@@ -505,7 +506,7 @@ def test_no_server_outlives_its_parent(bench: Bench, moment: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork on Windows")
-def test_a_fork_of_the_parent_keeps_no_server_alive(bench: Bench) -> None:
+def test_a_fork_of_the_parent_keeps_no_server_alive(loader: ModelLoader) -> None:
     # It has the other end of the server's pipe, so that there is no end of file.
     fork = "import os, time\nif os.fork() == 0: time.sleep(600)\n"
     parent_code = PARENT.replace("instance.complete", fork + "instance.complete")

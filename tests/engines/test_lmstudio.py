@@ -18,13 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lmstudio.sync_api import PredictionStream, SyncChannel
 
-from pytest_lmstrix.engines import lmstudio_errors, lmstudio_instance, lmstudio_link
-from pytest_lmstrix.engines.lmstudio import PREFIX, LmStudioEngine
-from pytest_lmstrix.engines.lmstudio_instance import LmStudioInstance
-from pytest_lmstrix.text import well_formed
-from pytest_lmstrix.types import LoadSettings, Message, Model
-from pytest_lmstrix.verdicts import Failure, Verdict
-from tests.support.lmstudio_server import (
+from pytest_lmstrix.core.failure import Failure
+from pytest_lmstrix.core.sanitize import well_formed
+from pytest_lmstrix.core.types import LoadSettings, Message, Model
+from pytest_lmstrix.core.verdicts import Verdict
+from pytest_lmstrix.engines.lmstudio import connection, errors, instance
+from pytest_lmstrix.engines.lmstudio.engine import PREFIX, LmStudioEngine
+from pytest_lmstrix.engines.lmstudio.instance import LmStudioInstance
+from tests.standin.lmstudio import (
     Crashes,
     Fault,
     GrantsAtMost,
@@ -309,20 +310,20 @@ def test_reasoning_is_told_from_the_answer(studio: Any) -> None:
     ids=["closed", "opened by the template", "budget spent", "inside", "none", "empty"],
 )
 def test_split_reasoning(said: str, reasoning: str, text: str) -> None:
-    assert lmstudio_instance.split_reasoning(said) == (reasoning, text)
+    assert instance.split_reasoning(said) == (reasoning, text)
 
 
 @settings(deadline=None)
 @given(st.text().filter(lambda text: "think>" not in text))
 def test_text_without_tags_is_all_answer(text: str) -> None:
-    assert lmstudio_instance.split_reasoning(text) == ("", text)
+    assert instance.split_reasoning(text) == ("", text)
 
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(["<think>", "</think>", "5", " ", "\n", "hm"])))
 def test_no_words_are_lost_in_the_split(parts: list[str]) -> None:
     said = "".join(parts)
-    reasoning, text = lmstudio_instance.split_reasoning(said)
+    reasoning, text = instance.split_reasoning(said)
     for word in ("5", "hm"):
         assert (reasoning + text).count(word) == said.count(word)
 
@@ -346,7 +347,7 @@ SERVER_ERRORS: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize(("told", "words"), SERVER_ERRORS.values(), ids=SERVER_ERRORS)
 def test_the_servers_own_words(told: dict[str, Any], words: str) -> None:
     error = lmstudio.LMStudioServerError.from_details("Model load error", told)
-    told_as = lmstudio_errors.failure(
+    told_as = errors.failure(
         error, "load", doing="loading", silence_seconds=1.0, silent=Verdict.TIMEOUT
     )
     assert (told_as.text, told_as.phase) == (words, "load")
@@ -368,7 +369,7 @@ def test_the_servers_own_words(told: dict[str, Any], words: str) -> None:
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
 )
 def test_whatever_the_sdk_raises_is_a_failure(error: Exception, verdict: Verdict) -> None:
-    told = lmstudio_errors.failure(
+    told = errors.failure(
         error, "predict", doing="answering", silence_seconds=3.0, silent=Verdict.TIMEOUT
     )
     assert (told.verdict, told.phase) == (verdict, "predict")
@@ -425,7 +426,7 @@ def test_an_unload_that_is_slow_to_answer_is_looked_up(
 ) -> None:
     own = studio(faults=(Fault(where="unloadModel", kind="hang"),))
     instance = own.load()
-    monkeypatch.setattr(lmstudio_link, "RPC_SECONDS", 1.0)
+    monkeypatch.setattr(connection, "RPC_SECONDS", 1.0)
     done = _when(
         own.server,
         lambda: len(own.server.named("listLoaded")) > 3,
@@ -462,7 +463,7 @@ def test_a_slow_unload_is_waited_for(studio: Any, monkeypatch: pytest.MonkeyPatc
         if instance.identifier in own.server.loaded():
             own.server.unload_for_user(instance.identifier)
 
-    monkeypatch.setattr("pytest_lmstrix.engines.lmstudio.time.sleep", later)
+    monkeypatch.setattr("pytest_lmstrix.engines.lmstudio.engine.time.sleep", later)
     instance.unload()
     assert own.ours() == []
 
@@ -742,7 +743,7 @@ def test_a_second_interrupt_ends_the_wait_for_a_late_load(
         raise KeyboardInterrupt
 
     own = studio(faults=(Fault(where="load_progress", kind="hang", after=0.5),))
-    monkeypatch.setattr("pytest_lmstrix.engines.lmstudio.time.sleep", interrupt)
+    monkeypatch.setattr("pytest_lmstrix.engines.lmstudio.engine.time.sleep", interrupt)
     with pytest.raises(KeyboardInterrupt):
         own.load(progress=Watched(on_load=interrupt))
     own.server.release()
@@ -760,8 +761,8 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
         seen.append(seconds)
         lmstudio.set_sync_api_timeout(seconds)
 
-    monkeypatch.setattr(lmstudio_link, "set_sync_api_timeout", note)
-    monkeypatch.setattr(lmstudio_instance, "set_sync_api_timeout", note)
+    monkeypatch.setattr(connection, "set_sync_api_timeout", note)
+    monkeypatch.setattr(instance, "set_sync_api_timeout", note)
     return seen
 
 
@@ -841,7 +842,7 @@ def test_a_server_that_answers_nothing_at_all_is_not_a_slow_model(
     studio: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def freeze() -> None:
-        monkeypatch.setattr(lmstudio_link, "RPC_SECONDS", 0.3)
+        monkeypatch.setattr(connection, "RPC_SECONDS", 0.3)
         own.server.freeze()
 
     own = studio(faults=(Fault(where="fragment", kind="hang"),), reply_timeout=0.3)
@@ -855,7 +856,7 @@ def test_a_server_that_answers_nothing_at_all_is_not_a_slow_model(
 
 
 def test_a_server_that_never_lets_us_in(studio: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lmstudio_link, "RPC_SECONDS", 0.3)
+    monkeypatch.setattr(connection, "RPC_SECONDS", 0.3)
     own = studio(faults=(Fault(where="connect", kind="hang"),))
     with pytest.raises(Failure, match="has not let us in for") as failed:
         own.engine.models()
@@ -947,8 +948,8 @@ def test_a_leftover_that_will_not_go_is_no_failure_of_what_comes_next(
 
 def test_the_sdk_says_nothing_on_stderr() -> None:
     script = """
-from pytest_lmstrix.engines.lmstudio import LmStudioEngine
-from tests.support.lmstudio_server import LmStudioServer, StandInModel
+from pytest_lmstrix.engines.lmstudio.engine import LmStudioEngine
+from tests.standin.lmstudio import LmStudioServer, StandInModel
 with LmStudioServer([StandInModel(key="tiny")]) as server:
     engine = LmStudioEngine(server.host)
     engine.models()

@@ -1,0 +1,135 @@
+"""The check `deep` of one model: one load, and one growing fill, for all its sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pytest_lmstrix.checks.attempt import context_refusal, further_tries
+from pytest_lmstrix.checks.loader import LoadedModel, ModelLoader
+from pytest_lmstrix.core.failure import Failure
+from pytest_lmstrix.core.types import Model, ProbeResult
+from pytest_lmstrix.core.verdicts import Verdict
+from pytest_lmstrix.probes.haystack import MAX_SIZES, Haystack, fill
+from pytest_lmstrix.probes.recall import LEAST_CONTROL, Control, ask_control, ask_filled
+
+
+class DeepFill:
+    """`model` at `sizes`, to be examined in ascending order; `seed` determines what is hidden."""
+
+    def __init__(self, loader: ModelLoader, model: Model, sizes: Iterable[int], seed: int) -> None:
+        self._loader = loader
+        self._model = model
+        self._sizes = set(sizes)
+        """Those that may be examined in one load, as far as is known."""
+        self._failed: dict[int, Failure] = {}
+        """Loads for smaller sizes that another try may be worth, by the size that was loaded."""
+        self._seed = seed
+        self._filled_in: LoadedModel | None = None
+        self._filled: dict[int, tuple[Haystack, Control]] = {}
+        self._beside_others = False
+        """Whether the facts of several sizes are in the text that was filled in last."""
+        self._shown: Haystack | None = None
+        """The last that was recalled."""
+
+    def examine(self, size: int) -> ProbeResult:
+        """Whether what is hidden in a context filled up to `size` tokens is recalled.
+
+        It passes in a larger load and beside the facts of other sizes, but fails only in a load
+        and a text of its own: neither a context that is too large nor what distracts a small model
+        must be blamed on this size.
+
+        Raises:
+            Failure: The engine fails.
+        """
+        larger = self._larger_load(size)
+        if larger is not None:
+            finding = self._shown_in(larger, size)
+            if finding is not None:
+                return finding
+        self._sizes.discard(size)
+        loaded = self._loader.load(self._model, size)
+        refusal = context_refusal(size, loaded.context_length)
+        if refusal is not None:
+            return refusal
+        finding = self._asked(loaded, size)
+        if finding.verdict is Verdict.RECALL_FAILED and self._beside_others:
+            self._filled.clear()
+            finding = self._asked(loaded, size)
+        return finding
+
+    def failed_loads(self, size: int) -> list[Failure]:
+        """How `size` failed before its turn; to be told with its result, and told once."""
+        return [self._failed.pop(size)] if size in self._failed else []
+
+    def _larger_load(self, size: int) -> LoadedModel | None:
+        """The model at the largest size that loads, if it is larger than `size`."""
+        for larger in sorted(self._sizes, reverse=True):
+            if larger <= size:
+                break
+            try:
+                loaded = self._loader.load(self._model, larger)
+                if context_refusal(larger, loaded.context_length) is None:
+                    return loaded
+            except Failure as failure:
+                if further_tries(failure.verdict):
+                    self._failed[larger] = failure
+            self._sizes.discard(larger)  # why it does not load is found out when its turn comes
+        return None
+
+    def _shown_in(self, larger: LoadedModel, size: int) -> ProbeResult | None:
+        """The finding if it passes.
+
+        Raises:
+            Failure: What another try is worth: that will be in a load of its own. Or `size` is too
+                small for its facts, as it is in any load.
+        """
+        try:
+            finding = self._asked(larger, size)
+        except Failure as failure:
+            if failure.verdict is Verdict.INCONCLUSIVE:
+                raise
+            self._sizes.clear()
+            if further_tries(failure.verdict):
+                raise
+            return None
+        if finding.verdict is Verdict.OK:
+            return finding
+        self._sizes.clear()
+        return None
+
+    def _asked(self, loaded: LoadedModel, size: int) -> ProbeResult:
+        if loaded is not self._filled_in:
+            self._filled_in, self._filled = loaded, {}
+        if size not in self._filled:
+            self._prepare(loaded, size)
+        haystack, control = self._filled[size]
+        recall = ask_filled(loaded, haystack, control)
+        verdict, detail = recall.verdict, recall.detail
+        if verdict is Verdict.OK:
+            self._shown = haystack
+        elif verdict is Verdict.INCONCLUSIVE and self._shown is not None:
+            # The model is able: is it the larger context that takes its wits away?
+            score = ask_control(loaded, self._shown).score
+            if score < LEAST_CONTROL:
+                verdict = Verdict.RECALL_FAILED
+                detail += f", and {score} of those that it recalled at {self._shown.size:,} tokens"
+        return ProbeResult(
+            verdict=verdict, detail=detail, recall=recall.recalled or None, seed=self._seed
+        )
+
+    def _prepare(self, loaded: LoadedModel, size: int) -> None:
+        """Fill for `size` and for those after it that are to grow out of it.
+
+        The controls of all of them come first, since they cost the engine its prefix cache.
+        """
+        room = loaded.asked_context_length
+        following = sorted({size, *(each for each in self._sizes if size <= each <= room)})
+        try:
+            haystacks = fill(self._seed, following[:MAX_SIZES], loaded.count_tokens)
+        except Failure as failure:
+            if failure.verdict is not Verdict.INCONCLUSIVE or following == [size]:
+                raise
+            haystacks = fill(self._seed, [size], loaded.count_tokens)  # is it too small alone?
+        self._beside_others = len(haystacks) > 1
+        for haystack in haystacks:
+            self._filled[haystack.size] = haystack, ask_control(loaded, haystack)

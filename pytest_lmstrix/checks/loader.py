@@ -1,0 +1,292 @@
+"""Where a model is loaded, asked and unloaded: at most one at a time in a process, one per host."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from typing import Protocol
+
+from pytest_lmstrix.core.failure import Failure
+from pytest_lmstrix.core.types import Message, Model, Reply
+from pytest_lmstrix.core.verdicts import Phase, Verdict
+from pytest_lmstrix.engines.base import Engine, Instance, Progress
+from pytest_lmstrix.engines.catalog import host_of
+from pytest_lmstrix.weights.download import WEIGHTS
+
+RECONNECT_PAUSES = (0.0, 1.0, 3.0)
+"""Seconds before each time that a host which was lost is asked whether it is there again."""
+RECONNECT_SECONDS = 10.0
+"""After so long it is not asked again: each question to a host that is silent takes its time."""
+
+
+class Watch(Protocol):
+    """Shows a person what goes on."""
+
+    def loading(self, model_id: str, context_length: int) -> Progress:
+        """A load begins; the progress is told of its prefills, too."""
+
+    def waiting(self, host: str, holder: str) -> None:
+        """`host` cannot be used now; `holder` says why, such as who has a model loaded on it."""
+
+    def idle(self) -> None:
+        """Nothing is under way any more."""
+
+
+class LoadedModel:
+    """A model at a context length, ready to be asked: what the fixture `lmstrix_model` gives.
+
+    It is loaded again by itself when it was unloaded in between, or failed.
+    """
+
+    def __init__(self, loader: ModelLoader, model: Model, asked_context_length: int) -> None:
+        self.model = model
+        self.asked_context_length = asked_context_length
+        """Tokens."""
+        self.context_length = 0
+        """Granted by the engine, read back after the load; tokens."""
+        self.load_seconds = 0.0
+        self.retried = False
+        """Whether it loaded on a second try only."""
+        self.peak_memory_bytes: int | None = None
+        """The most memory that the engine's process had so far, where the engine can tell."""
+        self.replies: list[Reply] = []
+        self.failed = False
+        """Whether its last reply was a failure: the instance may be broken, and serves no more."""
+        self._loader = loader
+
+    def complete(self, prompt: str, *, max_tokens: int, temperature: float = 0.0) -> Reply:
+        """Go on with `prompt` as it is, without any chat template."""
+        return self._ask(
+            lambda instance: instance.complete(
+                prompt, max_tokens=max_tokens, temperature=temperature
+            )
+        )
+
+    def chat(self, messages: str | Sequence[Message], *, max_tokens: int) -> Reply:
+        """Answer a message, or messages, through the model's chat template at temperature 0."""
+        if isinstance(messages, str):
+            messages = [Message(role="user", content=messages)]
+        return self._ask(lambda instance: instance.chat(messages, max_tokens=max_tokens))
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of `text` in the model's own vocabulary."""
+        instance = self._loader.instance_of(self)
+        with _as_failure("predict"):
+            return instance.count_tokens(text)
+
+    def unload(self) -> None:
+        """Unload it now rather than after the last test that wants it."""
+        loaded = self._loader.loaded()
+        if loaded is self:
+            self._loader.unload()
+
+    def _ask(self, ask: Callable[[Instance], Reply]) -> Reply:
+        instance = self._loader.instance_of(self)
+        try:
+            with self._loader.remembering(self.model), _as_failure("predict"):
+                reply = ask(instance)
+        except Failure:
+            self.failed = True
+            raise
+        finally:
+            self.peak_memory_bytes = getattr(instance, "peak_memory_bytes", None)
+        self.replies.append(reply)
+        return reply
+
+
+class ModelLoader:
+    """Loads models, one at a time, and keeps the last one loaded until another is wanted.
+
+    `engine_of` finds a model's engine, `host_lock` excludes other processes from a host, and
+    `prepare` is called once for each engine before its first load, while its host is locked.
+    `cooldown` is a pause after an unload, in seconds.
+    """
+
+    def __init__(
+        self,
+        engine_of: Callable[[Model], Engine],
+        *,
+        host_lock: Callable[[str], AbstractContextManager[None]],
+        watch: Watch,
+        prepare: Callable[[Engine], None] = lambda engine: None,
+        cooldown: float = 0.0,
+    ) -> None:
+        self.engine_of = engine_of
+        self.unusable: dict[str, Failure] = {}
+        """Model id -> why none of its sizes can be tried: missing, corrupted, unsupported."""
+        self.gone: dict[str, Failure] = {}
+        """Host, or id of a model whose weights cannot be fetched -> what is out of reach."""
+        self.leaks: list[Failure] = []
+        """Unloads that could not be confirmed and that nobody has been told of yet."""
+        self._host_lock = host_lock
+        self._watch = watch
+        self._prepare = prepare
+        self._prepared: set[int] = set()
+        self._cooldown = cooldown
+        self._current: tuple[LoadedModel, Instance] | None = None
+        self._held = ExitStack()
+
+    def load(self, model: Model, context_length: int) -> LoadedModel:
+        """`model` with room for `context_length` tokens; the one that is loaded if it is that.
+
+        Raises:
+            Failure: It does not load.
+        """
+        if self._current is not None:
+            loaded = self._current[0]
+            same = (loaded.model, loaded.asked_context_length) == (model, context_length)
+            if same and not loaded.failed:
+                return loaded
+        loaded = LoadedModel(self, model, context_length)
+        self.instance_of(loaded)
+        return loaded
+
+    def instance_of(self, loaded: LoadedModel) -> Instance:
+        """The engine's instance behind `loaded`, loaded if it is not."""
+        if self._current is not None and self._current[0] is loaded and not loaded.failed:
+            return self._current[1]
+        self.unload()
+        engine = self.engine_of(loaded.model)
+        host = host_of(engine)
+        known = self.unusable.get(loaded.model.id) or self.out_of_reach(loaded.model)
+        if known is not None:
+            raise known
+        granted_before = loaded.context_length
+        with self.remembering(loaded.model):
+            self._fetch(loaded.model, engine)
+            self._load(loaded, engine, host)
+        assert self._current is not None
+        if granted_before not in (0, loaded.context_length):
+            self.unload()
+            raise Failure(
+                f"asked again for {loaded.asked_context_length:,} tokens of context, granted"
+                f" {loaded.context_length:,} and not {granted_before:,} as before",
+                verdict=Verdict.CONTEXT_NOT_GRANTED,
+                phase="load",
+            )
+        return self._current[1]
+
+    def _fetch(self, model: Model, engine: Engine) -> None:
+        """Fetch what is to be downloaded: that is no part of a load, and needs no host."""
+        fetch: Callable[[Model], object] | None = getattr(engine, "fetch", None)
+        if fetch is not None:
+            with _as_failure("load"):
+                fetch(model)
+
+    @contextmanager
+    def remembering(self, model: Model) -> Iterator[None]:
+        """Learn from a `Failure` what not to try again."""
+        try:
+            yield
+        except Failure as failure:
+            if failure.verdict.outcome == "xfailed":
+                self.unusable[model.id] = failure
+            elif failure.verdict is Verdict.UNREACHABLE:
+                engine = self.engine_of(model)
+                if failure.code == WEIGHTS:
+                    self.gone[model.id] = failure
+                elif not self._comes_back(engine):
+                    self.gone[host_of(engine)] = failure
+            raise
+
+    def _comes_back(self, engine: Engine) -> bool:
+        """Ask a host that was lost whether it is there again, a few times with pauses."""
+        host = host_of(engine)
+        deadline = time.monotonic() + RECONNECT_SECONDS
+        try:
+            for pause in RECONNECT_PAUSES:
+                if host in self.gone or time.monotonic() > deadline:
+                    break
+                if pause:
+                    self._watch.waiting(host, f"an answer, asked for again in {pause:g} s")
+                    time.sleep(pause)
+                with suppress(Exception):  # an engine of somebody else's may raise anything
+                    engine.models()
+                    return True
+        finally:
+            self._watch.idle()
+        return False
+
+    def out_of_reach(self, model: Model) -> Failure | None:
+        """Why the host of `model`, or what its weights come from, is known to be out of reach."""
+        return self.gone.get(host_of(self.engine_of(model))) or self.gone.get(model.id)
+
+    def _load(self, loaded: LoadedModel, engine: Engine, host: str) -> None:
+        with ExitStack() as undo, _as_failure("load"):
+            undo.callback(self._watch.idle)
+            try:
+                undo.enter_context(self._host_lock(host))
+            except OSError as error:
+                text = f"{host} cannot be locked: {error}"
+                self.gone[host] = Failure(text, verdict=Verdict.UNREACHABLE, phase="connect")
+                raise self.gone[host] from error
+            if id(engine) not in self._prepared:
+                self._prepare(engine)
+                self._prepared.add(id(engine))
+            progress = self._watch.loading(loaded.model.id, loaded.asked_context_length)
+            started = time.perf_counter()
+            instance = engine.load(loaded.model, loaded.asked_context_length, progress)
+            self._current, self._held = (loaded, instance), undo.pop_all()
+            loaded.load_seconds = time.perf_counter() - started
+            loaded.failed = False
+        try:
+            with _as_failure("load"):
+                loaded.context_length = _whole(instance.context_length)
+        except Failure:
+            self.unload()
+            raise
+
+    def loaded(self) -> LoadedModel | None:
+        """What is loaded now."""
+        return self._current and self._current[0]
+
+    def unload(self) -> None:
+        """Unload what is loaded, and give its host free; what goes wrong is kept in `leaks`.
+
+        An interrupted unload is to be repeated: the instance counts as loaded until then.
+        """
+        if self._current is None:
+            return
+        loaded, instance = self._current
+        try:
+            with _as_failure("unload"):
+                instance.unload()
+        except Failure as trouble:
+            # Never raised here: the model that is loaded next, or was judged, is not to blame.
+            if trouble.verdict is not Verdict.UNREACHABLE or not self.out_of_reach(loaded.model):
+                text = f"{loaded.model.id} may still be in memory: {trouble.text}"
+                self.leaks.append(Failure(text, verdict=trouble.verdict, phase="unload"))
+        self._current = None
+        with self._held:
+            time.sleep(self._cooldown)
+
+    def report_leaks(self) -> None:
+        """Raises:
+        Failure: An unload could not be confirmed since the last time this was called.
+        """
+        leaks, self.leaks = self.leaks, []
+        if leaks:
+            text = "\n".join(leak.text for leak in leaks)
+            raise Failure(text, verdict=leaks[0].verdict, phase="unload")
+
+
+class _as_failure(AbstractContextManager[None]):
+    """Turns whatever an engine raises into a `Failure` of the phase."""
+
+    def __init__(self, phase: Phase) -> None:
+        self._phase = phase
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        # SystemExit: libraries that mean to end a program must not end a run.
+        if isinstance(error, Exception | SystemExit) and not isinstance(error, Failure):
+            raise Failure.from_engine(
+                f"{type(error).__name__}: {error}", phase=self._phase
+            ) from error
+
+
+def _whole(context_length: object) -> int:
+    if type(context_length) is int and context_length > 0:
+        return context_length
+    text = f"the engine says it granted a context length of {context_length!r}"
+    raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="load")

@@ -1,0 +1,204 @@
+"""The built-in checks in the course of a run: what one size shows is used for the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+
+from msgspec.structs import replace
+
+from pytest_lmstrix.checks.attempt import Attempts, LoadBudget
+from pytest_lmstrix.checks.deep import DeepFill
+from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, Case, Result
+from pytest_lmstrix.core.verdicts import Verdict
+from pytest_lmstrix.plan.plan import KnownRange, check_key
+from pytest_lmstrix.plan.size_search import (
+    FLOOR,
+    MOST_LOADS,
+    SizeSearch,
+    search_below,
+    search_up_to,
+)
+from pytest_lmstrix.probes.questions import PROBES, answer_questions
+
+Trial = Callable[[int, LoadBudget], Result]
+"""Tries another size of a model."""
+
+
+class SizePolicy:
+    """Runs the built-in checks; `known` is `Plan.ranges`, and `seed` is of the run."""
+
+    def __init__(self, attempts: Attempts, *, known: Mapping[str, KnownRange], seed: int) -> None:
+        self._attempts = attempts
+        self._known = known
+        self._seed = seed
+        self._seen: dict[str, dict[int, bool]] = {}
+        """As in `known`, of this run: size -> whether it works."""
+        self._deep_sizes: dict[str, list[int]] = {}
+        self._fills: dict[str, DeepFill] = {}
+        self._failed_at: dict[tuple[str, str], tuple[int, str]] = {}
+
+    def expect_deep(self, cases: Iterable[Case]) -> None:
+        """The cases that `deep` will be asked for in this run."""
+        for case in cases:
+            self._deep_sizes.setdefault(case.model.id, []).append(case.context_length)
+
+    def too_large(self, check: str, case: Case) -> str | None:
+        """Why `case` need not be tried: a smaller size of its model was seen to fail."""
+        if check == "limit":
+            return None
+        for failed in (check, "full"):
+            failed_at = self._failed_at.get((failed, case.model.id))
+            if failed_at is not None and case.context_length > failed_at[0]:
+                return failed_at[1]
+        return None
+
+    def run(self, check: str, case: Case) -> list[Result]:
+        """Return the result of `case`, then those of the sizes that a search below it tried."""
+        if check == "deep":
+            return self._deep(case)
+        if check == "limit":
+            return self._limit(case)
+        result = self._attempts.trial(check, case, PROBES[check])
+        # A mere hello shows too little to search by.
+        return self._search_below(result, case, "full", partial(self._full, case))
+
+    def _deep(self, case: Case) -> list[Result]:
+        model = case.model
+        if model.id not in self._fills:
+            sizes = self._deep_sizes.get(model.id, [])
+            self._fills[model.id] = DeepFill(self._attempts.loader, model, sizes, self._seed)
+        fill = self._fills[model.id]
+
+        def trial(size: int, budget: LoadBudget | None = None) -> Result:
+            at = replace(case, context_length=size)
+            before = fill.failed_loads(size)
+            return self._attempts.run("deep", at, lambda: fill.examine(size), budget, before)
+
+        return self._search_below(trial(case.context_length), case, "deep", trial)
+
+    def _limit(self, case: Case) -> list[Result]:
+        """Return the largest size up to that of `case` that works, then every other size tried.
+
+        Known sizes bound the search, but the answer counts only if it was seen in this run.
+        """
+        tried: dict[int, Result] = {}
+        limit = case.context_length
+
+        def finish(search: SizeSearch) -> int | None:
+            while (size := search.next_size) is not None:
+                search.tell(works(size))
+            return search.answer
+
+        def works(size: int) -> bool:
+            tried[size] = self._full(case, size, check="limit")
+            return _works(tried[size])
+
+        known = self._range("full", case)
+        try:
+            found = finish(search_up_to(limit, good=known.good, bad=known.bad))
+            if found is not None and found not in tried and not works(found):
+                found = finish(search_up_to(limit, bad=found))
+        except _Stopped as stopped:
+            del tried[stopped.result.context_length]
+            return [stopped.result, *_searched(tried.values())]
+        if found is None:
+            main = tried.pop(min(tried))
+            detail = f"works at no size from {main.context_length:,} tokens up\n{main.detail}"
+        else:
+            main = tried.pop(found)
+            detail = f"works up to {found:,} of {limit:,} tokens"
+        return [replace(main, detail=detail), *_searched(tried.values())]
+
+    def _full(
+        self, case: Case, size: int, budget: LoadBudget | None = None, *, check: str = "full"
+    ) -> Result:
+        at = replace(case, context_length=size)
+        return self._attempts.trial(check, at, answer_questions, budget)
+
+    def _search_below(
+        self, result: Result, case: Case, evidence: str, trial: Trial
+    ) -> list[Result]:
+        """Return `result`, then the sizes that `trial` tried below it if it failed."""
+        model, size = case.model, case.context_length
+        declared = model.context_limit or MAX_CONTEXT_LENGTH + 1
+        if result.check == evidence:
+            self._remember(evidence, result)
+        if not (result.verdict.smaller_may_help and FLOOR <= size < declared):
+            return [result]
+        tried: list[Result] = []
+        asked: list[int] = []
+        budget = LoadBudget(MOST_LOADS, expected=result.verdict)
+        good = self._range(evidence, case).good
+        search = search_below(
+            size,
+            known_good=good if good is not None and good < size else None,
+            granted=result.granted_context_length,
+        )
+        try:
+            while (smaller := search.next_size) is not None:
+                seen = self._seen.get(check_key(evidence, model.id), {})
+                if smaller not in seen and budget.left < 1:
+                    search.tell(False)  # a smaller size was seen to work, or none will
+                    continue
+                asked.append(smaller)
+                if smaller in seen:
+                    search.tell(seen[smaller])
+                    continue
+                tried.append(trial(smaller, budget))
+                self._remember(evidence, tried[-1])
+                search.tell(_works(tried[-1]))
+            text = f"fails at {size:,}; {_found(search.answer, asked)}"
+        except _Stopped as stopped:
+            met = f"{stopped.result.verdict} at {stopped.result.context_length:,}"
+            text = f"fails at {size:,}; the search below it ended with {met}"
+        if model.id not in self._attempts.loader.unusable:
+            self._failed_at[result.check, model.id] = size, text
+        main = replace(result, detail=f"{text}\n{result.detail}".strip())
+        return [main, *_searched(tried)]
+
+    def _remember(self, evidence: str, result: Result) -> None:
+        if result.verdict is Verdict.OK or result.verdict.smaller_may_help:
+            seen = self._seen.setdefault(check_key(evidence, result.model), {})
+            seen[result.context_length] = result.verdict is Verdict.OK
+
+    def _range(self, evidence: str, case: Case) -> KnownRange:
+        """What is known of the model of `case`; what this run has seen counts for more."""
+        key = check_key(evidence, case.model.id)
+        known, seen = self._known.get(key, KnownRange()), self._seen.get(key, {})
+        good = [size for size, works in seen.items() if works]
+        bad = [size for size, works in seen.items() if not works]
+        if known.good is not None and all(size > known.good for size in bad):
+            good.append(known.good)
+        if known.bad is not None:
+            bad.append(known.bad)
+        largest_good = max(good, default=None)
+        larger = (size for size in bad if size > (largest_good or 0))
+        return KnownRange(good=largest_good, bad=min(larger, default=None))
+
+
+def _found(working: int | None, asked: Iterable[int]) -> str:
+    """What a way down has found by the sizes that were `asked` for."""
+    least = min(asked, default=None)
+    if working is not None:
+        return f"works at {working:,}"
+    return f"works at no size tried down to {least:,}" if least else "no smaller size is tried"
+
+
+def _searched(tried: Iterable[Result]) -> list[Result]:
+    return [replace(result, origin="search") for result in tried]
+
+
+class _Stopped(Exception):
+    """A search met a result that says nothing of sizes."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__(result.detail)
+        self.result = result
+
+
+def _works(result: Result) -> bool:
+    """Raises: _Stopped: It does not work, which may have nothing to do with its size."""
+    if result.verdict is not Verdict.OK and not result.verdict.smaller_may_help:
+        raise _Stopped(result)
+    return result.verdict is Verdict.OK

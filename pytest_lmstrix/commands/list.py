@@ -1,0 +1,176 @@
+"""`--lmstrix-list`: the models of the manifest and what is known of them, without any engine."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from pytest_lmstrix.commands.keyword import matcher
+from pytest_lmstrix.core.formatting import NOTHING, rate, seconds, tokens
+from pytest_lmstrix.core.sanitize import escape_markdown, one_line
+from pytest_lmstrix.core.types import Model, Result
+from pytest_lmstrix.core.verdicts import Verdict
+from pytest_lmstrix.plan.plan import PlannedModel, ordered
+from pytest_lmstrix.registry.status import shown_status, sort_values, status_of
+from pytest_lmstrix.registry.store import ModelStatus, Registry
+from pytest_lmstrix.reports.table import Cell, Paint, prose, table
+
+SCHEMA = 1
+"""Raised when a key of the JSON changes its meaning or goes; new keys may come at any time."""
+
+HEADINGS = ("model", "engine", "size", "declared", "verified", "first bad", "status", "TTFT",
+            "tokens/s", "tested (UTC)")  # fmt: skip
+_SORTED_BY = {
+    "size": "size", "declared": "declared", "ctx": "verified", "status": "status", "ttft": "TTFT",
+    "tps": "tokens/s", "tested": "tested (UTC)",
+}  # fmt: skip
+_EXPENDABLE = ("engine", "TTFT", "size", "declared", "tokens/s", "tested (UTC)", "first bad",
+               "verified", "status")  # fmt: skip
+_COLOURS = {"completed": "green", "failed": "red", "missing": "yellow", "corrupted": "yellow"}
+_FROM_MODEL = ("id", "engine", "type", "tags", "size_bytes", "context_limit", "architecture",
+               "quantization", "capabilities")  # fmt: skip
+_FROM_REGISTRY = ("fingerprint", "verified_context", "verified_check", "largest_good",
+                  "smallest_bad", "smallest_bad_verdict", "verdict", "last_tested", "load_seconds",
+                  "ttft_seconds", "decode_tokens_per_second")  # fmt: skip
+
+
+class Entry(Struct, frozen=True, kw_only=True):
+    """A line of the list."""
+
+    model: Model
+    known: ModelStatus
+
+    @property
+    def status(self) -> str:
+        return shown_status(self.model, self.known)
+
+
+History = Mapping[str, Sequence[Result]]
+"""Model id -> its results, oldest first."""
+
+
+def entries(
+    models: Sequence[Model], registry: Registry, *, key: str, keyword: str = ""
+) -> list[Entry]:
+    """The models that `keyword` (as of `-k`) chooses by id, engine and tags, sorted by `key`.
+
+    Raises:
+        RegistryError: The registry cannot be read.
+        ValueError: `keyword` is no expression.
+    """
+    wanted = matcher(keyword)
+    planned = [
+        PlannedModel(model=model, context_lengths=())
+        for model in models
+        if wanted((model.id, model.engine, *model.tags))
+    ]
+    return [
+        Entry(model=each.model, known=status_of(registry, each.model))
+        for each in ordered(planned, key, sort_values(registry, models))
+    ]
+
+
+def history(listed: Iterable[Entry], registry: Registry, most: int | None = None) -> History:
+    """The results of the models that are listed; the newest `most` of each."""
+    found: dict[str, deque[Result]] = {entry.model.id: deque(maxlen=most) for entry in listed}
+    for result in registry.results():
+        if result.model in found:
+            found[result.model].append(result)
+    return {model: list(results) for model, results in found.items()}
+
+
+def as_ids(listed: Iterable[Entry]) -> Iterator[str]:
+    return (one_line(entry.model.id, 1_000) for entry in listed)
+
+
+def as_table(
+    listed: Sequence[Entry], *, key: str, paint: Paint, width: int | None
+) -> Iterator[str]:
+    """What `key` sorts by is shown, however narrow the terminal is."""
+    sorted_by = _SORTED_BY.get(key) or _SORTED_BY.get(key.removesuffix("d"))
+    return table(
+        HEADINGS,
+        [_cells(entry) for entry in listed],
+        paint=paint,
+        width=width,
+        left=("engine", "status"),
+        expendable=[heading for heading in _EXPENDABLE if heading != sorted_by],
+    )
+
+
+def as_history(past: History, *, paint: Paint, width: int | None) -> Iterator[str]:
+    for model, results in past.items():
+        if results:
+            yield ""
+            yield one_line(model)
+            rows = [["", *_past_cells(result)] for result in results]
+            yield from prose(rows, paint=paint, width=width, right=(3, 5))
+
+
+def as_markdown(listed: Iterable[Entry]) -> Iterator[str]:
+    yield _markdown_row(HEADINGS)
+    yield _markdown_row(["---"] * len(HEADINGS))
+    for entry in listed:
+        texts = (cell if isinstance(cell, str) else cell[0] for cell in _cells(entry))
+        yield _markdown_row([escape_markdown(text, 1_000) for text in texts])
+
+
+def as_json(listed: Iterable[Entry], past: History | None) -> str:
+    """Pure ASCII: whatever a name holds, it does nothing to a terminal."""
+    models = [_object(entry, past) for entry in listed]
+    return json.dumps({"schema": SCHEMA, "models": models}, indent=2)
+
+
+def _cells(entry: Entry) -> list[Cell]:
+    model, known = entry.model, entry.known
+    tested = known.last_tested
+    return [
+        model.id,
+        model.engine,
+        file_size(model.size_bytes),
+        tokens(model.context_limit),
+        tokens(known.verified_context),
+        tokens(known.smallest_bad),
+        (entry.status, _COLOURS.get(entry.status, "")),
+        seconds(known.ttft_seconds),
+        rate(known.decode_tokens_per_second),
+        f"{tested:%Y-%m-%d %H:%M}" if tested else NOTHING,
+    ]
+
+
+def _past_cells(result: Result) -> list[Cell]:
+    colour = {"passed": "green", "xfailed": "yellow", "skipped": "yellow"}.get(result.outcome)
+    return [
+        f"{result.at:%Y-%m-%d %H:%M}",
+        result.check,
+        tokens(result.context_length),
+        (result.verdict.value, colour or "red"),
+        rate(result.decode_tokens_per_second),
+        "" if result.verdict is Verdict.OK else result.detail,
+    ]
+
+
+def _object(entry: Entry, past: History | None) -> dict[str, Any]:
+    found = {name: getattr(entry.model, name) for name in _FROM_MODEL}
+    found |= {"type": entry.model.type or "llm", "status": entry.status}
+    found |= {name: getattr(entry.known, name) for name in _FROM_REGISTRY}
+    if past is not None:
+        found["history"] = past[entry.model.id]
+    plain: dict[str, Any] = msgspec.to_builtins(found)
+    return plain
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def file_size(count: int | None) -> str:
+    """Bytes as people read them: `93 MB`, `2.0 GB`."""
+    if count is None:
+        return NOTHING
+    return f"{count / 1e6:,.0f} MB" if count < 1e9 else f"{count / 1e9:,.1f} GB"

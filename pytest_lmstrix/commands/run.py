@@ -1,0 +1,216 @@
+"""The commands, which run instead of tests: `--lmstrix-scan`, `-list`, `-health`, `-restore`."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from pytest_lmstrix.commands import list as listing
+from pytest_lmstrix.commands import scan
+from pytest_lmstrix.core.formatting import NOTHING, counted, tokens
+from pytest_lmstrix.core.sanitize import one_line
+from pytest_lmstrix.core.types import Model
+from pytest_lmstrix.hookspecs import registered_engines
+from pytest_lmstrix.manifest.append import append_models
+from pytest_lmstrix.manifest.read import (
+    ManifestError,
+    ManifestNotFound,
+    parse_manifest,
+    read_bytes,
+    read_manifest,
+)
+from pytest_lmstrix.options import Settings, read_settings, sort_key
+from pytest_lmstrix.registry.health import check_health
+from pytest_lmstrix.registry.store import Registry, RegistryError
+from pytest_lmstrix.reports.table import Cell, prose, table
+
+HISTORY = 10
+"""The newest results of a model that `-v` shows; `-vv` shows all."""
+_SEVERITIES = {"error": "red", "warning": "yellow", "info": ""}
+_SCANNED = ("model", "engine", "type", "size", "quantization", "architecture", "declared",
+            "capabilities")  # fmt: skip
+_SCANNED_TEXTS = ("engine", "type", "quantization", "architecture", "capabilities")
+_SCANNED_EXPENDABLE = ("capabilities", "architecture", "type", "size", "declared", "engine",
+                       "quantization")  # fmt: skip
+
+
+class Screen:
+    """Where commands write to: as wide as the terminal, of any width where there is none."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._writer = pytest.TerminalReporter(config)._tw
+        bounded = sys.stdout.isatty() or "COLUMNS" in os.environ
+        self.width = self._writer.fullwidth if bounded else None
+
+    def line(self, text: str = "") -> None:
+        self._writer.line(text)
+
+    def lines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self._writer.line(line)
+
+    def paint(self, text: str, colour: str) -> str:
+        return self._writer.markup(text, **{colour: True}) if colour else text
+
+    def section(self, title: str, rows: Sequence[Sequence[Cell]]) -> None:
+        """Nothing where there are no rows."""
+        if rows:
+            self.line(f"\n{title}")
+            self.lines(prose(rows, paint=self.paint, width=self.width))
+
+
+def run(config: pytest.Config, command: str) -> int:
+    """Run `command`, one of `options.COMMANDS`, and return pytest's exit code.
+
+    Raises:
+        pytest.UsageError: A mistake in an option or in the manifest, or a file is in the way.
+    """
+    if not config.pluginmanager.has_plugin("terminal"):
+        raise pytest.UsageError(f"--lmstrix-{command} needs pytest's own plugin 'terminal'")
+    settings = read_settings(config)
+    work = {"scan": _scan, "list": _list, "health": _health, "restore": _restore}[command]
+    collected = gc.isenabled()
+    gc.disable()  # what is read stays to the end; to go over it again and again takes a fifth more
+    try:
+        return work(config, settings, Screen(config))
+    except ManifestNotFound as error:
+        raise pytest.UsageError(
+            f"{error}; `pytest --lmstrix-scan` makes one from what your engines have"
+        ) from None
+    except ManifestError as error:
+        text = str(error).replace(f"{settings.models}:", f"{settings.models.name}:")
+        raise pytest.UsageError(text) from None
+    except RegistryError as error:
+        raise pytest.UsageError(str(error)) from None
+    except KeyboardInterrupt:
+        return pytest.ExitCode.INTERRUPTED
+    finally:
+        if collected:
+            gc.enable()
+
+
+def _list(config: pytest.Config, settings: Settings, screen: Screen) -> int:
+    option = config.option
+    key = sort_key(option.lmstrix_list, "--lmstrix-list")
+    models = read_manifest(settings.models, engine=settings.engine)
+    registry = Registry(settings.registry)
+    damaged = registry.load().damaged
+    try:
+        listed = listing.entries(models, registry, key=key, keyword=option.keyword)
+    except ValueError as error:
+        raise pytest.UsageError(f"-k: {error}") from None
+    past = None
+    if option.verbose > 0:
+        past = listing.history(listed, registry, HISTORY if option.verbose == 1 else None)
+    if option.lmstrix_format == "json":
+        screen.line(listing.as_json(listed, past))
+    elif option.lmstrix_format == "md":
+        screen.lines(listing.as_markdown(listed))
+        if past is not None:
+            print("-v: Markdown has no history; --lmstrix-format=json has it", file=sys.stderr)
+    elif option.verbose < 0:
+        screen.lines(listing.as_ids(listed))
+    else:
+        screen.lines(listing.as_table(listed, key=key, paint=screen.paint, width=screen.width))
+        screen.lines(listing.as_history(past or {}, paint=screen.paint, width=screen.width))
+    if damaged:
+        lines = counted(len(damaged), "damaged line")
+        print(f"{settings.registry}: {lines} left out; see --lmstrix-health", file=sys.stderr)
+    return pytest.ExitCode.OK
+
+
+def _health(config: pytest.Config, settings: Settings, screen: Screen) -> int:
+    models: tuple[Model, ...] | None = None
+    rows: list[list[Cell]] = []
+    try:
+        models = read_manifest(settings.models, engine=settings.engine)
+    except ManifestError as error:
+        rows.append([("warning", "yellow"), _shown(settings.models, config),
+                     f"models and their declared maxima are not compared: {error}"])  # fmt: skip
+    limits = {model.id: model.context_limit for model in models or () if model.context_limit}
+    report = check_health(
+        settings.registry,
+        models=None if models is None else {model.id for model in models},
+        context_limits=limits,
+    )
+    for finding in report.findings:
+        where = _shown(finding.where, config)
+        place = where if finding.line is None else f"{where}:{finding.line}"
+        rows.append([(finding.severity, _SEVERITIES[finding.severity]), place, finding.text])
+    screen.lines(prose(rows, paint=screen.paint, width=screen.width))
+    screen.line("healthy" if report.healthy else "not healthy: the errors cost results, or will")
+    return pytest.ExitCode.OK if report.healthy else pytest.ExitCode.TESTS_FAILED
+
+
+def _restore(config: pytest.Config, settings: Settings, screen: Screen) -> int:
+    restored = Registry(settings.registry).restore(config.option.lmstrix_restore or None)
+    damaged = restored.contents.damaged
+    held = counted(restored.contents.results, "result")
+    held += f", {counted(damaged, 'damaged line')}" if damaged else ""
+    screen.line(f"restored {_shown(restored.backup, config)}: {held}")
+    if restored.replaced is not None:
+        screen.line(f"what was there is kept as {_shown(restored.replaced, config)}")
+    return pytest.ExitCode.OK
+
+
+def _scan(config: pytest.Config, settings: Settings, screen: Screen) -> int:
+    try:
+        known = parse_manifest(
+            read_bytes(settings.models), settings.models, engine=settings.engine, may_be_empty=True
+        ).models
+    except ManifestNotFound:
+        known = ()
+    scanner = scan.Scanner(
+        registered_engines(config), hosts=settings.hosts, folders=settings.gguf_dirs
+    )
+    with closing(scanner):
+        answers = list(scanner.ask(model.engine for model in known))
+    screen.lines(prose([_answered(each) for each in answers], paint=screen.paint,
+                       width=screen.width))  # fmt: skip
+    found = scan.compare(known, answers, settings.models.parent)
+    appended = append_models(settings.models, found.new, engine=settings.engine)
+    manifest = _shown(settings.models, config)
+    made = "" if settings.models.exists() else ", which is not made"
+    screen.line(f"\n{counted(len(appended), 'new model')} in {manifest}{made}")
+    if appended:
+        rows = [_scanned(each) for each in appended]
+        screen.lines(table(_SCANNED, rows, paint=screen.paint, width=screen.width,
+                           left=_SCANNED_TEXTS, expendable=_SCANNED_EXPENDABLE))  # fmt: skip
+    screen.section(f"gone: in {manifest}, but not there any more",
+                   [[each.engine, each.id] for each in found.gone])  # fmt: skip
+    screen.section("embedding models: recorded, never tested", [[each] for each in found.embedding])
+    left_out = [*found.left_out, *scan.not_recorded(found.new, appended)]
+    screen.section("left out", [[each] for each in left_out])
+    complete = scan.is_complete(answers, known, settings.hosts)
+    return pytest.ExitCode.OK if complete else pytest.ExitCode.TESTS_FAILED
+
+
+def _answered(answer: scan.Answer) -> list[Cell]:
+    if answer.trouble is None:
+        return [answer.name, counted(len(answer.models), "model")]
+    return [answer.name, f"not asked: {answer.trouble}"]
+
+
+def _scanned(model: Model) -> list[Cell]:
+    return [
+        model.id,
+        model.engine,
+        model.type or "llm",
+        listing.file_size(model.size_bytes),
+        model.quantization or NOTHING,
+        model.architecture or NOTHING,
+        tokens(model.context_limit),
+        " ".join(model.capabilities),
+    ]
+
+
+def _shown(path: Path, config: pytest.Config) -> str:
+    """Below rootdir, relative to it."""
+    inside = path.is_relative_to(config.rootpath)
+    return one_line(str(path.relative_to(config.rootpath) if inside else path), 1_000)

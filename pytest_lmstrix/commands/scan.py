@@ -1,0 +1,241 @@
+"""`--lmstrix-scan`: what the engines have, against what the manifest says."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from pytest_lmstrix.core.failure import Failure
+from pytest_lmstrix.core.types import Model, ModelFacts
+from pytest_lmstrix.engines.base import Engine
+from pytest_lmstrix.engines.catalog import BUILT_IN, Engines, EngineUnavailable, host_of
+from pytest_lmstrix.manifest.append import model_of
+from pytest_lmstrix.weights.fetch import is_cached
+from pytest_lmstrix.weights.source import HubSource, LocalSource, parse_source
+
+_RECORDED = ("context_limit", "size_bytes", "architecture", "quantization", "capabilities",
+             "source")  # fmt: skip
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """What an engine, or LM Studio on one host, says that it has."""
+
+    engine: str
+    host: str = ""
+    models: tuple[ModelFacts, ...] = ()
+    trouble: str | None = None
+    """Why it could not be asked."""
+    left_out: tuple[str, ...] = ()
+    """What is there, but is no model that can be read; a reason each."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.engine} {self.host}" if self.host else self.engine
+
+
+class Comparison(Struct, frozen=True, kw_only=True):
+    """The answers of all engines against the manifest."""
+
+    new: tuple[Model, ...]
+    gone: tuple[Model, ...]
+    """In the manifest, but their engine, which was asked everywhere, does not have them."""
+    embedding: tuple[str, ...]
+    """Ids of the embedding models, new and known."""
+    left_out: tuple[str, ...]
+
+
+class Scanner:
+    """Asks engines for their models.
+
+    `hosts` are LM Studio's, none for its own discovery; `folders` are searched for GGUF files
+    besides the usual places.
+    """
+
+    def __init__(
+        self,
+        registered: Iterable[Engine] = (),
+        *,
+        hosts: Sequence[str] = (),
+        folders: Sequence[Path] = (),
+    ) -> None:
+        self._registered = {engine.name: engine for engine in registered}
+        self._engines = Engines(self._registered.values())
+        self._hosts = hosts
+        self._folders = folders
+
+    def ask(self, named: Iterable[str] = ()) -> Iterator[Answer]:
+        """The answer of every engine and host, of `named` engines that do not exist too."""
+        for name in dict.fromkeys([*BUILT_IN, *self._registered, *named]):
+            if name == "lmstudio" and name not in self._registered:
+                yield from (self._answer(name, host) for host in self._hosts or ("",))
+            else:
+                yield self._answer(name)
+
+    def close(self) -> None:
+        self._engines.close()
+
+    def _answer(self, name: str, host: str = "") -> Answer:
+        with _warnings() as left_out:
+            try:
+                self._engines.require(name)
+                if name == "llamacpp" and name not in self._registered:
+                    models = list(self._files(left_out))
+                else:
+                    engine = self._engines.get(name, [host] if host else ())
+                    models = list(engine.models())
+                    host = host or (host_of(engine) if name == "lmstudio" else "")
+            except Failure as failure:
+                return Answer(engine=name, host=host, trouble=failure.text)
+            except (EngineUnavailable, ImportError, OSError) as error:
+                return Answer(engine=name, host=host, trouble=str(error))
+            except (Exception, SystemExit) as error:  # an engine of somebody else's
+                trouble = f"{type(error).__name__}: {error}"
+                return Answer(engine=name, host=host, trouble=trouble)
+        return Answer(engine=name, host=host, models=tuple(models), left_out=tuple(left_out))
+
+    def _files(self, left_out: list[str]) -> Iterator[ModelFacts]:
+        from pytest_lmstrix.weights import gguf
+
+        left_out += [f"{each}: no such folder" for each in self._folders if not each.is_dir()]
+        for name, path in gguf.find([*gguf.usual_places(), *self._folders]).items():
+            try:
+                yield gguf.model_facts(path, name=name)
+            except (OSError, ValueError) as error:
+                left_out.append(str(error))
+
+
+@contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """What our own engines warn of, kept instead of printed."""
+    texts: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: texts.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("pytest_lmstrix")
+    logger.addHandler(handler)
+    try:
+        yield texts
+    finally:
+        logger.removeHandler(handler)
+
+
+def compare(known: Sequence[Model], answers: Sequence[Answer], folder: Path) -> Comparison:
+    """What the manifest, whose models are `known` and which lies in `folder`, does not have.
+
+    A file is the same under any id, and wherever it was downloaded to, as far as its path tells.
+    A model that is another engine's too gets an id of its own.
+    """
+    taken = {model.id: (model.engine, _file(model.source, folder)) for model in known}
+    files = {at for at in taken.values() if at[1] is not None}
+    files |= {(model.engine, file) for model in known if (file := _cached(model, folder))}
+    new: list[Model] = []
+    left_out = [f"{answer.name}: {reason}" for answer in answers for reason in answer.left_out]
+    left_out += _differing(answers)
+    found = [model_of(facts, answer.engine) for answer in answers for facts in answer.models]
+    for model in sorted(found, key=lambda model: model.source is not None):
+        at = (model.engine, _file(model.source, folder))
+        other = taken.get(model.id)
+        if other == at or at in files or (other and other[0] == at[0] and at[1] is None):
+            continue
+        if any(model.engine == each.engine and _is_download(model, each) for each in known):
+            continue
+        if other is not None and model.source is not None:
+            model = replace(model, id=f"{model.id}@{model.engine}")
+        if model.id in taken:
+            left_out.append(f"{model.engine}: id '{model.id}' is taken by another model")
+            continue
+        taken[model.id] = at
+        new.append(model)
+    return Comparison(
+        new=tuple(new),
+        gone=tuple(_gone(known, answers, folder)),
+        embedding=tuple(dict.fromkeys(
+            facts.id for answer in answers for facts in answer.models if facts.type == "embedding"
+        )),
+        left_out=tuple(left_out),
+    )  # fmt: skip
+
+
+def not_recorded(new: Sequence[Model], appended: Sequence[Model]) -> Iterator[str]:
+    """What a manifest may not say, of the models that were to be appended to it."""
+    written = {model.id: model for model in appended}
+    for model in new:
+        if model.id not in written:
+            yield f"{model.engine}: '{model.id}' is no id that a manifest may have"
+            continue
+        for name in _RECORDED:
+            told = getattr(model, name)
+            if told != getattr(written[model.id], name):
+                yield f"{model.engine}: '{model.id}': {name} cannot be {told!r}, and is left open"
+
+
+def is_complete(answers: Sequence[Answer], known: Sequence[Model], hosts: Sequence[str]) -> bool:
+    """Whether all that is relied on could be asked: named hosts, engines of the manifest; or any.
+
+    An engine that nobody named may be absent, but not all of them.
+    """
+    needed = {model.engine for model in known}
+    missed = [answer for answer in answers if answer.trouble is not None]
+    relied_on = (answer.engine in needed or answer.host in hosts for answer in missed)
+    return len(missed) < len(answers) and not any(relied_on)
+
+
+def _differing(answers: Sequence[Answer]) -> Iterator[str]:
+    """Models that are not the same on every host."""
+    first: dict[tuple[str, str], tuple[Answer, ModelFacts]] = {}
+    for answer in answers:
+        for facts in answer.models:
+            recorded, same = first.setdefault((answer.engine, facts.id), (answer, facts))
+            if facts.fingerprint != same.fingerprint:
+                yield f"{answer.name}: '{facts.id}' is another file than that of {recorded.name}"
+
+
+def _gone(known: Sequence[Model], answers: Sequence[Answer], folder: Path) -> Iterator[Model]:
+    silent = {answer.engine for answer in answers if answer.trouble is not None}
+    having = {(answer.engine, facts.id) for answer in answers for facts in answer.models}
+    for model in known:
+        file = _file(model.source, folder)
+        if model.engine in silent or (model.source is not None and file is None):
+            continue
+        there = file.exists() if file is not None else (model.engine, model.id) in having
+        if not there:
+            yield model
+
+
+def _file(source: str | None, folder: Path) -> Path | None:
+    """The file that a local source is, by its real path: links lead to the same file."""
+    local = parse_source(source) if source is not None else None
+    if not isinstance(local, LocalSource):
+        return None
+    return Path(folder, Path(local.path).expanduser()).resolve()
+
+
+def _cached(model: Model, folder: Path) -> Path | None:
+    """Where this plugin has downloaded `model` to."""
+    if model.source is None or _file(model.source, folder) is not None:
+        return None
+    file = is_cached(model.source, base_dir=folder)
+    return file.resolve() if file is not None else None
+
+
+def _is_download(found: Model, known: Model) -> bool:
+    """Whether the file `found` is what others have downloaded from the source of `known`."""
+    source = parse_source(known.source) if known.source is not None else None
+    if found.source is None or source is None or isinstance(source, LocalSource):
+        return False
+    path = Path(found.source).as_posix()
+    # The cache of Hugging Face links to files that are named by their hash.
+    if known.sha256 is not None and Path(path).resolve().name == known.sha256.lower():
+        return True
+    if not isinstance(source, HubSource):
+        return False
+    repo, file = re.escape(source.repo), re.escape(source.file)
+    cached = f"models--{repo.replace('/', '--')}/snapshots/[^/]+/{file}"
+    # LM Studio's folder, and the cache of llama.cpp.
+    others = rf"{repo}/{file}|{f'{repo}_{file}'.replace('/', '_')}"
+    return re.search(f"(^|/)({cached}|{others})$", path) is not None

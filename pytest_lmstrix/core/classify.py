@@ -1,0 +1,88 @@
+"""The one classifier of problems: an engine's words, code and exit status in, a verdict out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from pytest_lmstrix.core import error_patterns
+from pytest_lmstrix.core.sanitize import clean
+from pytest_lmstrix.core.verdicts import Phase, Verdict
+
+
+def classify(
+    text: str,
+    *,
+    phase: Phase | None = None,
+    code: str | None = None,
+    exit_status: int | None = None,
+) -> Verdict:
+    """The verdict that a problem stands for.
+
+    A structured code decides before the text, which it may also be found in; the text before the
+    exit status of the engine's process; both before vague hints in the text. `exit_status` is as
+    `subprocess` gives it (negative: a POSIX signal), as a shell or as Windows does. Never raises.
+    """
+    words = _words(f"{code or ''}\n{text}")
+    verdict = (
+        _of_code(words)
+        or _first_match(error_patterns.RULES, words)
+        or _of_exit_status(exit_status, phase)
+        or _first_match(error_patterns.HINTS, words)
+        or Verdict.ENGINE_ERROR
+    )
+    # Before there is a connection, no model can be at fault.
+    if phase == "connect":
+        return Verdict.UNREACHABLE
+    # What answers was found: now it has gone.
+    if phase == "predict" and verdict is Verdict.MODEL_NOT_FOUND:
+        return Verdict.CRASHED
+    return verdict
+
+
+_FLAGS = re.IGNORECASE | re.MULTILINE
+_HEAD, _TAIL = 16_000, 64_000
+_NO_MEMORY = (0xC0000017, 0xC000012D)
+_WINDOWS_ERROR = 0xC0000000
+_SHELL_SIGNALS = range(128 + 1, 128 + 65)
+_CODE = re.compile(rf"\b(?:{'|'.join(map(re.escape, error_patterns.CODES))})\b", re.IGNORECASE)
+_CODES = {code.lower(): Verdict(verdict) for code, verdict in error_patterns.CODES.items()}
+
+
+def _words(text: str) -> str:
+    """`text` without escapes and noise; of a very long one the start and the end."""
+    if len(text) > _HEAD + _TAIL:
+        text = f"{text[:_HEAD]}\n{text[-_TAIL:]}"
+    # A log quoted in JSON: its escaped newlines would hide where lines and words begin.
+    text = re.sub(r"\\[nrt]", "\n", clean(text, len(text)))
+    for noise in error_patterns.NOISE:
+        text = re.sub(noise, "", text, flags=_FLAGS)
+    return text
+
+
+def _of_code(words: str) -> Verdict | None:
+    found = _CODE.search(words)
+    return _CODES[found.group().lower()] if found else None
+
+
+def _first_match(rules: Iterable[tuple[str, str]], words: str) -> Verdict | None:
+    for verdict, pattern in rules:
+        if re.search(pattern, words, _FLAGS):
+            return Verdict(verdict)
+    return None
+
+
+def _of_exit_status(status: int | None, phase: Phase | None) -> Verdict | None:
+    """What a process died of; `None` when it ended in an orderly way, or cannot be told.
+
+    Source: Microsoft's list of NTSTATUS values (0xC0000017 STATUS_NO_MEMORY, 0xC000012D
+    STATUS_COMMITMENT_LIMIT), signed or not, of 32 or 64 bits; POSIX signals, 128 + n in a shell.
+    """
+    if status is None:
+        return None
+    # Rounded to a JavaScript number, a 64-bit value keeps its family and no more.
+    if status & 0xFFFFFFFF in _NO_MEMORY:
+        return Verdict.OUT_OF_MEMORY
+    if status < 0 or status >= _WINDOWS_ERROR or status in _SHELL_SIGNALS:
+        return Verdict.CRASHED
+    return Verdict.CRASHED if phase == "predict" else None

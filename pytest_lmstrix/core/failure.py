@@ -1,0 +1,59 @@
+"""The error class: a verdict other than `ok`, with the engine's own words."""
+
+from __future__ import annotations
+
+from pytest_lmstrix.core.classify import classify
+from pytest_lmstrix.core.sanitize import clean
+from pytest_lmstrix.core.verdicts import Phase, Verdict
+
+MESSAGE_LIMIT = 2_000
+"""Characters of an engine's words in a message for a person."""
+
+
+class Failure(Exception):
+    """A verdict other than `ok`, with the engine's own words.
+
+    Checks raise it with their verdict; engines leave the verdict to `Failure.from_engine`.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        verdict: Verdict,
+        phase: Phase | None = None,
+        code: str | None = None,
+        exit_status: int | None = None,
+    ) -> None:
+        super().__init__(text)
+        self.text = text
+        self.verdict = verdict
+        self.phase = phase
+        self.code = code
+        self.exit_status = exit_status
+        self.retried = False
+        """Whether the attempt that failed was a retry."""
+
+    @classmethod
+    def from_engine(
+        cls,
+        text: str,
+        *,
+        phase: Phase | None = None,
+        code: str | None = None,
+        exit_status: int | None = None,
+    ) -> Failure:
+        """Classify an engine's error by its text, structured code, exit status and phase."""
+        verdict = classify(text, phase=phase, code=code, exit_status=exit_status)
+        return cls(text, verdict=verdict, phase=phase, code=code, exit_status=exit_status)
+
+    def __str__(self) -> str:
+        return self.explain()
+
+    def explain(self) -> str:
+        """Return the verdict, the engine's sanitized words and the advice, for a person."""
+        words = clean(self.text.strip(), MESSAGE_LIMIT)
+        if self.exit_status is not None:
+            words = f"{words} (exit status {self.exit_status})".lstrip()
+        lines = [f"{self.verdict}: {words}" if words else str(self.verdict), self.verdict.advice]
+        return "\n".join(line for line in lines if line)

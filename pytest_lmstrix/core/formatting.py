@@ -1,0 +1,50 @@
+"""Figures for people: sizes in tokens, times, rates; `-` for what is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pytest_lmstrix.core.types import Result
+from pytest_lmstrix.core.verdicts import Verdict
+
+NOTHING = "-"
+
+
+def counted(count: int, thing: str) -> str:
+    """`1 model`, `2 models`."""
+    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
+
+
+def tokens(count: int | None) -> str:
+    return NOTHING if count is None else f"{count:,}"
+
+
+def noted(verdict: Verdict, results: Sequence[Result]) -> str:
+    """`ok`, or `ok, slow, retried` where any of `results` has a note that begins so, or passed
+    on another try only."""
+    names = [note.partition(":")[0] for result in results for note in result.notes]
+    if any(result.retried and result.verdict is Verdict.OK for result in results):
+        names.append("retried")
+    return ", ".join([verdict.value, *dict.fromkeys(names)])
+
+
+def seconds(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.2f} s"
+
+
+def rate(per_second: float | None) -> str:
+    return NOTHING if per_second is None else f"{per_second:.1f}"
+
+
+def memory(size_bytes: int | None) -> str:
+    return NOTHING if size_bytes is None else f"{size_bytes / 1e9:.2f} GB"
+
+
+def duration(value: float) -> str:
+    """`12 s`, `3 min 20 s`, `2 h 5 min`."""
+    whole = round(value)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

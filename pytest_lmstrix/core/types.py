@@ -1,0 +1,197 @@
+"""The plugin's data: frozen typed structs, hashable where pytest compares them.
+
+Sizes are in tokens (`context_length`), bytes (`*_bytes`) and seconds (`*_seconds`).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import force_setattr
+
+from pytest_lmstrix.core.sanitize import well_formed
+from pytest_lmstrix.core.verdicts import Outcome, Verdict
+
+MAX_CONTEXT_LENGTH = 10_000_000
+"""No context length above this is accepted anywhere; tokens."""
+
+KvCacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+ModelType = Literal["llm", "embedding"]
+Prompts = Literal["completion", "chat"]
+Origin = Literal["case", "search"]
+
+
+class LoadSettings(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How an engine is to load a model; `None` leaves the engine's own default."""
+
+    kv_cache_type: KvCacheType | None = None
+    flash_attention: bool | None = None
+    gpu_layers: int | None = None
+    """Layers kept on the GPU (llamacpp)."""
+    gpu_offload: float | None = None
+    """Share of the layers kept on the GPU, 0..1 (lmstudio)."""
+    batch_size: int | None = None
+    """Tokens that are prefilled in one batch."""
+    threads: int | None = None
+    """Threads for computing (llamacpp)."""
+
+
+class Model(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An entry of the manifest, defaults applied."""
+
+    id: str
+    engine: str
+    context_limit: int | None = None
+    """Declared maximum; asked from the engine when absent."""
+    size_bytes: int | None = None
+    tags: tuple[str, ...] = ()
+    contexts: tuple[int, ...] | None = None
+    """The sizes to test; `None` stands for the ladder."""
+    source: str | None = None
+    """Where the weights come from; a relative path is relative to the manifest."""
+    sha256: str | None = None
+    load: LoadSettings = LoadSettings()
+    prompts: Prompts = "completion"
+    type: ModelType | None = None
+    architecture: str | None = None
+    quantization: str | None = None
+    capabilities: tuple[str, ...] = ()
+    fingerprint: str | None = None
+    """What identifies the weights, as far as it is known before a load; see `fingerprint`."""
+
+
+class ModelFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an engine says of a model that it has."""
+
+    id: str
+    type: ModelType = "llm"
+    context_limit: int | None = None
+    size_bytes: int | None = None
+    path: str | None = None
+    architecture: str | None = None
+    quantization: str | None = None
+    capabilities: tuple[str, ...] = ()
+    source: str | None = None
+    """For `source:` in a manifest, where the engine needs one."""
+    fingerprint: str | None = None
+
+
+class Message(Struct, frozen=True, kw_only=True):
+    """One message of a chat."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Reply(Struct, frozen=True, kw_only=True):
+    """What a model answered, and what the engine measured; `None` is not measured."""
+
+    text: str
+    """The answer without any reasoning."""
+    reasoning: str = ""
+    stop_reason: Literal["stop", "length"] | None = None
+    """`length`: the token budget or the context was used up."""
+    prompt_tokens: int | None = None
+    """Prompt tokens as the engine counted them, cached ones included."""
+    cached_prompt_tokens: int | None = None
+    """Those of `prompt_tokens` that the KV cache still held: not prefilled anew."""
+    completion_tokens: int | None = None
+    ttft_seconds: float | None = None
+    """From the request to the first token, prefill included."""
+    prefill_tokens_per_second: float | None = None
+    decode_tokens_per_second: float | None = None
+
+    def __post_init__(self) -> None:
+        # Engines cut between the halves of a surrogate pair, and models say halves alone.
+        force_setattr(self, "text", well_formed(self.text))
+        force_setattr(self, "reasoning", well_formed(self.reasoning))
+
+
+class Case(Struct, frozen=True, kw_only=True):
+    """A model at one context length."""
+
+    model: Model
+    context_length: int
+
+    @property
+    def id(self) -> str:
+        """The part in brackets of a node id, such as `llama-3.2-3b-instruct-30000`."""
+        return f"{self.model.id}-{self.context_length}"
+
+
+class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one check found: a line of the registry."""
+
+    schema: int = 1
+    run: str
+    """Identifies the pytest run."""
+    at: datetime
+    """When it was judged, UTC."""
+    model: str
+    engine: str
+    host: str | None = None
+    engine_version: str | None = None
+    fingerprint: str | None = None
+    check: str
+    """`fast`, `full`, `deep`, `limit`, or the node name of a user's own check."""
+    origin: Origin = "case"
+    """`search` for a size that a search tried on the way, `case` for what was asked for."""
+    context_length: int
+    """Asked for, tokens."""
+    granted_context_length: int | None = None
+    verdict: Verdict
+    outcome: Outcome
+    detail: str = ""
+    replies: tuple[str, ...] = ()
+    load_seconds: float | None = None
+    ttft_seconds: float | None = None
+    prompt_tokens: int | None = None
+    prefill_tokens_per_second: float | None = None
+    decode_tokens_per_second: float | None = None
+    peak_memory_bytes: int | None = None
+    recall: dict[str, bool] | None = None
+    """Depth such as "0.25" -> whether the fact hidden there was recalled."""
+    seed: int | None = None
+    check_version: int = 1
+    """Raised when a check asks for something else than before."""
+    machine: str | None = None
+    """Identifies the machine that the run was on, so that figures are compared with their like."""
+    settings: str = ""
+    """The load settings, as compact JSON; empty for the engine's defaults."""
+    retried: bool = False
+    """It took a second try."""
+    notes: tuple[str, ...] = ()
+    """What is worth knowing besides the verdict, such as `slow: ...`."""
+
+
+class ProbeResult(Struct, frozen=True, kw_only=True):
+    """The result of a probe."""
+
+    verdict: Verdict
+    detail: str = ""
+    recall: dict[str, bool] | None = None
+    seed: int | None = None
+
+
+def fingerprint(*, sha256: str | None, size_bytes: int | None, path: str | None) -> str | None:
+    """What identifies weights: their hash when known, else their size and path.
+
+    Returns `None` when nothing is known.
+    """
+    if sha256 is not None:
+        return f"sha256:{sha256}"
+    known = [f"size:{size_bytes}"] if size_bytes is not None else []
+    if path is not None:
+        known.append(f"path:{path}")
+    return " ".join(known) or None
+
+
+def settings_of(model: Model) -> str:
+    """The load settings and the form of the prompts, as `Result.settings` has them."""
+    settings = msgspec.to_builtins(model.load)
+    if model.prompts != "completion":
+        settings["prompts"] = model.prompts
+    return msgspec.json.encode(settings).decode() if settings else ""

@@ -1,0 +1,140 @@
+"""Engines by name: the built-in ones, made when first needed, and those that others register."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Protocol
+
+from pytest_lmstrix.core.types import Model, ModelFacts
+from pytest_lmstrix.engines.base import Engine
+
+log = logging.getLogger(__name__)
+
+BUILT_IN = ("lmstudio", "llamacpp")
+
+
+class EngineUnavailable(ValueError):
+    """No engine of that name, or what it needs is not installed; the text says what to do."""
+
+
+class Weights(Protocol):
+    """Turns a model's `source` into a file on this machine."""
+
+    def __call__(self, model: Model, /) -> Path: ...
+
+
+class Engines:
+    """The engines of one process.
+
+    `home` is the LM Studio host that is used for models which every host has; `None` leaves the
+    discovery to the SDK. Time-outs are silence limits in seconds. `tell` is for what a person has
+    to know at once.
+    """
+
+    def __init__(
+        self,
+        registered: Iterable[Engine] = (),
+        *,
+        home: str | None = None,
+        load_timeout: float = 600.0,
+        reply_timeout: float = 120.0,
+        weights: Weights | None = None,
+        owner: str | None = None,
+        tell: Callable[[str], None] = log.warning,
+    ) -> None:
+        self._registered = {engine.name: engine for engine in registered}
+        self._made: dict[tuple[str, str | None], Engine] = {}
+        self._home = home
+        self._load_timeout = load_timeout
+        self._reply_timeout = reply_timeout
+        self._weights = weights
+        self._owner = owner
+        self._tell = tell
+
+    def require(self, name: str) -> None:
+        """Raises:
+        EngineUnavailable: There is no engine `name`.
+        """
+        if name in self._registered:
+            return
+        if name == "llamacpp" and find_spec("xllamacpp") is None:
+            raise EngineUnavailable(
+                "engine 'llamacpp' needs llama.cpp: pip install 'pytest-lmstrix[llamacpp]'"
+            )
+        if name not in BUILT_IN:
+            names = sorted({*BUILT_IN, *self._registered})
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else f"; known are {', '.join(names)}"
+            raise EngineUnavailable(f"no engine is called '{name}'{hint}")
+
+    def get(self, name: str, hosts: Sequence[str] = ()) -> Engine:
+        """The engine `name`; of LM Studio's hosts the home host if it is in `hosts`, or the first.
+
+        Raises:
+            EngineUnavailable: There is no engine `name`.
+        """
+        self.require(name)
+        if name in self._registered:
+            return self._registered[name]
+        host = None
+        if name == "lmstudio":
+            host = hosts[0] if hosts and self._home not in hosts else self._home
+        if (name, host) not in self._made:
+            self._made[name, host] = self._make(name, host)
+        return self._made[name, host]
+
+    def _make(self, name: str, host: str | None) -> Engine:
+        if name == "lmstudio":
+            from pytest_lmstrix.engines.lmstudio.engine import LATE_LOAD_SECONDS, LmStudioEngine
+
+            return LmStudioEngine(
+                host,
+                load_timeout=self._load_timeout,
+                reply_timeout=self._reply_timeout,
+                owner=self._owner,
+                # A load that nobody hears of any more is as silent as any other.
+                late_load_seconds=min(LATE_LOAD_SECONDS, self._load_timeout),
+                tell=self._tell,
+            )
+        from pytest_lmstrix.engines.llamacpp.engine import LlamaCppEngine
+
+        return LlamaCppEngine(
+            load_timeout=self._load_timeout,
+            reply_timeout=self._reply_timeout,
+            weights=self._weights,
+        )
+
+    def close(self) -> None:
+        for engine in (*self._registered.values(), *self._made.values()):
+            close: Callable[[], None] | None = getattr(engine, "close", None)
+            if close is not None:
+                close()
+
+
+def facts_of(engine: Engine, model: Model) -> ModelFacts | None:
+    """What `engine` knows of `model` before any load.
+
+    Raises:
+        Exception: It cannot be asked; anything at all of an engine of somebody else's.
+    """
+    ask: Callable[[Model], ModelFacts | None] | None = getattr(engine, "facts", None)
+    if ask is not None:
+        return ask(model)
+    return next((facts for facts in engine.models() if facts.id == model.id), None)
+
+
+def host_of(engine: Engine) -> str:
+    """What only one model at a time may be loaded on."""
+    return getattr(engine, "host", None) or engine.name
+
+
+def version_of(engine: Engine) -> str | None:
+    version: str | None = None
+    with suppress(Exception):  # an engine of somebody else's may raise anything
+        version = getattr(engine, "version", None)
+    return version

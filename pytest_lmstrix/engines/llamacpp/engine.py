@@ -1,0 +1,176 @@
+"""The embedded engine: llama.cpp's server, a child process for every load."""
+
+from __future__ import annotations
+
+import json
+import queue
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+import httpx
+
+from pytest_lmstrix.core.failure import Failure
+from pytest_lmstrix.core.types import Model, ModelFacts
+from pytest_lmstrix.core.verdicts import Verdict
+from pytest_lmstrix.engines.base import Progress
+from pytest_lmstrix.engines.llamacpp import child as child_program
+from pytest_lmstrix.engines.llamacpp.server import LlamaCppInstance, death, silence
+from pytest_lmstrix.system.child_process import Child
+from pytest_lmstrix.weights import gguf
+
+_POLL_SECONDS = 0.1
+
+
+class LlamaCppEngine:
+    """llama.cpp, run by `xllamacpp`; one model at a time on this machine."""
+
+    name = "llamacpp"
+    host = "local"
+
+    def __init__(
+        self,
+        *,
+        load_timeout: float = 600.0,
+        reply_timeout: float = 120.0,
+        weights: Callable[[Model], Path] | None = None,
+        folders: Iterable[Path] | None = None,
+    ) -> None:
+        """Both time-outs are silence limits in seconds; `weights` turns a model into its file.
+
+        `folders` are searched for models instead of the usual places.
+
+        Raises:
+            ModuleNotFoundError: `xllamacpp` is not installed.
+        """
+        self.version = version("xllamacpp")
+        self._load_timeout = load_timeout
+        self._reply_timeout = reply_timeout
+        self._weights = weights
+        self._folders = folders
+
+    def models(self) -> list[ModelFacts]:
+        """Every model file in the usual places; those that cannot be read are left out."""
+        folders = gguf.usual_places() if self._folders is None else self._folders
+        found = []
+        for name, path in gguf.find(folders).items():
+            try:
+                found.append(gguf.model_facts(path, name=name))
+            except (OSError, ValueError):
+                continue
+        return found
+
+    def facts(self, model: Model) -> ModelFacts | None:
+        """What the header of the model's file says; `None` if it cannot be read.
+
+        Weights elsewhere are fetched only for a model whose context limit is not known.
+        """
+        remote = model.source is not None and "://" in model.source
+        if remote and model.context_limit is not None:
+            return None
+        try:
+            path = self._file(model)
+            return gguf.model_facts(path, name=model.id, sha256=model.sha256)
+        except (OSError, ValueError, Failure):
+            return None  # its load will tell why
+
+    def fetch(self, model: Model) -> Path:
+        """Download the weights of `model` if they are elsewhere; its file on this machine."""
+        return self._file(model)
+
+    def load(self, model: Model, context_length: int, progress: Progress) -> LlamaCppInstance:
+        """Load `model` with room for `context_length` tokens; see `Engine.load`."""
+        if model.load.gpu_offload is not None:
+            raise Failure(
+                "llamacpp has no setting 'gpu_offload'; 'gpu_layers' is the number of layers"
+                " to keep on the GPU",
+                verdict=Verdict.ENGINE_ERROR,
+                phase="load",
+            )
+        path = self._file(model)
+        _check_magic(path)
+        api_key = secrets.token_urlsafe(32)
+        configuration = {
+            "path": str(path),
+            "context_length": context_length,
+            "api_key": api_key,
+            "batch_size": model.load.batch_size,
+            "gpu_layers": model.load.gpu_layers,
+            "threads": model.load.threads,
+            "flash_attention": model.load.flash_attention,
+            "kv_cache_type": model.load.kv_cache_type,
+        }
+        child = Child(
+            [sys.executable, "-P", child_program.__file__],
+            json.dumps(configuration).encode() + b"\n",
+        )
+        try:
+            address = self._address(child, path, progress)
+            client = httpx.Client(
+                base_url=address,
+                headers={"Authorization": f"Bearer {api_key}"},
+                timeout=self._reply_timeout,
+                # The server closes idle connections, which is a race for whoever keeps them.
+                limits=httpx.Limits(max_keepalive_connections=0),
+                trust_env=False,  # no proxy stands between this machine and itself
+            )
+            return LlamaCppInstance(child, client, path, progress)
+        except BaseException:
+            child.end()
+            raise
+
+    def close(self) -> None:
+        """Nothing outlives its instance."""
+
+    def _file(self, model: Model) -> Path:
+        if model.source is None:
+            folders = gguf.usual_places() if self._folders is None else self._folders
+            path = gguf.find(folders).get(model.id)
+            if path is None:
+                raise _not_found(f"no file of that name in {', '.join(map(str, folders))}")
+            return path
+        path = self._weights(model) if self._weights is not None else Path(model.source)
+        for part in gguf.parts(path):
+            if not part.is_file():
+                raise _not_found(f"no such file: {part}")
+        return path
+
+    def _address(self, child: Child, path: Path, progress: Progress) -> str:
+        """Where the server listens, once the model is loaded."""
+        size_bytes = sum(part.stat().st_size for part in gguf.parts(path))
+        seen, since = child.activity(), time.monotonic()
+        while True:
+            try:
+                line = child.lines.get(timeout=_POLL_SECONDS)
+            except queue.Empty:
+                line = b""
+            if line is None:
+                raise death(child, path, phase="load")
+            if line:
+                progress(1.0)
+                return str(json.loads(line)["address"])
+            if (now := child.activity()) != seen:
+                seen, since = now, time.monotonic()
+                # The share of the weights that is in memory: llama.cpp tells no better.
+                progress(min(0.99, (child.peak_memory_bytes or 0) / max(1, size_bytes)))
+            elif time.monotonic() - since > self._load_timeout:
+                raise silence(self._load_timeout, "loading", "load")
+
+
+def _not_found(reason: str) -> Failure:
+    return Failure(reason, verdict=Verdict.MODEL_NOT_FOUND, phase="load")
+
+
+def _check_magic(path: Path) -> None:
+    """Sparing a process what is no model at all, such as a saved error page.
+
+    Source: the GGUF specification, whose files begin with these bytes.
+    """
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic != b"GGUF":
+        text = f"invalid magic {magic!r}: not a GGUF file"
+        raise Failure(text, verdict=Verdict.CORRUPTED, phase="load")

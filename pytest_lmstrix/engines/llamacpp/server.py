@@ -1,0 +1,284 @@
+"""A llama.cpp server that holds one model: what it is asked, what it answers, why it died.
+
+Source: the README of llama.cpp's server, https://github.com/ggml-org/llama.cpp/tree/master/tools/server
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+import msgspec
+from msgspec import Struct
+
+from pytest_lmstrix.core.failure import Failure
+from pytest_lmstrix.core.types import Message, Reply
+from pytest_lmstrix.core.verdicts import Phase, Verdict
+from pytest_lmstrix.engines.base import Progress
+from pytest_lmstrix.engines.llamacpp.child import REFUSED
+from pytest_lmstrix.system.child_process import Child, describe_exit
+
+_DEATH_SECONDS = 5.0
+"""How long a process whose connection broke may take to be seen dead."""
+_TELLING_LINES = 12
+_LOG_PREFIX = re.compile(r"^[\d.]+ (?P<level>[A-Z]) ")
+_TELLING = re.compile(r"error|assert|fail|terminate|what\(\)|unable|insufficient|denied", re.I)
+_EMPTY_WORDS = re.compile(
+    r"send_error|exiting due to model loading error"
+    r"|failed to (load|create.context with) model\b(?! from)"
+)
+"""Lines that only say that something failed; what a request was refused for is in its answer."""
+
+
+class _Settings(Struct):
+    n_ctx: int
+
+
+class _Properties(Struct):
+    default_generation_settings: _Settings
+
+
+class _Tokens(Struct):
+    tokens: list[int]
+
+
+class _Prefill(Struct):
+    total: int
+    processed: int
+    """Tokens, those found in the KV cache included."""
+
+
+class _Timings(Struct):
+    cache_n: int
+    prompt_n: int
+    predicted_n: int
+    prompt_per_second: float
+    predicted_per_second: float
+
+
+class _Delta(Struct, kw_only=True):
+    content: str | None = None
+    reasoning_content: str | None = None
+
+
+class _Choice(Struct, kw_only=True):
+    delta: _Delta
+    finish_reason: str | None = None
+
+
+class _Event(_Delta, kw_only=True):
+    """An event of `/completion`, where it is a delta itself, or of `/v1/chat/completions`."""
+
+    choices: tuple[_Choice, ...] = ()
+    stop_type: str | None = None
+    prompt_progress: _Prefill | None = None
+    timings: _Timings | None = None
+    error: msgspec.Raw | None = None
+
+
+class _Error(Struct):
+    message: str
+    type: str | None = None
+
+
+class _Refusal(Struct):
+    error: _Error
+
+
+class LlamaCppInstance:
+    """A server process that holds one model.
+
+    A silence beyond the limit and an interrupt end the process: nothing is left computing.
+    """
+
+    def __init__(self, child: Child, client: httpx.Client, path: Path, progress: Progress) -> None:
+        self._child = child
+        self._client = client
+        self._path = path
+        self._progress = progress
+        self._phase: Phase = "load"
+        with self._watched():
+            properties = _decoded(client.get("/props"), _Properties)
+        self.context_length = properties.default_generation_settings.n_ctx
+        """Granted, tokens: rounded up to 256 and cut to what the model was trained for."""
+        self.special_tokens = len(self._tokens("", add_special=True))
+        """Tokens such as BOS that the model wants before every prompt, counted in a reply's
+        `prompt_tokens` but not by `count_tokens`."""
+        self._phase = "predict"
+
+    @property
+    def peak_memory_bytes(self) -> int | None:
+        """Largest resident memory of the server so far, bytes: see `Child.peak_memory_bytes`."""
+        self._child.activity()
+        return self._child.peak_memory_bytes
+
+    def complete(self, prompt: str, *, max_tokens: int, temperature: float = 0.0) -> Reply:
+        """Go on with `prompt`; see `Instance.complete`."""
+        body = {"prompt": prompt, "n_predict": max_tokens, "temperature": temperature}
+        return self._reply("/completion", body)
+
+    def chat(self, messages: Sequence[Message], *, max_tokens: int) -> Reply:
+        """Answer `messages`; see `Instance.chat`."""
+        turns = msgspec.to_builtins(messages)
+        body = {"messages": turns, "max_tokens": max_tokens, "temperature": 0.0}
+        return self._reply("/v1/chat/completions", body)
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of `text`, names of special tokens in it read as such, none added."""
+        return len(self._tokens(text))
+
+    def unload(self) -> None:
+        """End the process and confirm that it is gone; harmless when repeated."""
+        self._client.close()
+        if left := self._child.end():
+            raise Failure.from_engine(f"processes {left} do not end", phase="unload")
+
+    def _tokens(self, text: str, *, add_special: bool = False) -> list[int]:
+        body = {"content": text, "add_special": add_special}
+        with self._watched():
+            return _decoded(self._client.post("/tokenize", json=body), _Tokens).tokens
+
+    def _reply(self, url: str, body: Mapping[str, object]) -> Reply:
+        text, reasoning, stop, timings = "", "", "", None
+        ttft_seconds: float | None = None
+        started = time.monotonic()
+        with self._watched():
+            for event in self._events(url, body):
+                if (prefill := event.prompt_progress) is not None:
+                    self._progress.prefill(prefill.processed, prefill.total)
+                    self._child.activity()
+                choice = event.choices[0] if event.choices else _Choice(delta=event)
+                text += choice.delta.content or ""
+                reasoning += choice.delta.reasoning_content or ""
+                if ttft_seconds is None and (text or reasoning):
+                    ttft_seconds = time.monotonic() - started
+                stop = event.stop_type or choice.finish_reason or stop
+                timings = event.timings or timings
+        if timings is None:
+            raise Failure.from_engine("llama.cpp broke off its reply", phase="predict")
+        return Reply(
+            text=text,
+            reasoning=reasoning,
+            stop_reason="length" if stop in ("limit", "length") else "stop",
+            prompt_tokens=timings.cache_n + timings.prompt_n,
+            cached_prompt_tokens=timings.cache_n,
+            completion_tokens=timings.predicted_n,
+            ttft_seconds=ttft_seconds,
+            prefill_tokens_per_second=timings.prompt_per_second or None,
+            decode_tokens_per_second=timings.predicted_per_second or None,
+        )
+
+    def _events(self, url: str, body: Mapping[str, object]) -> Iterator[_Event]:
+        body = {**body, "stream": True, "return_progress": True, "cache_prompt": True}
+        with self._client.stream("POST", url, json=body) as response:
+            if response.is_error:
+                response.read()
+                raise _refusal(response.content)
+            for line in _lines(response):
+                field, _, data = line.partition(b": ")
+                if field == b"error":
+                    raise _refusal(data)
+                if field == b"data" and data != b"[DONE]":
+                    event = _parsed(data, _Event)
+                    if event.error is not None:
+                        raise _refusal(data)
+                    yield event
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Turn what goes wrong in a request into a `Failure`; leave nothing computing."""
+        if self._client.is_closed:
+            raise Failure("the model is unloaded", verdict=Verdict.ENGINE_ERROR, phase=self._phase)
+        self._child.forget_log()
+        try:
+            yield
+        except httpx.TimeoutException as error:
+            self.unload()
+            raise silence(self._client.timeout.read, "answering", self._phase) from error
+        except httpx.TransportError as error:
+            if self._child.wait(_DEATH_SECONDS) is not None:
+                raise death(self._child, self._path, self._phase) from error
+            lost = f"connection to llama.cpp lost: {type(error).__name__} {error}"
+            raise Failure.from_engine(lost, phase=self._phase) from error
+        except Exception:
+            raise
+        except BaseException:
+            self._child.end()
+            raise
+
+
+_T = TypeVar("_T")
+
+
+def _parsed(data: bytes, kind: type[_T]) -> _T:
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.MsgspecError as error:
+        raise Failure.from_engine(f"llama.cpp answered what nobody expects: {error}") from error
+
+
+def _decoded(response: httpx.Response, kind: type[_T]) -> _T:
+    if response.is_error:
+        raise _refusal(response.content)
+    return _parsed(response.content, kind)
+
+
+def _lines(response: httpx.Response) -> Iterator[bytes]:
+    # Not `iter_lines`, which also splits at the likes of U+2028: a model may say that.
+    rest = b""
+    for chunk in response.iter_bytes():
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines
+
+
+def _refusal(answer: bytes) -> Failure:
+    try:
+        error = msgspec.json.decode(answer, type=_Refusal).error
+    except msgspec.MsgspecError:
+        return Failure.from_engine(
+            f"llama.cpp refused: {answer.decode(errors='replace')}", phase="predict"
+        )
+    return Failure.from_engine(error.message, phase="predict", code=error.type)
+
+
+def silence(seconds: float | None, doing: str, phase: Phase) -> Failure:
+    text = f"timed out: no progress for {seconds:g} s while {doing}"
+    return Failure(text, verdict=Verdict.TIMEOUT, phase=phase)
+
+
+def death(child: Child, path: Path, phase: Phase) -> Failure:
+    """Why the process of a server that holds the model in `path` has ended."""
+    status = child.wait(_DEATH_SECONDS)
+    reason = "\n".join(_telling(child.log())).replace(str(path), "the model file")
+    if status == REFUSED:
+        return Failure.from_engine(
+            reason or "llama.cpp refused to load and did not say why", phase=phase
+        )
+    if status is None:
+        return Failure.from_engine(
+            f"llama.cpp closed its output but runs on\n{reason}", phase=phase
+        )
+    text = f"llama.cpp ended: {describe_exit(status)}\n{reason}".rstrip()
+    if child.killed_for_memory:
+        text += "\nmeanwhile the system killed a process for lack of memory"
+        return Failure(text, verdict=Verdict.OUT_OF_MEMORY, phase=phase, exit_status=status)
+    return Failure.from_engine(text, phase=phase, exit_status=status)
+
+
+def _telling(log: Sequence[str]) -> list[str]:
+    """The lines that say what went wrong, without timestamps; else the last that are no log's."""
+    telling, foreign = [], []
+    for line in log:
+        prefix = _LOG_PREFIX.match(line)
+        words = line[prefix.end() :] if prefix else line
+        if not prefix:
+            foreign.append(line)
+        wrong = prefix["level"] == "E" if prefix else _TELLING.search(line)
+        if wrong and not _EMPTY_WORDS.search(words):
+            telling.append(words)
+    return list(dict.fromkeys(telling))[:_TELLING_LINES] or foreign[-_TELLING_LINES:]

@@ -1,0 +1,248 @@
+"""The connection to an LM Studio server: found, bounded in time, and made anew after trouble."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from threading import Event, Thread
+from typing import Any, Literal, TypeVar
+from urllib.request import getproxies
+
+import httpx
+from lmstudio import (
+    Client,
+    LMStudioServerError,
+    LMStudioUnknownMessageWarning,
+    get_sync_api_timeout,
+    set_sync_api_timeout,
+)
+
+from pytest_lmstrix.core.failure import Failure
+from pytest_lmstrix.core.verdicts import Phase, Verdict
+from pytest_lmstrix.engines.lmstudio.errors import failure
+
+T = TypeVar("T")
+
+RPC_SECONDS = 30.0
+"""A server that takes longer to connect or to answer a short call is taken for gone."""
+
+CLOSE_SECONDS = 5.0
+"""A client that takes longer to close is left to itself: the SDK has no limit there."""
+
+_SDK_LOGGERS = (
+    "AsyncWebsocketHandler",
+    "AsyncWebsocketThread",
+    "ChannelHandler",
+    "ChatResponseEndpoint",
+    "CompletionEndpoint",
+    "LoadModelEndpoint",
+    "RemoteCallHandler",
+    "SyncLMStudioWebsocket",
+    "SyncRemoteCall",
+    "SyncToAsyncWebsocketBridge",
+)
+
+
+class Link:
+    """A client of one server, replaced by a fresh one whenever it may have become unusable.
+
+    The SDK has one time limit for the whole process; calls must not overlap in it.
+    """
+
+    def __init__(self, host: str | None) -> None:
+        self._host = host.removeprefix("http://").rstrip("/") if host else None
+        self._client: Client | None = None
+        for name in _SDK_LOGGERS:
+            # Where nobody has set logging up, it writes warnings to stderr, in JSON.
+            if not (logger := logging.getLogger(name)).handlers:
+                logger.addHandler(logging.NullHandler())
+
+    @property
+    def host(self) -> str:
+        """`host:port`; the first default port of LM Studio that answers when none was given.
+
+        Raises:
+            Failure: No server answers there.
+        """
+        if self._host is None:
+            self._host = _Client.find_default_local_api_host()
+        if self._host is None:
+            text = "LM Studio is not reachable at any of its default ports; is its server running?"
+            raise Failure(text, verdict=Verdict.UNREACHABLE, phase="connect")
+        return self._host
+
+    def ask(
+        self,
+        question: Callable[[Client], T],
+        *,
+        phase: Phase,
+        doing: str,
+        namespace: Literal["llm", "system"] = "llm",
+    ) -> T:
+        """The answer to a short call; asked again where an old connection turns out dead.
+
+        Raises:
+            Failure: There is none within `RPC_SECONDS`, or it is an error.
+        """
+        reused = self._client is not None
+        for final in (not reused, True):
+            try:
+                with self.talking(
+                    phase, doing, RPC_SECONDS, silent=Verdict.UNREACHABLE, namespace=namespace
+                ) as client:
+                    return question(client)
+            except Failure as trouble:
+                dead = trouble.verdict is Verdict.UNREACHABLE
+                if final or not dead or isinstance(trouble.__cause__, TimeoutError):
+                    raise
+        raise AssertionError("unreachable because the last try returns or raises")
+
+    @contextmanager
+    def talking(
+        self,
+        phase: Phase,
+        doing: str,
+        silence_seconds: float,
+        *,
+        silent: Verdict = Verdict.TIMEOUT,
+        namespace: Literal["llm", "system"] = "llm",
+    ) -> Iterator[Client]:
+        """A connected client, on which no message may take longer than `silence_seconds`.
+
+        Raises:
+            Failure: Whatever goes wrong inside, be it the SDK's or its libraries' error.
+        """
+        limit = get_sync_api_timeout()
+        try:
+            client = self._connected(namespace)
+            set_sync_api_timeout(silence_seconds)
+            with warnings.catch_warnings():
+                # A newer server may say more than the SDK knows; as an error it would end the call.
+                warnings.simplefilter("ignore", LMStudioUnknownMessageWarning)
+                yield client
+        except Exception as error:
+            # The limit may have been changed on the way; what counts is the one that ran out.
+            ran_out = get_sync_api_timeout() or silence_seconds
+            told = failure(error, phase, doing=doing, silence_seconds=ran_out, silent=silent)
+            if told.verdict in (Verdict.TIMEOUT, Verdict.UNREACHABLE):
+                self.drop()
+            if told is error:
+                raise
+            raise told from error
+        except BaseException:
+            self.drop()
+            raise
+        finally:
+            set_sync_api_timeout(limit)
+
+    def loaded(self, phase: Phase) -> list[str]:
+        """The identifiers of all language model instances on the server, anybody's."""
+        return self.ask(
+            lambda client: [each["identifier"] for each in client.llm.remote_call("listLoaded")],
+            phase=phase,
+            doing="listing the loaded models",
+        )
+
+    def drop(self) -> None:
+        """Close the client; the next call makes another."""
+        client, self._client = self._client, None
+        if client is not None:
+            with suppress(Exception):
+                _within(CLOSE_SECONDS, client.close)
+
+    def _connected(self, namespace: Literal["llm", "system"]) -> Client:
+        if self._client is None:
+            self._client = _Client(self.host)
+        session = self._client.llm if namespace == "llm" else self._client.system
+        if session.connected:
+            return self._client
+        try:
+            _within(RPC_SECONDS, session.connect)
+        except Exception as error:
+            text = " ".join(str(error).split())
+            if "all" in getproxies():
+                # The SDK leaves its WebSockets to whatever proxy the environment names.
+                text += f" (ALL_PROXY is set: set NO_PROXY={self.host.rpartition(':')[0]} as well)"
+            if isinstance(error, TimeoutError):
+                text = f"LM Studio at {self.host} has not let us in for {RPC_SECONDS:g} s"
+            elif isinstance(error, ValueError | LMStudioServerError):
+                # SDK 1.5 cannot read why it was refused, and fails with a `ValueError` at that.
+                text = (
+                    f"LM Studio at {self.host} refused this client;"
+                    " it may want an API token in LMSTUDIO_API_TOKEN"
+                )
+            raise Failure(text, verdict=Verdict.UNREACHABLE, phase="connect") from error
+        return self._client
+
+
+@contextmanager
+def stalling(seconds: float, then: float | None = None) -> Iterator[Callable[[], None]]:
+    """Time out what is under way once nothing has moved for `seconds`; yields what says it has.
+
+    Once something has, it is `then` seconds. For `talking` any message is a sign of life, also one
+    that says the same again and again, which the SDK keeps to itself.
+    """
+    moved, over = Event(), Event()
+    limit = seconds
+
+    def watch() -> None:
+        nonlocal limit
+        while moved.wait(limit):
+            moved.clear()
+            if over.is_set():
+                return
+            limit = seconds if then is None else then
+        set_sync_api_timeout(0.0)  # read when the SDK waits for the next message
+
+    watcher = Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield moved.set
+    finally:
+        over.set()
+        moved.set()
+        watcher.join()
+        if get_sync_api_timeout() == 0.0:
+            set_sync_api_timeout(limit)  # for `talking` to tell which limit ran out
+
+
+class _Client(Client):
+    """The SDK's client, with API tokens, and a search that minds neither proxies nor strangers."""
+
+    def _create_auth_message(self, *args: Any) -> Any:
+        token = re.fullmatch(
+            r"sk-lm-(\w{8}):(\w{20})", os.environ.get("LMSTUDIO_API_TOKEN", ""), re.ASCII
+        )
+        if token is None or args:  # later SDKs know tokens themselves
+            return super()._create_auth_message(*args)
+        return self._format_auth_message(*token.groups())
+
+    @staticmethod
+    def _query_probe_url(url: str) -> httpx.Response:
+        try:
+            response = httpx.get(url, timeout=1, trust_env=False)
+            response.json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise httpx.ConnectError("no LM Studio") from error
+        return response
+
+
+def _within(seconds: float, call: Callable[[], object]) -> None:
+    """Wait for `call` no longer than `seconds`: the SDK has no limit where this is used."""
+    done: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            call()
+        except BaseException as error:
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    Thread(target=run, daemon=True).start()
+    done.result(seconds)

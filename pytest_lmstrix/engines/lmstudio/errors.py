@@ -1,0 +1,69 @@
+"""What the `lmstudio` SDK raises, told as `Failure`: the server's own words, without decoration."""
+
+from __future__ import annotations
+
+from concurrent.futures import CancelledError
+
+import httpx
+import msgspec
+from lmstudio import (
+    LMStudioRuntimeError,
+    LMStudioServerError,
+    LMStudioTimeoutError,
+    LMStudioWebsocketError,
+)
+
+from pytest_lmstrix.core.failure import Failure
+from pytest_lmstrix.core.verdicts import Phase, Verdict
+
+# Closing a client cancels what waits on it, with an error that is none of the SDK's own.
+_LOST = (LMStudioWebsocketError, CancelledError, httpx.HTTPError)
+
+
+def failure(
+    error: Exception, phase: Phase, *, doing: str, silence_seconds: float, silent: Verdict
+) -> Failure:
+    """`error` as a `Failure`; `doing` says what was under way, such as "loading llama-3.2".
+
+    `silent` is the verdict when nothing new came for `silence_seconds`.
+    """
+    match error:
+        case Failure():
+            return error
+        case LMStudioTimeoutError():
+            text = f"LM Studio said nothing new for {silence_seconds:g} s while {doing}"
+            return Failure(text, verdict=silent, phase=phase)
+        case LMStudioServerError():
+            return Failure.from_engine(_words(error), phase=phase, code=_code(error))
+        case _ if isinstance(error, _LOST):
+            text = f"The connection to LM Studio was lost while {doing}: {_one_line(error)}"
+            return Failure(text, verdict=Verdict.UNREACHABLE, phase=phase)
+        case LMStudioRuntimeError():
+            # A channel that ends without its last message is read from too early.
+            text = f"LM Studio ended {doing} without a result ({_one_line(error)})"
+        case msgspec.ValidationError():
+            text = f"LM Studio answered {doing} with what its SDK does not read: {error}"
+        case _:
+            text = f"The LM Studio SDK failed while {doing}: {_one_line(error)}"
+    # Before a model is asked for, it cannot be at fault.
+    verdict = Verdict.UNREACHABLE if phase == "connect" else Verdict.ENGINE_ERROR
+    return Failure(text, verdict=verdict, phase=phase)
+
+
+def _words(error: LMStudioServerError) -> str:
+    # Unchecked by the SDK: any of these may be of any type.
+    told = error.server_error
+    parts = (told.root_title, told.title, told.cause) if told else ()
+    words = (part.strip() for part in parts if isinstance(part, str))
+    return ": ".join(dict.fromkeys(filter(None, words))) or _one_line(error)
+
+
+def _code(error: LMStudioServerError) -> str | None:
+    match error.server_error and error.server_error.display_data:
+        case {"code": str(code)}:
+            return code
+    return None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

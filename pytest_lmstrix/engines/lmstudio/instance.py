@@ -1,0 +1,241 @@
+"""A model loaded in LM Studio by us."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import msgspec
+from lmstudio import LLM, Chat, LlmPredictionConfigDict, LlmPredictionStats, set_sync_api_timeout
+from lmstudio.sync_api import PredictionStream
+
+from pytest_lmstrix.core.failure import Failure
+from pytest_lmstrix.core.types import Message, Reply
+from pytest_lmstrix.core.verdicts import Verdict
+from pytest_lmstrix.engines.base import Progress
+from pytest_lmstrix.engines.lmstudio.connection import stalling
+
+if TYPE_CHECKING:
+    from pytest_lmstrix.engines.lmstudio.engine import LmStudioEngine
+
+T = TypeVar("T")
+
+SLOWEST_PREFILL = 50.0
+"""Prompt tokens per second below which a prefill that shows no progress is taken for hung."""
+
+SPARE_FRAGMENTS = 100
+"""Beyond two for each token allowed: a reply in still more does not mean to end."""
+
+MEASURABLE_PROMPT_TOKENS = 512
+"""With fewer, the time to the first token says more of the connection than of the prefill."""
+
+_STOP_REASONS: dict[str, Literal["stop", "length"]] = {
+    "eosFound": "stop",
+    "stopStringFound": "stop",
+    "toolCalls": "stop",
+    "maxPredictedTokensReached": "length",
+    "contextLengthReached": "length",
+}
+_BROKEN_OFF = {
+    "modelUnloaded": (Verdict.CRASHED, "LM Studio unloaded the instance while it answered"),
+    "userStopped": (Verdict.ENGINE_ERROR, "the answer was stopped in LM Studio"),
+    "failed": (Verdict.ENGINE_ERROR, "LM Studio says that the prediction failed"),
+}
+
+
+class LmStudioInstance:
+    """An instance that only we use, known to the server by `identifier`."""
+
+    def __init__(self, engine: LmStudioEngine, identifier: str, progress: Progress) -> None:
+        self.identifier = identifier
+        self._engine = engine
+        self._progress = progress
+        self._sent: list[str] = []
+        self._lost: Failure | None = None
+        self._unloaded = False
+        self._context_length = self._ask(
+            LLM.get_context_length, "asking for the granted context length"
+        )
+        if self._context_length < 1:
+            text = f"LM Studio does not tell the context length that it granted to {identifier}"
+            raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="load")
+
+    @property
+    def context_length(self) -> int:
+        """Granted, as the server tells it after the load; tokens."""
+        return self._context_length
+
+    def complete(self, prompt: str, *, max_tokens: int, temperature: float = 0.0) -> Reply:
+        """Go on with `prompt` as it is, without the model's chat template."""
+        config = _prediction_config(max_tokens, temperature)
+
+        def start(llm: LLM, prefilled: Callable[[float], None]) -> PredictionStream:
+            return llm.complete_stream(
+                prompt, config=config, on_prompt_processing_progress=prefilled
+            )
+
+        return self._predict(prompt, start, max_tokens)
+
+    def chat(self, messages: Sequence[Message], *, max_tokens: int) -> Reply:
+        """Answer `messages` through the model's chat template, at temperature 0.
+
+        Reasoning that LM Studio leaves in the text is told apart by its `<think>` tags.
+        """
+        config = _prediction_config(max_tokens, temperature=0.0)
+        history = Chat()
+        for message in messages:
+            history.add_entry(message.role, message.content)
+
+        def start(llm: LLM, prefilled: Callable[[float], None]) -> PredictionStream:
+            return llm.respond_stream(
+                history, config=config, on_prompt_processing_progress=prefilled
+            )
+
+        reply = self._predict("\n".join(m.content for m in messages), start, max_tokens)
+        if reply.reasoning:
+            return reply
+        reasoning, text = split_reasoning(reply.text)
+        return msgspec.structs.replace(reply, text=text, reasoning=reasoning)
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of `text` as the model counts them."""
+        return self._ask(lambda llm: llm.count_tokens(text), "counting tokens")
+
+    def unload(self) -> None:
+        """Unload and wait until the server no longer lists it; harmless when repeated.
+
+        Raises:
+            Failure: It is still loaded, or the server does not answer.
+        """
+        if not self._unloaded:
+            self._engine.unload(self.identifier)
+            self._unloaded = True
+
+    def _ask(self, question: Callable[[LLM], T], doing: str) -> T:
+        if self._lost is not None:
+            raise self._lost
+        # Not found in this phase means that the instance died, not that the model is missing.
+        return self._engine.link.ask(
+            lambda client: question(LLM(self.identifier, client.llm)), phase="predict", doing=doing
+        )
+
+    def _predict(
+        self,
+        prompt: str,
+        start: Callable[[LLM, Callable[[float], None]], PredictionStream],
+        max_tokens: int,
+    ) -> Reply:
+        # Asked first: it sets the limit, and a connection that died meanwhile is found out by it.
+        total = self.count_tokens(prompt)
+        silence = self._engine.reply_timeout
+        patience = max(silence, total / SLOWEST_PREFILL)
+        fresh, first = self._is_fresh(prompt), not self._sent
+        self._sent.append(prompt)
+
+        def prefilled(fraction: float) -> None:
+            if fraction > 0:
+                set_sync_api_timeout(silence)
+                moved()
+            self._progress.prefill(round(fraction * total), total)
+
+        text: list[str] = []
+        reasoning: list[str] = []
+        first_seconds = None
+        began = time.monotonic()
+        try:
+            with (
+                self._engine.link.talking("predict", "answering", patience) as client,
+                stalling(patience, silence) as moved,
+                start(LLM(self.identifier, client.llm), prefilled) as stream,
+                _cancelled(stream),
+            ):
+                for count, fragment in enumerate(stream):
+                    moved()
+                    if 0 < 2 * max_tokens < count - SPARE_FRAGMENTS:
+                        endless = f"LM Studio goes on answering beyond the {max_tokens:,} tokens"
+                        raise Failure(endless, verdict=Verdict.ENGINE_ERROR, phase="predict")
+                    if first_seconds is None:
+                        first_seconds = time.monotonic() - began
+                    match fragment.reasoning_type:
+                        case "none":
+                            text.append(fragment.content)
+                        case "reasoning":
+                            reasoning.append(fragment.content)
+                stats = stream.result().stats
+        except BaseException as error:
+            if not isinstance(error, Failure) or error.verdict is Verdict.TIMEOUT:
+                self._lost = error if isinstance(error, Failure) else None
+                self._engine.abandon(self.identifier, error, loading=False)
+            raise
+        if stats.stop_reason in _BROKEN_OFF:
+            verdict, why = _BROKEN_OFF[stats.stop_reason]
+            raise Failure(why, verdict=verdict, phase="predict")
+        return Reply(
+            text="".join(text),
+            reasoning="".join(reasoning),
+            stop_reason=_STOP_REASONS.get(stats.stop_reason),
+            prompt_tokens=stats.prompt_tokens_count,
+            cached_prompt_tokens=0 if first else None,
+            completion_tokens=stats.predicted_tokens_count,
+            ttft_seconds=_measured(stats.time_to_first_token_sec) or first_seconds,
+            prefill_tokens_per_second=_prefill_speed(stats) if fresh else None,
+            decode_tokens_per_second=_measured(stats.tokens_per_second),
+        )
+
+    def _is_fresh(self, prompt: str) -> bool:
+        """Whether the KV cache can hold next to nothing of `prompt`, judging by all before it.
+
+        LM Studio does not tell how much of a prompt it still held.
+        """
+        head = prompt[: len(prompt) // 50 + 1]
+        return not any(sent.startswith(head) for sent in self._sent)
+
+
+def split_reasoning(text: str) -> tuple[str, str]:
+    """Reasoning and answer of `text`, told apart by `<think>` and `</think>`.
+
+    Many chat templates open the reasoning themselves, so that only its end is in the text; and
+    where the budget was spent on reasoning there is no end.
+    """
+    reasoning, closed, answer = text.partition("</think>")
+    if not closed and not text.lstrip().startswith("<think>"):
+        return "", text
+    return reasoning.strip().removeprefix("<think>").strip(), answer.lstrip()
+
+
+def _prediction_config(max_tokens: int, temperature: float) -> LlmPredictionConfigDict:
+    return {
+        "maxTokens": max_tokens,
+        "temperature": temperature,
+        # The default would cut the middle out of a prompt that is too long, without a word.
+        "contextOverflowPolicy": "stopAtLimit",
+    }
+
+
+def _prefill_speed(stats: LlmPredictionStats) -> float | None:
+    tokens, seconds = stats.prompt_tokens_count, _measured(stats.time_to_first_token_sec)
+    if seconds is None or tokens is None or tokens < MEASURABLE_PROMPT_TOKENS:
+        return None
+    return tokens / seconds
+
+
+def _measured(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) and value > 0 else None
+
+
+@contextmanager
+def _cancelled(stream: PredictionStream) -> Iterator[None]:
+    """Cancel the prediction when it is given up; the SDK itself would let it run on."""
+    # An SDK stream that has raised has let go of its channel, and with it of cancelling.
+    channel = stream._channel
+    try:
+        yield
+    except BaseException as error:
+        given_up = isinstance(error, TimeoutError | Failure) or not isinstance(error, Exception)
+        if given_up and channel is not None:
+            with suppress(Exception):
+                channel.cancel()
+        raise

@@ -1,0 +1,223 @@
+"""A models.yaml collected as a test file, and which tests of a run are model tests."""
+
+from __future__ import annotations
+
+import inspect
+import zlib
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from pytest_lmstrix.checks.sizes import SizePolicy
+from pytest_lmstrix.core.checks import CHECKS
+from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, Case
+from pytest_lmstrix.options import Settings, selects
+from pytest_lmstrix.plan.plan import Plan, check_key
+
+CASE = "lmstrix_case"
+LEFT_OUT = "lmstrix_left_out"
+
+
+class ManifestFile(pytest.Module):
+    """The manifest as the module of the built-in checks."""
+
+    wanted: frozenset[str]
+
+    def _getobj(self) -> ModuleType:
+        from pytest_lmstrix.hooks import builtin_tests
+
+        return builtin_tests
+
+    def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
+        for node in super().collect():
+            if check_of(node) in self.wanted:
+                yield node
+
+
+class Collection:
+    """The hooks that collect, parametrize, select and order model tests."""
+
+    def __init__(self, settings: Settings, plan: Plan, size_policy: SizePolicy) -> None:
+        self._settings = settings
+        self._size_policy = size_policy
+        self._plan = plan
+        self._cases = plan.cases()
+        self._model_order = {each.model.id: place for place, each in enumerate(plan.models)}
+        self._left_out = 0
+
+    def pytest_collect_file(
+        self, file_path: Path, parent: pytest.Collector
+    ) -> pytest.Collector | None:
+        if not self._cases or not self._is_manifest(file_path):
+            return None
+        manifest = ManifestFile.from_parent(parent, path=file_path)
+        expression = parent.config.option.markexpr
+        named = any("::" in arg for arg in parent.config.args)
+        chosen = list(CHECKS) if named else [each for each in CHECKS if selects(expression, each)]
+        manifest.wanted = frozenset(chosen or ("full",))
+        return manifest
+
+    def _is_manifest(self, path: Path) -> bool:
+        models = self._settings.models
+        # By another way to the same file, too: a link, or a name that the system has for a folder.
+        return path == models or (path.name == models.name and path.resolve() == models.resolve())
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        if CASE not in metafunc.fixturenames:
+            return
+        cases = {case.id: case for case in self._cases}
+        mark = metafunc.definition.get_closest_marker("lmstrix")
+        if check_of(metafunc.definition) == "limit":
+            cases = {planned.model.id: planned.whole() for planned in self._plan.models}
+        elif mark is not None:
+            cases = {case.id: case for case in _marked(mark, self._plan, self._cases)}
+        params = [
+            pytest.param(case, id=name, marks=[getattr(pytest.mark, t) for t in case.model.tags])
+            for name, case in cases.items()
+        ]
+        if not params:
+            reason = "no model of the manifest is meant"
+            params = [pytest.param(None, id="no-model", marks=pytest.mark.skip(reason=reason))]
+        metafunc.parametrize(CASE, params, indirect=True)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> None:
+        explicit = bool(config.option.keyword) or any("::" in arg for arg in config.args)
+        wanted, left_out, others = [], [], []
+        for item in items:
+            case = case_of(item)
+            if case is None and not _asks_for_model(item):
+                others.append(item)
+            elif explicit or self._settings.all or case is None or not self._is_known(item, case):
+                wanted.append(item)
+            else:
+                left_out.append(item)
+        self._left_out = len(left_out)
+        # Woken by `-m` alone, the run is the project's own as well.
+        kept, dropped = ([], others) if config.option.lmstrix else (others, [])
+        if left_out or dropped:
+            config.hook.pytest_deselected(items=[*left_out, *dropped])
+        items[:] = [*kept, *sorted(wanted, key=self._place)]
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        # Only now --lf and its like have left out what they leave out.
+        deep = [case_of(item) for item in session.items if check_of(item) == "deep"]
+        self._size_policy.expect_deep(case for case in deep if case is not None)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """That all is known to work is no failure to find tests."""
+        if self._left_out and session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+            session.exitstatus = pytest.ExitCode.OK
+        if hasattr(session.config, "workeroutput"):
+            session.config.workeroutput[LEFT_OUT] = self._left_out
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """All workers of pytest-xdist collect the same; their controller collects nothing."""
+        self._left_out = getattr(node, "workeroutput", {}).get(LEFT_OUT, self._left_out)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self._left_out:
+            cases = "1 case" if self._left_out == 1 else f"{self._left_out:,} cases"
+            terminalreporter.ensure_newline()
+            terminalreporter.write_line(
+                f"lmstrix: {cases} left out: known already of the same weights, engine and check;"
+                " --lmstrix-all runs them too"
+            )
+
+    def _is_known(self, item: pytest.Item, case: Case) -> bool:
+        """Whether `item` need not be asked again."""
+        version = self._plan.known.get(check_key(check_name(item, case), case.id))
+        return version == check_version(item)
+
+    def _place(self, item: pytest.Item) -> tuple[int, bool, int]:
+        """All tests of a model together; of these, all of one size together, but `deep` last."""
+        case = case_of(item)
+        if case is None:
+            return (-1, False, 0)
+        apart = check_of(item) in ("deep", "limit")
+        return (self._model_order[case.model.id], apart, case.context_length)
+
+
+def case_of(item: pytest.Item) -> Case | None:
+    """The case that a model test is about."""
+    callspec = getattr(item, "callspec", None)
+    case = callspec.params.get(CASE) if callspec is not None else None
+    return case if isinstance(case, Case) else None
+
+
+def check_of(node: pytest.Item | pytest.Collector) -> str | None:
+    """Which built-in check an item is: `fast`, `full`, `deep` or `limit`."""
+    if not isinstance(node, pytest.Function) or not isinstance(node.parent, ManifestFile):
+        return None
+    return (node.originalname or node.name).removeprefix("test_")
+
+
+def check_name(item: pytest.Item, case: Case) -> str:
+    """How results call the check: a built-in's name, or the node name without the case."""
+    check = check_of(item)
+    if check is not None:
+        return check
+    base, _, parameters = item.name.partition("[")
+    others = parameters.removesuffix("]").removeprefix(ascii_id(case.id)).removeprefix("-")
+    return f"{base}[{others}]" if others else base
+
+
+def ascii_id(identifier: str) -> str:
+    """As pytest writes it in a node id."""
+    return identifier.encode("unicode_escape").decode("ascii")
+
+
+def check_version(item: pytest.Item) -> int:
+    """Changes when the check does: of a user's own test, with its source and its place."""
+    check = check_of(item)
+    if check is not None:
+        return CHECKS[check].version
+    try:
+        source = inspect.getsource(getattr(item, "function"))  # noqa: B009 - items need have none
+    except (AttributeError, OSError, TypeError):
+        return 1
+    return zlib.crc32(f"{item.nodeid.partition('[')[0]}\n{source}".encode())
+
+
+def _asks_for_model(item: pytest.Item) -> bool:
+    return "lmstrix_model" in getattr(item, "fixturenames", ())
+
+
+def _marked(mark: pytest.Mark, plan: Plan, cases: Sequence[Case]) -> list[Case]:
+    """The cases that `@pytest.mark.lmstrix(match=..., contexts=...)` means."""
+    problem = _mark_problem(mark)
+    if problem is not None:
+        pytest.fail(f"@pytest.mark.lmstrix: {problem}", pytrace=False)
+    match = mark.kwargs.get("match", "*")
+    contexts = mark.kwargs.get("contexts")
+    if contexts is not None:
+        cases = [
+            Case(model=planned.model, context_length=size)
+            for planned in plan.models
+            for size in sorted(set(contexts))
+        ]
+    return [case for case in cases if fnmatchcase(case.model.id, match)]
+
+
+def _mark_problem(mark: pytest.Mark) -> str | None:
+    """What is wrong with the arguments of the mark."""
+    if mark.args:
+        return f"takes match=... and contexts=..., by name; got {mark.args[0]!r}"
+    for name in mark.kwargs.keys() - {"match", "contexts"}:
+        return f"takes match=... and contexts=..., not {name}=..."
+    if not isinstance(mark.kwargs.get("match", ""), str):
+        return f"match must be a pattern of model ids, got {mark.kwargs['match']!r}"
+    contexts = mark.kwargs.get("contexts", ())
+    if not isinstance(contexts, list | tuple):
+        return f"contexts must be a list of context lengths, got {contexts!r}"
+    for size in contexts:
+        if type(size) is not int or not 1 <= size <= MAX_CONTEXT_LENGTH:
+            return f"contexts must be whole numbers from 1 to {MAX_CONTEXT_LENGTH:,}, got {size!r}"
+    return None

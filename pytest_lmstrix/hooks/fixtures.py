@@ -1,0 +1,70 @@
+"""The fixtures: those of the built-in checks, and `lmstrix_model` for users' own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from pytest_lmstrix.checks.attempt import Attempts
+from pytest_lmstrix.checks.loader import LoadedModel, ModelLoader
+from pytest_lmstrix.checks.sizes import SizePolicy
+from pytest_lmstrix.core.failure import Failure
+from pytest_lmstrix.core.types import Case, Result
+from pytest_lmstrix.core.verdicts import Verdict
+
+RunCheck = Callable[[str], None]
+loader_key = pytest.StashKey[ModelLoader]()
+"""The loader of this process, on its config."""
+attempts_key = pytest.StashKey[Attempts]()
+"""The attempts of this process, on its config."""
+size_policy_key = pytest.StashKey[SizePolicy]()
+"""The size_policy of this process, on its config."""
+results_key = pytest.StashKey[list[Result]]()
+"""What a test found, on its item: its own result, then those of other sizes it tried."""
+
+
+@pytest.fixture(scope="session")
+def lmstrix_loader(pytestconfig: pytest.Config) -> Iterator[ModelLoader]:
+    """Loads and unloads models; at the end of the session nothing stays loaded."""
+    loader = pytestconfig.stash[loader_key]
+    yield loader
+    loader.unload()
+
+
+@pytest.fixture(scope="session")
+def lmstrix_case(request: pytest.FixtureRequest) -> Case:
+    """The model and context length of this test; session scope, one value for each case."""
+    case: Case = request.param
+    return case
+
+
+@pytest.fixture(scope="session")
+def lmstrix_model(
+    pytestconfig: pytest.Config, lmstrix_case: Case, lmstrix_loader: ModelLoader
+) -> LoadedModel:
+    """The model of this test, loaded: one load serves all tests of a model and size.
+
+    It has `model`, `context_length` (granted, tokens), `complete`, `chat` and `count_tokens`.
+    Choose models and sizes with `@pytest.mark.lmstrix(match="*llama*", contexts=[8192])`.
+    """
+    return pytestconfig.stash[attempts_key].load(lmstrix_case)
+
+
+@pytest.fixture
+def lmstrix_check(
+    request: pytest.FixtureRequest, lmstrix_case: Case, lmstrix_loader: ModelLoader
+) -> RunCheck:
+    """Runs a built-in check on the case of this test, and raises what it found."""
+    size_policy = request.config.stash[size_policy_key]
+
+    def run(check: str) -> None:
+        reason = size_policy.too_large(check, lmstrix_case)
+        if reason is not None:
+            pytest.skip(reason)
+        results = size_policy.run(check, lmstrix_case)
+        request.node.stash[results_key] = results
+        if results[0].verdict is not Verdict.OK:
+            raise Failure(results[0].detail, verdict=results[0].verdict)
+
+    return run

@@ -1,0 +1,176 @@
+"""New models for models.yaml: appended, with every byte that is there left alone."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from pytest_lmstrix.core.types import Model, ModelFacts
+from pytest_lmstrix.manifest.read import (
+    Manifest,
+    ManifestError,
+    ManifestNotFound,
+    parse_manifest,
+    read_bytes,
+)
+
+_NEW = """\
+# The models that `pytest --lmstrix` tests, an entry each.
+# `pytest --lmstrix-scan` appends what it finds and changes nothing that is here already.
+defaults:
+  engine: {engine}
+  contexts: ladder    # or a list of sizes in tokens, such as [8192, 32768]
+models:
+"""
+_FACTS = (
+    "type",
+    "context_limit",
+    "size_bytes",
+    "architecture",
+    "quantization",
+    "capabilities",
+    "source",
+)
+
+
+def model_of(facts: ModelFacts, engine: str) -> Model:
+    """The entry that stands for what an engine says of a model."""
+    known = {name: getattr(facts, name) for name in _FACTS}
+    return Model(id=facts.id, engine=engine, **known)
+
+
+def append_models(
+    path: Path, models: Sequence[Model], *, engine: str = "lmstudio"
+) -> tuple[Model, ...]:
+    """Append those `models` that the manifest `path` does not have, and return them.
+
+    A file that is not there is made, if there is anything to append; what is there already stays
+    byte for byte the beginning of the new file, which replaces the old one in one step. A model
+    whose id no manifest may have is left out, and so is a fact that is out of bounds.
+    `engine` is the one of models that name none.
+
+    Raises:
+        ManifestError: The file is wrong, or does not end with a list that can be appended to.
+    """
+    try:
+        old = read_bytes(path)
+        manifest = parse_manifest(old, path, engine=engine, may_be_empty=True)
+    except ManifestNotFound:
+        old = None
+        manifest = Manifest(models=(), default_engine=engine, has_list=False, indent=2)
+    entries = list(_new_entries(models, manifest))
+    if not entries:
+        return ()
+    text = "".join(_lines(entry, manifest.indent) for entry in entries)
+    if old is None:
+        new = (_NEW.format(engine=_flow(engine)) + text).encode()
+    else:
+        text = text if manifest.has_list else f"models:\n{text}"
+        separator = "" if not old or old.endswith((b"\n", b"\r")) else "\n"
+        line_end = "\r\n" if b"\r\n" in old else "\n"
+        new = old + (separator + text).replace("\n", line_end).encode()
+    appended = _checked(new, path, manifest, entries, engine)
+    _replace(path, old, new)
+    return appended
+
+
+def _new_entries(models: Sequence[Model], manifest: Manifest) -> Iterator[dict[str, Any]]:
+    seen = {model.id for model in manifest.models}
+    for model in models:
+        entry = msgspec.to_builtins(model)
+        entry.pop("fingerprint", None)
+        if model.engine == manifest.default_engine:
+            del entry["engine"]
+        if model.type == "llm":
+            del entry["type"]
+        entry = {key: value for key, value in entry.items() if _is_valid(model.id, key, value)}
+        if "id" in entry and model.id not in seen:
+            seen.add(model.id)
+            yield entry
+
+
+def _is_valid(id_: str, key: str, value: object) -> bool:
+    """Whether a manifest may say so, and reads it as it was written."""
+    try:
+        text = f"models: {_flow([{'id': id_, key: value}])}".encode()
+        (model,) = parse_manifest(text, Path()).models
+    except (ManifestError, UnicodeEncodeError):
+        return False
+    read: dict[str, object] = msgspec.to_builtins(model)
+    return read["id"] == id_ and read.get(key) == value
+
+
+def _lines(entry: dict[str, Any], indent: int) -> str:
+    margin = " " * indent
+    first, *rest = (f"{key}: {_flow(value)}\n" for key, value in entry.items())
+    return f"{margin}- {first}" + "".join(f"{margin}  {line}" for line in rest)
+
+
+def _flow(value: object) -> str:
+    """A value in one line of YAML."""
+    dumped = yaml.safe_dump(
+        [value], default_flow_style=True, width=math.inf, allow_unicode=True, sort_keys=False
+    )
+    return dumped.rstrip("\n")[1:-1]
+
+
+def _checked(
+    new: bytes, path: Path, old: Manifest, entries: Sequence[dict[str, Any]], engine: str
+) -> tuple[Model, ...]:
+    """The appended models, as they will be read."""
+    try:
+        models = parse_manifest(new, path, engine=engine).models
+    except ManifestError:
+        models = ()
+    kept, appended = models[: len(old.models)], models[len(old.models) :]
+    read_back = [msgspec.to_builtins(model) for model in appended]
+    if (
+        kept != old.models
+        or len(appended) != len(entries)
+        or any(
+            read.get(key) != value
+            for entry, read in zip(entries, read_back, strict=True)
+            for key, value in entry.items()
+        )
+    ):
+        raise ManifestError(
+            [
+                f"{path}: nothing can be appended; `models:` must be the last key of the file, with"
+                " an entry `- id: ...` on lines of its own for each model"
+            ]
+        )
+    return appended
+
+
+def _replace(path: Path, old: bytes | None, new: bytes) -> None:
+    # A link stays a link: what it leads to is replaced.
+    target = path.resolve()
+    temporary: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
+        temporary = Path(name)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(new)
+            file.flush()
+            os.fsync(file.fileno())
+        if old is not None:
+            shutil.copymode(target, temporary)
+        else:
+            temporary.chmod(0o644)
+        if (target.read_bytes() if target.exists() else None) != old:
+            raise ManifestError([f"{path}: was changed meanwhile by somebody else; try again"])
+        temporary.replace(target)
+    except OSError as error:
+        raise ManifestError([f"{path}: cannot be written: {error.strerror or error}"]) from None
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,186 @@
+"""models.yaml, read and checked; docs/models-yaml.md is its reference."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from yaml.nodes import MappingNode, Node, ScalarNode
+
+from pytest_lmstrix.core.types import Model
+from pytest_lmstrix.manifest.nodes import (
+    ManifestError,
+    Problems,
+    compose,
+    is_list,
+    is_mapping,
+    line_of,
+    plain,
+    shown,
+)
+from pytest_lmstrix.manifest.schema import DEFAULT_KEYS, LOAD_KEYS, MODEL_KEYS, Rule, Wrong
+
+__all__ = ["Manifest", "ManifestError", "ManifestNotFound", "parse_manifest", "read_manifest"]
+
+
+class ManifestNotFound(ManifestError):
+    """There is no such file."""
+
+
+class Manifest(Struct, frozen=True, kw_only=True):
+    """What a models.yaml says."""
+
+    models: tuple[Model, ...]
+    default_engine: str | None
+    """`engine` of its `defaults`."""
+    has_list: bool
+    """It has the key `models`."""
+    indent: int
+    """Columns before the dashes of its list of models."""
+
+
+def read_manifest(path: Path, *, engine: str = "lmstudio") -> tuple[Model, ...]:
+    """The models of a manifest in its own order; `engine` is that of models that name none.
+
+    Raises:
+        ManifestNotFound: There is no such file.
+        ManifestError: It cannot be read, or says something that it may not.
+    """
+    return parse_manifest(read_bytes(path), path, engine=engine).models
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a manifest.
+
+    Raises:
+        ManifestNotFound: There is no such file.
+        ManifestError: It cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ManifestNotFound([f"{path}: no such file"]) from None
+    except OSError as error:
+        raise ManifestError([f"{path}: cannot be read: {error.strerror or error}"]) from None
+
+
+def parse_manifest(
+    data: bytes, path: Path, *, engine: str = "lmstudio", may_be_empty: bool = False
+) -> Manifest:
+    """What `data`, the bytes of the file `path`, says; nothing in it is executed.
+
+    `may_be_empty` allows a list of models without any, or none at all.
+
+    Raises:
+        ManifestError: It says something that it may not.
+    """
+    problems = Problems(path)
+    manifest = _Reader(problems, engine, may_be_empty).manifest(compose(data, problems))
+    problems.raise_any()
+    return manifest
+
+
+class _Reader:
+    """Goes through the nodes, notes every problem, and keeps what is right."""
+
+    def __init__(self, problems: Problems, engine: str, may_be_empty: bool) -> None:
+        self._problems = problems
+        self._engine = engine
+        self._may_be_empty = may_be_empty
+        self._lines: dict[str, int] = {}
+        """Model id -> the line that it was first seen on."""
+
+    def manifest(self, root: Node | None) -> Manifest:
+        models: tuple[Model, ...] = ()
+        defaults: dict[str, Any] = {}
+        indent = 2
+        top = self._mapping(root, ("defaults", "models"), "the file") if root is not None else {}
+        if "defaults" in top:
+            defaults = self._values(top["defaults"], DEFAULT_KEYS, "defaults")
+        if "models" in top:
+            models = tuple(self._models(top["models"], defaults))
+            indent = top["models"].start_mark.column if models else indent
+        elif not self._may_be_empty and (root is None or is_mapping(root)):
+            self._problems.add(1, "`models:` is missing, a list of models is expected")
+        return Manifest(
+            models=models,
+            default_engine=defaults.get("engine"),
+            has_list="models" in top,
+            indent=indent,
+        )
+
+    def _models(self, entries: Node, defaults: dict[str, Any]) -> Iterator[Model]:
+        if not is_list(entries) and plain(entries) is not None:
+            self._problems.add(line_of(entries), f"models must be a list, got {shown(entries)}")
+        elif is_list(entries) and entries.value:
+            for position, entry in enumerate(entries.value, start=1):
+                yield from self._model(entry, position, defaults)
+        elif not self._may_be_empty:
+            self._problems.add(
+                line_of(entries), "models is empty; `pytest --lmstrix-scan` adds those it finds"
+            )
+
+    def _model(self, entry: Node, position: int, defaults: dict[str, Any]) -> Iterator[Model]:
+        id_ = _child(entry, "id")
+        where = f"model {shown(id_) if isinstance(id_, ScalarNode) else f'#{position}'}"
+        own = self._values(entry, MODEL_KEYS, where)
+        line = line_of(entry)
+        if id_ is None and is_mapping(entry):
+            self._problems.add(line, f"{where}: id is missing")
+        if "id" not in own:
+            return
+        if own["id"] in self._lines:
+            self._problems.add(
+                line, f"{where}: id is taken already, by line {self._lines[own['id']]}"
+            )
+        self._lines.setdefault(own["id"], line)
+        fields = {"engine": self._engine, **defaults, **own}
+        fields["load"] = {**defaults.get("load", {}), **own.get("load", {})}
+        limit, contexts = fields.get("context_limit"), fields.get("contexts")
+        if limit is not None and contexts is not None and "contexts" not in own:
+            # What a model asks for itself is tested, whatever was declared.
+            fields["contexts"] = tuple(size for size in contexts if size <= limit) or (limit,)
+        yield msgspec.convert(fields, Model)
+
+    def _values(self, node: Node, rules: Mapping[str, Rule | None], where: str) -> dict[str, Any]:
+        """Those values of a mapping that follow their rules."""
+        values: dict[str, Any] = {}
+        for key, value in self._mapping(node, rules, where).items():
+            rule = rules[key]
+            if rule is None:
+                values[key] = self._values(value, LOAD_KEYS, f"{where}: {key}")
+                continue
+            try:
+                values[key] = rule.read(value)
+            except Wrong as wrong:
+                self._problems.add(line_of(wrong.node), f"{where}: {key} {wrong}")
+        return values
+
+    def _mapping(self, node: Node, known: Collection[str], where: str) -> dict[str, Node]:
+        """The values of a mapping by key, those of unknown keys left out."""
+        if not is_mapping(node):
+            self._problems.add(line_of(node), f"{where} must be a mapping, got {shown(node)}")
+            return {}
+        found: dict[str, Node] = {}
+        for key, value in node.value:
+            name = key.value if isinstance(key, ScalarNode) else ""
+            if name in found:
+                self._problems.add(line_of(key), f"{where}: {name} is there twice")
+            elif name in known:
+                found[name] = value
+            else:
+                near = get_close_matches(name, known, n=1)
+                hint = f"did you mean {near[0]}?" if near else "known are " + ", ".join(known)
+                self._problems.add(line_of(key), f"{where}: unknown key {shown(key)}; {hint}")
+        return found
+
+
+def _child(entry: Node, name: str) -> Node | None:
+    """The value of a key, however wrong the rest of an entry is."""
+    if isinstance(entry, MappingNode):
+        return next((value for key, value in entry.value if plain(key) == name), None)
+    return None

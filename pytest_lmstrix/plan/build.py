@@ -1,0 +1,117 @@
+"""The controller's part: manifest, engines and registry in, the plan of the run out."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pytest
+
+from pytest_lmstrix.core.types import Model, ModelFacts
+from pytest_lmstrix.engines.catalog import Engines, EngineUnavailable, facts_of, version_of
+from pytest_lmstrix.manifest.read import ManifestError, ManifestNotFound, read_manifest
+from pytest_lmstrix.options import Settings
+from pytest_lmstrix.plan.cached_results import ranges, settled, speeds, still_holding
+from pytest_lmstrix.plan.plan import Plan, PlannedModel, ordered, planned, with_facts
+from pytest_lmstrix.registry.status import sort_values
+from pytest_lmstrix.registry.store import Registry, RegistryError
+
+
+def make_plan(settings: Settings, engines: Engines, *, machine: str) -> Plan:
+    """What this run is to test.
+
+    Raises:
+        pytest.UsageError: A mistake in the manifest, or a registry that cannot be read.
+    """
+    models = _read_models(settings, engines)
+    embedding: list[str] = []
+    chosen: list[PlannedModel] = []
+    listings = _Listings(engines, settings.hosts)
+    for model in models:
+        facts, hosts = listings.look_up(model)
+        known = with_facts(model, facts)
+        if known.type == "embedding":
+            embedding.append(known.id)
+        else:
+            chosen.append(planned(known, settings.contexts, hosts))
+    registry = Registry(settings.registry)
+    try:
+        recollected = _recollect(registry, chosen, engines, machine)
+        values = sort_values(registry, [each.model for each in chosen])
+        models_in_order = ordered(chosen, settings.sort, values)
+    except RegistryError as error:
+        raise pytest.UsageError(str(error)) from None
+    return Plan(
+        run=uuid.uuid4().hex[:12],
+        seed=secrets.randbits(32),
+        models=models_in_order,
+        embedding=tuple(embedding),
+        **recollected,
+    )
+
+
+def _read_models(settings: Settings, engines: Engines) -> Sequence[Model]:
+    try:
+        models = read_manifest(settings.models, engine=settings.engine)
+        for name in dict.fromkeys(model.engine for model in models):
+            engines.require(name)
+    except ManifestNotFound as error:
+        raise pytest.UsageError(
+            f"{error}; `pytest --lmstrix-scan` makes one from what your engines have"
+        ) from None
+    except EngineUnavailable as error:
+        raise pytest.UsageError(f"{settings.models.name}: {error}") from None
+    except ManifestError as error:
+        text = str(error).replace(f"{settings.models}:", f"{settings.models.name}:")
+        raise pytest.UsageError(text) from None
+    return models
+
+
+def _recollect(
+    registry: Registry, chosen: Iterable[PlannedModel], engines: Engines, machine: str
+) -> dict[str, Any]:
+    """The fields of `Plan` that come from earlier runs."""
+    fields: dict[str, Any] = {"known": {}, "ranges": {}, "speeds": {}}
+    for each in chosen:
+        known = registry.known(each.model.id)
+        if known:
+            version = version_of(engines.get(each.model.engine, each.hosts))
+            holding = still_holding(known, each.model, engine_version=version, machine=machine)
+            fields["known"] |= settled(holding, each)
+            fields["ranges"] |= ranges(holding, each.model)
+            fields["speeds"] |= speeds(holding, each.model)
+    return fields
+
+
+# An engine of somebody else's may raise anything, or mean to end the program.
+_NOT_TELLING = (Exception, SystemExit)
+
+
+class _Listings:
+    """What the engines say they have; each host is asked once, and one that is away has nothing."""
+
+    def __init__(self, engines: Engines, hosts: tuple[str, ...]) -> None:
+        self._engines = engines
+        self._hosts = hosts
+        self._listed: dict[str, dict[str, ModelFacts]] = {}
+
+    def look_up(self, model: Model) -> tuple[ModelFacts | None, list[str]]:
+        """What is known of `model`, and which LM Studio hosts have it."""
+        if model.engine != "lmstudio" or not self._hosts:
+            try:
+                return facts_of(self._engines.get(model.engine), model), []
+            except _NOT_TELLING:
+                return None, []  # the load will meet it again, and say so
+        having = [host for host in self._hosts if model.id in self._models(host)]
+        return (self._models(having[0])[model.id] if having else None), having
+
+    def _models(self, host: str) -> dict[str, ModelFacts]:
+        if host not in self._listed:
+            try:
+                models = self._engines.get("lmstudio", [host]).models()
+            except _NOT_TELLING:
+                models = []
+            self._listed[host] = {facts.id: facts for facts in models}
+        return self._listed[host]

@@ -1,0 +1,94 @@
+"""What earlier runs have shown, as far as it still holds: same weights, settings, engine, machine.
+
+Pure; `Known` is what the registry remembers of a check at a size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from pytest_lmstrix.core.checks import CHECKS, evidence_of
+from pytest_lmstrix.core.types import Case, Model, settings_of
+from pytest_lmstrix.core.verdicts import Verdict
+from pytest_lmstrix.plan.plan import KnownRange, PlannedModel, check_key
+from pytest_lmstrix.plan.size_search import tolerance
+from pytest_lmstrix.registry.fold import Known, current
+
+SETTLED = (Verdict.OK, Verdict.INCONCLUSIVE)
+"""What is not asked again: a probe that cannot attempts a model will not do so tomorrow."""
+
+
+def still_holding(
+    known: Iterable[Known], model: Model, *, engine_version: str | None, machine: str
+) -> list[Known]:
+    """Those of `known` that were found with what `model` would meet now, by the checks of now."""
+    return [
+        each
+        for each in known
+        if each.engine == model.engine
+        and each.engine_version == engine_version
+        and each.machine == machine
+        and each.fingerprint == model.fingerprint
+        and each.settings == settings_of(model)
+        and (each.check not in CHECKS or each.check_version == CHECKS[each.check].version)
+    ]
+
+
+def settled(known: Sequence[Known], planned: PlannedModel) -> dict[str, int]:
+    """For `Plan.known`; of several hosts, the newest verdict counts, which comes first."""
+    newest: dict[str, Known] = {}
+    for each in known:
+        if each.check != "limit":  # its answer is at another size than its case
+            case = Case(model=planned.model, context_length=each.context_length)
+            newest.setdefault(check_key(each.check, case.id), each)
+    versions = {key: each.check_version for key, each in newest.items() if each.verdict in SETTLED}
+    whole = planned.whole()
+    found = ranges(known, planned.model).get(check_key("full", planned.model.id), KnownRange())
+    if _is_limit(found, whole.context_length) and any(
+        each.check == "limit" and each.context_length == found.good for each in known
+    ):
+        versions[check_key("limit", whole.id)] = CHECKS["limit"].version
+    return versions
+
+
+def ranges(known: Iterable[Known], model: Model) -> dict[str, KnownRange]:
+    """For `Plan.ranges`, by the newest verdict at each size."""
+    newest: dict[str, dict[int, Verdict]] = {}
+    for each in current(known):
+        evidence = evidence_of(each.check)
+        if evidence in ("full", "deep"):
+            newest.setdefault(evidence, {}).setdefault(each.context_length, each.verdict)
+    return {check_key(check, model.id): _range(sizes) for check, sizes in newest.items()}
+
+
+def speeds(known: Iterable[Known], model: Model) -> dict[str, dict[int, float]]:
+    """For `Plan.speeds`, by the newest measurement at each size."""
+    newest: dict[str, dict[int, float]] = {}
+    for each in known:
+        if each.decode_tokens_per_second is not None:
+            key = check_key(evidence_of(each.check), model.id)
+            newest.setdefault(key, {}).setdefault(
+                each.context_length, each.decode_tokens_per_second
+            )
+    return newest
+
+
+def _range(sizes: dict[int, Verdict]) -> KnownRange:
+    good = max((size for size, verdict in sizes.items() if verdict is Verdict.OK), default=None)
+    bad = min(
+        (
+            size
+            for size, verdict in sizes.items()
+            if verdict.smaller_may_help and size > (good or 0)
+        ),
+        default=None,
+    )
+    return KnownRange(good=good, bad=bad)
+
+
+def _is_limit(known: KnownRange, most: int) -> bool:
+    if known.good is None:
+        return False
+    return known.good >= most or (
+        known.bad is not None and known.bad - known.good <= tolerance(known.good)
+    )

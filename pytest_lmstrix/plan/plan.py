@@ -1,0 +1,135 @@
+"""What is to be tested: models and results in, cases in their order out. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, Case, Model, ModelFacts, fingerprint
+
+LADDER = (30_000, 40_000, 60_000, 80_000, 100_000, 120_000)
+
+
+class PlannedModel(Struct, frozen=True, kw_only=True):
+    """A model with what its engine says of it, and the sizes to test it at."""
+
+    model: Model
+    context_lengths: tuple[int, ...]
+    hosts: tuple[str, ...] = ()
+    """The hosts that have it, of those that were asked; empty when it does not matter."""
+
+    def whole(self) -> Case:
+        """The model at its declared maximum, or at the largest size to test if there is none."""
+        largest = self.model.context_limit or self.context_lengths[-1]
+        return Case(model=self.model, context_length=largest)
+
+
+class KnownRange(Struct, frozen=True, kw_only=True):
+    """What was seen of a model in one check; tokens."""
+
+    good: int | None = None
+    """The largest size that works."""
+    bad: int | None = None
+    """The smallest larger one that does not."""
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """What a run is to test; made once, by the controller."""
+
+    run: str
+    models: tuple[PlannedModel, ...]
+    embedding: tuple[str, ...] = ()
+    """Ids of the embedding models, which are never cases."""
+    seed: int = 0
+    """Determines what `deep` hides."""
+    known: dict[str, int] = {}
+    """Check and case id, as `full[ID]` -> version of the check that it has passed before."""
+    ranges: dict[str, KnownRange] = {}
+    """Check and model id, likewise -> the sizes that were seen to work, and not to."""
+
+    speeds: dict[str, dict[int, float]] = {}
+    """Likewise -> the tokens per second that were decoded at each size."""
+
+    def cases(self) -> tuple[Case, ...]:
+        return tuple(
+            Case(model=planned.model, context_length=size)
+            for planned in self.models
+            for size in planned.context_lengths
+        )
+
+
+def ladder(context_limit: int | None) -> tuple[int, ...]:
+    """The sizes to test by default: the steps below the declared maximum, and maximum - 1."""
+    if context_limit is None:
+        return LADDER
+    below = [size for size in LADDER if size < context_limit]
+    return tuple(dict.fromkeys([*below, max(1, context_limit - 1)]))
+
+
+def with_facts(model: Model, facts: ModelFacts | None) -> Model:
+    """`model`, with what the manifest leaves open taken from the engine's `facts`."""
+    if facts is None:
+        facts = ModelFacts(
+            id=model.id,
+            type="llm",
+            fingerprint=fingerprint(
+                sha256=model.sha256, size_bytes=model.size_bytes, path=model.source
+            ),
+        )
+    facts = replace(facts, context_limit=_sensible(facts.context_limit))
+    open_fields = ("type", "context_limit", "size_bytes", "architecture", "quantization",
+                   "capabilities", "fingerprint")  # fmt: skip
+    return replace(model, **{name: getattr(model, name) or getattr(facts, name)
+                             for name in open_fields})  # fmt: skip
+
+
+def _sensible(context_limit: int | None) -> int | None:
+    """What an engine declares, as far as there are sizes for it; below 1, nothing is known."""
+    if context_limit is None or context_limit < 1:
+        return None
+    return min(context_limit, MAX_CONTEXT_LENGTH)
+
+
+def planned(model: Model, contexts: Sequence[int] | None, hosts: Iterable[str]) -> PlannedModel:
+    """`model` at `contexts` if given, else at its own sizes, else at the ladder; ascending."""
+    sizes = contexts or model.contexts or ladder(model.context_limit)
+    return PlannedModel(model=model, context_lengths=tuple(sorted(set(sizes))), hosts=tuple(hosts))
+
+
+def smart_key(model: Model) -> int:
+    """Small and short first: size in bytes + declared maximum * 100,000; what is unknown is 0."""
+    return (model.size_bytes or 0) + (model.context_limit or 0) * 100_000
+
+
+def ordered(
+    models: Iterable[PlannedModel], key: str, known: Mapping[str, Callable[[str], Any]]
+) -> tuple[PlannedModel, ...]:
+    """`models` sorted by `key`, one of `options.SORT_KEYS`, reversed by a trailing d.
+
+    `known` gives the values that come from earlier results, by key. What is unknown comes last
+    in both directions, but `smart` is always known.
+    """
+    own: dict[str, Callable[[Model], Any]] = {
+        "smart": smart_key,
+        "id": lambda model: model.id,
+        "size": lambda model: model.size_bytes,
+        "declared": lambda model: model.context_limit,
+    }
+    descending = key not in own and key not in known
+    name = key[:-1] if descending else key
+    value = own.get(name) or (lambda model: known[name](model.id))
+    having = [(value(each.model), each) for each in models]
+    found = sorted(
+        (pair for pair in having if pair[0] is not None),
+        key=lambda pair: pair[0],
+        reverse=descending,
+    )
+    return (*(each for _, each in found), *(each for at, each in having if at is None))
+
+
+def check_key(check: str, case_id: str) -> str:
+    """How `Plan.known` names a check of a case."""
+    return f"{check}[{case_id}]"

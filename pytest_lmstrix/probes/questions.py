@@ -1,0 +1,144 @@
+"""What `fast` and `full` ask a model, and how the answers are graded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct
+
+from pytest_lmstrix.core.types import Message, Model, ProbeResult, Prompts, Reply
+from pytest_lmstrix.core.verdicts import Verdict
+from pytest_lmstrix.probes.answers import is_silence, whole_numbers, without_reasoning
+
+if TYPE_CHECKING:
+    from pytest_lmstrix.engines.base import Instance
+
+    class Loaded(Instance, Protocol):
+        """A loaded model."""
+
+        model: Model
+
+
+COMPLETION_TOKENS = 8
+"""Budget of a raw completion: room for a number and what little may stand before it."""
+CHAT_TOKENS = 1024
+"""Budget of a chat reply: a reasoning model thinks before it answers."""
+
+
+class Question(Struct, frozen=True, kw_only=True):
+    """One question in both forms, and the whole number that answers it."""
+
+    name: str
+    completion: str
+    """To be gone on with; ends without a space, which most vocabularies put before a word."""
+    chat: str
+    expected: int | None
+    """`None`: anything but silence will do."""
+    given: frozenset[int] = frozenset()
+    """The numbers in the question, which a chat reply may repeat."""
+
+
+HELLO = Question(
+    name="hello",
+    completion="- Say goodbye: Goodbye!\n- Say hello:",
+    chat="Say hello",
+    expected=None,
+)
+NINETY_SIX = Question(
+    name="ninety-six in digits",
+    completion=(
+        "forty-seven in digits is 47.\nthirty-two in digits is 32.\n"
+        "eighty-one in digits is 81.\nninety-six in digits is"
+    ),
+    chat="Write ninety-six in digits. Reply with the number only.",
+    expected=96,
+)
+SUM = Question(
+    name="2+3",
+    completion="1 + 1 = 2\n4 + 4 = 8\n6 + 3 = 9\n2 + 3 =",
+    chat="What is 2 + 3? Reply with the number only, in digits.",
+    expected=5,
+    given=frozenset({2, 3}),
+)
+FULL = (NINETY_SIX, SUM)
+"""The semantic questions."""
+
+_LEAST_SEVERE_FIRST = (
+    Verdict.OK,
+    Verdict.NO_ANSWER_IN_BUDGET,
+    Verdict.WRONG_ANSWER,
+    Verdict.EMPTY_REPLY,
+)
+_SHOWN = 80
+"""Characters of a wrong answer that a detail shows."""
+
+
+def say_hello(loaded: Loaded) -> ProbeResult:
+    """Probe of `fast`: any reply but silence passes."""
+    prompts = loaded.model.prompts
+    verdict = grade(HELLO, ask(loaded, prompts, HELLO), prompts)
+    return ProbeResult(verdict=verdict, detail="" if verdict is Verdict.OK else "said nothing")
+
+
+def answer_questions(loaded: Loaded) -> ProbeResult:
+    """Probe of `full`: ask both semantic questions; one right answer passes."""
+    prompts = loaded.model.prompts
+    verdict, detail = grade_full([ask(loaded, prompts, question) for question in FULL], prompts)
+    return ProbeResult(verdict=verdict, detail=detail)
+
+
+PROBES: dict[str, Callable[[Loaded], ProbeResult]] = {
+    "fast": say_hello,
+    "full": answer_questions,
+}
+"""Check -> what it asks a loaded model; `deep` and `limit` have ways of their own."""
+
+
+def ask(instance: Instance, prompts: Prompts, question: Question) -> Reply:
+    """Ask a loaded model; whatever goes wrong in it is raised as `Failure`."""
+    if prompts == "chat":
+        messages = (Message(role="user", content=question.chat),)
+        return instance.chat(messages, max_tokens=CHAT_TOKENS)
+    return instance.complete(question.completion, max_tokens=COMPLETION_TOKENS)
+
+
+def grade(question: Question, reply: Reply, prompts: Prompts = "completion") -> Verdict:
+    """`ok`, `wrong_answer`, `empty_reply` or `no_answer_in_budget`.
+
+    Of a completion the first number on the first line is the answer, since the model goes on with
+    examples of its own; of a chat reply, all that the last line with a number in it names besides
+    the given ones.
+    """
+    silent = is_silence(reply.text) and is_silence(reply.reasoning)
+    if question.expected is None:
+        return Verdict.EMPTY_REPLY if silent else Verdict.OK
+    said = without_reasoning(reply.text).splitlines()
+    lines = [whole_numbers(line) for line in said if not is_silence(line)]
+    if prompts == "chat":
+        answers = [answer for line in lines if (answer := set(line) - question.given)]
+        answer = answers[-1] if answers else set()
+        cut_short = not answer
+    else:
+        answer = set(lines[0][:1]) if lines else set()
+        cut_short = not lines and not silent
+    if answer == {question.expected}:
+        return Verdict.OK
+    if cut_short and reply.stop_reason == "length":
+        return Verdict.NO_ANSWER_IN_BUDGET
+    return Verdict.WRONG_ANSWER if lines else Verdict.EMPTY_REPLY
+
+
+def grade_full(replies: Sequence[Reply], prompts: Prompts = "completion") -> tuple[Verdict, str]:
+    """The verdict on the replies to `FULL`, and what was wrong with each in one line.
+
+    One right answer is enough: near the edge of memory a single bad draw must not cost the
+    verdict. Of two wrong ones, the one that says least against the model names the verdict.
+    """
+    grades = [grade(q, reply, prompts) for q, reply in zip(FULL, replies, strict=True)]
+    detail = "; ".join(
+        f"{question.name}: {verdict}, got {reply.text[:_SHOWN]!a}"
+        for question, reply, verdict in zip(FULL, replies, grades, strict=True)
+        if verdict is not Verdict.OK
+    )
+    return min(grades, key=_LEAST_SEVERE_FIRST.index), detail

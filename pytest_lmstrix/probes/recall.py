@@ -1,0 +1,98 @@
+"""What `deep` finds: whether a model recalls the facts that were hidden in its full context."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from pytest_lmstrix.core.types import Reply
+from pytest_lmstrix.core.verdicts import Verdict
+from pytest_lmstrix.probes.haystack import ANSWER_TOKENS, DEPTHS, SPECIAL_TOKENS, Haystack
+
+if TYPE_CHECKING:
+    from pytest_lmstrix.engines.base import Instance
+
+PASS_MARK = 0.85
+"""The share of its own control score that a model has to reach."""
+LEAST_CONTROL = 3
+"""With fewer facts recalled from a few lines, nothing is said about a context."""
+
+
+class Control(Struct, frozen=True, kw_only=True):
+    """What was found without the prose."""
+
+    score: int
+    """Facts recalled, 0..5."""
+    special_tokens: int = 0
+    """Tokens that the engine counts in every prompt besides those of the text; negative where
+    `count_tokens` counts some that a prompt does not have."""
+
+
+class Recall(Struct, frozen=True, kw_only=True):
+    """What was recalled from one haystack."""
+
+    verdict: Verdict
+    detail: str = ""
+    recalled: dict[str, bool]
+    """Depth such as "0.25" -> whether the fact hidden there was recalled."""
+    replies: tuple[Reply, ...] = ()
+    """To the questions in the order of their depths; empty if they were not asked."""
+
+
+def ask_control(instance: Instance, haystack: Haystack) -> Control:
+    """Ask for the facts without the prose.
+
+    Ask all sizes for it before the first `ask_filled`: it drops the prose from the prefix cache.
+    """
+    prompts = [haystack.control + needle.question for needle in haystack.needles]
+    replies = [_ask(instance, prompt) for prompt in prompts]
+    counted = replies[0].prompt_tokens
+    offset = 0 if counted is None else counted - instance.count_tokens(prompts[0])
+    return Control(
+        score=sum(n.recalled(r.text) for n, r in zip(haystack.needles, replies, strict=True)),
+        special_tokens=max(-SPECIAL_TOKENS, min(offset, SPECIAL_TOKENS)),
+    )
+
+
+def ask_filled(instance: Instance, haystack: Haystack, control: Control) -> Recall:
+    """Fill the context and ask for every fact, unless the control score makes that vain."""
+    if control.score < LEAST_CONTROL:
+        verdict, detail = judge_deep(control.score, {})
+        return Recall(verdict=verdict, detail=detail, recalled={})
+    replies = tuple(_ask(instance, haystack.prose + n.question) for n in haystack.needles)
+    return grade_recall(haystack, control, replies)
+
+
+def grade_recall(haystack: Haystack, control: Control, replies: tuple[Reply, ...]) -> Recall:
+    """Attempts the replies to the questions of a haystack, given in the order of its needles."""
+    recalled = {
+        f"{needle.depth:g}": needle.recalled(reply.text)
+        for needle, reply in zip(haystack.needles, replies, strict=True)
+    }
+    verdict, detail = judge_deep(control.score, recalled)
+    for tokens, reply in zip(haystack.prompt_tokens, replies, strict=True):
+        sent = tokens + control.special_tokens
+        if reply.prompt_tokens is not None and reply.prompt_tokens < sent:
+            verdict = Verdict.PROMPT_TRUNCATED
+            detail = f"sent {sent:,} prompt tokens, {reply.prompt_tokens:,} arrived"
+            break
+    return Recall(verdict=verdict, detail=detail, recalled=recalled, replies=replies)
+
+
+def judge_deep(control: int, recalled: dict[str, bool]) -> tuple[Verdict, str]:
+    """`ok`, `recall_failed` or `inconclusive`, and why in one line.
+
+    `control` is the number of facts recalled without the prose.
+    """
+    if control < LEAST_CONTROL:
+        detail = f"recalls {control} of {len(DEPTHS)} facts from a few lines"
+        return Verdict.INCONCLUSIVE, detail
+    if sum(recalled.values()) >= PASS_MARK * control:
+        return Verdict.OK, ""
+    lost = ", ".join(f"{float(depth):.0%}" for depth, was in recalled.items() if not was)
+    return Verdict.RECALL_FAILED, f"does not recall what is hidden at a depth of {lost}"
+
+
+def _ask(instance: Instance, prompt: str) -> Reply:
+    return instance.complete(prompt, max_tokens=ANSWER_TOKENS)

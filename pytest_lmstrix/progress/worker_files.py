@@ -1,0 +1,57 @@
+"""What workers of pytest-xdist are doing, told to the controller through a file each.
+
+pytest-xdist carries reports of tests only, and those come when all is over.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from pytest_lmstrix.progress.status import Status
+
+
+class Relay:
+    """The side of a worker."""
+
+    def __init__(self, folder: str, worker: str) -> None:
+        self._path = Path(folder, worker)
+
+    def tell(self, status: Status | None) -> None:
+        """What is done now; what cannot be told is not worth a failure."""
+        with suppress(OSError):
+            if status is None:
+                self._path.unlink(missing_ok=True)
+                return
+            draft = self._path.with_suffix(".new")
+            draft.write_bytes(msgspec.json.encode(status))
+            draft.replace(self._path)  # never half of it is read
+
+
+class Relays:
+    """The side of the controller."""
+
+    def __init__(self) -> None:
+        self.folder = tempfile.mkdtemp(prefix="pytest-lmstrix-")
+
+    def statuses(self) -> list[Status]:
+        """By worker."""
+        found = []
+        with suppress(OSError):
+            for path in sorted(Path(self.folder).glob("gw*")):
+                with suppress(OSError, msgspec.DecodeError):
+                    if path.suffix != ".new":
+                        found.append(msgspec.json.decode(path.read_bytes(), type=Status))
+        return found
+
+    def forget(self, worker: str) -> None:
+        """It is gone, perhaps without a word."""
+        with suppress(OSError):
+            Path(self.folder, worker).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,0 +1,181 @@
+"""Backups of the registry: exact copies in `backups/` beside it.
+
+The newest ten are kept, and of the older ones each that neither the one after it nor the newest
+begins with: a registry only grows, so that such a one holds what was lost since.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from itertools import pairwise
+from pathlib import Path
+
+from msgspec import Struct
+
+from pytest_lmstrix.core.types import Result
+from pytest_lmstrix.registry.files import (
+    RegistryError,
+    failure,
+    next_stamped,
+    open_to_read,
+    stamped,
+    sync_folder,
+    write_durably,
+)
+from pytest_lmstrix.registry.lines import Scan
+
+KEPT = 10
+"""Backups of one registry that are kept, whatever they hold."""
+
+
+class Contents(Struct, frozen=True, kw_only=True):
+    """What a registry file holds."""
+
+    results: int
+    """Lines that are read, those of a newer schema included."""
+    damaged: int
+
+    @property
+    def intact(self) -> bool:
+        """It holds results, and no line is damaged."""
+        return self.results > 0 and not self.damaged
+
+
+class Restored(Struct, frozen=True, kw_only=True):
+    """What a restore did."""
+
+    backup: Path
+    contents: Contents
+    replaced: Path | None
+    """Where the registry that was there is kept; `None` when there was none."""
+
+
+def backups(path: Path) -> list[Path]:
+    """The backups of the registry `path`, oldest first."""
+    return stamped(path.parent / "backups", f"{path.stem}-", path.suffix)
+
+
+def contents(path: Path) -> Contents:
+    """Read through the registry or backup `path`.
+
+    Raises:
+        RegistryError: It cannot be read.
+    """
+    results = damaged = 0
+    try:
+        with open_to_read(path) as stream:
+            for item in Scan(stream):
+                if isinstance(item, Result) or item.kind == "newer":
+                    results += 1
+                elif item.kind == "damaged":
+                    damaged += 1
+    except OSError as error:
+        raise failure(path, "cannot be read", error) from error
+    return Contents(results=results, damaged=damaged)
+
+
+def make_backup(path: Path) -> Path | None:
+    """Copy the registry `path`; the caller holds its lock.
+
+    Returns the backup, or `None` when there is nothing to copy.
+
+    Raises:
+        RegistryError: It cannot be read or the copy cannot be written.
+    """
+    try:
+        if not path.stat().st_size:
+            return None
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise failure(path, "cannot be read", error) from error
+    backup = next_stamped(path.parent / "backups", f"{path.stem}-", path.suffix)
+    write_durably(backup, path)
+    _prune(path)
+    return backup
+
+
+def _prune(path: Path) -> None:
+    known = backups(path)
+    for older, following in pairwise(known[: 1 - KEPT]):
+        # Not to be read, or open on Windows: the next session tries again.
+        with contextlib.suppress(OSError, RegistryError):
+            if any(_begins_with(newer, older) for newer in (following, known[-1])):
+                older.unlink()
+
+
+def _begins_with(newer: Path, older: Path) -> bool:
+    """Whether nothing that `older` holds was lost in `newer`; compared as bytes, which is quick."""
+    if newer.stat().st_size < older.stat().st_size:
+        return False
+    with open_to_read(older) as old, open_to_read(newer) as new:
+        while chunk := old.read(1 << 20):
+            if new.read(len(chunk)) != chunk:
+                return False
+    return True
+
+
+def choose_backup(path: Path, backup: Path | str | None) -> tuple[Path, Contents]:
+    """The backup of the registry `path` to put back, and what it holds; changes nothing.
+
+    `backup` is a file, or its name among the backups; `None` stands for the newest one without
+    a damaged line, else the newest that holds any result.
+
+    Raises:
+        RegistryError: There is no such backup, or it holds no result.
+    """
+    if backup is not None:
+        places = (path.parent / "backups" / backup, Path(backup))
+        try:
+            source = next((place for place in places if place.exists()), None)
+        except OSError as error:
+            raise failure(places[0], "cannot be read", error) from error
+        if source is None:
+            known = ", ".join(one.name for one in reversed(backups(path))) or "none"
+            raise RegistryError(f"{backup}: there is no such backup; there are: {known}")
+        found = contents(source)
+        if not found.results:
+            raise RegistryError(f"{source}: holds no result that can be read; choose another")
+        return source, found
+    readable: list[tuple[Path, Contents]] = []
+    for one in reversed(backups(path)):
+        with contextlib.suppress(RegistryError):
+            readable.append((one, contents(one)))
+            if readable[-1][1].intact:
+                return readable[-1]
+    for one, found in readable:
+        if found.results:
+            return one, found
+    raise RegistryError(f"{path.parent / 'backups'}: there is no backup that can be read")
+
+
+def restore_backup(path: Path, source: Path, found: Contents) -> Restored:
+    """Put the backup `source`, of `choose_backup`, in the place of the registry `path`.
+
+    The caller holds its lock.
+
+    Raises:
+        RegistryError: It cannot be put there.
+    """
+    fresh = next_stamped(path.parent, f"{path.stem}.restored-", path.suffix)
+    write_durably(fresh, source)
+    kept = next_stamped(path.parent, f"{path.stem}.replaced-", path.suffix)
+    try:
+        # Never copied: what stands there may be unreadable.
+        with contextlib.suppress(FileNotFoundError):
+            _keep(path, kept)
+        fresh.replace(path)
+    except OSError as error:
+        raise failure(path, f"cannot be replaced by {fresh.name}", error) from error
+    sync_folder(path.parent)
+    return Restored(backup=source, contents=found, replaced=kept if kept.exists() else None)
+
+
+def _keep(path: Path, kept: Path) -> None:
+    try:
+        os.link(path, kept)  # so that `path` is never without a file, whoever is killed when
+    except FileNotFoundError:
+        raise
+    except OSError:  # it is a folder, or the disk has no links
+        path.rename(kept)

@@ -1,0 +1,176 @@
+"""A check-up of the registry and its backups; it only reads."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+from msgspec import Struct
+
+from pytest_lmstrix.core.checks import CHECKS
+from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, Result
+from pytest_lmstrix.core.verdicts import Verdict
+from pytest_lmstrix.registry.backups import backups, contents
+from pytest_lmstrix.registry.files import RegistryError, lock_file, open_to_read
+from pytest_lmstrix.registry.fold import Fold
+from pytest_lmstrix.registry.lines import Flaw, Scan
+
+Severity = Literal["error", "warning", "info"]
+
+LISTED = 100
+"""Findings of lines that are listed; the rest are counted."""
+
+_PADDING = 256  # llama.cpp rounds a context up to a multiple of it
+_CLOCK_SKEW = timedelta(minutes=5)
+_NOT_NEGATIVE = (
+    "load_seconds",
+    "ttft_seconds",
+    "prompt_tokens",
+    "prefill_tokens_per_second",
+    "decode_tokens_per_second",
+    "peak_memory_bytes",
+)
+
+
+class Problem(Struct, frozen=True, kw_only=True):
+    """One thing to know. An `error` costs results, or will."""
+
+    severity: Severity
+    where: Path
+    line: int | None = None
+    """Counted from 1; `None` is the file as a whole."""
+    text: str
+
+
+class HealthReport(Struct, frozen=True, kw_only=True):
+    """Everything that was found, in the order of the files."""
+
+    findings: tuple[Problem, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """There is no error among the findings."""
+        return not any(finding.severity == "error" for finding in self.findings)
+
+
+def check_health(
+    path: Path | str,
+    *,
+    models: Collection[str] | None = None,
+    context_limits: Mapping[str, int] | None = None,
+) -> HealthReport:
+    """Check the registry `path`, every line of it, and its backups; never raises on what is there.
+
+    `models` are those of the manifest: others are orphans. `context_limits` are declared maxima
+    in tokens.
+    """
+    path = Path(os.path.realpath(path))
+    findings = (*_registry(path, models, context_limits or {}), *_backups(path))
+    return HealthReport(findings=findings)
+
+
+def _registry(
+    path: Path, models: Collection[str] | None, limits: Mapping[str, int]
+) -> Iterator[Problem]:
+    fold = Fold()
+    found: Counter[Severity] = Counter()
+    try:
+        with open_to_read(path) as stream:
+            scan = Scan(stream)
+            for item in scan:
+                if isinstance(item, Result):
+                    fold.add(item)
+                for severity, text in _line(item, limits):
+                    found[severity] += 1
+                    if found[severity] <= LISTED:
+                        yield Problem(severity=severity, where=path, line=scan.line, text=text)
+    except FileNotFoundError:
+        yield Problem(severity="info", where=path, text="there is no registry yet")
+        yield from _obstacles(path)
+        return
+    except (OSError, RegistryError) as error:
+        text = str(error).removeprefix(f"{path}: ")
+        yield Problem(severity="error", where=path, text=f"{text}; a backup can be restored")
+        return
+    for severity, count in found.items():
+        if count > LISTED:
+            text = f"{count - LISTED:,} more findings of this severity"
+            yield Problem(severity=severity, where=path, text=text)
+    yield from _obstacles(path)
+    yield from _models(path, fold, models, limits)
+    yield Problem(severity="info", where=path, text=f"{fold.count:,} results")
+
+
+def _obstacles(path: Path) -> Iterator[Problem]:
+    """What keeps a run from adding a result, as far as it can be told without trying."""
+    folder = path.parent / "backups"
+    for needed in (path, lock_file(path), folder):
+        text = None
+        if needed.exists():
+            if needed.is_dir() != (needed == folder):
+                text = f"must be a {'folder' if needed == folder else 'file'}"
+            elif not os.access(needed, os.W_OK):
+                text = "no permission"
+        elif not os.access(next(each for each in path.parents if each.exists()), os.W_OK):
+            text = "no permission to make it"
+        if text is not None:
+            yield Problem(severity="error", where=needed, text=f"results cannot be added: {text}")
+
+
+def _line(item: Result | Flaw, limits: Mapping[str, int]) -> Iterator[tuple[Severity, str]]:
+    if isinstance(item, Flaw):
+        if item.kind == "torn":
+            yield "warning", "the last line has no end: its writer was killed, or is still at it"
+        elif item.kind == "newer":
+            yield "warning", f"written by a later version, not counted in: {item.reason}"
+        else:
+            yield "error", f"damaged: {item.reason}"
+        return
+    for name in _NOT_NEGATIVE:
+        value = getattr(item, name)
+        if value is not None and value < 0:
+            yield "error", f"{name} must not be negative, got {value}"
+    if (item.verdict is Verdict.OK) != (item.outcome == "passed") and item.check in CHECKS:
+        yield "error", f"verdict {item.verdict} does not go with outcome {item.outcome}"
+    granted, limit = item.granted_context_length, limits.get(item.model)
+    if granted is not None:
+        if not 0 < granted <= MAX_CONTEXT_LENGTH + _PADDING:
+            yield "error", f"granted_context_length {granted:,} is out of range"
+        elif limit is not None and granted >= limit + _PADDING:
+            yield "warning", f"{granted:,} tokens granted, {item.model!r} declares {limit:,}"
+    if item.at > datetime.now(UTC) + _CLOCK_SKEW:
+        yield "warning", f"is of the future: {item.at:%Y-%m-%d %H:%M} UTC"
+
+
+def _models(
+    path: Path, fold: Fold, models: Collection[str] | None, limits: Mapping[str, int]
+) -> Iterator[Problem]:
+    for model in fold.models():
+        if models is not None and model not in models:
+            text = f"{model!r} has results, but is not in the manifest"
+            yield Problem(severity="warning", where=path, text=text)
+        status, limit = fold.status(model), limits.get(model)
+        verified = status.verified_context if status else None
+        if verified is not None and limit is not None and verified > limit:
+            text = f"{model!r} is verified at {verified:,} tokens, but declares {limit:,}"
+            yield Problem(severity="warning", where=path, text=text)
+
+
+def _backups(path: Path) -> Iterator[Problem]:
+    for backup in backups(path):
+        try:
+            held = contents(backup)
+        except RegistryError as error:
+            text = str(error).removeprefix(f"{backup}: ")
+            yield Problem(severity="warning", where=backup, text=text)
+            continue
+        text = f"{held.results:,} results"
+        if held.intact:
+            yield Problem(severity="info", where=backup, text=text)
+        else:
+            text += f", {held.damaged:,} damaged lines"
+            yield Problem(severity="warning", where=backup, text=text)

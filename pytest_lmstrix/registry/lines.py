@@ -1,0 +1,146 @@
+"""Lines of the registry: a result as one line of JSON, and back again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import BinaryIO, Literal
+
+import msgspec
+from msgspec import Struct
+
+from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, Result
+
+SCHEMA = 1
+"""The newest schema that is understood here."""
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # editors on Windows may put it before the first line
+_NEWLINE = ord("\n")
+
+
+class Flaw(Struct, frozen=True, kw_only=True):
+    """A line that is no result.
+
+    `damaged`: not to be read. `newer`: of a schema that a later version wrote, kept as it is.
+    `torn`: the last line, without its end; its writer was killed, or is still at it.
+    """
+
+    line: int
+    """Counted from 1."""
+    kind: Literal["damaged", "newer", "torn"]
+    reason: str
+    raw: bytes
+
+
+class _Head(Struct, frozen=True):
+    schema: int
+
+
+_decode = msgspec.json.Decoder(Result).decode
+_decode_head = msgspec.json.Decoder(_Head).decode
+
+
+def encode(result: Result) -> bytes:
+    """`result` as one line, its newline included, that is sure to be read back.
+
+    Raises:
+        ValueError: It breaks the schema.
+    """
+    if result.at.tzinfo is None:
+        raise ValueError("at must have a time zone")
+    result = msgspec.structs.replace(result, at=_in_utc(result.at))
+    try:
+        body = msgspec.json.encode(result)
+    except UnicodeEncodeError:
+        # What a model says may hold half a surrogate pair, which no UTF-8 can.
+        text = json.dumps(msgspec.to_builtins(result), ensure_ascii=False)
+        body = msgspec.json.encode(json.loads(text.encode("utf-8", "replace")))
+    # Both are left out where they are defaults, but readers need them.
+    if result.origin == "case":
+        body = b'{"origin":"case",' + body[1:]
+    if result.schema == SCHEMA:
+        body = b'{"schema":%d,' % SCHEMA + body[1:]
+    decode(body)
+    return body + b"\n"
+
+
+def decode(raw: bytes) -> Result:
+    """The result in a line.
+
+    Raises:
+        ValueError: It holds none; the text says why.
+    """
+    try:
+        result = _decode(raw)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if result.schema != SCHEMA:
+        raise ValueError(f"schema must be {SCHEMA}, got {result.schema}")
+    if not 0 < result.context_length <= MAX_CONTEXT_LENGTH:
+        raise ValueError(
+            f"context_length must be 1 to {MAX_CONTEXT_LENGTH:,}, got {result.context_length:,}"
+        )
+    if result.check == "limit" and b'"origin":' not in raw:
+        result = _with_origin(result)
+    if result.at.tzinfo is not UTC:
+        return msgspec.structs.replace(result, at=_in_utc(result.at))
+    return result
+
+
+_LIMIT_ANSWERS = ("works up to ", "works at no size ")
+
+
+def _with_origin(old: Result) -> Result:
+    """A `limit` line from before there was an `origin`: an answer, or a size that was searched.
+
+    Sizes tried below a failure were recorded as `limit`, too.
+    """
+    if old.detail.startswith(_LIMIT_ANSWERS):
+        return old
+    return msgspec.structs.replace(old, check="full", origin="search")
+
+
+def _in_utc(at: datetime) -> datetime:
+    try:
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"at must be a time of the years 1 to 9999 in UTC, got {at}") from None
+
+
+class Scan:
+    """Reads `stream` from where it stands, line by line; no line spoils another."""
+
+    def __init__(self, stream: BinaryIO, next_line: int = 1) -> None:
+        self._stream = stream
+        self.next_line = next_line
+        """Number of the line that the next scan begins in, once this one is through."""
+        self.line = 0
+        """Number of the line that was yielded last."""
+
+    def __iter__(self) -> Iterator[Result | Flaw]:
+        number, raw = self.next_line - 1, b"\n"
+        for number, raw in enumerate(self._stream, self.next_line):
+            try:
+                result = decode(raw)
+            except ValueError as error:
+                if not raw.isspace():
+                    self.line = number
+                    yield _second_look(number, raw, str(error))
+            else:
+                self.line = number
+                yield result
+            if raw[-1] != _NEWLINE:
+                break  # a live writer may go on here, in the middle of a line
+        self.next_line = number + raw.endswith(b"\n")
+
+
+def _second_look(number: int, raw: bytes, reason: str) -> Result | Flaw:
+    kind: Literal["damaged", "newer", "torn"] = "damaged" if raw.endswith(b"\n") else "torn"
+    with contextlib.suppress(ValueError, RecursionError):
+        if raw.startswith(_BYTE_ORDER_MARK):
+            return decode(raw.removeprefix(_BYTE_ORDER_MARK))
+        if _decode_head(raw).schema > SCHEMA:
+            kind = "newer"
+    return Flaw(line=number, kind=kind, reason=reason, raw=raw)

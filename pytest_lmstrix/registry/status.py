@@ -1,0 +1,51 @@
+"""What is known of the models of a manifest, by the registry alone: no engine is asked. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import Any
+
+from pytest_lmstrix.core.types import Model, fingerprint, settings_of
+from pytest_lmstrix.registry.store import ModelStatus, Registry
+
+
+def status_of(registry: Registry, model: Model) -> ModelStatus:
+    """What is known of `model` with the engine, the load settings and the weights that it names.
+
+    Raises:
+        RegistryError: The registry cannot be read.
+    """
+    settings = settings_of(model)
+    status = registry.status(model.id, engine=model.engine, settings=settings)
+    if status and model.sha256 and (status.fingerprint or "").startswith("sha256:"):
+        weights = fingerprint(sha256=model.sha256, size_bytes=None, path=None)
+        status = registry.status(
+            model.id, engine=model.engine, settings=settings, fingerprint=weights
+        )
+    return status or ModelStatus(model=model.id, status="untested")
+
+
+def shown_status(model: Model, known: ModelStatus) -> str:
+    """`embedding` for what is never tested, else that of the registry."""
+    return "embedding" if model.type == "embedding" else known.status
+
+
+def sort_values(registry: Registry, models: Iterable[Model]) -> dict[str, Callable[[str], Any]]:
+    """For `plan.ordered`: the values by which models are sorted that only the registry knows.
+
+    It is read when the first value is asked for.
+    """
+    by_id = {model.id: model for model in models}
+
+    @cache
+    def status(model_id: str) -> ModelStatus:
+        return status_of(registry, by_id[model_id])
+
+    return {
+        "ctx": lambda model_id: status(model_id).verified_context,
+        "ttft": lambda model_id: status(model_id).ttft_seconds,
+        "tps": lambda model_id: status(model_id).decode_tokens_per_second,
+        "status": lambda model_id: shown_status(by_id[model_id], status(model_id)),
+        "tested": lambda model_id: status(model_id).last_tested,
+    }

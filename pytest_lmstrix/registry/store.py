@@ -1,0 +1,234 @@
+"""The registry: every result on disk, one line of JSON each, only ever added to.
+
+Any number of processes may share one. What `append` has returned from is on disk and stays there,
+whoever is killed. Reading takes no lock, changes nothing and never fails on what a line holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from msgspec import Struct
+
+from pytest_lmstrix.core.types import Result
+from pytest_lmstrix.registry.backups import (
+    Restored,
+    choose_backup,
+    make_backup,
+    restore_backup,
+)
+from pytest_lmstrix.registry.files import (
+    RegistryError,
+    RegistryLock,
+    append_line_bytes,
+    failure,
+    open_to_read,
+    set_aside,
+)
+from pytest_lmstrix.registry.fold import Fold, Known, ModelStatus, VerifyingCheck
+from pytest_lmstrix.registry.lines import Flaw, Scan, encode
+
+__all__ = ["Flaw", "Known", "Loaded", "ModelStatus", "Registry", "RegistryError", "Restored"]
+
+
+class Loaded(Struct, frozen=True, kw_only=True):
+    """What a registry was found to hold."""
+
+    results: int
+    damaged: tuple[Flaw, ...] = ()
+    newer: tuple[Flaw, ...] = ()
+    """Lines of a schema that only a later version understands; kept, but not counted in."""
+    torn: Flaw | None = None
+    """A last line without its end: its writer was killed, or is still at it."""
+    set_aside: Path | None = None
+    """Where damaged lines were copied to just now."""
+
+
+class _Reading:
+    """How far the file has been read, and what was in it."""
+
+    def __init__(self) -> None:
+        self.seen = (0, 0, -1)
+        """Device, number and size of the file."""
+        self.offset = 0
+        self.next_line = 1
+        self.fold = Fold()
+        self.damaged: list[Flaw] = []
+        self.newer: list[Flaw] = []
+        self.torn: Flaw | None = None
+
+
+class Registry:
+    """The results in the file `path`; it need not exist yet.
+
+    Raises of every method that touches the file:
+        RegistryError: It cannot be read, written or locked.
+    """
+
+    def __init__(self, path: Path | str, *, lock_timeout_seconds: float = 60.0) -> None:
+        # Real and absolute: one lock whatever it is called, and the folder may change.
+        self.path = Path(os.path.realpath(path))
+        self._lock = RegistryLock(self.path, lock_timeout_seconds)
+        self._reading = _Reading()
+
+    def append(self, result: Result) -> None:
+        """Put `result` on disk, for good: it is synced when this returns.
+
+        Raises:
+            RegistryError: It is not in the file.
+            ValueError: It breaks the schema.
+        """
+        self.append_many((result,))
+
+    def append_many(self, results: Iterable[Result]) -> None:
+        """The same for several, in one write."""
+        if data := b"".join(map(encode, results)):
+            with self._lock.held():
+                append_line_bytes(self.path, data)
+
+    def load(self) -> Loaded:
+        """Read what is new in the file, and copy damaged lines aside, each once.
+
+        They stay in the registry as well, and so does everything else.
+        """
+        reading = self._refresh()
+        copied = None
+        if reading.damaged:
+            with contextlib.suppress(RegistryError), self._lock.held():
+                copied = set_aside(self.path, (flaw.raw for flaw in reading.damaged))
+        return Loaded(
+            results=reading.fold.count,
+            damaged=tuple(reading.damaged),
+            newer=tuple(reading.newer),
+            torn=reading.torn,
+            set_aside=copied,
+        )
+
+    def results(self) -> Iterator[Result]:
+        """Every result, oldest first, read from the file one by one."""
+        try:
+            with open_to_read(self.path) as stream:
+                for item in Scan(stream):
+                    if isinstance(item, Result):
+                        yield item
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise failure(self.path, "cannot be read", error) from error
+
+    def history(self, model: str) -> tuple[Result, ...]:
+        """Every result of `model`, oldest first."""
+        return tuple(result for result in self.results() if result.model == model)
+
+    def status(
+        self,
+        model: str,
+        *,
+        fingerprint: str | None = None,
+        engine: str | None = None,
+        settings: str | None = None,
+    ) -> ModelStatus | None:
+        """What is known of `model`, or `None` when no line names it.
+
+        `fingerprint` is that of the newest weights seen, unless given. `engine` and `settings`
+        leave out what was found with others.
+        """
+        return self._refresh().fold.status(
+            model, fingerprint=fingerprint, engine=engine, settings=settings
+        )
+
+    def statuses(self) -> tuple[ModelStatus, ...]:
+        """What is known of every model that has a line."""
+        fold = self._refresh().fold
+        return tuple(status for model in fold.models() if (status := fold.status(model)))
+
+    def verified_context(
+        self, model: str, *, check: VerifyingCheck | None = None, fingerprint: str | None = None
+    ) -> int | None:
+        """The largest size, in tokens, that is verified for the newest weights, or for those given.
+
+        That is: its newest verdict is `ok` in `check` (`None`: in `full` or `deep`), and nothing
+        smaller fails. `None` is not known.
+        """
+        status = self._refresh().fold.status(model, check=check, fingerprint=fingerprint)
+        return status.verified_context if status else None
+
+    def known(
+        self,
+        model: str,
+        check: str | None = None,
+        context_length: int | None = None,
+        *,
+        engine: str | None = None,
+        fingerprint: str | None = None,
+        settings: str | None = None,
+    ) -> tuple[Known, ...]:
+        """The newest verdicts of `model` that match, the newest first; `None` matches any.
+
+        There is one for each engine, host, fingerprint, settings, check and size; `unreachable`
+        is no verdict.
+        """
+        return tuple(
+            line
+            for line in self._refresh().fold.known(model)
+            if check in (None, line.check)
+            and context_length in (None, line.context_length)
+            and engine in (None, line.engine)
+            and fingerprint in (None, line.fingerprint)
+            and settings in (None, line.settings)
+        )
+
+    def backup(self) -> Path | None:
+        """Copy the file as it is into `backups/`; see `registry_backups` for how many are kept.
+
+        Returns the copy, or `None` when there is nothing to copy yet.
+        """
+        with self._lock.held():
+            return make_backup(self.path)
+
+    def restore(self, backup: Path | str | None = None) -> Restored:
+        """Put a backup back, and keep what it replaces; see `choose_backup`."""
+        chosen = choose_backup(self.path, backup)  # without the lock, which makes its folder
+        with self._lock.held():
+            return restore_backup(self.path, *chosen)
+
+    def _refresh(self) -> _Reading:
+        """Read on where the last reading ended, or from the start if it is another file now."""
+        reading, self._reading = self._reading, _Reading()  # anew, should this be interrupted
+        try:
+            now = self.path.stat()
+            if reading.seen != (now.st_dev, now.st_ino, now.st_size):
+                with open_to_read(self.path) as stream:
+                    reading = _read_on(stream, reading)
+        except FileNotFoundError:
+            reading = _Reading()
+        except OSError as error:
+            raise failure(self.path, "cannot be read", error) from error
+        self._reading = reading
+        return reading
+
+
+def _read_on(stream: BinaryIO, reading: _Reading) -> _Reading:
+    now = os.fstat(stream.fileno())
+    if reading.seen[:2] != (now.st_dev, now.st_ino) or now.st_size < reading.offset:
+        reading = _Reading()
+    reading.seen = (now.st_dev, now.st_ino, now.st_size)
+    reading.torn = None
+    stream.seek(reading.offset)
+    scan = Scan(stream, reading.next_line)
+    for item in scan:
+        if isinstance(item, Result):
+            reading.fold.add(item)
+        elif item.kind == "damaged":
+            reading.damaged.append(item)
+        elif item.kind == "newer":
+            reading.newer.append(item)
+        else:
+            reading.torn = item
+    reading.next_line = scan.next_line
+    reading.offset = stream.tell() - (len(reading.torn.raw) if reading.torn else 0)
+    return reading

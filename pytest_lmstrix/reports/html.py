@@ -1,0 +1,186 @@
+"""report.html, which pytest-html writes: the picture of the fleet, columns, what was found."""
+
+from __future__ import annotations
+
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+import pytest
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from pytest_lmstrix.core.checks import CHECKS
+from pytest_lmstrix.core.formatting import memory, noted, rate, seconds, tokens
+from pytest_lmstrix.core.sanitize import escape_html, one_line
+from pytest_lmstrix.core.types import Result
+from pytest_lmstrix.hooks.outcomes import results_of
+from pytest_lmstrix.plan.plan import Plan
+from pytest_lmstrix.registry.regressions import History
+from pytest_lmstrix.reports import changes
+from pytest_lmstrix.reports.fleet import Cell, Fleet, anchor, fleet_of
+from pytest_lmstrix.reports.run_json import RunReport
+
+COLUMNS = {
+    "model": "Model",
+    "context": "Context",
+    "verdict": "Verdict",
+    "load": "Load",
+    "ttft": "TTFT",
+    "prefill": "Prefill tokens/s",
+    "decode": "Decode tokens/s",
+    "memory": "Memory",
+}
+PLACE = 2
+"""Behind pytest-html's own columns result and test."""
+SAID = "what the model said"
+
+
+class HtmlReport:
+    """Registered on the controller when pytest-html is there."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._picture = ""
+
+    def show(self, run: RunReport, history: History) -> None:
+        """Draw the picture that goes above the table of results."""
+        self._picture = picture(fleet_of(self._plan, run, history), run)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_html_report_title(self, report: Any) -> None:
+        report.title = "Local LLM models"
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_html_results_summary(self, prefix: list[str]) -> None:
+        prefix.append(self._picture)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_html_results_table_header(self, cells: list[str]) -> None:
+        cells[PLACE:PLACE] = [
+            f'<th class="sortable" data-column-type="lmstrix_{name}">{heading}</th>'
+            for name, heading in COLUMNS.items()
+        ]
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_html_results_table_row(self, report: pytest.TestReport, cells: list[str]) -> None:
+        results = results_of(report)
+        texts = _texts(results[0]) if results else [("", "")] * len(COLUMNS)
+        # pytest-html takes a node id for HTML, and sorts by what a cell holds, as text.
+        test = report.nodeid if report.when == "call" else f"{report.nodeid}::{report.when}"
+        cells[1] = f'<td class="col-testId" id="{anchor(report.nodeid)}">{escape_html(test)}</td>'
+        cells[PLACE:PLACE] = [
+            f'<td class="col-lmstrix_{name}">{key}{escape(text)}</td>'
+            for name, (key, text) in zip(COLUMNS, texts, strict=True)
+        ]
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_html_results_table_html(self, report: pytest.TestReport, data: list[str]) -> None:
+        """What was found and said, in place of a log that says the same."""
+        results = results_of(report)
+        if not results:
+            return
+        told = "".join(map(_told, results))
+        nothing_else = all(name == SAID for name, _ in report.sections)
+        if results[0].check in CHECKS and nothing_else:
+            data.clear()
+        data.insert(0, told)
+
+
+def picture(fleet: Fleet, run: RunReport) -> str:
+    """The HTML above the table, complete with its style and script."""
+    from pytest_lmstrix.reports.plots import plots
+
+    environment = Environment(
+        loader=PackageLoader("pytest_lmstrix.reports", "page"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters["line"] = one_line
+    environment.globals.update(
+        {
+            "tokens": tokens,
+            **{name: getattr(changes, name) for name in ("measured", "spread", "where")},
+        }
+    )
+    here = files("pytest_lmstrix.reports") / "page"
+    return environment.get_template("fleet.html.jinja").render(
+        css=Markup(here.joinpath("fleet.css").read_text(encoding="utf-8")),
+        js=Markup(here.joinpath("fleet.js").read_text(encoding="utf-8")),
+        changes=run.changes,
+        measures=changes.MEASURES,
+        fleet=fleet,
+        others=any(row.others for row in fleet.rows),
+        earlier=any(
+            cell.target is None for row in fleet.rows for cell in (*row.cells.values(), *row.others)
+        ),
+        recall_sizes=_recall_sizes(fleet),
+        recalled=_recalled,
+        plots=plots(fleet.results),
+    )
+
+
+def _recall_sizes(fleet: Fleet) -> list[int]:
+    asked = {size for row in fleet.recalls for size, cell in row.cells.items() if cell.recall}
+    return sorted(asked)
+
+
+def _recalled(cell: Cell) -> str:
+    return "\n".join(
+        f"{float(depth):.0%} deep: {'recalled' if known else 'not recalled'}"
+        for depth, known in cell.recall
+    )
+
+
+def _texts(result: Result) -> list[tuple[str, str]]:
+    """What a cell sorts by, as HTML nobody sees, and what it shows."""
+    granted = result.granted_context_length
+    context = tokens(result.context_length)
+    if granted is not None and granted != result.context_length:
+        context += f" (granted {tokens(granted)})"
+    return [
+        ("", one_line(result.model)),
+        (_sorted(result.context_length), context),
+        ("", noted(result.verdict, [result])),
+        (_sorted(result.load_seconds), seconds(result.load_seconds)),
+        (_sorted(result.ttft_seconds), seconds(result.ttft_seconds)),
+        (_sorted(result.prefill_tokens_per_second), rate(result.prefill_tokens_per_second)),
+        (_sorted(result.decode_tokens_per_second), rate(result.decode_tokens_per_second)),
+        (_sorted(result.peak_memory_bytes), memory(result.peak_memory_bytes)),
+    ]
+
+
+def _sorted(value: float | None) -> str:
+    return f"<span hidden>{value or 0:020.6f}</span>"
+
+
+def _told(result: Result) -> str:
+    granted, prompt = result.granted_context_length, result.prompt_tokens
+    facts = {
+        "engine": " ".join(filter(None, (result.engine, result.engine_version))),
+        "host": result.host or "",
+        "settings": result.settings,
+        "asked for": f"{tokens(result.context_length)} tokens",
+        "granted": "" if granted is None else f"{tokens(granted)} tokens",
+        "prompt": "" if prompt is None else f"{tokens(prompt)} tokens",
+        "seed": "" if result.seed is None else str(result.seed),
+        "second try": "yes" if result.retried else "",
+    }
+    recall = result.recall or {}
+    facts["recall"] = ", ".join(
+        f"{float(depth):.0%} {'yes' if known else 'no'}" for depth, known in sorted(recall.items())
+    )
+    parts = [
+        f"<b>{escape_html(one_line(result.check))}: {result.verdict}</b>"
+        f" {escape_html(result.detail, 2_000)}",
+        escape_html(result.verdict.advice),
+        "; ".join(f"{name} {escape_html(one_line(text))}" for name, text in facts.items() if text),
+        *map(escape_html, result.notes),
+        "The model said:" if result.replies else "",
+    ]
+    replies = "".join(f"<q>{escape_html(reply, 2_000)}</q>" for reply in result.replies)
+    shown = "".join(f"<p>{part}</p>" for part in parts if part)
+    # pytest-html looks for lines that begin with E, in what may be anybody's words.
+    return f'<div class="lmstrix-told">{shown}{replies}</div>'.replace("\n", "&#10;")

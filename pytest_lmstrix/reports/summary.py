@@ -1,0 +1,149 @@
+"""reports/summary.md: a run in a page of Markdown, which GitHub shows as the summary of a job."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from urllib.parse import quote
+
+from pytest_lmstrix.core.formatting import counted, duration, noted, rate, seconds, tokens
+from pytest_lmstrix.core.sanitize import escape_markdown
+from pytest_lmstrix.core.verdicts import Verdict
+from pytest_lmstrix.reports.changes import MEASURES, measured, spread, where
+from pytest_lmstrix.reports.run_json import CaseReport, ModelReport, RunReport, telling
+
+MOST_PROBLEMS = 30
+MOST_CHANGES = 40
+MOST_MODELS = 40
+"""Where there are more, those without a problem are folded away."""
+HEADINGS = ("model", "declared", "verified", "first bad", "verdict", "load", "TTFT", "tokens/s")
+
+
+def summary(run: RunReport, links: Mapping[str, str]) -> str:
+    """The whole page; `links` are names -> addresses, or paths beside it."""
+    blocks = [
+        "## Local LLM models",
+        _headline(run),
+        *_changes(run),
+        *_problems(run),
+        *_models(run),
+        " · ".join(f"[{name}]({_encoded(address)})" for name, address in links.items()),
+    ]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _encoded(address: str) -> str:
+    """Blanks or parentheses in a path would end the link."""
+    return address if "://" in address else quote(address)
+
+
+def _headline(run: RunReport) -> str:
+    if not run.cases and run.exit_status == 0:  # without any test to leave out, it would be 5
+        return "**All was known already: nothing was tested**"
+    counts = ", ".join(f"{count:,} {outcome}" for outcome, count in run.counts.items())
+    took = duration((run.finished - run.started).total_seconds())
+    tests = len({case.node_id for case in run.cases})  # a teardown that fails is a case as well
+    tested = f"{counted(len(run.models), 'model')}, {counted(tests, 'test')}"
+    return f"**{tested}: {counts or 'nothing was tested'}** in {took}"
+
+
+def _changes(run: RunReport) -> Iterator[str]:
+    if not run.changes:
+        return
+    yield "### What changed"
+    if run.regressions:
+        gate = ", which fail this run" if run.fail_on_regression is not None else ""
+        yield f"**{counted(len(run.regressions), 'regression')}**{gate}."
+    yield _table(
+        ("", "model", "where", "what", "before", "now", "compared with"),
+        (
+            (
+                change.kind.replace("_", " "),
+                escape_markdown(change.model),
+                escape_markdown(where(change)),
+                MEASURES[change.measure],
+                measured(change, change.before),
+                measured(change, change.after),
+                escape_markdown(change.elsewhere or spread(change) or "the run before"),
+            )
+            for change in run.changes[:MOST_CHANGES]
+        ),
+    )
+    yield _more(len(run.changes) - MOST_CHANGES, "change")
+
+
+def _problems(run: RunReport) -> Iterator[str]:
+    """One line for each model that has one, with the reason and the way out, and for each test
+    that broke and so says nothing of its model."""
+    bad = [telling(run.results[model.id]) for model in run.models if _has_problem(model)]
+    lines = [
+        f"- **{escape_markdown(result.model)}**, {escape_markdown(result.check)} at"
+        f" {tokens(result.context_length)}: {_reason(result.verdict, result.detail)}"
+        for result in bad
+    ]
+    lines += [
+        f"- **{escape_markdown(case.node_id)}**: {case.outcome} - {escape_markdown(_gist(case))}"
+        for case in run.cases
+        if case.outcome in ("error", "failed") and not case.results
+    ]
+    if not lines:
+        return
+    yield "### What did not work"
+    yield "\n".join(lines[:MOST_PROBLEMS])
+    yield _more(len(lines) - MOST_PROBLEMS, "problem")
+
+
+def _gist(case: CaseReport) -> str:
+    """Of a traceback, what was raised."""
+    raised = re.search(r"^E\s+(.+)", case.reason, re.MULTILINE)
+    return raised[1] if raised else case.reason
+
+
+def _reason(verdict: Verdict, detail: str) -> str:
+    words = f" - {escape_markdown(detail)}" if detail else ""
+    return f"`{verdict}`{words}" + (f" *{verdict.advice}*" if verdict.advice else "")
+
+
+def _models(run: RunReport) -> Iterator[str]:
+    """The table of models; a long list of good ones is folded away."""
+    if not run.models:
+        return
+    yield "### Models"
+    shown, folded = list(run.models), list[ModelReport]()
+    if len(run.models) > MOST_MODELS:
+        shown = [model for model in run.models if _has_problem(model)]
+        folded = [model for model in run.models if not _has_problem(model)]
+    if shown:
+        yield _table(HEADINGS, (_row(run, model) for model in shown))
+    if folded:
+        yield f"<details><summary>{counted(len(folded), 'model')} without a problem</summary>"
+        yield _table(HEADINGS, (_row(run, model) for model in folded))
+        yield "</details>"
+
+
+def _row(run: RunReport, model: ModelReport) -> Sequence[str]:
+    result = telling(run.results[model.id])
+    check = f" ({model.verified_check})" if model.verified_check == "deep" else ""
+    return (
+        escape_markdown(model.id),
+        tokens(model.context_limit),
+        tokens(model.verified_context) + check,
+        tokens(model.smallest_bad),
+        f"`{noted(model.verdict, run.results[model.id])}`",
+        seconds(result.load_seconds),
+        seconds(result.ttft_seconds),
+        rate(result.decode_tokens_per_second),
+    )
+
+
+def _has_problem(model: ModelReport) -> bool:
+    return model.verdict is not Verdict.OK
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(cell for cell in line)} |" for line in lines)
+
+
+def _more(count: int, thing: str) -> str:
+    return f"... and {counted(count, f'more {thing}')}" if count > 0 else ""

@@ -1,0 +1,54 @@
+"""What the terminal says at the end: a line for each model, and what changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pytest_lmstrix.core.formatting import noted, rate, seconds, tokens
+from pytest_lmstrix.registry.regressions import Change
+from pytest_lmstrix.reports.changes import MEASURES, measured, spread, where
+from pytest_lmstrix.reports.run_json import RunReport, telling
+from pytest_lmstrix.reports.table import Cell, Paint, table
+
+HEADINGS = ("model", "declared", "verified", "first bad", "verdict", "load", "TTFT", "tok/s")
+EXPENDABLE = ("load", "declared", "TTFT", "first bad", "tok/s", "verified")
+STYLES = {"passed": "green", "xfailed": "yellow", "skipped": "yellow"}
+CHANGE_HEADINGS = ("changed", "what", "where", "before", "now", "known")
+CHANGE_EXPENDABLE = ("known", "what", "where")
+MOST_CHANGES = 20
+
+
+def closing_table(run: RunReport, *, width: int, paint: Paint) -> Iterator[str]:
+    lines: list[list[Cell]] = []
+    for model in run.models:
+        results = run.results[model.id]
+        result = telling(results)
+        style = STYLES.get(result.outcome, "red")
+        lines.append([
+            model.id,
+            tokens(model.context_limit),
+            tokens(model.verified_context),
+            tokens(model.smallest_bad),
+            (noted(result.verdict, results), style),
+            seconds(result.load_seconds),
+            seconds(result.ttft_seconds),
+            rate(result.decode_tokens_per_second),
+        ])  # fmt: skip
+    return table(HEADINGS, lines, width=width, paint=paint, expendable=EXPENDABLE)
+
+
+def changes_table(changes: Sequence[Change], *, width: int, paint: Paint) -> Iterator[str]:
+    """At most `MOST_CHANGES` lines; `changes` come the worst first."""
+    lines: list[list[Cell]] = [
+        [
+            (change.model, "red" if change.is_regression else ""),
+            change.kind.replace("_", " ") if change.measure == "verdict"
+            else f"{change.kind.partition('_')[0]} {MEASURES[change.measure]}",
+            where(change),
+            measured(change, change.before),
+            measured(change, change.after),
+            change.elsewhere or spread(change),
+        ]
+        for change in changes[:MOST_CHANGES]
+    ]  # fmt: skip
+    return table(CHANGE_HEADINGS, lines, width=width, paint=paint, expendable=CHANGE_EXPENDABLE)

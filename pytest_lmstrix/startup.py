@@ -1,0 +1,154 @@
+"""A run that is about models: makes or takes its plan, and registers the plugins that act on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from pytest_lmstrix.checks.attempt import Attempts
+from pytest_lmstrix.checks.loader import ModelLoader
+from pytest_lmstrix.checks.sizes import SizePolicy
+from pytest_lmstrix.core.sanitize import one_line
+from pytest_lmstrix.core.types import Model
+from pytest_lmstrix.engines.base import Engine
+from pytest_lmstrix.engines.catalog import Engines, host_of
+from pytest_lmstrix.hooks import fixtures
+from pytest_lmstrix.hooks.collection import Collection
+from pytest_lmstrix.hooks.outcomes import Outcomes
+from pytest_lmstrix.hooks.signals import Signals
+from pytest_lmstrix.hooks.xdist import Scheduling, plan_from_controller, worker_number
+from pytest_lmstrix.hookspecs import registered_engines
+from pytest_lmstrix.options import Settings, read_settings
+from pytest_lmstrix.plan.build import make_plan
+from pytest_lmstrix.plan.plan import Plan
+from pytest_lmstrix.progress.live import Live
+from pytest_lmstrix.reports.recorder import Reporting
+from pytest_lmstrix.system import host_lock, owners
+from pytest_lmstrix.system.machine_id import machine_id
+from pytest_lmstrix.weights import fetch
+
+
+def start(config: pytest.Config) -> None:
+    """Make the plan, or take it from the controller, and register everything that acts on it.
+
+    Raises:
+        pytest.UsageError: A mistake in an option or in the manifest.
+    """
+    settings = read_settings(config)
+    live = Live(config)
+    engines = _engines(config, settings, live)
+    config.add_cleanup(engines.close)
+    register = config.pluginmanager.register
+    plan = plan_from_controller(config)
+    if plan is None:
+        plan = make_plan(settings, engines, machine=machine_id())
+        config.option.lmstrix_models = str(settings.models)
+        _collect_manifest(config, settings)
+        sweep = partial(_sweep_all, settings, engines, plan, partial(_tell, config, live))
+        register(Scheduling(plan, sweep), "lmstrix-scheduling")
+        register(Reporting(config, settings, plan, machine_id()), "lmstrix-reporting")
+    for tag in {tag for each in plan.models for tag in each.model.tags}:
+        config.addinivalue_line("markers", f"{tag}: models that the manifest tags so")
+    loader = _loader(settings, engines, plan, live)
+    config.add_cleanup(partial(_finish, loader, partial(_tell, config, live)))
+    attempts = Attempts(loader, run=plan.run, machine=machine_id(), speeds=plan.speeds)
+    size_policy = SizePolicy(attempts, known=plan.ranges, seed=plan.seed)
+    config.stash[fixtures.loader_key] = loader
+    config.stash[fixtures.attempts_key] = attempts
+    config.stash[fixtures.size_policy_key] = size_policy
+    register(fixtures, "lmstrix-fixtures")
+    register(Collection(settings, plan, size_policy), "lmstrix-collection")
+    register(Outcomes(loader, attempts), "lmstrix-outcomes")
+    register(Signals(), "lmstrix-signals")
+
+
+def _engines(config: pytest.Config, settings: Settings, live: Live) -> Engines:
+    hosts = settings.hosts
+    return Engines(
+        registered_engines(config),
+        home=hosts[worker_number(config) % len(hosts)] if hosts else None,
+        load_timeout=settings.load_timeout,
+        reply_timeout=settings.reply_timeout,
+        weights=partial(_weights, settings, live),
+        owner=owners.owner_token(),
+        tell=partial(_tell, config, live),
+    )
+
+
+def _weights(settings: Settings, live: Live, model: Model) -> Path:
+    assert model.source is not None  # the engine looks elsewhere itself
+    with live.downloading(model.id) as progress:
+        return fetch.fetch(
+            model.source, sha256=model.sha256, base_dir=settings.models.parent, progress=progress
+        )
+
+
+def _loader(settings: Settings, engines: Engines, plan: Plan, live: Live) -> ModelLoader:
+    hosts = {each.model.id: each.hosts for each in plan.models}
+
+    return ModelLoader(
+        lambda model: engines.get(model.engine, hosts.get(model.id, ())),
+        host_lock=lambda host: host_lock.host_lock(
+            host, on_wait=lambda holder: live.waiting(host, holder)
+        ),
+        watch=live,
+        prepare=_sweep,
+        cooldown=settings.cooldown,
+    )
+
+
+def _sweep(engine: Engine) -> None:
+    """Unload what runs and workers that are dead have left behind."""
+    of_dead_owners = getattr(engine, "sweep", None)
+    if of_dead_owners is not None:
+        of_dead_owners(owners.owner_is_dead)
+
+
+def _sweep_all(
+    settings: Settings, engines: Engines, plan: Plan, tell: Callable[[str], None]
+) -> None:
+    """The same on every host of the run; what cannot be unloaded the engines tell themselves."""
+    used = {
+        id(engine): engine
+        for planned in plan.models
+        for host in planned.hosts or settings.hosts or [None]
+        for engine in [engines.get(planned.model.engine, [host] if host else ())]
+    }
+    for engine in used.values():
+        try:
+            _sweep(engine)
+        except Exception as error:  # an engine of somebody else's may raise anything
+            left = f"{host_of(engine)} may still have loaded what a worker that died has left"
+            tell(f"{left}: {error}")
+
+
+def _finish(loader: ModelLoader, tell: Callable[[str], None]) -> None:
+    """Unload what no teardown has, and tell what none has told, as after an interrupt."""
+    loader.unload()
+    for leak in loader.leaks:
+        tell(leak.text)
+
+
+def _tell(config: pytest.Config, live: Live, text: str) -> None:
+    """Write a line of its own, whatever is captured; workers of pytest-xdist have no terminal."""
+    if hasattr(config, "workerinput"):
+        return
+    live.idle()
+    capture = config.pluginmanager.get_plugin("capturemanager")
+    disabled = capture.global_and_fixture_disabled() if capture is not None else nullcontext()
+    with live.aside(), disabled:
+        print(f"\nlmstrix: {one_line(text, 500)}", flush=True)
+
+
+def _collect_manifest(config: pytest.Config, settings: Settings) -> None:
+    """With no paths on the command line, the manifest is collected beside `testpaths`."""
+    if config.args_source is pytest.Config.ArgsSource.ARGS:
+        return
+    if not any(
+        settings.models.is_relative_to(config.invocation_params.dir / arg) for arg in config.args
+    ):
+        config.args.append(str(settings.models))

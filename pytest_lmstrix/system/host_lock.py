@@ -1,0 +1,157 @@
+"""One model at a time on a host: a lock for each host, shared by all processes of the machine."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import ipaddress
+import os
+import platform
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from filelock import FileLock, Timeout
+
+from pytest_lmstrix.core.sanitize import one_line
+
+FOLDER_VARIABLE = "PYTEST_LMSTRIX_LOCKS"
+"""Environment variable that names another folder for the locks, which all must then share."""
+
+DEFAULT_PORT = 1234
+"""Of a host named without one: LM Studio's."""
+
+_POLL_SECONDS = 0.2
+
+
+@contextmanager
+def host_lock(
+    host: str, *, on_wait: Callable[[str], None] | None = None, timeout: float | None = None
+) -> Iterator[None]:
+    """Hold `host` alone among all processes of this machine.
+
+    `on_wait` is told who holds it: once when the waiting begins, and whenever that changes.
+    `timeout` is in seconds, `None` waits for ever. The system frees the lock of a process that
+    dies in any way. Another `host_lock` of the same host in this process waits as well.
+
+    Locks are in the folder `pytest-lmstrix` of `/tmp`, shared by all users; on Windows in the
+    temporary folder of each user, since a file made by one user there cannot be locked by another.
+
+    Raises:
+        TimeoutError: It is still held after `timeout` seconds.
+        OSError: The folder for the locks cannot be used; says which and why.
+    """
+    path = _folder() / f"{_file_name(host)}.lock"
+    if path.is_symlink():
+        raise OSError(f"{path} is a symbolic link: remove it")
+    holder_file = path.with_suffix(".holder")
+    # Not per thread: an interrupt may end a run in another thread than the one that began it.
+    lock = FileLock(path, mode=0o666, thread_local=False)
+    deadline = None if timeout is None else time.monotonic() + timeout
+    shown = None
+    while True:
+        try:
+            lock.acquire(timeout=0)
+            break
+        except Timeout:
+            holder = _read(holder_file) or "another process"
+        if deadline is not None and time.monotonic() >= deadline:
+            raise TimeoutError(f"{host} is still in use after {timeout:g} s: {holder}")
+        if on_wait is not None and holder != shown:
+            on_wait(holder)
+            shown = holder
+        time.sleep(_POLL_SECONDS)
+    try:
+        _write(holder_file, _myself())
+        yield
+    finally:
+        _write(holder_file, "")
+        lock.release()
+
+
+def _file_name(host: str) -> str:
+    name, port = host.strip("[]"), DEFAULT_PORT
+    with suppress(ValueError):  # of a port that is no number
+        if not _is_address(name):
+            parts = urlsplit(host if "://" in host else f"//{host}")
+            name, port = parts.hostname or host, parts.port or DEFAULT_PORT
+    name = name.rstrip(".").lower()
+    if _is_here(name):
+        name = "localhost"
+    readable = re.sub(r"[^a-z0-9.]+", "_", name)[:80]
+    return f"{readable}-{port}-{hashlib.sha256(f'{name}:{port}'.encode()).hexdigest()[:8]}"
+
+
+def _is_address(name: str) -> bool:
+    with suppress(ValueError):
+        ipaddress.ip_address(name)
+        return True
+    return False
+
+
+def _is_here(name: str) -> bool:
+    if not _is_address(name):
+        return name in ("localhost", "localhost.localdomain", platform.node().lower())
+    address = ipaddress.ip_address(name)
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_loopback or address.is_unspecified
+
+
+def _folder() -> Path:
+    named = os.environ.get(FOLDER_VARIABLE)
+    if named:
+        folder = Path(named)
+    elif sys.platform == "win32":
+        folder = Path(tempfile.gettempdir()) / "pytest-lmstrix"
+    else:
+        # Not $TMPDIR, which differs between users and jobs.
+        folder = Path("/tmp") / "pytest-lmstrix"
+    with suppress(FileExistsError):
+        folder.mkdir(parents=True)
+        # Everybody may add a lock, nobody may take away another's. Not by `mkdir`: the umask.
+        folder.chmod(0o1777)
+    if folder.is_symlink() or not folder.is_dir():
+        raise NotADirectoryError(f"{folder}: the folder for the locks is something else")
+    return folder
+
+
+_NEVER_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+
+
+def _read(path: Path) -> str:
+    """What any user may have written there, made harmless; empty when it cannot be read."""
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | _NEVER_FOLLOW)
+        with os.fdopen(descriptor, "rb") as file:
+            return one_line(file.read(1000).decode(errors="replace"))
+    return ""
+
+
+def _write(path: Path, text: str) -> None:
+    """Best effort: another user's file is written in place, since it cannot be replaced."""
+    with suppress(OSError):
+        flags = os.O_WRONLY | _NEVER_FOLLOW
+        try:
+            descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
+            with suppress(OSError):
+                path.chmod(0o666)
+        except FileExistsError:
+            descriptor = os.open(path, flags | os.O_TRUNC)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(text.encode(errors="replace"))
+
+
+def _myself() -> str:
+    user = "somebody"
+    with suppress(KeyError, OSError, ImportError):  # a user id without a name
+        user = getpass.getuser()
+    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker and sys.argv[0] == "-c":  # it has no command line of its own
+        command = f"worker {worker} of pytest-xdist, started by pid {os.getppid()}"
+    return f"pid {os.getpid()} of {user}: {one_line(command, 120)}"

@@ -1,0 +1,219 @@
+"""Weights of models: from a `source` to a local file that is what it should be."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+from filelock import FileLock, Timeout
+from msgspec import Struct
+from platformdirs import user_cache_path
+
+from pytest_lmstrix.core.failure import Failure
+from pytest_lmstrix.core.verdicts import Verdict
+from pytest_lmstrix.weights.download import DownloadProgress, download, failure, size_of
+from pytest_lmstrix.weights.source import LocalSource, parse_source
+
+_log = logging.getLogger(__name__)
+
+
+class _Record(Struct, frozen=True, kw_only=True):
+    """A hash, and the state of the file that it was taken of."""
+
+    sha256: str
+    size_bytes: int
+    modified_ns: int
+
+
+def fetch(
+    source: str,
+    *,
+    sha256: str | None = None,
+    base_dir: Path,
+    cache_dir: Path | None = None,
+    progress: DownloadProgress | None = None,
+) -> Path:
+    """The file that `source` names, downloaded if it must be and verified against `sha256`.
+
+    A relative path is relative to `base_dir`. Downloads are kept in `cache_dir`, else in the
+    folder that LMSTRIX_CACHE_DIR names, else in the user's cache folder; of several processes that
+    want the same file one downloads it and the others wait. The whole file is hashed when it is
+    new or its size or time has changed. `progress` is told bytes done and, where known, bytes in
+    all; it may be called from another thread.
+
+    Raises:
+        SourceError: `source` cannot be understood.
+        Failure: There is no such file (`model_not_found`), it is not the one that `sha256`
+            names (`corrupted`), or network, server or disk are in the way (`unreachable`).
+    """
+    parsed = parse_source(source)
+    cache = _cache(cache_dir)
+    sha256 = sha256.lower() if sha256 else None
+    if isinstance(parsed, LocalSource):
+        return _local(source, sha256, base_dir, cache)
+    cached = is_cached(source, sha256=sha256, base_dir=base_dir, cache_dir=cache_dir)
+    if cached is not None:
+        return cached
+    target = _target(cache, source)
+    work = target.with_name(f"{target.name}.part")
+    progress = progress or (lambda done, total: None)
+    try:
+        with _locked(target, work, progress):
+            if target.is_file():
+                found, wanted = _hashes(target, _record_path(target), sha256)
+                if found == wanted:
+                    return target
+                # The fault of this disk, or of an older download: not of the model.
+                _log.warning("%s is not what was downloaded: downloading it again", target)
+                target.unlink()
+            _check(download(parsed, work, progress), target, source, sha256)
+            shutil.rmtree(work, ignore_errors=True)
+    except OSError as error:
+        full = "; LMSTRIX_CACHE_DIR names another place" if error.errno == errno.ENOSPC else ""
+        raise failure(f"{source}: {error}{full}") from error
+    return target
+
+
+def is_cached(
+    source: str, *, sha256: str | None = None, base_dir: Path, cache_dir: Path | None = None
+) -> Path | None:
+    """The local file of `source` if it is there and unchanged; looks at no content.
+
+    Raises:
+        SourceError: `source` cannot be understood.
+    """
+    parsed = parse_source(source)
+    if isinstance(parsed, LocalSource):
+        with suppress(Failure):
+            return _existing(source, base_dir)
+        return None
+    target = _target(_cache(cache_dir), source)
+    record = _read_record(_record_path(target))
+    if record is None or record != _state(target, record.sha256):
+        return None
+    return target if sha256 is None or sha256.lower() == record.sha256 else None
+
+
+def _cache(cache_dir: Path | None) -> Path:
+    if cache_dir is None:
+        named = os.environ.get("LMSTRIX_CACHE_DIR")
+        cache_dir = Path(named).expanduser() if named else user_cache_path("pytest-lmstrix")
+    return cache_dir / "weights"
+
+
+def _target(cache: Path, source: str) -> Path:
+    name = Path(re.sub(r"[^A-Za-z0-9._-]", "_", parse_source(source).filename))
+    key = hashlib.sha256(source.encode()).hexdigest()[:12]
+    return cache / f"{name.stem[:80]}-{key}{name.suffix[:16]}"
+
+
+def _record_path(target: Path) -> Path:
+    return target.with_name(f"{target.name}.json")
+
+
+def _existing(source: str, base_dir: Path) -> Path:
+    try:
+        path = base_dir / Path(source).expanduser()
+        if path.is_file():
+            return path
+        problem = "is a folder, not a file" if path.is_dir() else "no such file"
+    except (OSError, RuntimeError, ValueError) as error:
+        path, problem = base_dir / source, str(error)
+    raise failure(f"{path}: {problem}", Verdict.MODEL_NOT_FOUND)
+
+
+def _local(source: str, sha256: str | None, base_dir: Path, cache: Path) -> Path:
+    path = _existing(source, base_dir)
+    if sha256 is not None:
+        try:
+            found, _ = _hashes(path, _record_path(_target(cache, str(path.resolve()))), sha256)
+        except OSError as error:
+            raise failure(f"{path}: cannot be read: {error}") from error
+        if found != sha256:
+            raise _mismatch(str(path), sha256, found, "put the right file there")
+    return path
+
+
+def _check(downloaded: Path, target: Path, source: str, sha256: str | None) -> None:
+    """Verify what was downloaded, and make it the cached file."""
+    found = _sha256_of(downloaded)
+    if sha256 not in (None, found):
+        shutil.rmtree(target.with_name(f"{target.name}.part"))
+        raise _mismatch(source, str(sha256), found, "the next run downloads it again")
+    with downloaded.open("rb+") as file:
+        os.fsync(file.fileno())
+    # The record comes first: a file without one would be hashed anew.
+    _write_record(_record_path(target), downloaded, found)
+    downloaded.replace(target)
+
+
+def _mismatch(what: str, wanted: str, found: str, way_out: str) -> Failure:
+    return failure(
+        f"{what}: sha256 is {found}, expected {wanted}; {way_out}, or correct sha256 in the"
+        " manifest",
+        Verdict.CORRUPTED,
+    )
+
+
+def _hashes(path: Path, record_path: Path, wanted: str | None) -> tuple[str, str]:
+    """The hash that a file has, and the one that it should have: `wanted`, else as recorded."""
+    record = _read_record(record_path)
+    if record is not None and record == _state(path, record.sha256):
+        found = record.sha256
+    else:
+        found = _sha256_of(path)
+    wanted = wanted or (record.sha256 if record is not None else found)
+    if found == wanted:
+        with suppress(OSError):
+            _write_record(record_path, path, found)
+    return found, wanted
+
+
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _state(path: Path, sha256: str) -> _Record | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return _Record(sha256=sha256, size_bytes=stat.st_size, modified_ns=stat.st_mtime_ns)
+
+
+def _read_record(path: Path) -> _Record | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_Record)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def _write_record(record_path: Path, path: Path, sha256: str) -> None:
+    record_path.parent.mkdir(parents=True, exist_ok=True)
+    record_path.write_bytes(msgspec.json.encode(_state(path, sha256)))
+
+
+@contextmanager
+def _locked(target: Path, work: Path, progress: DownloadProgress) -> Iterator[None]:
+    """Hold the lock of a cached file; while another process has it, tell how far that one is."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{target}.lock")
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=1)
+        except Timeout:
+            _log.info("another process is downloading %s", target.name)
+            progress(size_of(work), None)
+    try:
+        yield
+    finally:
+        lock.release()

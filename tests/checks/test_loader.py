@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from pytest_lmstrix.checks.loader import ModelLoader
+from pytest_lmstrix.core.failure import Failure
+from pytest_lmstrix.core.types import Message, Model, ModelFacts, Reply
+from pytest_lmstrix.core.verdicts import Verdict
+from pytest_lmstrix.engines.base import Engine, Progress
+
+A = Model(id="a", engine="bare")
+B = Model(id="b", engine="bare")
+
+
+class BareInstance:
+    """Has what the protocol asks for, and nothing more."""
+
+    def __init__(self, engine: BareEngine, context_length: int) -> None:
+        self.context_length = context_length
+        self._engine = engine
+
+    def complete(self, prompt: str, *, max_tokens: int, temperature: float = 0.0) -> Reply:
+        self._engine.may_raise("complete")
+        return Reply(text=prompt)
+
+    def chat(self, messages: list[Message], *, max_tokens: int) -> Reply:
+        return Reply(text=messages[-1].content)
+
+    def count_tokens(self, text: str) -> int:
+        return len(text)
+
+    def unload(self) -> None:
+        self._engine.log.append("unload")
+        self._engine.may_raise("unload")
+
+
+class BareEngine:
+    name = "bare"
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.raises: dict[str, BaseException] = {}
+
+    def models(self) -> list[ModelFacts]:
+        self.may_raise("models")
+        return []
+
+    def load(self, model: Model, context_length: int, progress: Progress) -> BareInstance:
+        self.log.append(f"load {model.id} {context_length}")
+        self.may_raise("load")
+        progress(1.0)
+        return BareInstance(self, context_length)
+
+    def may_raise(self, where: str) -> None:
+        if where in self.raises:
+            raise self.raises[where]
+
+
+class Watching:
+    def loading(self, model_id: str, context_length: int) -> Progress:
+        class Quiet:
+            def __call__(self, fraction: float, /) -> None: ...
+            def prefill(self, done: int, total: int) -> None: ...
+
+        return Quiet()
+
+    def waiting(self, host: str, holder: str) -> None: ...
+    def idle(self) -> None: ...
+
+
+@pytest.fixture
+def engine() -> BareEngine:
+    return BareEngine()
+
+
+@pytest.fixture
+def loader(engine: BareEngine) -> ModelLoader:
+    @contextmanager
+    def host_lock(host: str) -> Iterator[None]:
+        engine.log.append(f"lock {host}")
+        try:
+            yield
+        finally:
+            engine.log.append("free")
+
+    def engine_of(model: Model) -> Engine:
+        return engine  # type: ignore[return-value]
+
+    return ModelLoader(engine_of, host_lock=host_lock, watch=Watching())
+
+
+def test_the_host_is_locked_from_load_to_confirmed_unload(
+    loader: ModelLoader, engine: BareEngine
+) -> None:
+    loader.load(A, 5)
+    assert engine.log == ["lock bare", "load a 5"]
+    loader.unload()
+    loader.unload()
+    assert engine.log[2:] == ["unload", "free"]
+
+
+def test_a_pause_follows_an_unload_before_the_host_is_free(
+    engine: BareEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def host_lock(host: str) -> Iterator[None]:
+        yield
+        engine.log.append("free")
+
+    monkeypatch.setattr(time, "sleep", lambda seconds: engine.log.append(f"pause {seconds}"))
+    loader = ModelLoader(
+        lambda model: engine,  # type: ignore[arg-type,return-value]
+        host_lock=host_lock,
+        watch=Watching(),
+        cooldown=2.5,
+    )
+    loader.load(A, 5)
+    assert engine.log == ["load a 5"]
+    loader.unload()
+    loader.unload()
+    assert engine.log[1:] == ["unload", "pause 2.5", "free"]
+
+
+def test_one_load_serves_until_another_is_wanted(loader: ModelLoader, engine: BareEngine) -> None:
+    first = loader.load(A, 5)
+    assert loader.load(A, 5) is first
+    loader.load(A, 6)
+    loader.load(B, 6)
+    loads = [line for line in engine.log if line.startswith(("load", "unload"))]
+    assert loads == ["load a 5", "unload", "load a 6", "unload", "load b 6"]
+
+
+def test_what_was_unloaded_in_between_is_loaded_again_when_asked(
+    loader: ModelLoader, engine: BareEngine
+) -> None:
+    first = loader.load(A, 5)
+    loader.load(B, 5)
+    assert first.complete("hi", max_tokens=1).text == "hi"
+    assert engine.log.count("load a 5") == 2
+    assert [reply.text for reply in first.replies] == ["hi"]
+
+
+@pytest.mark.parametrize(
+    ("where", "ask"),
+    [
+        ("load", lambda loader: loader.load(A, 5)),
+        ("complete", lambda loader: loader.load(A, 5).complete("x", max_tokens=1)),
+        ("unload", lambda loader: (loader.load(A, 5), loader.unload(), loader.report_leaks())),
+    ],
+)
+def test_whatever_an_engine_raises_is_a_failure_and_the_host_is_free(
+    loader: ModelLoader, engine: BareEngine, where: str, ask: Callable[[ModelLoader], object]
+) -> None:
+    engine.raises[where] = RuntimeError("CUDA error: out of memory")
+    with pytest.raises(Failure) as caught:
+        ask(loader)
+    assert caught.value.verdict is Verdict.OUT_OF_MEMORY
+    assert "RuntimeError: CUDA error" in caught.value.text
+    engine.raises.clear()
+    loader.unload()
+    assert engine.log[-1] == "free"
+
+
+def test_an_interrupt_in_a_load_passes_and_frees_the_host(
+    loader: ModelLoader, engine: BareEngine
+) -> None:
+    engine.raises["load"] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        loader.load(A, 5)
+    assert engine.log[-1] == "free"
+
+
+def test_a_missing_model_is_not_tried_at_another_size(
+    loader: ModelLoader, engine: BareEngine
+) -> None:
+    engine.raises["load"] = Failure("gone", verdict=Verdict.MODEL_NOT_FOUND)
+    for size in (5, 6):
+        with pytest.raises(Failure):
+            loader.load(A, size)
+    assert engine.log.count("lock bare") == 1
+
+
+def test_a_corrupted_cache_seen_in_a_reply_is_remembered(
+    loader: ModelLoader, engine: BareEngine
+) -> None:
+    engine.raises["complete"] = Failure.from_engine("llama_memory is null", phase="predict")
+    loaded = loader.load(A, 5)
+    with pytest.raises(Failure):
+        loaded.complete("x", max_tokens=1)
+    with pytest.raises(Failure, match="llama_memory"):
+        loader.load(A, 6)
+    assert loader.load(B, 6).model is B
+
+
+def test_weights_that_cannot_be_fetched_say_nothing_of_the_host(
+    loader: ModelLoader, engine: BareEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pytest_lmstrix.checks.loader.RECONNECT_PAUSES", (0.0,))
+    engine.raises["load"] = Failure("no route", verdict=Verdict.UNREACHABLE, code="weights")
+    with pytest.raises(Failure):
+        loader.load(A, 5)
+    assert loader.out_of_reach(A) is not None
+    assert loader.out_of_reach(B) is None
+    engine.raises["load"] = engine.raises["models"] = Failure(
+        "refused", verdict=Verdict.UNREACHABLE
+    )
+    with pytest.raises(Failure):
+        loader.load(B, 5)
+    assert loader.out_of_reach(B) is not None
+
+
+def test_a_chat_takes_a_plain_message(loader: ModelLoader) -> None:
+    assert loader.load(A, 5).chat("hello", max_tokens=1).text == "hello"

@@ -1,0 +1,347 @@
+"""`--lmstrix-list`: models and what is known of them, without any engine."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+import pytest_lmstrix.commands.run  # noqa: F401 - once: pytester forgets what a run imports
+from pytest_lmstrix.commands.list import SCHEMA
+from pytest_lmstrix.core.types import Result
+from pytest_lmstrix.options import SORT_KEYS
+from pytest_lmstrix.registry.store import Registry
+from tests.end_to_end.project import Project
+from tests.registry.results import a_result
+
+MODELS = """
+  - {id: beta, size_bytes: 3_000_000_000, context_limit: 8192, tags: [nightly]}
+  - {id: alpha, engine: lmstudio, size_bytes: 93_000_000, context_limit: 32768}
+  - {id: gamma, context_limit: 1000}
+  - {id: vectors, type: embedding}
+"""
+KEYS = {
+    "architecture", "capabilities", "context_limit", "decode_tokens_per_second", "engine",
+    "fingerprint", "id", "largest_good", "last_tested", "load_seconds", "quantization",
+    "size_bytes", "smallest_bad", "smallest_bad_verdict", "status", "tags", "ttft_seconds", "type",
+    "verdict", "verified_check", "verified_context",
+}  # fmt: skip
+
+
+def a_day(day: int) -> datetime:
+    return datetime(2026, 3, day, 12, 30, tzinfo=UTC)
+
+
+def record(project: Project, *results: Result) -> None:
+    Registry(project.path / "reports" / "registry.jsonl").append_many(results)
+
+
+@pytest.fixture
+def listed(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Two models that were tested, one that was not, one that never is."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    project.manifest(MODELS)
+    fast = {"ttft_seconds": 0.25, "decode_tokens_per_second": 80.0}
+    slow = {"ttft_seconds": 2.5, "decode_tokens_per_second": 9.5}
+    record(
+        project,
+        a_result(4000, model="beta", engine="fake", at=a_day(1), **fast),
+        a_result(8000, "out_of_memory", model="beta", engine="fake", at=a_day(2), detail="no room"),
+        a_result(30_000, model="alpha", at=a_day(3), **slow),
+    )
+    return project
+
+
+def test_the_table(listed: Project) -> None:
+    result = listed.run("--lmstrix-list")
+    assert result.ret == pytest.ExitCode.OK
+    assert result.outlines == [
+        "model    engine      size  declared  verified  first bad  status       TTFT  tokens/s"
+        "      tested (UTC)",
+        "vectors  fake           -         -         -          -  embedding       -         -"
+        "                 -",
+        "gamma    fake           -     1,000         -          -  untested        -         -"
+        "                 -",
+        "alpha    lmstudio   93 MB    32,768    30,000          -  completed  2.50 s       9.5"
+        "  2026-03-03 12:30",
+        "beta     fake      3.0 GB     8,192     4,000      8,000  completed  0.25 s      80.0"
+        "  2026-03-02 12:30",
+    ]
+    assert result.errlines == []
+    assert listed.engine_log == []
+
+
+ORDERS = {
+    "smart": "vectors gamma alpha beta",
+    "smartd": "beta alpha gamma vectors",
+    "id": "alpha beta gamma vectors",
+    "idd": "vectors gamma beta alpha",
+    "size": "alpha beta gamma vectors",
+    "sized": "beta alpha gamma vectors",
+    "declared": "gamma beta alpha vectors",
+    "declaredd": "alpha beta gamma vectors",
+    "ctx": "beta alpha gamma vectors",
+    "ctxd": "alpha beta gamma vectors",
+    "ttft": "beta alpha gamma vectors",
+    "ttftd": "alpha beta gamma vectors",
+    "tps": "alpha beta gamma vectors",
+    "tpsd": "beta alpha gamma vectors",
+    "status": "beta alpha vectors gamma",
+    "statusd": "gamma vectors beta alpha",
+    "tested": "beta alpha gamma vectors",
+    "testedd": "alpha beta gamma vectors",
+}
+
+
+@pytest.mark.parametrize("key", ORDERS)
+def test_keys_sort_the_list_and_what_is_unknown_comes_last_or_is_0_for_smart(
+    listed: Project, key: str
+) -> None:
+    assert listed.run(f"--lmstrix-list={key}", "-q").outlines == ORDERS[key].split()
+
+
+@pytest.mark.parametrize("key", ["ctx", "ctxd", "tps", "testedd", "statusd"])
+def test_the_same_keys_sort_a_run(listed: Project, key: str) -> None:
+    listed.engine(beta="", gamma="")
+    listed.manifest("[{id: gamma, contexts: [9]}, {id: beta, contexts: [9]}]")
+    ids = listed.ids("--lmstrix", "--all", f"--lmstrix-sort={key}")
+    run = [each.partition("[")[2].removesuffix("-9]") for each in ids]
+    assert run == [each for each in ORDERS[key].split() if each in run]
+    assert len(run) == 2
+
+
+@pytest.mark.parametrize("key", ["d", "i", "smar", "tpsdd", "declare", "", "ID"])
+def test_keys_are_exact(listed: Project, key: str) -> None:
+    result = listed.run(f"--lmstrix-list={key}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    (line,) = filter(None, result.errlines)
+    assert line.startswith(f"ERROR: --lmstrix-list: '{key}' is no key; one of smart, id, size")
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("night", "beta"),
+        ("lmstudio", "alpha"),
+        ("fake and not a", ""),
+        ("(alpha or gamma) and fake", "gamma"),
+    ],
+)
+def test_k_chooses_by_id_engine_and_tag(listed: Project, expression: str, expected: str) -> None:
+    assert listed.run("--lmstrix-list", "-q", "-k", expression).outlines == expected.split()
+
+
+def test_a_wrong_expression_is_a_mistake(listed: Project) -> None:
+    result = listed.run("--lmstrix-list", "-k", "a b")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: -k: 'a b' is no expression of words with and, or, not*"])
+
+
+def objects(project: Project, *args: str) -> list[dict[str, Any]]:
+    result = project.run("--lmstrix-list", "--lmstrix-format=json", *args)
+    assert result.ret == pytest.ExitCode.OK
+    told = json.loads(result.stdout.str())
+    assert told.pop("schema") == SCHEMA == 1
+    (models,) = told.values()
+    return list(models)
+
+
+def test_json_has_stable_keys(listed: Project) -> None:
+    models = {model["id"]: model for model in objects(listed)}
+    assert all(set(model) == KEYS for model in models.values())
+    assert models["beta"] == dict.fromkeys(KEYS) | {
+        "id": "beta",
+        "engine": "fake",
+        "type": "llm",
+        "tags": ["nightly"],
+        "capabilities": [],
+        "size_bytes": 3_000_000_000,
+        "context_limit": 8192,
+        "status": "completed",
+        "fingerprint": "size:1",
+        "verified_context": 4000,
+        "verified_check": "full",
+        "largest_good": 4000,
+        "smallest_bad": 8000,
+        "smallest_bad_verdict": "out_of_memory",
+        "verdict": "out_of_memory",
+        "last_tested": "2026-03-02T12:30:00Z",
+        "ttft_seconds": 0.25,
+        "decode_tokens_per_second": 80.0,
+    }
+    assert (models["vectors"]["type"], models["vectors"]["status"]) == ("embedding",) * 2
+    assert models["gamma"]["status"] == "untested"
+    assert models["gamma"]["verified_context"] is None
+
+
+def test_the_keys_and_their_meaning_are_written_down() -> None:
+    text = Path(__file__).parents[2].joinpath("docs", "commands.md").read_text(encoding="utf-8")
+    assert {f"`{key}`" for key in KEYS | set(SORT_KEYS)} <= set(re.findall(r"`\w+`", text))
+
+
+def test_json_is_whole_whatever_else_is_asked_for(listed: Project) -> None:
+    assert objects(listed, "-q") == objects(listed)
+    (beta,) = objects(listed, "-v", "-k", "beta")
+    assert set(beta) == KEYS | {"history"}
+    past = [msgspec.convert(line, Result) for line in beta["history"]]
+    assert [(line.context_length, line.detail) for line in past] == [(4000, ""), (8000, "no room")]
+
+
+def test_markdown(listed: Project) -> None:
+    listed.manifest("[{id: 'a|b*', context_limit: 9}]")
+    assert listed.run("--lmstrix-list", "--lmstrix-format=md").outlines == [
+        "| model | engine | size | declared | verified | first bad | status | TTFT | tokens/s"
+        " | tested (UTC) |",
+        "| " + "--- | " * 9 + "--- |",
+        "| a\\|b\\* | fake | - | 9 | - | - | untested | - | - | - |",
+    ]
+
+
+def test_markdown_says_that_it_leaves_the_history_out(listed: Project) -> None:
+    plain = listed.run("--lmstrix-list", "--lmstrix-format=md")
+    verbose = listed.run("--lmstrix-list", "--lmstrix-format=md", "-v")
+    assert verbose.outlines == plain.outlines
+    assert plain.errlines == []
+    verbose.stderr.fnmatch_lines(["-v: Markdown has no history; --lmstrix-format=json has it"])
+
+
+def test_v_shows_the_newest_history_vv_all_of_it(listed: Project) -> None:
+    result = listed.run("--lmstrix-list", "-v", "-k", "beta")
+    assert result.outlines[2:] == [
+        "",
+        "beta",
+        "  2026-03-01 12:30  full  4,000  ok             80.0",
+        "  2026-03-02 12:30  full  8,000  out_of_memory     -  no room",
+    ]
+    record(listed, *(a_result(n, model="gamma", engine="fake") for n in range(1, 13)))
+    sizes = [
+        [line.split()[3] for line in listed.run("--lmstrix-list", v, "-k", "gamma").outlines[4:]]
+        for v in ("-v", "-vv")
+    ]
+    assert sizes == [[str(n) for n in range(3, 13)], [str(n) for n in range(1, 13)]]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 110])
+def test_it_fits_the_terminal(listed: Project, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for key in ("smart", "tps", "testedd"):
+        lines = listed.run(f"--lmstrix-list={key}", "--color=yes").outlines
+        assert len(lines) == 5
+        plain = [line.replace("\x1b[32m", "").replace("\x1b[0m", "") for line in lines]
+        assert max(map(len, plain)) <= width
+        assert {"smart": "model", "tps": "tokens/s", "testedd": "tested (UTC)"}[key] in lines[0]
+
+
+def test_colour_only_where_it_is_wanted(listed: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "\x1b[32mcompleted" in listed.run("--lmstrix-list", "--color=yes").stdout.str()
+    assert "\x1b" not in listed.run("--lmstrix-list").stdout.str()
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "\x1b" not in listed.run("--lmstrix-list").stdout.str()
+
+
+def test_results_with_other_settings_weights_and_engines_do_not_count(listed: Project) -> None:
+    listed.manifest(
+        "\n  - {id: beta, load: {kv_cache_type: q8_0}}"
+        "\n  - {id: alpha}"
+        f"\n  - {{id: hashed, sha256: '{'a' * 64}'}}"
+    )
+    record(listed, a_result(model="hashed", engine="fake", fingerprint=f"sha256:{'b' * 64}"))
+    assert {each["id"]: each["status"] for each in objects(listed)} == {
+        "beta": "untested",
+        "alpha": "untested",
+        "hashed": "untested",
+    }
+    record(listed, a_result(model="hashed", engine="fake", fingerprint=f"sha256:{'a' * 64}"))
+    assert objects(listed, "-k", "hashed")[0]["status"] == "completed"
+
+
+def test_a_hostile_registry_does_nothing_to_the_terminal(listed: Project) -> None:
+    hostile = "\x1b[2J\x9b31m\u202eevil\n\ttext"
+    record(listed, a_result(9, "crashed", model="gamma", engine="fake", detail=hostile))
+    for form in ("table", "json", "md"):
+        out = listed.run("--lmstrix-list", "-v", f"--lmstrix-format={form}").stdout.str()
+        assert not {"\x1b", "\x9b", "\u202e", "\t"} & set(out)
+    assert objects(listed, "-v", "-k", "gamma")[0]["history"][0]["detail"] == hostile
+
+
+def test_damaged_lines_are_said_and_cost_no_other(listed: Project) -> None:
+    with (listed.path / "reports" / "registry.jsonl").open("ab") as file:
+        file.write(b"{broken\n")
+    result = listed.run("--lmstrix-list", "-q", "-k", "beta")
+    assert (result.ret, result.outlines) == (pytest.ExitCode.OK, ["beta"])
+    result.stderr.fnmatch_lines(["*registry.jsonl: 1 damaged line left out; see --lmstrix-health"])
+
+
+def test_a_folder_in_the_way_of_their_copy_changes_nothing(listed: Project) -> None:
+    reports = listed.path / "reports"
+    (reports / "registry.corrupt-20260101-000000-000000.jsonl").mkdir()
+    with (reports / "registry.jsonl").open("ab") as file:
+        file.write(b"{broken\n")
+    result = listed.run("--lmstrix-list", "-q", "-k", "beta")
+    assert (result.ret, result.outlines) == (pytest.ExitCode.OK, ["beta"])
+    result.stderr.fnmatch_lines(["*registry.jsonl: 1 damaged line left out; see --lmstrix-health"])
+
+
+def test_a_registry_that_cannot_be_read_is_one_line(listed: Project) -> None:
+    path = listed.path / "reports" / "registry.jsonl"
+    path.unlink()
+    path.mkdir()
+    result = listed.run("--lmstrix-list")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    (line,) = filter(None, result.errlines)
+    assert line.startswith("ERROR: ")
+    assert "is not a file" in line
+
+
+def test_no_manifest_names_the_way_to_one(project: Project) -> None:
+    (project.path / "models.yaml").unlink()
+    result = project.run("--lmstrix-list")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: *models.yaml: no such file; *--lmstrix-scan*"])
+
+
+def test_a_mistake_in_the_manifest_names_its_line(project: Project) -> None:
+    project.manifest("\n  - id: tiny\n    contexst: [512]")
+    result = project.run("--lmstrix-list")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: models.yaml:4: model 'tiny': *contexst*contexts*"])
+
+
+@pytest.mark.parametrize(
+    "args", [("-p", "no:html"), ("-p", "no:xdist"), ("-n", "2"), ("--lmstrix", "--all")]
+)  # fmt: skip
+def test_nothing_else_in_the_run_matters(listed: Project, args: tuple[str, ...]) -> None:
+    listed.pytester.makepyfile("assert False, 'must not be collected'")
+    if "-n" in args:
+        listed.pytester.makeini("[pytest]\naddopts = -n 2")
+        args = ()
+    result = listed.run_apart("--lmstrix-list", "-q", *args)
+    assert (result.ret, result.outlines) == (0, ORDERS["smart"].split())
+    assert result.errlines == []
+    assert listed.engine_log == []
+
+
+def test_without_a_terminal_plugin_it_says_so(listed: Project) -> None:
+    result = listed.run("--lmstrix-list", "-p", "no:terminal")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --lmstrix-list needs pytest's own plugin 'terminal'"])
+
+
+def test_commands_come_one_at_a_time(listed: Project) -> None:
+    result = listed.run("--lmstrix-list", "--lmstrix-health")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --lmstrix-list and --lmstrix-health are commands*"])
+
+
+def test_help_wins_and_names_every_command(project: Project) -> None:
+    shown = project.run("--lmstrix-list", "--help").stdout.str()
+    for option in ("--lmstrix-scan", "--lmstrix-list=[KEY]", "--lmstrix-health",
+                   "--lmstrix-restore=[BACKUP]", "lmstrix_gguf_dirs"):  # fmt: skip
+        assert option in shown

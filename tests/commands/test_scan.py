@@ -1,0 +1,163 @@
+"""What a scan finds new, gone and in the way. Pure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_lmstrix.commands.scan import Answer, compare, is_complete, not_recorded
+from pytest_lmstrix.core.types import Model, ModelFacts
+
+FOLDER = Path("/manifest")
+IDS = st.sampled_from(["a", "b", "a@x", "a@y"])
+ENGINES = st.sampled_from(["x", "y", "lmstudio"])
+SOURCES = st.sampled_from([None, None, "/files/a", "files/b", "https://host.example/c"])
+FACTS = st.builds(ModelFacts, id=IDS, source=SOURCES)
+ANSWERS = st.lists(
+    st.builds(
+        Answer,
+        engine=ENGINES,
+        models=st.lists(FACTS, max_size=4).map(tuple),
+        trouble=st.sampled_from([None, None, "away"]),
+    ),
+    max_size=4,
+)
+KNOWN = st.lists(
+    st.builds(Model, id=IDS, engine=ENGINES, source=SOURCES), unique_by=lambda m: m.id, max_size=4
+)
+
+
+@given(KNOWN, ANSWERS)
+def test_ids_stay_unique_and_a_second_scan_finds_nothing_new(
+    known: list[Model], answers: list[Answer]
+) -> None:
+    found = compare(known, answers, FOLDER)
+    everything = [*known, *found.new]
+    assert len({model.id for model in everything}) == len(everything)
+    assert compare(everything, answers, FOLDER).new == ()
+
+
+@given(KNOWN, ANSWERS)
+def test_gone_is_only_what_an_engine_that_answered_does_not_have(
+    known: list[Model], answers: list[Answer]
+) -> None:
+    silent = {answer.engine for answer in answers if answer.trouble}
+    had = {(answer.engine, facts.id) for answer in answers for facts in answer.models}
+    for model in compare(known, answers, FOLDER).gone:
+        assert model in known
+        assert model.engine not in silent
+        assert model.source is not None or (model.engine, model.id) not in had
+        assert not (model.source or "").startswith("https://")
+
+
+def answer(engine: str, *models: ModelFacts, host: str = "", trouble: str | None = None) -> Answer:
+    return Answer(engine=engine, host=host, models=models, trouble=trouble)
+
+
+def test_ids_of_engines_come_before_those_of_files() -> None:
+    file = ModelFacts(id="a", source="/files/a")
+    found = compare((), [answer("llamacpp", file), answer("lmstudio", ModelFacts(id="a"))], FOLDER)
+    assert [(model.id, model.engine) for model in found.new] == [
+        ("a", "lmstudio"),
+        ("a@llamacpp", "llamacpp"),
+    ]
+
+
+def test_an_id_of_another_engine_is_said() -> None:
+    known = [Model(id="a", engine="llamacpp", source="/files/a")]
+    found = compare(known, [answer("lmstudio", ModelFacts(id="a"))], FOLDER)
+    assert found.new == ()
+    assert found.left_out == ("lmstudio: id 'a' is taken by another model",)
+
+
+def test_links_lead_to_the_same_file(tmp_path: Path) -> None:
+    (tmp_path / "a.gguf").touch()
+    link = tmp_path / "link.gguf"
+    try:
+        link.symlink_to("a.gguf")
+    except OSError:
+        pytest.skip("no links here")
+    known = [Model(id="mine", engine="llamacpp", source="link.gguf")]
+    facts = ModelFacts(id="a", source=str(tmp_path / "a.gguf"))
+    found = compare(known, [answer("llamacpp", facts)], tmp_path)
+    assert (found.new, found.gone) == ((), ())
+    (tmp_path / "a.gguf").unlink()
+    assert compare(known, [answer("llamacpp")], tmp_path).gone == tuple(known)
+
+
+HASH = "ab" * 32
+HUB = "hf://org/some-repo/sub/X.Q4_K_M.gguf"
+CACHED = "/hub/models--org--some-repo/snapshots/abc/sub/X.Q4_K_M.gguf"
+
+
+@pytest.mark.parametrize(
+    ("source", "path", "same"),
+    [
+        (HUB, CACHED, True),
+        (f"{HUB}@main", CACHED, True),
+        (HUB, "/studio/models/org/some-repo/sub/X.Q4_K_M.gguf", True),
+        (HUB, "/llama.cpp/org_some-repo_sub_X.Q4_K_M.gguf", True),
+        ("hf://other/some-repo/sub/X.Q4_K_M.gguf", CACHED, False),
+        ("hf://org/some-repo/X.Q4_K_M.gguf", CACHED, False),
+        ("hf://rg/some-repo/sub/X.Q4_K_M.gguf", "/studio/org/some-repo/sub/X.Q4_K_M.gguf", False),
+        ("hf://org/some-repo/sub/XxQ4_K_M.gguf", CACHED, False),
+        ("https://host.example/X.gguf", CACHED, False),
+        ("https://host.example/X.gguf", f"/hub/blobs/{HASH}", True),
+        ("pypi://some==1/X.gguf", f"/hub/blobs/{HASH}", True),
+    ],
+)
+def test_a_download_of_others_is_known(source: str, path: str, same: bool) -> None:
+    known = [Model(id="X", engine="llamacpp", source=source, sha256=HASH.upper())]
+    found = compare(known, [answer("llamacpp", ModelFacts(id="X", source=path))], FOLDER)
+    assert (found.new == ()) is same
+    assert found.gone == ()
+    other = [Model(id="X", engine="x", source=source, sha256=HASH.upper())]
+    assert compare(other, [answer("llamacpp", ModelFacts(id="X", source=path))], FOLDER).new
+
+
+def test_a_download_of_ones_own_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cached = tmp_path / "X-123.gguf"
+    monkeypatch.setattr("pytest_lmstrix.commands.scan.is_cached", lambda source, base_dir: cached)
+    known = [Model(id="mine", engine="llamacpp", source="https://host.example/X.gguf")]
+    facts = [ModelFacts(id=name, source=str(tmp_path / f"{name}.gguf")) for name in ("X-123", "Y")]
+    found = compare(known, [answer("llamacpp", *facts)], FOLDER)
+    assert [model.id for model in found.new] == ["Y"]
+
+
+def test_what_could_not_be_written_is_said() -> None:
+    new = [
+        Model(id="a", engine="x", size_bytes=1, context_limit=0),
+        Model(id="b", engine="x", type="llm"),
+        Model(id="c", engine="x"),
+    ]
+    appended = [Model(id="a", engine="x", size_bytes=1), Model(id="b", engine="x")]
+    assert list(not_recorded(new, appended)) == [
+        "x: 'a': context_limit cannot be 0, and is left open",
+        "x: 'c' is no id that a manifest may have",
+    ]
+
+
+HERE = answer("fake")
+AWAY = answer("lmstudio", host="h:1", trouble="away")
+
+
+@pytest.mark.parametrize(
+    ("answers", "engine", "hosts", "complete"),
+    [
+        pytest.param([HERE], None, [], True, id="all answer"),
+        pytest.param([HERE, AWAY], None, [], True, id="nobody named the one that is away"),
+        pytest.param([AWAY], None, [], False, id="nobody answers"),
+        pytest.param([HERE, AWAY], None, ["h:1"], False, id="its host is named"),
+        pytest.param([HERE, AWAY], None, ["h:2"], True, id="another host is named"),
+        pytest.param([HERE, AWAY], "lmstudio", [], False, id="a model needs it"),
+        pytest.param([HERE, AWAY], "fake", [], True, id="a model needs the other"),
+    ],
+)
+def test_complete_is_what_was_relied_on(
+    answers: list[Answer], engine: str | None, hosts: list[str], complete: bool
+) -> None:
+    known = [Model(id="a", engine=engine)] if engine else []
+    assert is_complete(answers, known, hosts) is complete

@@ -1,0 +1,98 @@
+"""Projects whose runs meet trouble, with limits that are short enough to be waited for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import pytest
+
+from pytest_lmstrix.checks import loader
+from pytest_lmstrix.core.types import Result
+from pytest_lmstrix.core.verdicts import Verdict
+from pytest_lmstrix.engines.lmstudio import connection
+from pytest_lmstrix.engines.lmstudio.engine import PREFIX, LmStudioEngine
+from tests.end_to_end.project import Project
+from tests.standin.lmstudio import LmStudioServer, StandInModel, UserInstance
+
+TIERS = ["fast", "full"]
+SILENCE_SECONDS = 2.0
+"""Allowed to loads, replies and short calls."""
+USERS = UserInstance(key="users")
+
+
+@pytest.fixture(autouse=True)
+def _short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "RPC_SECONDS", SILENCE_SECONDS)
+    monkeypatch.setattr(loader, "RECONNECT_PAUSES", (0.0, 0.01, 0.02))
+    monkeypatch.setitem(LmStudioEngine.__init__.__kwdefaults__, "unload_seconds", 0.3)
+
+
+def stand_in(models: Iterable[str], **options: object) -> LmStudioServer:
+    """A server with `models` in this order, and one that its user has loaded."""
+    made = [StandInModel(key=key, size_bytes=10**9 + at) for at, key in enumerate(models)]
+    made.append(StandInModel(key="users"))
+    return LmStudioServer(made, loaded=[USERS], **options)  # type: ignore[arg-type]
+
+
+@contextmanager
+def releasing(server: LmStudioServer) -> Iterator[None]:
+    """Whatever hangs goes on once the client has given it up, and asks for something else."""
+    over = threading.Event()
+
+    def given_up() -> bool:
+        hanging = [*server.pending("loadModel"), *server.pending("predict")]
+        return over.is_set() or any(call.number < len(server.calls) - 1 for call in hanging)
+
+    def release() -> None:
+        while not over.is_set():
+            server.wait_for(given_up, 600)
+            server.release()
+
+    thread = threading.Thread(target=release)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        server.nudge()
+        thread.join()
+
+
+def run(
+    project: Project,
+    server: LmStudioServer,
+    models: Iterable[str],
+    tier: str,
+    *args: str,
+    contexts: Sequence[int] = (512,),
+) -> pytest.RunResult:
+    """One run over `models`, in this order, each at `contexts`."""
+    entries = ", ".join(
+        f"{{id: {each}, contexts: {list(contexts)}, size_bytes: {10**9 + at}, context_limit: 4096}}"
+        for at, each in enumerate(models)
+    )
+    project.pytester.makefile(".yaml", models=f"models: [{entries}]\n")
+    limits = [f"--lmstrix-{each}-timeout={SILENCE_SECONDS}" for each in ("load", "reply")]
+    return project.run(
+        "--lmstrix", "--all", "-m", tier, "--lmstrix-host", server.host, *limits, *args
+    )
+
+
+def verdicts(results: Iterable[Result]) -> dict[str, tuple[Verdict, bool]]:
+    """Model -> verdict, and whether it took another try."""
+    return {result.model: (result.verdict, result.retried) for result in results}
+
+
+def ours(server: LmStudioServer) -> list[str]:
+    """What is loaded of ours."""
+    return [name for name in server.loaded() if name.startswith(PREFIX)]
+
+
+def assert_only_ours_were_touched(server: LmStudioServer, *, at_once: int = 1) -> None:
+    touched = [*server.loads(), *server.unloads(), *server.predictions()]
+    assert all((call.identifier or "").startswith(PREFIX) for call in touched)
+    assert server.violations == []
+    assert {c.why for c in server.changes if c.identifier == "users"} <= {"user", "restart"}
+    assert server.max_loaded_at_once(PREFIX) <= at_once

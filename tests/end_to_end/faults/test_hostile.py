@@ -1,0 +1,130 @@
+"""Hostile and odd input over whole runs: harmless output, clear errors, no file anywhere else."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from pytest_lmstrix.core.verdicts import Verdict
+from tests.end_to_end.project import Project
+from tests.standin.lmstudio import LmStudioServer, Says, StandInModel, hostile
+
+ODD_IDS = [
+    "publisher/model@q4_k_m",
+    "a::b",
+    "list[x]",
+    "with space",
+    "smile-😀",
+    "../../escape",
+    "quote'\"",
+    "<b>bold</b>",
+    "-m",
+]
+CONTROLS = set(map(chr, [*range(9), 11, 12, *range(14, 32), 127, 0x9B, 0x202E, 0x2066]))
+
+
+def run(project: Project, models: list[StandInModel]) -> pytest.RunResult:
+    entries = [{"id": each.key, "contexts": [512], "context_limit": 4096} for each in models]
+    manifest = project.path / "models.yaml"
+    manifest.write_text(json.dumps({"models": entries}, ensure_ascii=False), encoding="utf-8")
+    with LmStudioServer(models) as server:
+        result = project.run("--lmstrix", "--all", "--lmstrix-host", server.host, "--color=no")
+        assert server.loaded() == ()
+    assert server.violations == []
+    return result
+
+
+def files(folder: Path) -> set[str]:
+    found = (path.relative_to(folder).parts[0] for path in folder.rglob("*") if path.is_file())
+    return {name for name in found if not name.startswith((".pytest_cache", "__pycache__"))}
+
+
+def test_whatever_a_model_says(project: Project) -> None:
+    said = hostile.TEXTS | {"huge": hostile.HUGE_LINE}
+    models = [StandInModel(key=key, behaviours=(Says(text=text),)) for key, text in said.items()]
+    before = files(project.path)
+    result = run(project, [*models, StandInModel(key="healthy", size_bytes=10**13)])
+    expected = dict.fromkeys(said, Verdict.WRONG_ANSWER)
+    found = {each.model: each.verdict for each in project.results}
+    assert found.pop("healthy") is Verdict.OK
+    # What happens to hold an answer passes by the letter.
+    assert {key for key in expected if found[key] is Verdict.OK} <= {"html"}
+    assert found.keys() == expected.keys()
+    reports = project.path / "reports"
+    for text in (
+        result.stdout.str(),
+        *(path.read_text(encoding="utf-8") for path in reports.iterdir() if path.is_file()),
+    ):
+        assert not set(text) & CONTROLS
+        assert len(text) < 2_000_000
+    assert "<script>alert" not in (reports / "report.html").read_text(encoding="utf-8")
+    assert "Traceback" not in result.stdout.str() + result.stderr.str()
+    assert files(project.path) - before <= {"reports"}
+
+
+def test_models_of_odd_names(project: Project) -> None:
+    before = files(project.path)
+    models = [StandInModel(key=key, path=f"p/m{n}.gguf") for n, key in enumerate(ODD_IDS)]
+    result = run(project, models)
+    result.assert_outcomes(passed=len(ODD_IDS))
+    assert {each.model for each in project.results} == set(ODD_IDS)
+    assert files(project.path) - before <= {"reports"}
+    assert "<b>bold</b>" not in (project.path / "reports" / "report.html").read_text("utf-8")
+
+
+def test_a_registry_with_torn_binary_and_foreign_lines(project: Project) -> None:
+    project.run("--lmstrix").assert_outcomes(passed=2)
+    registry = project.path / "reports" / "registry.jsonl"
+    good = registry.read_bytes()
+    rubbish = bytes(range(256)).replace(b"\n", b"") + b'\n{"schema": 1}\n[]\n\xff\xfe\n"text"\n'
+    registry.write_bytes(rubbish + good + good[:100])
+    result = project.run("--lmstrix", "--all")
+    result.assert_outcomes(passed=2)
+    assert "Traceback" not in result.stdout.str() + result.stderr.str()
+    assert registry.read_bytes().startswith(rubbish + good)
+    assert registry.read_bytes().count(b'"verdict":"ok"') >= 4
+
+
+@pytest.mark.parametrize("args", [(), ("-n", "2")], ids=["", "-n2"])
+def test_a_run_tells_of_damaged_lines_and_sets_them_aside(
+    project: Project, args: tuple[str, ...]
+) -> None:
+    project.manifest("[{id: tiny, contexts: [512, 1024]}]")
+    project.run("--lmstrix", "--lmstrix-ctx=512").assert_outcomes(passed=1)
+    registry = project.path / "reports" / "registry.jsonl"
+    registry.write_bytes(b'{broken\n\x00\xff\n{"schema": 99}\n' + registry.read_bytes() + b'{"torn')
+    result = project.run_apart("--lmstrix", *args)
+    result.assert_outcomes(passed=1)  # the other one is known
+    (copied,) = registry.parent.glob("registry.corrupt-*")
+    assert copied.read_bytes() == b"{broken\n\x00\xff\n"
+    told = [line for line in result.outlines if "left out" in line and "1 case" not in line]
+    in_reports = f"lmstrix: reports{os.sep}registry.jsonl:"
+    assert told == 2 * [
+        f"{in_reports} 2 damaged lines left out, copied to {copied.name}; see --lmstrix-health",
+        f"{in_reports} 1 line of a newer pytest-lmstrix left out",
+    ]
+
+
+@pytest.mark.parametrize("args", [("-vv",), ("-n", "1")], ids=["", "-n1"])
+@pytest.mark.parametrize("end", ["skip(said)", "xfail(said)", "fail(said)"])
+def test_a_check_that_ends_with_what_a_model_said(
+    project: Project, end: str, args: tuple[str, ...]
+) -> None:
+    project.engine(tiny=f"behaviours=(Says(text={hostile.SURROGATES + hostile.ANSI!r}),)")
+    source = f"""
+        import pytest
+        @pytest.mark.lmstrix(match="tiny", contexts=[512])
+        def test_own(lmstrix_model, record_property):
+            said = lmstrix_model.complete("Say it.", max_tokens=99).text
+            record_property("said", said)
+            pytest.{end}
+    """
+    project.pytester.makepyfile(test_own=source)
+    result = project.run_apart("--lmstrix", "--color=no", "-ra", *args, "test_own.py")
+    assert sum(result.parseoutcomes().values()) == 1
+    assert "INTERNALERROR" not in result.stdout.str()
+    assert not set(result.stdout.str()) & CONTROLS
+    result.stdout.fnmatch_lines(["*\ufffd high, \ufffd low*red*"])

@@ -1,0 +1,201 @@
+"""Troubles that are the whole server's: unloads, short calls, restarts, a host that goes away."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pytest_lmstrix.checks import loader
+from pytest_lmstrix.core.verdicts import Verdict
+from tests.end_to_end.faults.conftest import (
+    TIERS,
+    assert_only_ours_were_touched,
+    ours,
+    run,
+    stand_in,
+    verdicts,
+)
+from tests.end_to_end.project import Project
+from tests.standin.lmstudio import (
+    Fault,
+    LmStudioServer,
+    ServerError,
+    StandInModel,
+    UserInstance,
+)
+from tests.standin.lmstudio.errors import no_matching_model
+
+MODELS = ["one", "two", "three"]
+OK, RETRIED = (Verdict.OK, False), (Verdict.OK, True)
+REFUSED = ServerError(title="No.")
+NOT_FOUND = no_matching_model({}, ())
+
+
+@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("kind", ["error", "hang", "close_socket", "garbage", "restart"])
+@pytest.mark.parametrize("where", ["listLoaded", "getModelInfo", "countTokens"])
+def test_a_short_call_that_fails_once(project: Project, where: Any, kind: Any, tier: str) -> None:
+    fault = Fault(where=where, kind=kind, skip=1, error=REFUSED)
+    with stand_in(MODELS, faults=[fault]) as server:
+        run(project, server, MODELS, tier)
+        assert server.faults_left() == ()
+        assert ours(server) == []
+    assert_only_ours_were_touched(server)
+    found = verdicts(project.results)
+    assert len(found) == len(MODELS)
+    failed = {found.pop(model) for model in MODELS if found[model] not in (OK, RETRIED)}
+    # What the server refuses about an instance is told; a list is only asked for to be sure.
+    refused = kind == "error" and where != "listLoaded"
+    assert failed == ({(Verdict.ENGINE_ERROR, False)} if refused else set())
+
+
+UNLOADS: dict[str, tuple[dict[str, Any], int]] = {
+    "refused": ({"kind": "error", "error": REFUSED}, 1),
+    "not found": ({"kind": "error", "error": NOT_FOUND}, 1),
+    "ignored": ({"kind": "ignore"}, 1),
+    "unanswered": ({"kind": "close_channel"}, 1),
+    "lost": ({"kind": "close_socket"}, 0),
+    "garbage": ({"kind": "garbage"}, 0),
+    "restart": ({"kind": "restart"}, 0),
+}
+
+
+@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("how", UNLOADS)
+def test_an_unload_that_fails_once(project: Project, how: str, tier: str) -> None:
+    fault, errors = UNLOADS[how]
+    with stand_in(MODELS, faults=[Fault(where="unloadModel", **fault)]) as server:
+        run(project, server, MODELS, tier).assert_outcomes(passed=3, errors=errors)
+        assert server.faults_left() == ()
+        assert ours(server) == []
+    assert_only_ours_were_touched(server)
+    assert verdicts(project.results) == dict.fromkeys(MODELS, OK)
+
+
+@pytest.mark.parametrize("how", ["refused", "ignored"])
+def test_what_never_goes_is_told_at_once_and_at_the_end(project: Project, how: str) -> None:
+    fault, _ = UNLOADS[how]
+    with stand_in(MODELS, faults=[Fault(where="unloadModel", times=99, **fault)]) as server:
+        result = run(project, server, MODELS, "fast")
+        assert len(ours(server)) == 3
+        for identifier in ours(server):
+            result.stdout.fnmatch_lines([f"lmstrix: LM Studio at * {identifier};*"])
+    result.assert_outcomes(passed=3, errors=3)
+    result.stdout.fnmatch_lines(["*one may still be in memory: *"])
+    assert verdicts(project.results) == dict.fromkeys(MODELS, OK)
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_memory_that_a_leak_takes_is_not_the_next_models_fault(project: Project, tier: str) -> None:
+    fault = Fault(where="unloadModel", kind="error", error=REFUSED, times=99)
+    # At sizes from which a failure goes down.
+    models = "[{id: one, contexts: [512], context_limit: 9000, size_bytes: 1},"
+    models += " {id: two, contexts: [5000, 8000], context_limit: 90000, size_bytes: 2}]"
+    project.pytester.makefile(".yaml", models=f"models: {models}\n")
+    with stand_in(["one", "two"], faults=[fault], memory_bytes=3_600_000_000) as server:
+        args = ("--lmstrix", "--all", "-m", tier, "--lmstrix-host", server.host)
+        result = project.run(*args)
+        assert {int(call.context_length or 0) for call in server.loads()} == {512, 5000, 8000}
+    result.assert_outcomes(passed=1, errors=3)  # the unload of `one`, and both sizes of `two`
+    assert verdicts(project.results) == {"one": OK}
+    result.stdout.fnmatch_lines(["*still in memory are lmstrix-*says nothing of two*"])
+
+
+def test_what_another_process_left_in_memory_is_not_the_models_fault(project: Project) -> None:
+    left = UserInstance(key="one", identifier="lmstrix-somebody-0")
+    models = [StandInModel(key=key, size_bytes=2 * 10**9) for key in ("one", "two")]
+    with LmStudioServer(models, loaded=[left], memory_bytes=2_500_000_000) as server:
+        result = run(project, server, ["two"], "fast")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*still in memory are lmstrix-somebody-0, *nothing of two*"])
+
+
+def test_a_guardrail_without_a_leak_is_the_models(project: Project) -> None:
+    with stand_in(MODELS, memory_bytes=2_500_000_000) as server:
+        run(project, server, ["one"], "fast")
+    assert verdicts(project.results) == {"one": (Verdict.GUARDRAIL_REFUSED, False)}
+
+
+@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("where", ["load", "load_progress", "predict", "prefill", "fragment"])
+def test_a_server_that_restarts(project: Project, where: Any, tier: str) -> None:
+    with stand_in(MODELS, faults=[Fault(where=where, kind="restart", model="two")]) as server:
+        result = run(project, server, MODELS, tier)
+        result.assert_outcomes(passed=3)
+        assert ours(server) == []
+    assert_only_ours_were_touched(server)
+    assert verdicts(project.results) == {"one": OK, "two": RETRIED, "three": OK}
+    assert "passed on another try, after" in project.results[1].detail
+    result.stdout.fnmatch_lines(["one * ok *", "two * ok, retried *", "three * ok *"])
+    summary = (project.path / "reports" / "summary.md").read_text(encoding="utf-8")
+    assert summary.count("`ok, retried`") == 1
+
+
+@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("where", ["load", "load_progress", "predict", "prefill", "fragment"])
+def test_a_server_that_goes_away(project: Project, where: Any, tier: str) -> None:
+    with stand_in(MODELS, faults=[Fault(where=where, kind="gone", model="two")]) as server:
+        result = run(project, server, MODELS, tier, "-rs")
+        result.assert_outcomes(passed=1, errors=1, skipped=1)
+        if where in ("predict", "prefill", "fragment"):
+            (_, lost) = server.ever_loaded("lmstrix-")
+            result.stdout.fnmatch_lines([f"lmstrix: LM Studio at * {lost};*"])
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "Traceback" not in result.stdout.str() + result.stderr.str()
+    assert verdicts(project.results) == {"one": OK}
+
+
+def test_a_server_that_is_back_after_seconds(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader, "RECONNECT_PAUSES", (0.0, 1.0, 3.0))
+    pauses: list[float] = []
+    with stand_in(MODELS, faults=[Fault(where="predict", kind="gone", model="two")]) as server:
+
+        def pause(seconds: float) -> None:
+            if seconds >= 1.0:
+                pauses.append(seconds)
+                if seconds == 3.0:
+                    server.come_back()
+
+        monkeypatch.setattr(loader.time, "sleep", pause)
+        result = run(project, server, MODELS, "full", "--color=no")
+        assert ours(server) == []
+    result.assert_outcomes(passed=3)
+    assert pauses == [1.0, 3.0]
+    assert verdicts(project.results) == {"one": OK, "two": RETRIED, "three": OK}
+
+
+def test_a_frozen_server_is_not_asked_for_every_model(project: Project) -> None:
+    models = [f"model-{n}" for n in range(20)]
+    with stand_in(models) as server:
+        server.freeze()
+        result = run(project, server, models, "fast")
+        server.thaw()
+    result.assert_outcomes(errors=1, skipped=19)
+    assert len(server.calls) <= 12
+    assert not (project.path / "reports" / "registry.jsonl").exists()
+
+
+def test_other_hosts_go_on(project: Project) -> None:
+    with (
+        stand_in(["a"], faults=[Fault(where="predict", kind="gone")]) as one,
+        stand_in(["b"]) as two,
+    ):
+        result = run(project, one, ["a", "b"], "full", "--lmstrix-host", two.host)
+        result.assert_outcomes(passed=1, errors=1)
+        assert ours(two) == []
+
+
+def test_a_lock_that_cannot_be_made_is_no_verdict(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = project.path / "locks"
+    folder.touch()
+    monkeypatch.setenv("PYTEST_LMSTRIX_LOCKS", str(folder))
+    with stand_in(MODELS) as server:
+        result = run(project, server, MODELS, "full")
+    result.assert_outcomes(errors=1, skipped=2)
+    result.stdout.fnmatch_lines(["*cannot be locked: *locks*"])
+    assert server.loads() == []

@@ -1,0 +1,157 @@
+"""Whole runs of `full`, `deep` and `limit` over the unmodified SDK, and what a person is told."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from pytest_lmstrix.core.verdicts import Verdict
+from tests.end_to_end.project import Project
+from tests.standin.lmstudio import (
+    Corrupted,
+    CutsPrompt,
+    GrantsAtMost,
+    Guardrail,
+    LmStudioServer,
+    OutOfMemory,
+    SeesLast,
+    StandInModel,
+)
+from tests.standin.lmstudio.behaviours import AnyBehaviour
+
+FLEET: dict[str, tuple[AnyBehaviour, ...]] = {
+    "healthy": (),
+    "big": (OutOfMemory(above=50_000),),
+    "guarded": (Guardrail(above=50_000),),
+    "capped": (GrantsAtMost(tokens=32_768),),
+    "corrupted": (Corrupted(),),
+}
+
+
+def run(
+    project: Project, behaviours: dict[str, tuple[AnyBehaviour, ...]], sizes: str, *args: str
+) -> tuple[pytest.RunResult, LmStudioServer]:
+    models = [StandInModel(key=key, behaviours=how) for key, how in behaviours.items()]
+    entries = ", ".join(f"{{id: {key}, contexts: {sizes}}}" for key in behaviours)
+    project.pytester.makefile(".yaml", models=f"models: [{entries}]\n")
+    with LmStudioServer(models) as server:
+        result = project.run("--lmstrix-host", server.host, "-rsf", *args)
+        assert server.loaded() == ()
+    assert server.violations == []
+    return result, server
+
+
+def test_full_names_what_works_and_skips_what_is_larger(project: Project) -> None:
+    result, _ = run(project, FLEET, "[40000, 60000, 80000]", "--lmstrix")
+    result.assert_outcomes(passed=3 + 1 + 1 + 0, failed=3, skipped=1 + 1 + 2, xfailed=3)
+    told = {r.model: r.detail.splitlines()[0] for r in project.results if r.outcome == "failed"
+            and r.check == "full"}  # fmt: skip
+    assert told == {
+        "big": "fails at 60,000; works at 48,600",
+        "guarded": "fails at 60,000; works at 48,600",
+        "capped": "fails at 40,000; works at 32,768",
+    }
+    result.stdout.fnmatch_lines_random(
+        ["*fails at 60,000; works at 48,600*", "SKIPPED*fails at 40,000; works at 32,768*"]
+    )
+    judged = {(r.model, r.check, r.context_length) for r in project.results}
+    assert ("big", "full", 80_000) not in judged
+    assert ("big", "limit", 48_600) in judged
+
+
+def test_deep_tells_healthy_forgetful_and_cutting_models_apart(project: Project) -> None:
+    fleet: dict[str, tuple[AnyBehaviour, ...]] = {
+        "healthy": (),
+        "forgetful": (SeesLast(tokens=1_500),),
+        "cutting": (CutsPrompt(tokens=1_500),),
+    }
+    result, server = run(project, fleet, "[1024, 4095]", "-m", "deep")
+    result.assert_outcomes(passed=4, failed=2)
+    found = {(r.model, r.context_length): r for r in project.results}
+    assert found["healthy", 4_095].recall == dict.fromkeys(
+        ("0.05", "0.25", "0.5", "0.75", "0.95"), True
+    )
+    forgetful, cutting = found["forgetful", 4_095], found["cutting", 4_095]
+    assert forgetful.verdict is Verdict.RECALL_FAILED
+    assert forgetful.detail == "does not recall what is hidden at a depth of 5%, 25%, 50%"
+    assert forgetful.recall == {
+        "0.05": False, "0.25": False, "0.5": False, "0.75": True, "0.95": True
+    }  # fmt: skip
+    assert cutting.verdict is Verdict.PROMPT_TRUNCATED
+    assert cutting.detail.endswith("prompt tokens, 1,501 arrived")
+    assert len({r.seed for r in project.results}) == 1
+    healthy = [call for call in server.predictions() if call.model_key == "healthy"]
+    assert sum((c.prompt_tokens or 0) - (c.cached_tokens or 0) for c in healthy) <= 1.1 * 4_095
+    assert len([call for call in server.loads() if call.model_key == "healthy"]) == 1
+
+
+def test_deep_at_three_sizes_is_one_load(project: Project) -> None:
+    project.manifest("[{id: tiny, contexts: [1024, 2048, 4095]}]")
+    project.run("-m", "deep").assert_outcomes(passed=3)
+    assert project.engine_log == ["load tiny 4095", "unload tiny"]
+
+
+def test_deep_and_limit_come_after_what_shares_the_loads_of_one_size(project: Project) -> None:
+    project.manifest("[{id: tiny, contexts: [1024, 2048], context_limit: 4096}]")
+    project.run("-m", "fast or full or deep or limit").assert_outcomes(passed=7)
+    judged = [(r.check, r.context_length) for r in project.results]
+    assert [size for _, size in judged] == [1_024, 1_024, 2_048, 2_048, 1_024, 2_048, 4_096]
+    assert [check for check, _ in judged[4:]] == ["deep", "deep", "limit"]
+
+
+def test_the_pause_that_is_asked_for_follows_each_unload(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    project.run("--lmstrix", "--lmstrix-cooldown=2.5").assert_outcomes(passed=2)
+    assert pauses.count(2.5) == len([line for line in project.engine_log if "unload" in line]) == 2
+
+
+def test_deep_loads_no_larger_size_than_the_run_has(project: Project) -> None:
+    project.manifest("[{id: tiny, contexts: [1024, 2048]}]")
+    project.engine(tiny="behaviours=(SeesLast(tokens=500),)")
+    project.run("-m", "deep", "--lmstrix-ctx", "1024").assert_outcomes(failed=1)
+    project.engine(tiny="")
+    before = len(project.engine_log)
+    project.run("-m", "deep", "--lf").assert_outcomes(passed=1)
+    assert project.engine_log[before:] == ["load tiny 1024", "unload tiny"]
+
+
+def test_limit_finds_the_largest_size_and_the_registry_knows_it(project: Project) -> None:
+    result, server = run(project, FLEET, "[40000]", "-m", "limit")
+    result.assert_outcomes(passed=4, xfailed=1)
+    found = {r.model: r.context_length for r in project.results if r.detail.startswith("works up")}
+    assert found["healthy"] == 131_072
+    for model, truth in {"big": 50_000, "guarded": 50_000, "capped": 32_768}.items():
+        assert found[model] <= truth <= found[model] + 500
+    loads = {(call.model_key, call.context_length) for call in server.loads()}
+    assert loads == {(r.model, r.context_length) for r in project.results}
+
+
+def test_the_same_checks_under_xdist(project: Project) -> None:
+    models = {key: FLEET[key] for key in ("healthy", "big")}
+    args = ("-n", "2", "-p", "no:cacheprovider", "-m", "full or limit")
+    result, _ = run(project, models, "[40000, 60000, 80000]", *args)
+    result.assert_outcomes(passed=3 + 1 + 1 + 1, failed=1, skipped=1)
+    found = {r.model: r.context_length for r in project.results if r.detail.startswith("works up")}
+    assert found["healthy"] == 131_072
+    assert 49_500 <= found["big"] <= 50_000
+
+
+@pytest.mark.parametrize(
+    ("declared", "largest"),
+    [(10_485_760, 10_000_000), (10_000_000, 10_000_000), (0, 120_000), (-1, 120_000)],
+)
+def test_a_declared_maximum_without_sense_ends_no_sweep(
+    project: Project, declared: int, largest: int
+) -> None:
+    project.engine(scout=f"max_context_length={declared}", tiny="")
+    project.manifest("[{id: scout}, {id: tiny, contexts: [512]}]")
+    sizes = [30_000, 40_000, 60_000, 80_000, 100_000, 120_000]
+    sizes += [9_999_999] if largest > 120_000 else []
+    result = project.run("-m", "full or limit")
+    result.assert_outcomes(passed=len(sizes) + 1 + 2)
+    found = {(r.check, r.context_length) for r in project.results if r.model == "scout"}
+    assert found == {*(("full", size) for size in sizes), ("limit", largest)}

@@ -1,0 +1,59 @@
+"""The examples of the README and of the docs, run as they are printed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pytest_lmstrix.core.verdicts import Verdict
+from tests.end_to_end.project import Project
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def examples(name: str, language: str = "python") -> list[str]:
+    """The code blocks of a document."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/own-checks.md"])
+def test_a_check_of_ones_own(project: Project, document: str) -> None:
+    project.engine(**{"some-llama": """behaviours=(Says(text='{"city": "Paris"}'),)"""})
+    project.manifest("[{id: some-llama, contexts: [512]}]")
+    (example,) = (each for each in examples(document) if "def test_json" in each)
+    project.pytester.makepyfile(test_own=example)
+    project.run("--lmstrix", "-k", "test_json").assert_outcomes(passed=1)
+    (result,) = project.results
+    assert (result.check, result.context_length) == ("test_json", 8192)
+    assert result.verdict is Verdict.OK
+
+
+def test_an_engine_of_ones_own(project: Project) -> None:
+    project.pytester.makeconftest(examples("docs/own-checks.md")[1])
+    project.pytester.makefile(
+        ".yaml", models="defaults: {engine: echo}\nmodels: [{id: parrot}, {id: owl}]\n"
+    )
+    project.run("-m", "fast", "--lmstrix-ctx=512").assert_outcomes(passed=1, xfailed=1)
+    assert {r.model: r.verdict for r in project.results} == {
+        "parrot": Verdict.OK,
+        "owl": Verdict.MODEL_NOT_FOUND,
+    }
+
+
+def test_the_manifest_of_the_readme(project: Project) -> None:
+    project.pytester.makefile(".yaml", models=examples("README.md", "yaml")[0])
+    ids = project.ids("--lmstrix")
+    assert "models.yaml::test_full[smollm2-135m-instruct-2048]" in ids
+
+
+def test_the_two_commands_of_the_first_screen() -> None:
+    screen = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:25]
+    commands = [line for line in screen if line.startswith("pip install")]
+    assert [line.partition(" && ")[2] for line in commands] == [
+        "pytest --lmstrix --all",
+        "pytest -n auto",
+    ]
+    assert "grep -m1 -F '.[test]' README.md" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")

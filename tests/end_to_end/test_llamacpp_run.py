@@ -1,0 +1,76 @@
+"""Whole runs of real models through the embedded engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pytest_lmstrix.core.verdicts import Verdict
+from tests.end_to_end.project import Project
+from tests.standin.weights import smollm2
+
+
+def manifest(project: Project, *models: tuple[str, Path, int]) -> None:
+    entries = "".join(
+        f"  - id: {name}\n    source: '{path.as_posix()}'\n    contexts: [{size}]\n"
+        for name, path, size in models
+    )
+    project.pytester.makefile(".yaml", models=f"defaults: {{engine: llamacpp}}\nmodels:\n{entries}")
+
+
+def test_broken_files_are_xfails_and_the_run_goes_on(project: Project) -> None:
+    truncated = project.path / "truncated.gguf"
+    truncated.write_bytes(smollm2().read_bytes()[:30_000_000])
+    other = project.path / "other.gguf"
+    other.write_text("<html>not found</html>\n" * 100, encoding="utf-8")
+    manifest(
+        project,
+        ("truncated", truncated, 512),
+        ("other", other, 512),
+        ("missing", project.path / "no such.gguf", 512),
+        ("good", smollm2(), 512),
+    )
+    result = project.run("--lmstrix", "-rx")
+    result.assert_outcomes(passed=1, xfailed=3)
+    assert {r.model: r.verdict for r in project.results} == {
+        "truncated": Verdict.CORRUPTED,
+        "other": Verdict.CORRUPTED,
+        "missing": Verdict.MODEL_NOT_FOUND,
+        "good": Verdict.OK,
+    }
+    for expected in (
+        "XFAIL *truncated-512* - corrupted: *",
+        "XFAIL *other-512* - corrupted: *",
+        "XFAIL *missing-512* - model_not_found: *no such.gguf*",
+    ):
+        result.stdout.fnmatch_lines([expected])
+
+
+def test_more_than_it_was_trained_for_is_not_granted(project: Project) -> None:
+    manifest(project, ("smollm2", smollm2(), 16_384))
+    project.run("-m", "fast or full").assert_outcomes(failed=2)
+    for result in project.results:
+        assert result.verdict is Verdict.CONTEXT_NOT_GRANTED
+        assert (result.context_length, result.granted_context_length) == (16_384, 8_192)
+        assert "16,384" in result.detail
+        assert "8,192" in result.detail
+
+
+def test_figures_of_a_real_run(project: Project) -> None:
+    manifest(project, ("smollm2", smollm2(), 2_048))
+    project.run("--lmstrix").assert_outcomes(passed=1)
+    (result,) = project.results
+    assert result.granted_context_length == 2_048
+    assert result.peak_memory_bytes is not None
+    assert result.peak_memory_bytes > 90_000_000
+    for figure in (result.load_seconds, result.ttft_seconds, result.decode_tokens_per_second):
+        assert figure is not None
+        assert figure > 0
+    assert result.replies[0].strip().startswith("96")
+    assert result.fingerprint is not None
+    assert "98362432" in result.fingerprint
+
+
+def test_two_workers_share_one_machine(project: Project) -> None:
+    manifest(project, ("one", smollm2(), 512), ("two", smollm2(), 512))
+    project.run_apart("--lmstrix", "-n", "2").assert_outcomes(passed=2)
+    assert {r.model for r in project.results} == {"one", "two"}

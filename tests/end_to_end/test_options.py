@@ -1,0 +1,80 @@
+"""Mistakes in options and manifest: one line, exit 4, no traceback, the same under xdist."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.end_to_end.project import Project
+
+MISTAKES = {
+    "ctx word": (("--lmstrix-ctx=eight",), "--lmstrix-ctx: 'eight' is no context length*"),
+    "ctx zero": (("--lmstrix-ctx=0",), "--lmstrix-ctx: '0' is no context length*"),
+    "ctx huge": (("--lmstrix-ctx=10000001",), "--lmstrix-ctx: '10000001'*10,000,000*"),
+    "timeout": (("--lmstrix-load-timeout=0",), "--lmstrix-load-timeout: 0 is no sensible*"),
+    "endless": (("--lmstrix-reply-timeout=inf",), "--lmstrix-reply-timeout: inf is no sensible*"),
+    "cooldown": (("--lmstrix-cooldown=-1",), "--lmstrix-cooldown: -1 is no sensible*"),
+    "sort": (("--lmstrix-sort=speed",), "--lmstrix-sort: 'speed' is no key; one of smart, *"),
+    "sort d": (("--lmstrix-sort=d",), "--lmstrix-sort: 'd' is no key*"),
+    "host": (("--lmstrix-host=http://x:1",), "--lmstrix-host: 'http://x:1' is not host:port*"),
+    "port": (("--lmstrix-host=a:99999",), "--lmstrix-host: 'a:99999' is not host:port*"),
+    "engine": (("--lmstrix-engine=lmstudo",), "models.yaml: *'lmstudo'*did you mean 'lmstudio'?"),
+    "manifest": (("--lmstrix-models=no.yaml",), "*no.yaml*--lmstrix-scan*"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+@pytest.mark.parametrize("apart", [False, True], ids=["serial", "xdist"])
+def test_a_mistake_is_one_line_and_exit_4(project: Project, case: str, apart: bool) -> None:
+    args, expected = MISTAKES[case]
+    project.pytester.makefile(".yaml", models="models: [{id: tiny, contexts: [512]}]")
+    more = ("-n", "2") if apart else ()
+    result = project.run("--lmstrix", *args, *more)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    (line,) = [line for line in result.errlines if line]
+    result.stderr.fnmatch_lines([f"ERROR: {expected}"])
+    assert line.startswith("ERROR: ")
+    assert project.engine_log == []
+
+
+def test_a_mistake_in_the_manifest_names_line_model_and_key(project: Project) -> None:
+    project.manifest("\n  - id: tiny\n    contexst: [512]")
+    result = project.run("--lmstrix")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: models.yaml:4: model 'tiny': *contexst*contexts*"])
+
+
+def test_the_ini_file_is_read_and_the_command_line_wins(project: Project) -> None:
+    project.pytester.makeini("[pytest]\nlmstrix_contexts = 2048\nlmstrix_registry = out/r.jsonl")
+    project.run("--lmstrix").assert_outcomes(passed=1)
+    assert (project.path / "out" / "r.jsonl").exists()
+    assert project.ids("--lmstrix", "--lmstrix-ctx=300", "--all") == [
+        "models.yaml::test_full[tiny-300]"
+    ]
+
+
+def test_the_short_all_yields_to_another_plugin(project: Project) -> None:
+    project.pytester.makepyfile(
+        other='def pytest_addoption(parser): parser.addoption("--all", dest="theirs")'
+    )
+    result = project.run_apart("-p", "other", "--lmstrix", "--lmstrix-all", "--all=x")
+    result.assert_outcomes(passed=2)
+
+
+def test_help_lists_the_options(project: Project) -> None:
+    shown = project.run("--help").stdout.str()
+    for option in ("--lmstrix ", "--all, --lmstrix-all", "--lmstrix-ctx=N[,N...]", "HOST:PORT"):
+        assert option in shown
+
+
+@pytest.mark.parametrize("plugin", ["html", "xdist", "terminal"])
+def test_other_plugins_may_be_off(project: Project, plugin: str) -> None:
+    result = project.run("-p", f"no:{plugin}", "--lmstrix")
+    assert result.ret == pytest.ExitCode.OK
+    assert len(project.results) == 2
+
+
+def test_a_mistake_in_the_ini_file_names_the_file_and_the_key(project: Project) -> None:
+    project.pytester.makeini("[pytest]\nlmstrix_reply_timeout = abc")
+    result = project.run("--lmstrix")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: *tox.ini: lmstrix_reply_timeout: *abc*"])

@@ -1,0 +1,33 @@
+"""Which model a test is about, by its node id alone: all that pytest-xdist's controller has."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_lmstrix.hooks.xdist import model_in
+
+IDS = ["a", "a-b", "a::b", "-m", "list[x]", "u"]
+MODELS = {f"{each}-512": each for each in IDS} | {each: each for each in IDS}
+
+
+@pytest.mark.parametrize(
+    ("node_id", "model"),
+    [
+        ("models.yaml::test_full[a-512]", "a"),
+        ("models.yaml::test_limit[a]", "a"),
+        ("models.yaml::test_full[a-b-512]", "a-b"),
+        ("models.yaml::test_full[a::b-512]", "a::b"),
+        ("models.yaml::test_full[-m-512]", "-m"),
+        ("models.yaml::test_full[list[x]-512]", "list[x]"),
+        ("x[1]/models.yaml::test_full[a-512]", "a"),
+        ("x[1]/test_own.py::TestIt::test_own[a-512-1]", "a"),
+        ("test_own.py::test_own[a-1024]", "a"),
+        ("test_own.py::test_own[u-a-512]", "a"),
+        ("test_own.py::test_own[1-u-a-b-512-x-y]", "a-b"),
+        ("test_own.py::test_own[1-2]", None),
+        ("a-512/test_own.py::test_own", None),
+        ("", None),
+    ],
+)
+def test_the_model_of_a_node_id(node_id: str, model: str | None) -> None:
+    assert model_in(node_id, MODELS) == model

@@ -1,0 +1,343 @@
+"""models.yaml: everything that it may say, and one clear line for everything that it may not."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pytest_lmstrix.core.types import Case, LoadSettings, Model
+from pytest_lmstrix.manifest.read import (
+    ManifestError,
+    ManifestNotFound,
+    parse_manifest,
+    read_manifest,
+)
+
+FULL = """\
+# the team's models
+defaults:
+  engine: llamacpp
+  contexts: [2048, 4096]
+  load: {threads: 2, flash_attention: yes}
+  prompts: chat
+  tags: [nightly]
+models:
+  - id: plain
+  - id: qwen/qwen3-4b@q4::[x] y 🚀
+    engine: lmstudio
+    context_limit: 131_072
+    size_bytes: 2019377696
+    tags: [a, b]
+    contexts: ladder
+    source: hf://owner/repo/sub/file.gguf@main
+    sha256: B179C9523D0E6A0F98A330C7562B682750A6F8C8C15E5BC70EA373728110DB53
+    load: {threads: 4, kv_cache_type: q8_0, gpu_layers: 0, gpu_offload: 1, batch_size: 64}
+    prompts: completion
+    type: llm
+    architecture: qwen3
+    quantization: Q4_K_M
+    capabilities: [vision, tools]
+  - id: embedder
+    type: embedding
+    context_limit: 2048
+  - {id: small, context_limit: 3000}
+  - {id: tiny, context_limit: 512}
+"""
+
+
+def read(text: str | bytes, engine: str = "lmstudio") -> tuple[Model, ...]:
+    data = text if isinstance(text, bytes) else text.encode()
+    return parse_manifest(data, Path("models.yaml"), engine=engine).models
+
+
+def problems(text: str | bytes) -> tuple[str, ...]:
+    with pytest.raises(ManifestError) as caught:
+        read(text)
+    found = caught.value.problems
+    assert all(problem.startswith("models.yaml:") for problem in found)
+    assert not any("\n" in problem for problem in found)
+    return found
+
+
+def test_every_key() -> None:
+    plain, full, embedder, small, tiny = read(FULL)
+    assert full == Model(
+        id="qwen/qwen3-4b@q4::[x] y 🚀",
+        engine="lmstudio",
+        context_limit=131072,
+        size_bytes=2019377696,
+        tags=("a", "b"),
+        contexts=None,
+        source="hf://owner/repo/sub/file.gguf@main",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        load=LoadSettings(
+            threads=4,
+            flash_attention=True,
+            kv_cache_type="q8_0",
+            gpu_layers=0,
+            gpu_offload=1.0,
+            batch_size=64,
+        ),
+        prompts="completion",
+        type="llm",
+        architecture="qwen3",
+        quantization="Q4_K_M",
+        capabilities=("vision", "tools"),
+    )
+    assert plain == Model(
+        id="plain",
+        engine="llamacpp",
+        contexts=(2048, 4096),
+        load=LoadSettings(threads=2, flash_attention=True),
+        prompts="chat",
+        tags=("nightly",),
+    )
+    assert embedder.type == "embedding"
+    assert small.contexts == (2048,), "shared sizes that a model cannot have are left out"
+    assert tiny.contexts == (512,), "and its limit stands in when none is left"
+
+
+@pytest.mark.parametrize(
+    ("defaults", "own", "expected"),
+    [
+        ("", "", "argument"),
+        ("defaults: {engine: shared}\n", "", "shared"),
+        ("defaults: {engine: shared}\n", ", engine: own", "own"),
+        ("", ", engine: own", "own"),
+    ],
+)
+def test_engine_own_key_then_defaults_then_argument(defaults: str, own: str, expected: str) -> None:
+    (model,) = read(f"{defaults}models: [{{id: a{own}}}]", engine="argument")
+    assert model.engine == expected
+
+
+def test_models_are_hashable_and_keep_their_order() -> None:
+    models = read("models: [{id: b}, {id: a, contexts: [4, 2]}]")
+    assert [model.id for model in models] == ["b", "a"]
+    assert len(set(models)) == 2
+    assert models[1].contexts == (4, 2)
+
+
+def test_a_model_s_own_sizes_are_kept_whatever_it_declares() -> None:
+    (model,) = read("models: [{id: a, context_limit: 9, contexts: [8, 10]}]")
+    assert model.contexts == (8, 10)
+
+
+def test_an_alias_saves_typing() -> None:
+    first, second = read("models: [{id: a, contexts: &c [1, 2]}, {id: b, contexts: *c}]")
+    assert first.contexts == second.contexts == (1, 2)
+
+
+def test_byte_order_mark_and_windows_line_ends_are_accepted() -> None:
+    assert read(b"\xef\xbb\xbf" + FULL.replace("\n", "\r\n").encode()) == read(FULL)
+
+
+# One entry, that of model 'a' on line 3, with one more key; what the message must say.
+WRONG_VALUES = [
+    ("contexts: [eight]", "models.yaml:3: model 'a': contexts must be whole numbers, got 'eight'"),
+    ("contexts: eight", "contexts must be ladder or a list of whole numbers, got 'eight'"),
+    ("contexts: 8192", "contexts must be ladder or a list of whole numbers, got 8192"),
+    ("contexts: []", "contexts must be ladder or a list of whole numbers, got an empty list"),
+    ("contexts:", "contexts must be ladder or a list of whole numbers, got nothing"),
+    ("contexts: [1, 0]", "contexts must be whole numbers from 1 to 10,000,000, got 0"),
+    ("contexts: [10000001]", "from 1 to 10,000,000, got 10000001"),
+    ("contexts: [-1]", "contexts must be whole numbers"),
+    ("contexts: [true]", "contexts must be whole numbers, got true"),
+    ("contexts: ['8']", "contexts must be whole numbers, got '8'"),
+    ("contexts: [010]", "contexts must be whole numbers, got 010"),
+    ("contexts: [1:30]", "contexts must be whole numbers, got 1:30"),
+    ("contexts: [8, 9, 8]", "contexts must differ from each other, got 8"),
+    ("contexts: [8, [9]]", "contexts must be whole numbers, got a list"),
+    ("contexts: !x [8]", "got the tag '!x'"),
+    ("context_limit: 0", "context_limit must be a whole number from 1 to 10,000,000, got 0"),
+    ("context_limit: 1e3", "context_limit must be a whole number, got '1e3'"),
+    ("context_limit: 1.0", "context_limit must be a whole number from 1 to 10,000,000, got 1.0"),
+    ("context_limit: '9'", "context_limit must be a whole number, got '9'"),
+    ("context_limit: yes", "context_limit must be a whole number, got yes"),
+    ("context_limit: 99999999999999999999999999999", "from 1 to 10,000,000"),
+    ("size_bytes: -5", "size_bytes must be a whole number"),
+    ("size_bytes: 99999999999999999999", "size_bytes must be a whole number from 0"),
+    ("tags: nightly", "tags must be a list of words, got 'nightly'"),
+    ("tags: [on]", "tags must be text, got on"),
+    ("tags: ['']", "tags must not be empty, got ''"),
+    ("load: {threads: 0}", "load: threads must be a whole number from 1"),
+    ("load: {gpu_offload: 1.5}", "load: gpu_offload must be a number from 0 to 1, got 1.5"),
+    ("load: {gpu_offload: .nan}", "load: gpu_offload must be a number from 0 to 1, got .nan"),
+    ("load: {flash_attention: 1}", "load: flash_attention must be true or false, got 1"),
+    ("load: {kv_cache_type: q9}", "load: kv_cache_type must be one of f32, f16,"),
+    ("load: {kv_cach_type: q8_0}", "unknown key 'kv_cach_type'; did you mean kv_cache_type?"),
+    ("load: []", "load must be a mapping, got an empty list"),
+    ("prompts: talk", "prompts must be one of completion, chat, got 'talk'"),
+    ("type: image", "type must be one of llm, embedding, got 'image'"),
+    ("engine: 3", "engine must be text (in quotes), got 3"),
+    ("sha256: abc", "sha256 must be 64 hexadecimal digits, got 'abc'"),
+    (f'sha256: "{"a" * 64}\\n"', "sha256 must be 64 hexadecimal digits"),
+    ("source: ftp://x/y", "source must be a path, or begin with hf://, https:// or pypi://"),
+    ("source: pypi://x/y", "source must read pypi://NAME==VERSION/path/in/wheel"),
+    ("source: 5", "source must be text (in quotes), got 5"),
+    ("source: [a]", "source must be text, got a list"),
+    ("architecture: {}", "architecture must be text, got an empty mapping"),
+    ("context_limt: 3", "unknown key 'context_limt'; did you mean context_limit?"),
+    ("zzz: 3", "unknown key 'zzz'; known are id, engine, contexts"),
+    ("{x: 1}: 3", "unknown key a mapping"),
+    ("<<: {size_bytes: 3}", "unknown key <<"),
+    ("id: a", "id is there twice"),
+    ("tags: !!python/object/apply:os.system [ls]", "got the tag 'python/object/apply:os.system'"),
+    ("tags: &t [*t]", "alias *t stands inside its own value"),
+    ('architecture: "a\\nb"', "must be one line without control characters"),
+    ('architecture: "a\\u2028b"', "must be one line without control characters"),
+]
+
+
+@pytest.mark.parametrize(("line", "said"), WRONG_VALUES, ids=[line for line, _ in WRONG_VALUES])
+def test_wrong_value(line: str, said: str) -> None:
+    (problem,) = problems(f"models:\n  - id: a\n    {line}\n  - id: b\n")
+    assert said in problem
+    assert problem.startswith("models.yaml:3: ")
+
+
+WRONG_FILES = [
+    ("", "1: `models:` is missing"),
+    ("# nothing yet\n", "1: `models:` is missing"),
+    ("defaults: {engine: x}\n", "1: `models:` is missing"),
+    ("[]", "1: the file must be a mapping, got an empty list"),
+    ("just text", "1: the file must be a mapping, got 'just text'"),
+    ("models:\n", "1: models is empty; `pytest --lmstrix-scan` adds those it finds"),
+    ("models: []\n", "1: models is empty"),
+    ("models: null\n", "1: models is empty"),
+    ("models: ~\n", "1: models is empty"),
+    ("models: {a: 1}\n", "1: models must be a list, got a mapping"),
+    ("\nmodels: !!set {a}\n", "2: models must be a list, got a mapping"),
+    ("modles: [{id: a}]\nmodels: [{id: a}]", "unknown key 'modles'; did you mean models?"),
+    ("models: [{id: a}]\nmodels: [{id: a}]", "2: the file: models is there twice"),
+    ("defaults:\nmodels: [{id: a}]", "1: defaults must be a mapping, got nothing"),
+    ("defaults: {id: x}\nmodels: [{id: a}]", "1: defaults: unknown key 'id'"),
+    ("defaults: {contexts: [0]}\nmodels: [{id: a}]", "1: defaults: contexts must be"),
+    ("models:\n- id: a\n- tags: [x]\n", "3: model #2: id is missing"),
+    ("models:\n- id: a\n- id: 7\n", "3: model 7: id must be text (in quotes), got 7"),
+    ("models:\n- id: a\n- id: 2024-01-01\n", "3: model 2024-01-01: id must be text"),
+    ("models:\n- id: a\n- id: ' '\n", "3: model ' ': id must not be empty"),
+    ("models:\n- id: a\n-\n", "3: model #2 must be a mapping, got nothing"),
+    ("models:\n- id: a\n- b\n", "3: model #2 must be a mapping, got 'b'"),
+    ("models:\n- id: a\n- id: b\n- id: a\n", "4: model 'a': id is taken already, by line 2"),
+    ("models:\n- &x {id: a}\n- *x\n", "id is taken already"),
+    ("models:\n- id: a\n- id: " + "b" * 1001, "id must be no longer than 1,000 characters"),
+    ("models:\n- !!python/object:os.x {id: a}\n", "2: model 'a' must be a mapping, got the tag"),
+    ("models:\n\t- id: a\n", "2: is not YAML: while scanning for the next token found"),
+    ("models:\n- id: 'a\n", "is not YAML: while scanning a quoted scalar"),
+    ("models:\n- id: *nobody\n", "2: is not YAML: found undefined alias"),
+    ("models: [{id: a}]\n---\nmodels: []", "2: is not YAML: expected a single document"),
+    (b"models:\n- id: \xff\n", "2: must be UTF-8, got byte 0xff"),
+    ("models: [{id: a}]".encode("utf-16"), "1: must be UTF-8, got byte 0xff"),
+    (b"models:\n- id: a\x00\n", "2: must not contain the character U+0000"),
+    (b"models:\n- id: a\x1b[31m\n", "2: must not contain the character U+001B"),
+    ("[" * 100_000, "1: is nested more than 20 levels deep"),
+    ("\n- " * 1 + "- " * 100_000 + "a", "2: is nested more than 20 levels deep"),
+    ("{a: " * 100_000, "1: is nested more than 20 levels deep"),
+    ("models:\n" + "- id: a\n" * 700_000, "1: is 5,600,008 bytes long, 4,000,000 are allowed"),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    WRONG_FILES,
+    ids=[f"{n}-{said[:30]}" for n, (_, said) in enumerate(WRONG_FILES)],
+)
+def test_wrong_file(text: str | bytes, said: str) -> None:
+    assert said in problems(text)[0]
+
+
+def test_aliases_that_grow_beyond_measure_are_refused() -> None:
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"b{n}: &b{n} [{', '.join([f'*b{n - 1}' if n else '*a'] * 10)}]" for n in range(9)]
+    assert "holds more than 500,000 values, aliases followed" in problems("\n".join(lines))[0]
+
+
+def test_all_problems_are_told_in_the_order_of_the_file_and_the_first_stands_alone() -> None:
+    text = "models:\n- id: a\n  contexts: [0]\n  context_limit: 5\n  x: 1\n- id: a\n  prompts: x\n"
+    with pytest.raises(ManifestError) as caught:
+        read(text)
+    assert [int(line.split(":")[1]) for line in caught.value.problems] == [3, 5, 6, 7]
+    assert str(caught.value) == caught.value.problems[0] + " (and 3 more)"
+
+
+def test_a_thousand_problems_are_cut_short() -> None:
+    assert len(problems("models:\n" + "- {id: a, x: 1}\n" * 1000)) == 50
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ManifestNotFound, match=r"models\.yaml: no such file$"):
+        read_manifest(tmp_path / "models.yaml")
+
+
+def test_a_folder_is_no_manifest(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="cannot be read"):
+        read_manifest(tmp_path)
+
+
+def test_reads_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "models.yaml"
+    path.write_text(FULL, encoding="utf-8")
+    assert read_manifest(path) == read(FULL)
+
+
+def test_the_project_s_own_manifest() -> None:
+    (model,) = read_manifest(Path(__file__).parents[2] / "models.yaml")
+    assert model.id == "smollm2-135m-instruct"
+    assert model.engine == "llamacpp"
+    assert model.contexts == (2048, 4096, 8192)
+
+
+identifiers = st.text(st.sampled_from("ab-1 2/@:[]é🚀'\"#{}!&*"), min_size=1).filter(str.strip)
+
+
+@given(st.dictionaries(identifiers, st.sets(st.integers(1, 10_000_000), min_size=1), min_size=1))
+def test_case_ids_are_unique(models: dict[str, set[int]]) -> None:
+    text = json.dumps(
+        {"models": [{"id": key, "contexts": sorted(sizes)} for key, sizes in models.items()]},
+        ensure_ascii=False,
+    )
+    cases = [
+        Case(model=model, context_length=size).id
+        for model in read(text)
+        for size in model.contexts or ()
+    ]
+    assert len(cases) == sum(map(len, models.values())) == len(set(cases))
+
+
+TOKENS = [
+    *"[]{}:-,*&!|>'\"#%@`?\t\n\r \\~<=.0",
+    *("\n  ", "\n  - ", "id", "models:", "contexts", "null", "1e3", "0x1F", "-1", "99999999999"),
+    *("*c", "&c ", "<<", "!!int ", "!!python/name:os ", "---\n", "...\n", "\x00", "\ufeff", "\x85"),
+    *("\ud7ff", "\u2028", "🚀", '"\\x07"', '"\\U0010FFFF"', "? ", "!<x> ", "%YAML 1.9\n"),
+]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0))
+def test_whatever_is_in_it_there_are_models_or_one_clear_error(seed: int) -> None:
+    """A hundred mutations in each example."""
+    rng = random.Random(seed)
+    for _ in range(100):
+        text = list(FULL)
+        for _ in range(rng.randint(1, 4)):
+            start = rng.randrange(len(text))
+            text[start : start + rng.choice((0, 0, 1, 2, 30))] = rng.choice(TOKENS)
+        data = bytearray("".join(text).encode())
+        if rng.random() < 0.2:
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        try:
+            models = read(bytes(data))
+        except ManifestError as error:
+            said = str(error)
+        else:
+            said = "models.yaml:"
+            assert models
+            assert len({model.id for model in models}) == len(models)
+        assert said.startswith("models.yaml:")
+        assert "\n" not in said

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_lmstrix.plan.size_search import (
+    FLOOR,
+    MOST_LOADS,
+    SizeSearch,
+    search_below,
+    search_up_to,
+    steps_down,
+    tolerance,
+)
+
+
+class Model:
+    """Works up to `capacity`, and counts what it was asked."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.asked: list[int] = []
+
+    def finish(self, search: SizeSearch) -> int | None:
+        while (size := search.next_size) is not None:
+            self.asked.append(size)
+            search.tell(size <= self.capacity)
+        return search.answer
+
+
+def stepping_down(size: int, capacity: int) -> int | None:
+    """What trying one 10 % reduction after the other finds."""
+    return next((step for step in steps_down(size) if step <= capacity), None)
+
+
+def test_the_steps_are_exact() -> None:
+    assert steps_down(60_000)[:3] == [54_000, 48_600, 43_740]
+    assert steps_down(60_000)[-1] >= FLOOR > steps_down(60_000)[-1] * 9 // 10
+    assert steps_down(4_551) == []
+    assert steps_down(4_552) == [4_096]
+
+
+@given(st.integers(4_096, 132_000), st.integers(0, 132_000))
+def test_it_finds_what_stepping_down_finds(size: int, capacity: int) -> None:
+    model = Model(min(capacity, size - 1))
+    assert model.finish(search_below(size)) == stepping_down(size, model.capacity)
+    assert len(model.asked) <= MOST_LOADS
+    assert len(set(model.asked)) == len(model.asked)
+
+
+@given(st.data(), st.integers(5_000, 10_000_000))
+def test_what_is_known_good_is_not_gone_below(data: st.DataObject, size: int) -> None:
+    known = data.draw(st.integers(1, size - 1))
+    model = Model(data.draw(st.integers(known, size - 1)))
+    found = model.finish(search_below(size, known_good=known))
+    assert found is not None
+    assert known <= found <= model.capacity
+    assert len(model.asked) <= MOST_LOADS
+    assert all(known < asked < size for asked in model.asked)
+    steps = steps_down(size, max(known, FLOOR - 1))
+    if len(steps) < 2**MOST_LOADS:
+        assert found == next((step for step in steps if step <= model.capacity), known)
+
+
+def test_the_floor_is_tried_first_and_spares_the_rest() -> None:
+    model = Model(100)
+    assert model.finish(search_below(60_000)) is None
+    assert model.asked == [steps_down(60_000)[-1]]
+
+
+def test_a_granted_context_is_tried_first_and_is_the_answer() -> None:
+    model = Model(8_192)
+    assert model.finish(search_below(16_384, granted=8_192)) == 8_192
+    assert model.asked == [8_192]
+
+
+@pytest.mark.parametrize("granted", [4_095, 16_384, 20_000])
+def test_a_granted_context_outside_the_range_is_not_tried(granted: int) -> None:
+    model = Model(10_000)
+    assert model.finish(search_below(16_384, granted=granted)) == stepping_down(16_384, 10_000)
+    assert granted not in model.asked
+
+
+@given(st.integers(1, 200_000), st.integers(1, 250_000))
+def test_the_limit_is_found_within_its_tolerance(limit: int, capacity: int) -> None:
+    model = Model(capacity)
+    found = model.finish(search_up_to(limit=limit))
+    truth = min(limit, capacity)
+    assert all(1 <= asked <= limit for asked in model.asked)
+    if found is None:
+        assert truth <= tolerance(0)
+    else:
+        assert found <= truth <= found + tolerance(found)
+        assert found in model.asked
+
+
+@given(st.data(), st.integers(1_000, 200_000))
+def test_what_is_known_spares_probes(data: st.DataObject, limit: int) -> None:
+    capacity = data.draw(st.integers(500, limit))
+    good = data.draw(st.integers(1, capacity))
+    bad = data.draw(st.integers(capacity + 1, limit + 1))
+    model = Model(capacity)
+    found = model.finish(search_up_to(good=good, bad=bad, limit=limit))
+    assert found is not None
+    assert found <= capacity <= found + tolerance(found)
+    assert all(good < asked <= limit for asked in model.asked)
+    if bad <= limit:
+        assert all(asked < bad for asked in model.asked)
+
+
+def test_a_bad_size_below_a_good_one_is_not_believed() -> None:
+    model = Model(90_000)
+    found = model.finish(search_up_to(good=60_000, bad=30_000, limit=131_072))
+    assert found is not None
+    assert found <= 90_000 <= found + tolerance(found)
+
+
+@given(st.integers(1, 1_000), st.integers(1, 200_000), st.integers(1, 250_000))
+def test_nothing_is_said_of_a_model_that_was_not_tried(bad: int, limit: int, capacity: int) -> None:
+    model = Model(capacity)
+    found = model.finish(search_up_to(bad=bad, limit=limit))
+    assert model.asked
+    assert found is None or found in model.asked

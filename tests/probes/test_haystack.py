@@ -1,0 +1,222 @@
+"""Facts hidden in prose that fills a context to the brim."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pytest_lmstrix.core.failure import Failure
+from pytest_lmstrix.core.verdicts import Verdict
+from pytest_lmstrix.probes.filler import sentence
+from pytest_lmstrix.probes.haystack import (
+    ANSWER_TOKENS,
+    DEPTHS,
+    MAX_SIZES,
+    Haystack,
+    Needle,
+    fill,
+)
+from pytest_lmstrix.probes.needles import KINDS
+
+CountTokens = Callable[[str], int]
+
+
+def words(text: str) -> int:
+    """Every word and every punctuation mark is a token."""
+    return len(re.findall(r"\w+|[^\w\s]", text))
+
+
+def merging(longest: int, odd: str) -> CountTokens:
+    """Words in parts of at most `longest` letters, where `odd` goes with what follows."""
+    token = re.compile(rf"{re.escape(odd)}\s*\w{{0,{longest}}}|\s?\w{{1,{longest}}}|\W")
+    return lambda text: len(token.findall(text))
+
+
+TOKENIZERS: dict[str, CountTokens] = {
+    "words": words,
+    "characters": len,
+    "thirds": lambda text: -(-len(text) // 3),
+    "spaces": lambda text: len(text.split(" ")),
+    "pairs": lambda text: len(re.findall(r"\w+ \w+|\w+|\W", text)),
+}
+tokenizers = st.one_of(
+    st.sampled_from(list(TOKENIZERS.values())),
+    st.builds(merging, st.integers(2, 9), st.sampled_from([".", "\n\n", "The", "e", "s "])),
+)
+ladders = st.lists(st.sampled_from([1500, 2048, 3000, 4096, 6000, 8192]), min_size=1)
+
+
+def depth_of(needle: Needle, prose: str) -> float:
+    """Where a fact begins, of where it could begin."""
+    return prose.index(needle.sentence) / (len(prose) - len(needle.sentence))
+
+
+def assert_fills(haystack: Haystack, count_tokens: CountTokens) -> None:
+    """The context is full, and no prompt is too long for it."""
+    room = haystack.size - ANSWER_TOKENS
+    used = tuple(count_tokens(haystack.prose + n.question) for n in haystack.needles)
+    assert haystack.prompt_tokens == used
+    assert max(used) < room
+    assert max(used) >= 0.98 * room
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**32), ladders, tokenizers)
+def test_fills_every_size_of_a_ladder(
+    seed: int, sizes: list[int], count_tokens: CountTokens
+) -> None:
+    haystacks = fill(seed, sizes, count_tokens)
+    assert [haystack.size for haystack in haystacks] == sorted(set(sizes))
+    prose = ""
+    for haystack in haystacks:
+        assert_fills(haystack, count_tokens)
+        assert haystack.prose.startswith(prose)
+        prose = haystack.prose
+        assert tuple(needle.depth for needle in haystack.needles) == DEPTHS
+        a_fact_or_two = 250 / len(prose)  # facts of several sizes get in each other's way
+        for needle in haystack.needles:
+            assert prose.count(needle.opening) == 1
+            assert depth_of(needle, prose) == pytest.approx(needle.depth, abs=0.01 + a_fact_or_two)
+    openings = [needle.opening for haystack in haystacks for needle in haystack.needles]
+    assert len(set(openings)) == len(openings) == 5 * len(haystacks)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**32), st.integers(1, 1000), tokenizers)
+def test_small_sizes_are_filled_or_refused(seed: int, size: int, count_tokens: CountTokens) -> None:
+    refused = None
+    try:
+        (haystack,) = fill(seed, [size], count_tokens)
+    except Failure as failure:
+        refused = failure
+    if refused is not None:
+        assert refused.verdict is Verdict.INCONCLUSIVE
+        assert f"{size:,} tokens is too small" in refused.text
+    else:
+        assert_fills(haystack, count_tokens)
+        assert all(needle.sentence in haystack.prose for needle in haystack.needles)
+
+
+def test_a_size_without_room_for_the_facts_is_inconclusive() -> None:
+    with pytest.raises(Failure, match="a context of 64 tokens is too small to hide 5 facts"):
+        fill(1, [64], words)
+
+
+@pytest.mark.parametrize("size", [1024, 30_000])
+@pytest.mark.parametrize("tokenizer", ["words", "thirds"])
+def test_depths_are_near(size: int, tokenizer: str) -> None:
+    (haystack,) = fill(5, [size], TOKENIZERS[tokenizer])
+    tolerance = 0.03 if size == 1024 else 0.005
+    for needle in haystack.needles:
+        assert depth_of(needle, haystack.prose) == pytest.approx(needle.depth, abs=tolerance)
+
+
+def test_a_word_tokenizer_gets_every_question_above_the_mark_from_1024_on() -> None:
+    for seed in range(20):
+        (haystack,) = fill(seed, [1024], words)
+        assert min(haystack.prompt_tokens) >= 0.98 * (1024 - ANSWER_TOKENS)
+
+
+def test_seed_decides() -> None:
+    assert fill(1, [1024, 2048], words) == fill(1, [2048, 1024], words)
+    (one,), (two,) = fill(1, [1024], words), fill(2, [1024], words)
+    assert one.prose != two.prose
+    assert one.needles != two.needles
+
+
+def test_whole_ladder_with_few_counts() -> None:
+    sizes = [30_000, 40_000, 60_000, 80_000, 100_000, 120_000, 131_071]
+    counted: list[int] = []
+
+    def count_tokens(text: str) -> int:
+        counted.append(len(text) // 4)
+        return counted[-1]
+
+    haystacks = fill(7, sizes, count_tokens)
+    assert len(haystacks) == len(sizes)
+    assert sum(counted) < 12 * sum(sizes)
+
+
+def test_too_many_sizes_for_one_text() -> None:
+    with pytest.raises(ValueError, match=f"one text serves {MAX_SIZES} at most"):
+        fill(1, range(1000, 1001 + MAX_SIZES), words)
+
+
+def test_an_engine_that_counts_no_tokens_is_at_fault() -> None:
+    with pytest.raises(Failure, match="0 tokens counted in prose") as raised:
+        fill(1, [1024], lambda text: 0)
+    assert raised.value.verdict is Verdict.ENGINE_ERROR
+
+
+def test_counts_without_sense_come_to_an_end() -> None:
+    with pytest.raises(Failure, match="too small"):
+        fill(1, [1024], lambda text: 1 + len(text) % 977)
+
+
+def test_control_has_the_facts_alone() -> None:
+    (haystack,) = fill(3, [1024], words)
+    assert haystack.control.splitlines() == [needle.sentence for needle in haystack.needles]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reply", "recalled"),
+    [
+        ("48213", " 48213.\n\nThe name", True),
+        ("48213", " 48213", True),
+        ("48213", "\n48213", True),
+        ("48213", " 148213.", False),
+        ("48213", " 4821", False),
+        ("48213", " 482133.", False),
+        ("48213", " unknown. It is 48213.", False),
+        ("48213", " unknown\n48213", False),
+        ("Marlow", " marlow.", True),
+        ("Marlow", " Captain Marlow, of course.", True),
+        ("Marlow", " Marlowe.", False),
+        ("Marlow", "", False),
+        ("fur", " **fur**", True),
+        ("fur", " furniture", False),
+    ],
+    ids=ascii,
+)
+def test_recalled(answer: str, reply: str, recalled: bool) -> None:
+    assert Needle(depth=0.5, opening="It is", answer=answer).recalled(reply) is recalled
+
+
+def test_the_largest_size_has_the_facts_that_are_best_to_recall() -> None:
+    ranks = {kind.opening: rank for rank, kind in enumerate(KINDS)}
+    for seed in range(5):
+        sizes = [
+            {ranks[needle.opening] for needle in haystack.needles}
+            for haystack in fill(seed, (1_024, 1_500, 2_048), words)
+        ]
+        assert max(sizes[-1]) < 10
+        assert max(sizes[0]) >= 10
+        assert set().union(*sizes) == set(range(15))
+
+
+def test_no_two_kinds_are_alike() -> None:
+    openings = [kind.opening for kind in KINDS]
+    assert len(openings) >= 5 * 7
+    for opening in openings:
+        assert [other for other in openings if other.startswith(opening)] == [opening]
+    answers = [answer.lower() for kind in KINDS for answer in kind.answers]
+    assert len(set(answers)) == len(answers)
+    assert min(len(kind.answers) for kind in KINDS) >= 5
+    told = set(re.findall(r"\w+", " ".join(openings).lower()))
+    assert told.isdisjoint(answers)
+
+
+def test_prose_says_nothing_of_the_facts() -> None:
+    rng = Random(0)
+    prose = set(re.findall(r"\w+", " ".join(sentence(rng) for _ in range(5000)).lower()))
+    answers = {answer.lower() for kind in KINDS for answer in kind.answers}
+    colours = {"red", "green", "blue", "black", "white", "brown", "grey", "pink", "golden"}
+    numbers = {"one", "two", "three", "four", "five", "ten", "dozen", "hundred", "first", "second"}
+    subjects = {kind.opening.split()[1] for kind in KINDS}
+    assert prose.isdisjoint(answers | colours | numbers | subjects)
+    assert not any(character.isnumeric() for word in prose for character in word)

@@ -1,0 +1,33 @@
+"""Results as the registry's tests need them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import msgspec
+
+from pytest_lmstrix.core.types import Result
+from pytest_lmstrix.core.verdicts import Verdict
+
+_OK = Result(
+    run="r1",
+    at=datetime(2026, 3, 1, 12, tzinfo=UTC),
+    model="m",
+    engine="lmstudio",
+    fingerprint="size:1",
+    check="full",
+    context_length=8192,
+    verdict=Verdict.OK,
+    outcome="passed",
+)
+
+
+def a_result(context_length: int = 8192, verdict: str = "ok", **fields: object) -> Result:
+    """A `full` result of model `m`; `fields` differ."""
+    judged = Verdict(verdict)
+    return msgspec.structs.replace(
+        _OK,
+        context_length=context_length,
+        verdict=judged,
+        **{"outcome": judged.outcome, **fields},
+    )

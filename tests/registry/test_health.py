@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pytest_lmstrix.core.types import Result
+from pytest_lmstrix.registry.health import LISTED, HealthReport, Problem, check_health
+from pytest_lmstrix.registry.lines import encode
+from pytest_lmstrix.registry.store import Registry
+from tests.registry.results import a_result
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "registry.jsonl"
+
+
+def trouble(report: HealthReport) -> list[Problem]:
+    return [finding for finding in report.findings if finding.severity != "info"]
+
+
+def said(path: Path, *lines: Result | bytes, **known: object) -> list[tuple[str, int | None, str]]:
+    path.write_bytes(
+        b"".join(x if isinstance(x, bytes) else msgspec.json.encode(x) + b"\n" for x in lines)
+    )
+    report = check_health(path, **known)  # type: ignore[arg-type]
+    assert report.healthy == all(finding.severity != "error" for finding in report.findings)
+    return [(finding.severity, finding.line, finding.text) for finding in trouble(report)]
+
+
+def test_a_healthy_registry_and_its_backups(path: Path) -> None:
+    registry = Registry(path)
+    registry.append(a_result())
+    registry.backup()
+    report = check_health(path, models={"m"}, context_limits={"m": 8192})
+    assert report.healthy
+    assert trouble(report) == []
+    assert [finding.text for finding in report.findings] == ["1 results", "1 results"]
+
+
+def test_no_registry_is_no_trouble(path: Path) -> None:
+    [finding] = check_health(path).findings
+    assert (finding.severity, finding.text) == ("info", "there is no registry yet")
+
+
+def test_damaged_lines_are_named_by_number_and_nothing_is_changed(path: Path) -> None:
+    found = said(path, a_result(), b"\xff\n", b"\n", b"{}\n", a_result(), b"{")
+    assert [(severity, line) for severity, line, _ in found] == [
+        ("error", 2),
+        ("error", 4),
+        ("warning", 6),
+    ]
+    assert "missing required field" in found[1][2]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_newer_schema_is_a_warning(path: Path) -> None:
+    [(severity, line, text)] = said(path, b'{"schema":7}\n')
+    assert (severity, line) == ("warning", 1)
+    assert "later version" in text
+
+
+@pytest.mark.parametrize(
+    ("fields", "severity", "text"),
+    [
+        ({"load_seconds": -1.5}, "error", "load_seconds must not be negative, got -1.5"),
+        ({"peak_memory_bytes": -1}, "error", "peak_memory_bytes must not be negative, got -1"),
+        ({"granted_context_length": 0}, "error", "granted_context_length 0 is out of range"),
+        ({"context_length": 0}, "error", "damaged: context_length must be 1 to 10,000,000, got 0"),
+        ({"outcome": "failed"}, "error", "verdict ok does not go with outcome failed"),
+        ({"granted_context_length": 8448}, "warning", "8,448 tokens granted, 'm' declares 8,192"),
+        (
+            {"granted_context_length": 10_000_257},
+            "error",
+            "granted_context_length 10,000,257 is out of range",
+        ),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
+)
+def test_values_out_of_range(
+    path: Path, fields: dict[str, object], severity: str, text: str
+) -> None:
+    bad = msgspec.structs.replace(a_result(), **fields)
+    assert said(path, a_result(), bad, context_limits={"m": 8192}) == [(severity, 2, text)]
+
+
+def test_what_is_padded_or_a_users_own_is_in_order(path: Path) -> None:
+    padded = a_result(8190, granted_context_length=8192)
+    mine = a_result(check="test_mine", outcome="failed")
+    assert said(path, padded, mine, context_limits={"m": 8191}, models=["m"]) == []
+    largest = a_result(10_000_000, granted_context_length=10_000_256)
+    assert said(path, largest) == []
+
+
+def test_a_time_to_come_is_a_warning(path: Path) -> None:
+    soon = datetime.now(UTC) + timedelta(minutes=1)
+    late = datetime.now(UTC) + timedelta(days=1)
+    [(severity, line, text)] = said(path, a_result(at=soon), a_result(at=late))
+    assert (severity, line) == ("warning", 2)
+    assert "future" in text
+
+
+def test_models_that_are_not_in_the_manifest_are_named_once(path: Path) -> None:
+    lines = a_result(model="gone"), a_result(model="gone"), a_result()
+    [(severity, line, text)] = said(path, *lines, models=["m"])
+    assert (severity, line) == ("warning", None)
+    assert "'gone'" in text
+    assert said(path, *lines) == []
+
+
+def test_a_verified_size_above_the_declared_maximum(path: Path) -> None:
+    assert said(path, a_result(8192), context_limits={"m": 8191}) == [
+        ("warning", None, "'m' is verified at 8,192 tokens, but declares 8,191")
+    ]
+    assert said(path, a_result(8192), context_limits={"m": 8192}) == []
+
+
+def test_a_flood_of_damage_is_counted_not_listed(path: Path) -> None:
+    found = said(path, b"x\n" * (LISTED + 5))
+    assert len(found) == LISTED + 1
+    assert found[-1] == ("error", None, "5 more findings of this severity")
+
+
+def test_a_binary_file_and_a_folder_in_place(path: Path) -> None:
+    path.write_bytes(bytes(range(256)) * 10)
+    assert not check_health(path).healthy
+    path.unlink()
+    path.mkdir()
+    report = check_health(path)
+    assert not report.healthy
+    assert "is not a file" in report.findings[0].text
+
+
+def test_damaged_backups_are_found_with_the_file_named(path: Path) -> None:
+    registry = Registry(path)
+    registry.append(a_result())
+    damaged, folder = registry.backup(), registry.backup()
+    assert damaged is not None
+    assert folder is not None
+    damaged.write_bytes(encode(a_result()) + b"\0\n")
+    folder.unlink()
+    folder.mkdir()
+    report = check_health(path)
+    assert [(finding.where, finding.text) for finding in trouble(report)] == [
+        (damaged, "1 results, 1 damaged lines"),
+        (folder, "is not a file; move it away or name another registry"),
+    ]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such permissions")
+@pytest.mark.parametrize("name", ["registry.jsonl", "registry.jsonl.lock", "backups"])
+def test_what_may_not_be_written_keeps_results_out(
+    path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    registry = Registry(path)
+    registry.append(a_result())
+    registry.backup()
+    needed = path.with_name(name)
+    # root may write anything
+    monkeypatch.setattr("os.access", lambda asked, *_: asked != needed)
+    [finding] = trouble(check_health(path))
+    assert (finding.severity, finding.where) == ("error", needed)
+    assert finding.text == "results cannot be added: no permission"
+
+
+def test_a_folder_in_which_no_registry_can_be_made(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda asked, *_: asked != path.parent)
+    report = check_health(path.parent / "reports" / path.name)
+    assert not report.healthy
+    assert {one.text for one in trouble(report)} == {
+        "results cannot be added: no permission to make it"
+    }
+
+
+def test_what_is_in_the_way_of_results(path: Path) -> None:
+    Registry(path).append(a_result())
+    lock, backups = path.with_name(f"{path.name}.lock"), path.with_name("backups")
+    lock.unlink()
+    lock.mkdir()
+    backups.touch()
+    assert [(one.where, one.text) for one in trouble(check_health(path))] == [
+        (lock, "results cannot be added: must be a file"),
+        (backups, "results cannot be added: must be a folder"),
+    ]

@@ -1,0 +1,237 @@
+"""What counts as a change, what as a regression, and what fails a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_lmstrix.core.types import Result
+from pytest_lmstrix.core.verdicts import Verdict
+from pytest_lmstrix.registry.regressions import (
+    LEAST_HISTORY,
+    MOST_HISTORY,
+    Change,
+    History,
+    compare,
+)
+from tests.end_to_end.project import Project
+from tests.registry.results import a_result
+
+SPEED = "decode_tokens_per_second"
+
+
+def changes(before: list[Result], *now: Result, percent: float = 25.0) -> list[Change]:
+    history = History()
+    for old in before:
+        history.add(old)
+    return list(compare(now, history, percent=percent))
+
+
+def kinds(before: list[Result], *now: Result) -> list[str]:
+    return [change.kind for change in changes(before, *now)]
+
+
+def test_newly_broken_and_what_that_leaves_verified() -> None:
+    before = [a_result(4096), a_result(8192)]
+    broken, smaller = changes(before, a_result(8192, "out_of_memory"))
+    assert (broken.kind, broken.before, broken.after) == ("newly_broken", "ok", "out_of_memory")
+    assert (smaller.kind, smaller.before, smaller.after) == ("smaller_context", 8192, 4096)
+    assert broken.is_regression
+    assert smaller.is_regression
+
+
+def test_newly_working_and_larger_are_no_regressions() -> None:
+    found = changes([a_result(4096), a_result(8192, "crashed")], a_result(8192))
+    assert [change.kind for change in found] == ["newly_working", "larger_context"]
+    assert not any(change.is_regression for change in found)
+
+
+@pytest.mark.parametrize("verdict", ["recall_failed", "out_of_memory", "timeout"])
+@pytest.mark.parametrize(
+    ("check", "size"), [("deep", 4096), ("fast", 4096), ("full", 2048), ("limit", 2048)]
+)
+def test_what_was_never_tried_before_makes_no_context_smaller(
+    check: str, size: int, verdict: str
+) -> None:
+    before = [a_result(4096), a_result(8192)]
+    assert changes(before, a_result(size, verdict, check=check)) == []
+    again = a_result(8192)
+    assert changes(before, a_result(size, verdict, check=check), again) == []
+
+
+@pytest.mark.parametrize("old", ["inconclusive", "model_not_found"])
+def test_what_was_not_good_before_makes_no_context_smaller(old: str) -> None:
+    found = changes([a_result(4096, old), a_result(8192)], a_result(4096, "crashed"))
+    assert [(change.kind, change.is_regression) for change in found] == [("changed", False)]
+
+
+@pytest.mark.parametrize("check", ["fast", "full", "deep"])
+def test_what_was_good_and_bars_the_verified_context_now_makes_it_smaller(check: str) -> None:
+    before = [a_result(2048), a_result(4096, check=check), a_result(8192)]
+    broken, smaller = changes(before, a_result(4096, "timeout", check=check))
+    assert (broken.kind, broken.check, broken.is_regression) == ("newly_broken", check, True)
+    assert (smaller.before, smaller.after, smaller.is_regression) == (8192, 2048, True)
+
+
+def test_a_smaller_context_is_told_as_it_is_with_what_the_search_found() -> None:
+    now = (a_result(8192, "out_of_memory"), a_result(6000, check="limit"),
+           a_result(7000, "out_of_memory", check="limit"))  # fmt: skip
+    broken, smaller = changes([a_result(8192)], *now)
+    assert (smaller.kind, smaller.before, smaller.after) == ("smaller_context", 8192, 6000)
+    assert broken.is_regression
+    assert smaller.is_regression
+
+
+def test_a_size_that_limit_found_is_one_of_full() -> None:
+    (smaller,) = changes([a_result(8192, check="limit")], a_result(8192, "crashed"))
+    assert (smaller.kind, smaller.before, smaller.after) == ("smaller_context", 8192, None)
+
+
+def test_what_works_at_a_new_size_is_a_larger_context() -> None:
+    (larger,) = changes([a_result(4096)], a_result(8192))
+    assert (larger.kind, larger.before, larger.after) == ("larger_context", 4096, 8192)
+    assert not larger.is_regression
+
+
+def test_a_model_that_is_gone_is_newly_broken_though_its_weights_are_unknown() -> None:
+    assert kinds([a_result()], a_result(verdict="model_not_found", fingerprint=None)) == [
+        "newly_broken"
+    ]
+
+
+@pytest.mark.parametrize("verdict", ["inconclusive", "unreachable"])
+def test_what_says_nothing_of_the_model_is_no_regression(verdict: str) -> None:
+    assert not any(c.is_regression for c in changes([a_result()], a_result(verdict=verdict)))
+
+
+def test_one_kind_of_failure_for_another_is_a_change_and_no_regression() -> None:
+    (change,) = changes([a_result(verdict="crashed")], a_result(verdict="timeout"))
+    assert (change.kind, change.is_regression) == ("changed", False)
+
+
+@pytest.mark.parametrize(
+    "other", [{"fingerprint": "size:2"}, {"settings": '{"threads":1}'}, {"check": "deep"},
+              {"check_version": 2}, {"context_length": 1}, {"model": "n"}],
+    ids=lambda other: next(iter(other)),
+)  # fmt: skip
+def test_what_is_not_alike_is_not_compared(other: dict[str, Any]) -> None:
+    size = other.pop("context_length", 8192)
+    assert changes([a_result(size, **other)], a_result(verdict="crashed")) == []
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ({"machine": "b"}, "before on another machine"),
+        ({"engine_version": "1"}, "before with lmstudio 1"),
+        ({"engine": "llamacpp"}, "before with llamacpp 2"),
+        ({"host": "b:1"}, "before on b:1"),
+    ],
+)
+def test_results_of_elsewhere_are_shown_as_such_and_never_gated(
+    other: dict[str, Any], told: str
+) -> None:
+    now = a_result(verdict="crashed", machine="a", engine_version="2", host="a:1")
+    old = {"machine": "a", "engine_version": "2", "host": "a:1"} | other
+    (change,) = changes([a_result(**old)], now)
+    assert (change.kind, change.elsewhere, change.is_regression) == ("newly_broken", told, False)
+
+
+def test_like_is_preferred_to_newer_results_of_elsewhere() -> None:
+    before = [a_result(machine="a"), a_result(verdict="crashed", machine="b")]
+    assert kinds(before, a_result(machine="a")) == []
+
+
+def speeds(*values: float, **fields: Any) -> list[Result]:
+    return [a_result(**{**fields, SPEED: value}) for value in values]
+
+
+def test_slower_than_the_median_of_its_history() -> None:
+    (change,) = changes(speeds(49.0, 50.0, 51.0), *speeds(30.0))
+    assert (change.kind, change.before, change.after) == ("slower", 50.0, 30.0)
+    assert (change.spread, change.history, change.is_regression) == ((49.0, 51.0), 3, True)
+
+
+def test_faster_is_told() -> None:
+    assert kinds(speeds(49.0, 50.0, 51.0), *speeds(80.0)) == ["faster"]
+
+
+def test_a_longer_time_is_slower_but_a_load_is_no_regression() -> None:
+    before = [a_result(ttft_seconds=1.0, load_seconds=1.0) for _ in range(3)]
+    found = changes(before, a_result(ttft_seconds=2.0, load_seconds=2.0))
+    assert [(c.kind, c.measure, c.is_regression) for c in found] == [
+        ("slower", "ttft_seconds", True),
+        ("slower", "load_seconds", False),
+    ]
+
+
+def test_milliseconds_are_noise() -> None:
+    assert changes([a_result(ttft_seconds=0.01)] * 3, a_result(ttft_seconds=0.09)) == []
+
+
+def test_a_noisy_history_hides_what_a_quiet_one_shows() -> None:
+    assert kinds(speeds(30.0, 45.0, 50.0, 55.0, 70.0), *speeds(33.0)) == []
+    assert kinds(speeds(49.0, 50.0, 50.0, 50.0, 51.0), *speeds(33.0)) == ["slower"]
+
+
+def test_the_percentage_is_the_callers() -> None:
+    before = speeds(50.0, 50.0, 50.0)
+    assert changes(before, *speeds(46.0)) == []
+    assert [c.kind for c in changes(before, *speeds(46.0), percent=5)] == ["slower"]
+
+
+def test_too_short_a_history_says_nothing_of_speed() -> None:
+    assert changes(speeds(*[50.0] * (LEAST_HISTORY - 1)), *speeds(1.0)) == []
+
+
+def test_only_the_newest_results_are_history() -> None:
+    (change,) = changes(speeds(*[90.0] * MOST_HISTORY, *[50.0] * MOST_HISTORY), *speeds(20.0))
+    assert (change.before, change.history) == (50.0, MOST_HISTORY)
+
+
+def test_speeds_of_failures_are_no_history() -> None:
+    assert changes(speeds(50.0, 50.0, 50.0, verdict="crashed"), a_result(verdict="crashed")) == []
+
+
+@given(
+    st.lists(st.floats(1, 1e6), min_size=1, max_size=30),
+    st.lists(st.sampled_from(list(Verdict)), min_size=1, max_size=6),
+)
+def test_what_was_found_before_is_no_change(values: list[float], verdicts: list[Verdict]) -> None:
+    before = speeds(*values)
+    before += [a_result(1024 * n, verdict) for n, verdict in enumerate(verdicts, 9)]
+    again = [old for old in before if old.context_length != 8192]
+    usual = sorted(values[-MOST_HISTORY:])[len(values[-MOST_HISTORY:]) // 2]
+    found = changes(before, *again, *speeds(usual))
+    assert [change for change in found if change.measure == "verdict"] == []
+    if len(values) % 2:
+        assert [change for change in found if change.measure == SPEED] == []
+
+
+def test_a_regression_fails_the_session_and_is_listed(project: Project) -> None:
+    project.run("--lmstrix").assert_outcomes(passed=2)
+    project.engine(tiny="behaviours=(Corrupted(),)")
+    result = project.run("--lmstrix", "--all")
+    result.assert_outcomes(xfailed=2)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["changed *what*", "tiny*newly broken*full at 512*ok*corrupted*"])
+
+
+def test_the_option_turns_them_into_a_failure(project: Project) -> None:
+    project.run("--lmstrix").assert_outcomes(passed=2)
+    project.engine(tiny="behaviours=(Corrupted(),)")
+    result = project.run("--lmstrix", "--all", "--lmstrix-fail-on-regression")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["lmstrix: 2 regressions failed this run"])
+    again = project.run("--lmstrix", "--all", "--lmstrix-fail-on-regression=10")
+    assert again.ret == 0, "what is known to be broken is no news"
+
+
+@pytest.mark.parametrize("value", ["models.yaml", "-5", "0", "inf", "nan"])
+def test_a_percentage_that_is_none_is_a_usage_error(project: Project, value: str) -> None:
+    result = project.run("--lmstrix", f"--lmstrix-fail-on-regression={value}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: --lmstrix-fail-on-regression: '{value}' is no perc*"])

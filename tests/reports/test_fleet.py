@@ -1,0 +1,164 @@
+"""The picture of the fleet as data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from pytest_lmstrix.core.types import Model, Result
+from pytest_lmstrix.plan.plan import Plan, planned
+from pytest_lmstrix.registry.regressions import History
+from pytest_lmstrix.registry.store import Registry
+from pytest_lmstrix.reports.fleet import Cell, Fleet, fleet_of
+from pytest_lmstrix.reports.html import picture
+from pytest_lmstrix.reports.run_json import CaseReport, RunReport
+from tests.registry.results import a_result
+from tests.reports.conftest import NOW as FOUND
+from tests.reports.conftest import a_run
+
+LLAMA = Model(id="llama", engine="lmstudio", context_limit=131_072)
+NOW = (a_result(60_000, "out_of_memory", model="llama", run="now"),)
+BEFORE = (
+    a_result(30_000, model="llama"),
+    a_result(100_000, model="llama"),
+    a_result(100_000, model="llama", check="deep"),
+)
+
+
+def cells(tmp_path: Path, *skipped: str) -> dict[tuple[str, int], Cell]:
+    """By check and size."""
+    rows = fleet(tmp_path, *skipped).rows
+    return {(row.check, size): cell for row in rows for size, cell in row.cells.items()}
+
+
+def fleet(
+    tmp_path: Path, *skipped: str, before: Iterable[Result] = BEFORE, model: Model = LLAMA
+) -> Fleet:
+    """Of a run that finds `NOW` and skips these tests, after one that found `before`."""
+    run = a_run(Registry(tmp_path / "registry.jsonl"), NOW)
+    cases = (
+        CaseReport(node_id=f"models.yaml::{test}", outcome="skipped", reason="why", results=())
+        for test in skipped
+    )
+    run = replace(run, cases=(*run.cases, *cases))
+    history = History()
+    for old in before:
+        history.add(replace(old, machine=old.machine or run.machine))
+    plan = Plan(run="now", seed=1, models=(planned(model, [30_000, 60_000, 100_000], ()),))
+    return fleet_of(plan, run, history)
+
+
+def test_what_was_not_asked_now_is_as_an_earlier_run_found_it(tmp_path: Path) -> None:
+    found = cells(tmp_path)
+    assert {key: cell.sign for key, cell in found.items()} == {
+        ("full", 30_000): "✓",
+        ("full", 60_000): "M",
+        ("full", 100_000): "✓",
+        ("deep", 100_000): "✓",
+    }
+    assert [key for key, cell in found.items() if cell.target] == [("full", 60_000)]
+
+
+def test_what_was_skipped_now_is_no_pass_of_an_earlier_run(tmp_path: Path) -> None:
+    found = cells(tmp_path, "test_full[llama-100000]")
+    skipped = found["full", 100_000]
+    assert (skipped.sign, skipped.target is not None) == ("-", True)
+    assert skipped.label.splitlines()[:2] == ["skipped at 100,000 tokens", "why"]
+    assert skipped.label.splitlines()[2].startswith("ok on ")
+    assert found["deep", 100_000].sign == "✓"
+
+
+def test_a_test_whose_teardown_failed_was_judged_all_the_same(tmp_path: Path) -> None:
+    assert cells(tmp_path, "test_full[llama-60000]")["full", 60_000].sign == "M"
+
+
+def test_the_legend_explains_what_occurs_and_nothing_else(tmp_path: Path) -> None:
+    meanings = {sign: meaning for sign, _, meaning in fleet(tmp_path).legend}
+    assert meanings == {"✓": "ok", "M": "out of memory"}
+    ((sign, family, meaning),) = fleet(tmp_path, "test_full[llama-100000]").legend[2:]
+    assert (sign, family, meaning) == ("-", "unclear", "skipped, not judged")
+
+
+@pytest.mark.parametrize(
+    "other", [{"machine": "elsewhere"}, {"engine": "llamacpp"}], ids=["machine", "engine"]
+)
+def test_what_was_found_elsewhere_is_not_shown(tmp_path: Path, other: dict[str, str]) -> None:
+    elsewhere = a_result(100_000, model="llama", **other)
+    (row,) = fleet(tmp_path, before=(BEFORE[0], elsewhere)).rows
+    assert set(row.cells) == {30_000, 60_000}
+
+
+def test_what_other_weights_did_is_not_shown_of_weights_that_are_known(tmp_path: Path) -> None:
+    known = replace(LLAMA, fingerprint="size:1")
+    others = a_result(100_000, model="llama", fingerprint="size:2")
+    (row,) = fleet(tmp_path, before=(BEFORE[0], others), model=known).rows
+    assert set(row.cells) == {30_000, 60_000}
+
+
+def drawn(run: RunReport) -> str:
+    """The HTML above the table of results."""
+    models = [Model(id=each.id, engine="lmstudio", context_limit=131_072) for each in run.models]
+    sizes = [4_096, 8_191, 30_000, 60_000]
+    plan = Plan(run="now", seed=1, models=tuple(planned(each, sizes, ()) for each in models))
+    return picture(fleet_of(plan, run, History()), run)
+
+
+def test_the_picture_has_a_legend_of_its_signs(run: RunReport) -> None:
+    legend = re.findall(r"<span><i class=\"lmstrix-(\w+)\">(.)</i> ([\w ]+)</span>", drawn(run))
+    assert legend == [
+        ("ok", "✓", "ok"),
+        ("answer", "W", "wrong answer"),
+        ("room", "M", "out of memory"),
+        ("unusable", "?", "model not found"),
+    ]
+
+
+def test_the_bar_is_as_long_as_what_is_verified_of_what_is_declared(run: RunReport) -> None:
+    bars = r"lmstrix-share\">([^<]+?) <b aria-hidden=\"true\"><i style=\"width:([^\"]+)\">"
+    assert re.findall(bars, drawn(run)) == [
+        ("30,000 / 131,072", "22.9%"),
+        ("8,191 / 131,072", "6.2%"),
+        ("- / 131,072", "0.0%"),
+        ("- / 131,072", "0.0%"),
+    ]
+
+
+def test_recall_is_told_by_depth_and_context(tmp_path: Path) -> None:
+    depths = {"0.05": True, "0.5": False, "0.95": True}
+    sizes = {8_191: depths, 4_096: dict.fromkeys(depths, True)}
+    now = [a_result(size, model="llama", run="now", check="deep", recall=recall)
+           for size, recall in sizes.items()]  # fmt: skip
+    text = drawn(a_run(Registry(tmp_path / "registry.jsonl"), (*now, FOUND[0])))
+    _, _, table = text.partition('<table id="lmstrix-recall">')
+    table = table.partition("</table>")[0]
+    assert re.findall(r"<th[^>]*>([^<]+)</th>", table) == ["model", "4,096", "8,191", "llama"]
+    cells = table.partition("<tbody>")[2].split("<td>")[1:]
+    assert [re.findall(r"[●○]", cell) for cell in cells] == [list("●●●"), list("●○●")]
+    assert 'aria-label="5% deep: recalled\n50% deep: not recalled\n95% deep: recalled"' in cells[1]
+
+
+def test_without_deep_there_is_no_recall_to_show(tmp_path: Path) -> None:
+    text = drawn(a_run(Registry(tmp_path / "registry.jsonl"), FOUND[:1]))
+    assert 'id="lmstrix-recall' not in text
+
+
+PLOTTED = {
+    "decode_tokens_per_second": (40.0, "Decode, tokens/s (full)", "llama at 30,000: 40.0"),
+    "prefill_tokens_per_second": (900.0, "Prefill, tokens/s (full)", "llama at 30,000: 900.0"),
+    "ttft_seconds": (0.25, "Time to first token (full)", "llama at 30,000: 0.25 s"),
+    "peak_memory_bytes": (4_100_000_000, "Peak memory (full)", "llama at 30,000: 4.10 GB"),
+}
+
+
+@pytest.mark.parametrize("measure", PLOTTED)
+def test_what_is_measured_is_plotted_by_context_size(tmp_path: Path, measure: str) -> None:
+    value, title, told = PLOTTED[measure]
+    now = a_result(30_000, model="llama", run="now", **{measure: value})
+    text = drawn(a_run(Registry(tmp_path / "registry.jsonl"), (now,)))
+    (plot,) = re.findall(r"<figure>.*?</figure>", text, re.DOTALL)
+    assert f">{title}</text>" in plot
+    assert f"<title>{told}</title>" in plot

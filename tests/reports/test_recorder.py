@@ -1,0 +1,94 @@
+"""The registry as runs write it: a backup first, and a line for each case, however many write."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from pytest_lmstrix.registry.store import Registry
+from tests.end_to_end.project import Project
+from tests.registry.results import a_result
+
+MODELS = [f"m{number}" for number in range(10)]
+SIZES = (512, 1024, 2048)
+
+
+@pytest.fixture
+def fleet(project: Project) -> Project:
+    project.engine(**dict.fromkeys(MODELS, ""))
+    entries = (f"{{id: {model}, contexts: {list(SIZES)}}}" for model in MODELS)
+    project.manifest(f"[{', '.join(entries)}]")
+    return project
+
+
+def registry_of(project: Project) -> Registry:
+    return Registry(project.path / "reports" / "registry.jsonl")
+
+
+def backups(project: Project) -> list[Path]:
+    return sorted((project.path / "reports" / "backups").glob("*"))
+
+
+def cases(registry: Registry) -> Counter[tuple[str, str, int]]:
+    """How many lines each case of each run has, of a registry without any damage."""
+    loaded = registry.load()
+    assert (loaded.damaged, loaded.newer, loaded.torn) == ((), (), None)
+    return Counter((each.run, each.model, each.context_length) for each in registry.results())
+
+
+def test_what_was_there_is_copied_before_the_first_result_is_written(project: Project) -> None:
+    registry_of(project).append(a_result(model="earlier"))
+    before = registry_of(project).path.read_bytes()
+    project.run("--lmstrix").assert_outcomes(passed=2)
+    (backup,) = backups(project)
+    assert backup.read_bytes() == before
+    assert len(project.results) == 3
+    project.run("--lmstrix", "--all", "-k", "tiny").assert_outcomes(passed=2)
+    assert len(backups(project)) == 2
+
+
+def test_a_run_that_writes_nothing_copies_nothing(project: Project) -> None:
+    project.run("--lmstrix").assert_outcomes(passed=2)
+    for args in ((), ("--all", "--collect-only")):
+        project.run("--lmstrix", *args)
+    assert backups(project) == []
+
+
+def test_sessions_after_a_wreck_push_no_sound_backup_out(project: Project) -> None:
+    registry = registry_of(project)
+    registry.append_many(a_result(size, model="earlier") for size in range(1, 303))
+    project.run("--lmstrix").assert_outcomes(passed=2)
+    registry.path.write_bytes(b"garbage\n")
+    for _ in range(11):
+        project.run("--lmstrix", "--all", "-k", "512").assert_outcomes(passed=1)
+    result = project.run("--lmstrix-restore")
+    result.stdout.fnmatch_lines(["restored reports/backups/registry-*.jsonl: 302 results"])
+    assert Registry(registry.path).load().results == 302
+
+
+def test_eight_workers_leave_one_whole_line_for_each_case(fleet: Project) -> None:
+    fleet.run_apart("--lmstrix", "-n", "8").assert_outcomes(passed=30)
+    found = cases(registry_of(fleet))
+    (run,) = {run for run, _, _ in found}
+    assert found == Counter((run, model, size) for model in MODELS for size in SIZES)
+
+
+def test_two_runs_at_once_leave_one_whole_line_for_each_case_of_each(fleet: Project) -> None:
+    command = [sys.executable, "-m", "pytest", "--lmstrix", "--all", "-p", "no:cacheprovider"]
+    for _ in range(2):
+        fleet.started.append(
+            subprocess.Popen(
+                command, cwd=fleet.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            )
+        )
+    for process in fleet.started:
+        output = process.communicate(timeout=120)[0].decode()
+        assert process.returncode == pytest.ExitCode.OK, output
+    found = cases(registry_of(fleet))
+    runs = {run for run, _, _ in found}
+    assert len(runs) == 2
+    assert found == Counter((run, m, size) for run in runs for m in MODELS for size in SIZES)

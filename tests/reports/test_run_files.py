@@ -1,0 +1,239 @@
+"""summary.md, run.json and JUnit: golden files, a schema, and the files that a run leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import jsonschema
+import msgspec
+import pytest
+import yaml
+
+from pytest_lmstrix.registry.store import Registry
+from pytest_lmstrix.reports.run_json import RunReport, encode, json_schema
+from pytest_lmstrix.reports.summary import MOST_MODELS, summary
+from tests.end_to_end.project import Project
+from tests.registry.results import a_result
+from tests.reports.conftest import GOLDEN, HOSTILE, a_run
+
+WORKFLOW = Path(__file__).parents[2] / "docs" / "examples" / "github-models.yml"
+SCHEMA = Path(__file__).parents[2] / "docs" / "run.schema.json"
+Golden = Callable[[str, str], None]
+
+
+def test_summary(run: RunReport, golden: Golden) -> None:
+    golden("summary.md", summary(run, {"report.html": "report.html"}))
+
+
+def test_run_json(run: RunReport, golden: Golden) -> None:
+    golden("run.json", encode(run).decode())
+
+
+def test_run_json_is_read_back_as_it_was(run: RunReport) -> None:
+    assert msgspec.json.decode(encode(run), type=RunReport) == run
+
+
+def test_the_schema_in_the_docs_is_that_of_run_json(run: RunReport, golden: Golden) -> None:
+    golden(os.path.relpath(SCHEMA, GOLDEN), json.dumps(json_schema(), indent=2) + "\n")
+    schema = json_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(json.loads(encode(run)), schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**json.loads(encode(run)), "exit_status": "one"}, schema)
+
+
+def test_a_summary_of_many_models_folds_those_without_a_problem(tmp_path: Path) -> None:
+    results = [a_result(8_191, model=f"m{n}", run="now") for n in range(MOST_MODELS)]
+    bad = a_result(8_191, "crashed", model="bad", run="now")
+    run = a_run(Registry(tmp_path / "registry.jsonl"), (*results, bad))
+    open_part, _, folded = summary(run, {}).partition("<details>")
+    assert "| bad |" in open_part
+    assert "| m0 |" in folded
+    assert "| bad |" not in folded
+    assert "40 models without a problem" in folded
+
+
+def test_what_a_model_says_is_no_markup_in_a_summary(run: RunReport) -> None:
+    text = summary(run, {})
+    assert "<script" not in text
+    assert "](https://evil" not in text
+    assert "\x1b" not in text
+    assert all(line.count(" | ") == 7 for line in text.splitlines() if "&lt;script" in line
+               and line.startswith("|"))  # fmt: skip
+
+
+BROKEN = """
+import pytest
+
+@pytest.fixture
+def before():
+    raise RuntimeError("no <b>before</b>")
+
+@pytest.fixture
+def after():
+    yield
+    raise RuntimeError("no after")
+
+def test_set_up(before, lmstrix_model): pass
+def test_torn_down(after, lmstrix_model): pass
+def test_buggy(lmstrix_model): lmstrix_model.no_such_thing
+"""
+
+
+def test_a_summary_counts_each_test_once_and_tells_of_those_that_broke(project: Project) -> None:
+    project.pytester.makepyfile(test_own=BROKEN)
+    project.manifest("[{id: tiny, contexts: [512]}]")
+    project.run("--lmstrix").assert_outcomes(passed=2, failed=1, errors=2)
+    text = (project.path / "reports" / "summary.md").read_text(encoding="utf-8")
+    assert "**1 model, 4 tests: 2 passed, 2 error, 1 failed**" in text
+    told = text.partition("### What did not work\n\n")[2].partition("\n\n")[0]
+    own = r"- **test\_own.py::test\_"
+    assert told.splitlines() == [
+        rf"{own}set\_up\[tiny-512\]**: error - RuntimeError: no &lt;b&gt;before&lt;/b&gt;",
+        rf"{own}torn\_down\[tiny-512\]**: error - RuntimeError: no after",
+        rf"{own}buggy\[tiny-512\]**: failed - AttributeError: 'LoadedModel' object has no attribute"
+        r" 'no\_such\_thing'",
+    ]
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["serial", "xdist"])
+def test_a_summary_of_nothing_new_says_so(project: Project, workers: tuple[str, ...]) -> None:
+    project.run("--lmstrix").assert_outcomes(passed=2)
+    (project.run_apart if workers else project.run)("--lmstrix", *workers)
+    summary_file = project.path / "reports" / "summary.md"
+    assert "**All was known already: nothing was tested**" in summary_file.read_text("utf-8")
+    project.run("--lmstrix", "-k", "nothing")
+    assert "0 tests: nothing was tested" in summary_file.read_text("utf-8")
+
+
+def test_links_of_a_summary_lead_to_paths_of_any_name(run: RunReport) -> None:
+    links = {"registry": "../my (old) runs/100%#1.jsonl", "run": "https://hub.test/1#artifacts"}
+    assert summary(run, links).splitlines()[-1] == (
+        "[registry](../my%20%28old%29%20runs/100%25%231.jsonl)"
+        " · [run](https://hub.test/1#artifacts)"
+    )
+
+
+WITH_WORKERS = {"serial": (), "xdist": ("-n", "2")}
+
+
+def test_with_workers_all_is_told_as_without(project: Project) -> None:
+    found = {}
+    for name, workers in WITH_WORKERS.items():
+        shutil.rmtree(project.path / "reports", ignore_errors=True)
+        project.manifest("[{id: tiny, contexts: [4096, 8192, 16384]}, {id: good, contexts: [512]}]")
+        project.engine(tiny="", good="")
+        project.run("--lmstrix").assert_outcomes(passed=4)
+        project.engine(tiny="behaviours=(OutOfMemory(above=5000),)", good="")
+        run = project.run_apart if workers else project.run
+        options = ("--lmstrix", "--all", "--lmstrix-fail-on-regression", "--junitxml=junit.xml")
+        result = run(*options, *workers)
+        result.assert_outcomes(passed=2, failed=1, skipped=1)
+        result.stdout.fnmatch_lines(["lmstrix: 2 regressions failed this run"])
+        found[name] = result.ret, junit_properties(project.path), map_of(project.path)
+    assert found["serial"] == found["xdist"]
+    status, properties, (legend, cells) = found["serial"]
+    assert status == pytest.ExitCode.TESTS_FAILED
+    assert [len(of_test) > 2 for of_test in properties.values()].count(False) == 1
+    assert legend == ["✓", "M", "-"]
+    assert {sign for _, _, sign in cells} > {"✓", "M", "-"}, "and the sizes tried on the way down"
+
+
+def junit_properties(path: Path) -> dict[str, list[tuple[str, str]]]:
+    """Of each test, without how long things took."""
+    cases = ElementTree.parse(path / "junit.xml").iter("testcase")
+    return {
+        str(case.get("name")): [
+            (name, "" if name.endswith("_seconds") else str(each.get("value")))
+            for each in case.iter("property")
+            if (name := str(each.get("name")))
+        ]
+        for case in cases
+    }
+
+
+def map_of(path: Path) -> tuple[list[str], list[tuple[str, ...]]]:
+    """The signs of its legend; family, target and sign of its cells."""
+    text = (path / "reports" / "report.html").read_text(encoding="utf-8")
+    legend = re.findall(r'<span><i class="lmstrix-\w+">(.)</i>', text)
+    cell = r'<a class="lmstrix-(\w+)" href="#(case-\w+)"[^>]*>([^<]*)</a>'
+    return legend, re.findall(cell, text.partition('<table id="lmstrix-map">')[2])
+
+
+def test_junit_has_properties_and_reasons_under_stable_names(
+    project: Project, golden: Golden
+) -> None:
+    project.engine(tiny="behaviours=(OutOfMemory(above=512),)", lost="behaviours=(Corrupted(),)")
+    project.manifest("[{id: tiny, contexts: [512, 1024, 2048]}, {id: lost, contexts: [512]}]")
+    project.run("--lmstrix", "--all", "--junitxml=junit.xml")
+    text = (project.path / "junit.xml").read_text(encoding="utf-8")
+    text = re.sub(r' (time|timestamp|hostname)="[^"]*"', "", text)
+    text = re.sub(r'(lmstrix_\w+_seconds" value)="[^"]*"', r'\1="1.0"', text)
+    text = re.sub(r"\w*[/\\][^ ]*\.py:\d+", "FILE", text)
+    tree = ElementTree.fromstring(text)
+    ElementTree.indent(tree)
+    golden("junit.xml", ElementTree.tostring(tree, encoding="unicode") + "\n")
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["serial", "xdist"])
+def test_a_run_leaves_its_reports(
+    project: Project, workers: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = project.path / "step.md"
+    step.write_text("# before\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(step))
+    monkeypatch.setenv("GITHUB_SERVER_URL", "https://hub.test")
+    monkeypatch.setenv("GITHUB_REPOSITORY", "me/mine")
+    monkeypatch.setenv("GITHUB_RUN_ID", "42")
+    project.engine(tiny=f"behaviours=(Says(text={HOSTILE!r}),)", good="")
+    project.manifest("[{id: tiny, contexts: [512]}, {id: good, contexts: [512, 1024]}]")
+    run = project.run_apart if workers else project.run
+    run("--lmstrix", "--all", *workers).assert_outcomes(passed=2, failed=1)
+    reports = project.path / "reports"
+    found = json.loads((reports / "run.json").read_bytes())
+    jsonschema.validate(found, json_schema())
+    assert found["counts"] == {"passed": 2, "failed": 1}
+    assert found["exit_status"] == 1
+    assert [model["verified_context"] for model in found["models"] if model["id"] == "good"] == [
+        1024
+    ]
+    assert "**2 models, 3 tests:" in (reports / "summary.md").read_text(encoding="utf-8")
+    told = step.read_text(encoding="utf-8")
+    assert told.startswith("# before\n## Local LLM models")
+    assert "(https://hub.test/me/mine/actions/runs/42#artifacts)" in told
+    assert "<script" not in told
+
+
+def test_a_summary_that_cannot_be_written_costs_nothing_else(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(project.path))
+    result = project.run("--lmstrix")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["lmstrix: * cannot be written: *"])
+    assert result.ret == 0
+
+
+def test_the_workflow_keeps_the_registry_of_every_attempt() -> None:
+    steps = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))["jobs"]["models"]["steps"]
+    caches = {step["uses"].partition("@")[0]: step["with"] for step in steps
+              if step.get("with", {}).get("path") == "reports/registry.jsonl"}  # fmt: skip
+    restore, save = caches["actions/cache/restore"], caches["actions/cache/save"]
+    assert {"run_id", "run_attempt"} <= set(re.findall(r"github\.(\w+)", save["key"]))
+    assert save["key"].startswith(restore["restore-keys"])
+
+
+def test_the_workflow_runs_with_real_options_and_keeps_what_it_says(project: Project) -> None:
+    steps = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))["jobs"]["models"]["steps"]
+    (command,) = [step["run"] for step in steps if step.get("run", "").startswith("pytest")]
+    project.run(*command.split()[1:]).assert_outcomes(passed=2)
+    kept = {step["with"]["path"] for step in steps if "path" in step.get("with", {})}
+    assert {"reports/", "reports/registry.jsonl"} <= kept
+    assert (project.path / "reports" / "registry.jsonl").exists()
+    assert (project.path / "reports" / "junit.xml").exists()

@@ -1,0 +1,93 @@
+"""Tables fit, keep their columns apart, and are harmless."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from pytest_lmstrix.reports.table import FIRST_COLUMN, Cell, prose, table
+
+HEADINGS = ("model", "engine", "size", "status")
+
+
+def plain(text: str, colour: str) -> str:
+    return text
+
+
+def shown(rows: list[list[Cell]], width: int | None = None) -> list[str]:
+    return list(
+        table(HEADINGS, rows, paint=plain, width=width, left=["status"], expendable=HEADINGS[1:])
+    )
+
+
+ROWS: list[list[Cell]] = [["a-model", "lmstudio", "2.0 GB", "ok"], ["b", "x", "93 MB", "failed"]]
+
+
+def test_the_first_and_the_named_columns_are_flush_left() -> None:
+    assert shown(ROWS) == [
+        "model      engine    size  status",
+        "a-model  lmstudio  2.0 GB  ok",
+        "b               x   93 MB  failed",
+    ]
+
+
+def test_gaps_go_first_then_what_is_expendable_then_the_end_of_the_first_column() -> None:
+    assert shown(ROWS, 33)[1] == "a-model  lmstudio  2.0 GB  ok"
+    assert shown(ROWS, 30)[1] == "a-model lmstudio 2.0 GB ok"
+    assert shown(ROWS, 26)[1] == "a-model 2.0 GB ok"
+    assert shown(ROWS, 12)[1] == "a-model"
+    assert shown(ROWS, 4) == ["mod…", "a-m…", "b"]
+    rows: list[list[Cell]] = [["m" * 40, "lmstudio", "2.0 GB", "ok"]]
+    assert shown(rows, FIRST_COLUMN + 23)[1] == "m" * (FIRST_COLUMN - 1) + "… lmstudio 2.0 GB ok"
+
+
+def test_colour_does_not_move_columns() -> None:
+    rows: list[list[Cell]] = [["a", ("ok", "green"), "1", "x"]]
+    (_, line) = table(HEADINGS, rows, paint=lambda text, colour: f"<{colour}>{text}</>")
+    assert line == "a          <green>ok</>     1       x"
+
+
+def test_prose_goes_on_below_itself() -> None:
+    rows: list[list[Cell]] = [["error", "a:1", "word " * 8], ["info", "b", ""]]
+    assert list(prose(rows, paint=plain, width=42, right=[1])) == [
+        "error  a:1  word word word word word word",
+        "            word word",
+        "info     b",
+    ]
+    assert list(prose(rows[:1], paint=plain)) == ["error  a:1  " + " ".join(["word"] * 8)]
+    assert list(prose([], paint=plain)) == []
+
+
+def test_prose_without_room_beside_has_lines_of_its_own() -> None:
+    rows: list[list[Cell]] = [["error", "a:1", "word " * 8], ["info", "b", ""]]
+    assert list(prose(rows, paint=plain, width=41)) == [
+        "error  a:1",
+        "    word word word word word word word",
+        "    word",
+        "info   b",
+    ]
+
+
+CELLS = st.one_of(st.text(max_size=40), st.tuples(st.text(max_size=40), st.just("red")))
+GRID = st.lists(st.lists(CELLS, min_size=4, max_size=4), max_size=4)
+
+
+@given(GRID, st.integers(1, 200))
+def test_no_line_is_wider_than_the_terminal_or_does_anything_to_it(
+    rows: list[list[Cell]], width: int
+) -> None:
+    lines = shown(rows, width)
+    assert len(lines) == len(rows) + 1
+    for line in lines:
+        assert cell_len(line) <= width
+        assert "\x1b" not in line
+        assert "\n" not in line
+
+
+@given(st.lists(st.lists(st.text("ab c\x1b\n", max_size=60), min_size=2, max_size=2), max_size=4))
+def test_prose_keeps_to_its_width_as_well(rows: list[list[str]]) -> None:
+    heads = [" ".join(row[0].replace("\x1b", "").split()) for row in rows]
+    for line in prose(rows, paint=plain, width=50):
+        assert len(line) <= 50 or line in heads
+        assert "\x1b" not in line

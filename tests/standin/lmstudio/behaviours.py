@@ -1,0 +1,342 @@
+"""Ways in which a model differs from a healthy one, each with a known truth; they compose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Literal
+
+from msgspec import Struct
+
+from tests.standin.lmstudio import errors
+from tests.standin.lmstudio.errors import Refused
+
+Check = Literal["full", "deep"]
+ReasoningType = Literal["none", "reasoning", "reasoningStartTag", "reasoningEndTag"]
+Piece = tuple[str, ReasoningType]
+"""A token of a reply."""
+Grant = Callable[[int], int]
+"""The context that is granted for one that is asked for, tokens."""
+NOWHERE = 0
+"""The capacity of a model that works at no size."""
+
+
+class Load(Struct, frozen=True, kw_only=True):
+    """A load that is asked for; `attempt` counts from 1 for the model."""
+
+    context_length: int
+    needed_bytes: int
+    attempt: int
+
+
+class Prompt(Struct, frozen=True, kw_only=True):
+    """A prediction that is asked for; `attempt` counts from 1 for the model."""
+
+    tokens: Sequence[str]
+    context_length: int
+    attempt: int
+    chat: bool
+
+
+class Behaviour(Struct, frozen=True, kw_only=True):
+    """A healthy model; others override what they do differently."""
+
+    def capacity(self, check: Check, grant: Grant) -> int | None:
+        """The largest context that this leaves working, tokens; `None` for any."""
+        return None
+
+    def grant(self, context_length: int) -> int:
+        """The context that a load gives instead of `context_length`."""
+        return context_length
+
+    def check_load(self, load: Load) -> None:
+        """Raises: Refused: the load fails."""
+
+    def check_prompt(self, prompt: Prompt) -> None:
+        """Raises: Refused: the prediction fails."""
+
+    def counted(self, tokens: Sequence[str]) -> Sequence[str]:
+        """What the engine takes of a prompt, and counts."""
+        return tokens
+
+    def visible(self, tokens: Sequence[str]) -> Sequence[str]:
+        """What the model sees of the tokens that the engine has taken."""
+        return tokens
+
+    def reply(self, prompt: Prompt, reply: str) -> str:
+        """What it says instead of `reply`."""
+        return reply
+
+    def thoughts(self, prompt: Prompt) -> tuple[Piece, ...]:
+        """What it thinks before the reply."""
+        return ()
+
+    def speed(self, context_length: int, tokens_per_second: float) -> float:
+        """The decode speed at this context length."""
+        return tokens_per_second
+
+
+def _asked(granted: int, grant: Grant) -> int:
+    """The largest context to ask for that grants no more than `granted`."""
+    return next((n for n in range(granted, 0, -1) if grant(n) <= granted), NOWHERE)
+
+
+class SeesLast(Behaviour, frozen=True, tag=True):
+    """Forgets the beginning: sees only the last `tokens`; the counts are as for all."""
+
+    tokens: int
+
+    def capacity(self, check: Check, grant: Grant) -> int | None:
+        return self.tokens if check == "deep" else None
+
+    def visible(self, tokens: Sequence[str]) -> Sequence[str]:
+        return tokens[-self.tokens :]
+
+
+class ForgetsMiddle(Behaviour, frozen=True, tag=True):
+    """Sees only the first `start` and the last `end` tokens."""
+
+    start: int
+    end: int
+
+    def capacity(self, check: Check, grant: Grant) -> int | None:
+        return self.start + self.end if check == "deep" else None
+
+    def visible(self, tokens: Sequence[str]) -> Sequence[str]:
+        if len(tokens) <= self.start + self.end:
+            return tokens
+        return [*tokens[: self.start], *tokens[len(tokens) - self.end :]]
+
+
+class CutsPrompt(Behaviour, frozen=True, tag=True):
+    """Cuts a prompt silently to its last `tokens`, and counts only those."""
+
+    tokens: int
+
+    def capacity(self, check: Check, grant: Grant) -> int | None:
+        return self.tokens if check == "deep" else None
+
+    def counted(self, tokens: Sequence[str]) -> Sequence[str]:
+        return tokens[-self.tokens :]
+
+
+class GrantsAtMost(Behaviour, frozen=True, tag=True):
+    """Loads, but with no more context than `tokens`."""
+
+    tokens: int
+
+    def capacity(self, check: Check, grant: Grant) -> int | None:
+        # Whoever pads after it makes good for a little.
+        return next(n for n in count(self.tokens) if grant(n + 1) <= n)
+
+    def grant(self, context_length: int) -> int:
+        return min(context_length, self.tokens)
+
+
+class GrantsMore(Behaviour, frozen=True, tag=True):
+    """Grants `extra` tokens on top, then up to the next multiple of `multiple_of`."""
+
+    extra: int = 0
+    multiple_of: int = 1
+
+    def capacity(self, check: Check, grant: Grant) -> int | None:
+        return NOWHERE if self.extra or self.multiple_of > 256 else None
+
+    def grant(self, context_length: int) -> int:
+        return -(-(context_length + self.extra) // self.multiple_of) * self.multiple_of
+
+
+class Gibberish(Behaviour, frozen=True, tag=True):
+    """Talks gibberish above `above` tokens, granted or really filled."""
+
+    above: int
+    measure: Literal["granted", "filled"] = "granted"
+
+    def capacity(self, check: Check, grant: Grant) -> int | None:
+        if self.measure == "granted":
+            return _asked(self.above, grant)
+        return self.above if check == "deep" else None
+
+    def reply(self, prompt: Prompt, reply: str) -> str:
+        size = prompt.context_length if self.measure == "granted" else len(prompt.tokens)
+        return " ^~ ,,; zqx// zqx// ~~ ,,; glorp" if size > self.above else reply
+
+
+class OutOfMemory(Behaviour, frozen=True, tag=True):
+    """Out of memory above `above` tokens, at the load or only at a prediction."""
+
+    above: int
+    at: Literal["load", "predict"] = "load"
+
+    def capacity(self, check: Check, grant: Grant) -> int | None:
+        return self.above if self.at == "load" else _asked(self.above, grant)
+
+    def check_load(self, load: Load) -> None:
+        if self.at == "load" and load.context_length > self.above:
+            raise Refused(errors.cannot_allocate(load.needed_bytes))
+
+    def check_prompt(self, prompt: Prompt) -> None:
+        if self.at == "predict" and prompt.context_length > self.above:
+            raise Refused(errors.insufficient_memory())
+
+
+class Guardrail(Behaviour, frozen=True, tag=True):
+    """Refused by the memory guardrail above `above` tokens."""
+
+    above: int
+
+    def capacity(self, check: Check, grant: Grant) -> int | None:
+        return self.above
+
+    def check_load(self, load: Load) -> None:
+        if load.context_length > self.above:
+            raise Refused(errors.guardrail(load.needed_bytes))
+
+
+class Crashes(Behaviour, frozen=True, tag=True):
+    """The engine dies the first `times` times, at the load or at a prediction."""
+
+    at: Literal["load", "predict"] = "load"
+    times: int = 1
+    exit_code: int | None = 6
+
+    def check_load(self, load: Load) -> None:
+        if self.at == "load" and load.attempt <= self.times:
+            raise Refused(errors.load_crashed(self.exit_code))
+
+    def check_prompt(self, prompt: Prompt) -> None:
+        if self.at == "predict" and prompt.attempt <= self.times:
+            raise Refused(errors.prediction_crashed(self.exit_code), fatal=True)
+
+
+class CrashesAbove(Behaviour, frozen=True, tag=True):
+    """The engine dies above `above` tokens, each time, at the load or only at a prediction."""
+
+    above: int
+    at: Literal["load", "predict"] = "load"
+
+    def capacity(self, check: Check, grant: Grant) -> int | None:
+        return self.above if self.at == "load" else _asked(self.above, grant)
+
+    def check_load(self, load: Load) -> None:
+        if self.at == "load" and load.context_length > self.above:
+            raise Refused(errors.load_crashed(6))
+
+    def check_prompt(self, prompt: Prompt) -> None:
+        if self.at == "predict" and prompt.context_length > self.above:
+            raise Refused(errors.prediction_crashed(6), fatal=True)
+
+
+class Corrupted(Behaviour, frozen=True, tag=True):
+    """A broken file (`load`) or a broken cache state, of which the instance dies (`predict`)."""
+
+    at: Literal["load", "predict"] = "predict"
+
+    def capacity(self, check: Check, grant: Grant) -> int | None:
+        return NOWHERE
+
+    def check_load(self, load: Load) -> None:
+        if self.at == "load":
+            raise Refused(errors.file_corrupted())
+
+    def check_prompt(self, prompt: Prompt) -> None:
+        if self.at == "predict":
+            raise Refused(errors.cache_corrupted(), fatal=True)
+
+
+class MissingFromDisk(Behaviour, frozen=True, tag=True):
+    """Listed, but its file is gone: "Model not found" at the load."""
+
+    def capacity(self, check: Check, grant: Grant) -> int | None:
+        return NOWHERE
+
+
+class Unsupported(Behaviour, frozen=True, tag=True):
+    """No runtime knows its architecture."""
+
+    architecture: str = "kimi-linear"
+
+    def capacity(self, check: Check, grant: Grant) -> int | None:
+        return NOWHERE
+
+    def check_load(self, load: Load) -> None:
+        raise Refused(errors.unknown_architecture(self.architecture))
+
+
+class Reasons(Behaviour, frozen=True, tag=True):
+    """Thinks for `tokens` before it answers: in chats, and in completions if it is told so."""
+
+    tokens: int = 100
+    in_completions: bool = False
+    parsed: bool = True
+    """The engine tells the parts apart; otherwise only the tags in the text do."""
+
+    def thoughts(self, prompt: Prompt) -> tuple[Piece, ...]:
+        if not prompt.chat and not self.in_completions:
+            return ()
+        pieces: tuple[Piece, ...] = (
+            ("<think>", "reasoningStartTag"),
+            *((" hmm", "reasoning"),) * self.tokens,
+            ("</think>", "reasoningEndTag"),
+        )
+        return pieces if self.parsed else tuple((text, "none") for text, _ in pieces)
+
+
+class Echoes(Behaviour, frozen=True, tag=True):
+    """A base model that only repeats the last line of its prompt."""
+
+    def capacity(self, check: Check, grant: Grant) -> int | None:
+        return NOWHERE
+
+    def reply(self, prompt: Prompt, reply: str) -> str:
+        return "".join(prompt.tokens[-100:]).rstrip().split("\n")[-1]
+
+
+class Says(Behaviour, frozen=True, tag=True):
+    """Says the same to everything, whole whatever the budget; see `hostile` for texts."""
+
+    text: str = ""
+
+    def capacity(self, check: Check, grant: Grant) -> int | None:
+        return NOWHERE
+
+    def reply(self, prompt: Prompt, reply: str) -> str:
+        return self.text
+
+
+class SlowDecode(Behaviour, frozen=True, tag=True):
+    """Reports a slower decode above `above` tokens; nothing really waits."""
+
+    above: int
+    tokens_per_second: float = 0.3
+
+    def speed(self, context_length: int, tokens_per_second: float) -> float:
+        return self.tokens_per_second if context_length > self.above else tokens_per_second
+
+
+class Embedded(Behaviour, frozen=True, tag=True):
+    """Answers with a real llama.cpp that runs the GGUF file at `path`."""
+
+    path: str
+
+
+AnyBehaviour = (
+    SeesLast
+    | ForgetsMiddle
+    | CutsPrompt
+    | GrantsAtMost
+    | GrantsMore
+    | Gibberish
+    | OutOfMemory
+    | Guardrail
+    | Crashes
+    | CrashesAbove
+    | Corrupted
+    | MissingFromDisk
+    | Unsupported
+    | Reasons
+    | Echoes
+    | Says
+    | SlowDecode
+    | Embedded
+)

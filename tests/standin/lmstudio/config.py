@@ -1,0 +1,48 @@
+"""A server as a JSON file, for one that runs as a process of its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Self
+
+import msgspec
+from msgspec import Struct
+
+from tests.standin.lmstudio.faults import Fault
+from tests.standin.lmstudio.models import StandInModel, UserInstance
+from tests.standin.lmstudio.server import LmStudioServer
+
+
+class ServerConfig(
+    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
+    """What `LmStudioServer` takes."""
+
+    models: tuple[StandInModel, ...] = ()
+    loaded: tuple[UserInstance, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    memory_bytes: int | None = None
+    guardrail: bool = True
+    api_tokens: tuple[str, ...] = ()
+    estimates: bool = False
+    version: str = "0.3.30"
+    port: int = 0
+    log_path: str | None = None
+    """The call log is appended to this file, one JSON object a line."""
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The configuration in the JSON file at `path`."""
+        # Unlike msgspec, json reads lone surrogates, which models may say.
+        return msgspec.convert(json.loads(path.read_text(encoding="utf-8")), cls)
+
+    def write(self, path: Path) -> None:
+        """Write it to the JSON file at `path`."""
+        path.write_text(json.dumps(msgspec.to_builtins(self)), encoding="utf-8")
+
+    def server(self) -> LmStudioServer:
+        """The server it describes, not started."""
+        arguments = msgspec.structs.asdict(self)
+        log_path = arguments.pop("log_path")
+        return LmStudioServer(**arguments, log_path=Path(log_path) if log_path else None)

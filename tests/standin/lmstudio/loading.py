@@ -1,0 +1,82 @@
+"""The channels that load: `loadModel` and `getOrLoad`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from lmstudio._sdk_models import ModelQuery, ModelSpecifierQuery
+
+from tests.standin.lmstudio import errors, wire
+from tests.standin.lmstudio.embedded import load_mind
+from tests.standin.lmstudio.errors import Refused
+from tests.standin.lmstudio.models import StandInModel
+
+if TYPE_CHECKING:
+    from tests.standin.lmstudio.connection import Channel, Note
+
+
+async def load(channel: Channel, parameter: Any, note: Note) -> None:
+    """Load as asked. It goes on when the connection is lost, as in LM Studio.
+
+    Raises:
+        Refused: It does not load.
+    """
+    server, domain = channel.server, channel.connection.namespace
+    just_in_time = not hasattr(parameter, "model_key")
+    key = parameter.identifier if just_in_time else parameter.model_key
+    ttl_ms = parameter.load_ttl_ms if just_in_time else parameter.ttl_ms
+    config = wire.settings(parameter.load_config_stack)
+    asked = config.get(f"{domain}.load.contextLength")
+    note.add(
+        identifier=parameter.identifier,
+        model_key=key,
+        ttl_ms=ttl_ms,
+        context_length=asked,
+        config=config,
+    )
+    await server.meet("load", connection=channel.connection, model=key)
+    if just_in_time:
+        query = ModelSpecifierQuery(query=ModelQuery(identifier=key))
+        try:
+            instance = server.machine.find(query, domain)
+        except Refused:
+            pass
+        else:
+            instance.last_used = server.clock()
+            await channel.send({"type": "alreadyLoaded", "info": instance.info()})
+            return
+    model = server.machine.downloaded(key, domain)
+    context_length = asked or min(model.default_context_length, model.max_context_length)
+    identifier = server.machine.reserve(
+        model, None if just_in_time else parameter.identifier, context_length
+    )
+    note.add(identifier=identifier)
+    try:
+        if just_in_time:
+            start = {"type": "startLoading", "identifier": identifier, "info": model.info()}
+            await channel.send(start)
+        else:
+            await channel.send({"type": "resolved", "info": model.info()})
+        await _progress(channel, model, "loadProgress" if just_in_time else "progress")
+        mind = await load_mind(model, context_length)
+        instance = server.machine.add(model, identifier, mind, ttl_ms=ttl_ms, config=config)
+    finally:
+        server.machine.release(identifier)
+    note.add(granted_context_length=mind.context_length)
+    success = "loadSuccess" if just_in_time else "success"
+    await channel.send({"type": success, "info": instance.info()})
+
+
+async def _progress(channel: Channel, model: StandInModel, kind: str) -> None:
+    for step in range(1, model.load_steps + 1):
+        fraction = step / model.load_steps
+        fault = await channel.server.meet(
+            "load_progress", connection=channel.connection, model=model.key, progress=fraction
+        )
+        if channel.cancelled:
+            raise Refused(errors.canceled())
+        await channel.send({"type": kind, "progress": fraction})
+        await channel.repeat(fault, {"type": kind, "progress": fraction})
+        # Gives other connections their turn, as a load that takes time would.
+        await asyncio.sleep(0)

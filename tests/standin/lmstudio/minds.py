@@ -1,0 +1,170 @@
+"""What answers: the small mind of `brain`, bent by a model's behaviours, or a real llama.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from tests.standin.lmstudio import brain, errors
+from tests.standin.lmstudio.behaviours import Piece, Prompt, Says
+from tests.standin.lmstudio.errors import Refused
+from tests.standin.lmstudio.models import StandInModel
+
+_END_OF_TURN = "<|end|>\n"
+_ASSISTANT = "<|assistant|>\n"
+
+
+class Message(Struct, frozen=True, kw_only=True):
+    """A message of a history, its parts joined."""
+
+    role: str
+    text: str
+
+
+class Request(Struct, frozen=True, kw_only=True):
+    """A prediction as it is asked for."""
+
+    messages: tuple[Message, ...]
+    chat: bool
+    """Through the chat template, instead of the bare contents."""
+    max_tokens: int | None
+    temperature: float
+    overflow_policy: str
+    stop_strings: tuple[str, ...]
+    attempt: int
+    """Counts from 1 for the model."""
+
+
+class Prediction(Struct, frozen=True, kw_only=True):
+    """A prediction, worked out before the first piece is sent."""
+
+    pieces: tuple[Piece, ...]
+    """One a fragment."""
+    sent_tokens: int
+    """Prompt tokens before anything was cut."""
+    prompt_tokens: int | None
+    cached_tokens: int
+    predicted_tokens: int
+    stop_reason: str
+    ttft_seconds: float
+    tokens_per_second: float
+
+
+class Mind(Protocol):
+    """What an instance thinks with."""
+
+    @property
+    def blocks(self) -> bool:
+        """Whether it takes so long that it needs a thread."""
+
+    @property
+    def context_length(self) -> int:
+        """Granted, tokens."""
+
+    def tokenize(self, text: str) -> Sequence[int]:
+        """Tokens of `text` without special ones."""
+
+    def predict(self, request: Request) -> Prediction:
+        """Work out a prediction.
+
+        Raises:
+            Refused: It fails.
+        """
+
+    def close(self) -> None:
+        """Free what it holds."""
+
+
+def render(messages: Sequence[Message]) -> str:
+    """The chat template of every stand-in model."""
+    turns = "".join(f"<|{m.role}|>\n{m.text}{_END_OF_TURN}" for m in messages)
+    return turns + _ASSISTANT
+
+
+class StandInMind:
+    """Answers out of `brain`; keeps its last prompt as a KV cache does."""
+
+    blocks = False
+
+    def __init__(self, model: StandInModel, context_length: int) -> None:
+        self.context_length = context_length
+        self._model = model
+        self._cache: Sequence[str] = ()
+
+    def tokenize(self, text: str) -> Sequence[int]:
+        return [brain.token_id(token) for token in brain.tokenize(text)]
+
+    def predict(self, request: Request) -> Prediction:
+        text = render(request.messages) if request.chat else _joined(request.messages)
+        sent = brain.tokenize(text)
+        taken: Sequence[str] = sent
+        bos = self._model.bos_tokens
+        for behaviour in self._model.behaviours:
+            taken = behaviour.counted(taken)
+        if len(taken) + bos >= self.context_length:
+            if request.overflow_policy != "rollingWindow":
+                raise Refused(errors.prompt_too_long(len(taken) + bos, self.context_length))
+            taken = taken[-(self.context_length * 3 // 4) :]
+        prompt = Prompt(
+            tokens=taken,
+            context_length=self.context_length,
+            attempt=request.attempt,
+            chat=request.chat,
+        )
+        for behaviour in self._model.behaviours:
+            behaviour.check_prompt(prompt)
+        cached = brain.shared_prefix(taken, self._cache)
+        self._cache = taken
+        pieces, stop_reason = self._pieces(prompt, request)
+        speed = self._model.decode_tokens_per_second
+        for behaviour in self._model.behaviours:
+            speed = behaviour.speed(self.context_length, speed)
+        # At least one token is prefilled anew, as llama.cpp does it.
+        cached = min(cached, max(len(taken) - 1, 0))
+        fresh = len(taken) + bos - cached
+        return Prediction(
+            pieces=pieces,
+            sent_tokens=len(sent) + bos,
+            prompt_tokens=len(taken) + bos,
+            cached_tokens=cached,
+            predicted_tokens=len(pieces),
+            stop_reason=stop_reason,
+            ttft_seconds=fresh / self._model.prefill_tokens_per_second,
+            tokens_per_second=speed,
+        )
+
+    def close(self) -> None:
+        self._cache = ()
+
+    def _pieces(self, prompt: Prompt, request: Request) -> tuple[tuple[Piece, ...], str]:
+        seen = prompt.tokens
+        for behaviour in self._model.behaviours:
+            seen = behaviour.visible(seen)
+        text = "".join(seen)
+        if request.chat:
+            text = text.removesuffix(_ASSISTANT).removesuffix(_END_OF_TURN)
+        reply = brain.answer(text)
+        thoughts: tuple[Piece, ...] = ()
+        for behaviour in self._model.behaviours:
+            reply = behaviour.reply(prompt, reply)
+            thoughts += behaviour.thoughts(prompt)
+        if any(isinstance(b, Says) for b in self._model.behaviours):
+            chunks = (reply[at : at + 65_536] for at in range(0, len(reply), 65_536))
+            return tuple((chunk, "none") for chunk in chunks), "eosFound"
+        stop_reason = "eosFound"
+        for stop in request.stop_strings:
+            if stop and stop in reply:
+                reply, stop_reason = reply.split(stop)[0], "stopStringFound"
+        pieces = (*thoughts, *((token, "none") for token in brain.tokenize(reply)))
+        room = self.context_length - len(prompt.tokens) - self._model.bos_tokens
+        if request.max_tokens is not None and len(pieces) > request.max_tokens <= room:
+            return pieces[: request.max_tokens], "maxPredictedTokensReached"
+        if len(pieces) > room:
+            return pieces[:room], "contextLengthReached"
+        return pieces, stop_reason
+
+
+def _joined(messages: Sequence[Message]) -> str:
+    return "".join(message.text for message in messages)

@@ -1,0 +1,97 @@
+"""What the server has: models on disk, and instances that its user has loaded."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from tests.standin.lmstudio.behaviours import AnyBehaviour, Check
+
+
+class StandInModel(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A model on disk."""
+
+    key: str
+    type: Literal["llm", "embedding"] = "llm"
+    size_bytes: int = 2_000_000_000
+    max_context_length: int = 131_072
+    default_context_length: int = 4096
+    """Granted where a load asks for none."""
+    bytes_per_token: int = 1_000
+    """Memory that each token of context takes."""
+    path: str = ""
+    """`publisher/KEY/KEY.gguf` when empty."""
+    architecture: str | None = "llama"
+    quantization: str | None = "Q4_K_M"
+    quantization_bits: int = 4
+    vision: bool = False
+    trained_for_tool_use: bool = False
+    listing: dict[str, Any] = {}
+    """Overrides fields of its entry in listings, to break it; `None` leaves a field out."""
+    behaviours: tuple[AnyBehaviour, ...] = ()
+    bos_tokens: int = 1
+    """Special tokens that the engine puts before every prompt."""
+    load_steps: int = 4
+    """Progress messages of a load."""
+    prefill_steps: int = 4
+    """Progress messages of a prefill; 0 for an engine that reports none."""
+    reports_stats: bool = True
+    """Whether a prediction tells more than why it ended."""
+    prefill_tokens_per_second: float = 2_000.0
+    decode_tokens_per_second: float = 50.0
+
+    @property
+    def file_path(self) -> str:
+        """Where it lies below the models folder."""
+        return self.path or f"publisher/{self.key}/{self.key}.gguf"
+
+    def needed_bytes(self, context_length: int) -> int:
+        """Memory of an instance with this context."""
+        return self.size_bytes + self.bytes_per_token * context_length
+
+    def grant(self, context_length: int) -> int:
+        """The context that a load which asks for `context_length` gets."""
+        for behaviour in self.behaviours:
+            context_length = behaviour.grant(context_length)
+        return context_length
+
+    def capacity(self, check: Check) -> int:
+        """The truth: the largest context at which a right check of this kind passes.
+
+        How far above it `deep` fails depends on where the facts are hidden. The memory that all
+        models share is not in it, nor faults of the server.
+        """
+        limits = [b.capacity(check, self.grant) for b in self.behaviours]
+        return min([self.max_context_length, *(n for n in limits if n is not None)])
+
+    def info(self) -> dict[str, Any]:
+        """Its entry in a listing."""
+        entry: dict[str, Any] = {
+            "type": self.type,
+            "modelKey": self.key,
+            "format": "gguf",
+            "displayName": self.key.title(),
+            "publisher": self.file_path.split("/")[0],
+            "path": self.file_path,
+            "sizeBytes": self.size_bytes,
+            "paramsString": "1B",
+            "maxContextLength": self.max_context_length,
+        }
+        if self.architecture:
+            entry["architecture"] = self.architecture
+        if self.quantization:
+            entry["quantization"] = {"name": self.quantization, "bits": self.quantization_bits}
+        if self.type == "llm":
+            entry |= {"vision": self.vision, "trainedForToolUse": self.trained_for_tool_use}
+        entry |= self.listing
+        return {key: value for key, value in entry.items() if value is not None}
+
+
+class UserInstance(Struct, frozen=True, kw_only=True):
+    """What somebody else has loaded, without a time-to-live: nobody's to touch."""
+
+    key: str
+    identifier: str = ""
+    """The key when empty."""
+    context_length: int = 4096

@@ -1,0 +1,100 @@
+"""The remote procedure calls, one function each."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, cast
+
+from lmstudio._sdk_models import ModelQuery, ModelSpecifierQuery
+
+from tests.standin.lmstudio import wire
+from tests.standin.lmstudio.errors import Refused
+from tests.standin.lmstudio.faults import Where
+from tests.standin.lmstudio.machine import Instance, Specifier
+from tests.standin.lmstudio.minds import render
+from tests.standin.lmstudio.predicting import messages
+
+if TYPE_CHECKING:
+    from tests.standin.lmstudio.connection import Connection, Note
+    from tests.standin.lmstudio.server import LmStudioServer
+
+
+async def answer(connection: Connection, endpoint: str, parameter: Any, note: Note) -> Any:
+    """The result of an RPC; `None` is void.
+
+    Raises:
+        Refused: It is answered with an error.
+    """
+    server, domain = connection.server, connection.namespace
+    specifier = _specifier(parameter)
+    if isinstance(specifier, ModelSpecifierQuery):
+        note.add(identifier=specifier.query.identifier)
+    fault = await server.meet(cast(Where, endpoint), connection=connection)
+    match endpoint:
+        case "version":
+            return {"version": server.version, "build": 1}
+        case "listDownloadedModels":
+            return [model.info() for model in server.machine.models.values()]
+        case "listLoaded":
+            return [i.info() for i in server.machine.instances.values() if i.model.type == domain]
+        case "estimateModelUsage":
+            return _estimate(server, domain, parameter)
+    assert specifier is not None, f"unreachable: {endpoint} is about an instance"
+    try:
+        instance = server.machine.find(specifier, domain)
+    except Refused:
+        if endpoint == "getModelInfo" and not parameter.throw_if_not_found:
+            return None
+        raise
+    note.add(identifier=instance.identifier, model_key=instance.model.key)
+    instance.last_used = server.clock()
+    match endpoint:
+        case "unloadModel":
+            if fault is None or fault.kind != "ignore":
+                server.machine.remove(instance, "unload")
+            return None
+        case "getModelInfo":
+            return instance.info()
+        case "getLoadConfig":
+            context = {f"{domain}.load.contextLength": instance.mind.context_length}
+            return wire.fields(instance.config | context)
+        case "tokenize":
+            return {"tokens": list(await _tokens(instance, parameter.input_string))}
+        case "countTokens":
+            return {"tokenCount": len(await _tokens(instance, parameter.input_string))}
+        case "applyPromptTemplate":
+            return {"formatted": render(messages(parameter.history))}
+    raise AssertionError(f"unreachable: {endpoint} is in wire.RPCS")
+
+
+def _specifier(parameter: Any) -> Specifier | None:
+    """The instance that a call is about; `None` for one that is about none."""
+    if hasattr(parameter, "identifier"):
+        return ModelSpecifierQuery(query=ModelQuery(identifier=parameter.identifier))
+    return getattr(parameter, "specifier", None)
+
+
+async def _tokens(instance: Instance, text: str) -> Any:
+    if instance.mind.blocks:
+        return await asyncio.to_thread(instance.mind.tokenize, text)
+    return instance.mind.tokenize(text)
+
+
+def _estimate(server: LmStudioServer, domain: str, parameter: Any) -> dict[str, Any]:
+    model = server.machine.downloaded(parameter.model_key, domain)
+    asked = wire.settings(parameter.load_config_stack).get(
+        f"{domain}.load.contextLength", model.default_context_length
+    )
+    context_bytes = model.bytes_per_token * asked
+    return {
+        "memory": {
+            "confidence": "high",
+            "modelVramBytes": 0,
+            "contextVramBytes": 0,
+            "totalVramBytes": 0,
+            "modelBytes": model.size_bytes,
+            "contextBytes": context_bytes,
+            "totalBytes": model.size_bytes + context_bytes,
+        },
+        "passesGuardrails": server.machine.fits(model.size_bytes + context_bytes),
+    }

@@ -1,0 +1,118 @@
+"""Child processes: nothing blocks them, nothing outlives them, and their end is told."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+import psutil
+import pytest
+
+from pytest_lmstrix.system.child_process import Child, describe_exit
+
+WAIT = "import sys; sys.stdin.read()"
+signals = pytest.mark.skipif(sys.platform == "win32", reason="there are no signals on Windows")
+
+
+def python(code: str, first_line: bytes = b"") -> Child:
+    return Child([sys.executable, "-c", code], first_line)
+
+
+def test_a_child_is_told_its_first_line_and_heard() -> None:
+    child = python("print(input()[::-1]); raise SystemExit(3)", b"secret\n")
+    assert child.lines.get(timeout=60) == b"terces\n"
+    assert child.lines.get(timeout=60) is None
+    assert child.wait(60) == 3
+    assert child.end() == []
+
+
+def test_a_child_that_waits_ends_by_end_of_file() -> None:
+    child = python(WAIT)
+    assert child.exit_status is None
+    assert child.wait(0.0) is None
+    assert child.end(60) == []
+    assert child.exit_status == 0
+    assert child.end() == []
+
+
+def test_descendants_end_with_it() -> None:
+    child = python(
+        "import subprocess, sys, time\n"
+        "deaf = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "print(deaf.pid, flush=True)\n"
+        "time.sleep(600)"
+    )
+    line = child.lines.get(timeout=60)
+    assert line is not None
+    deaf = psutil.Process(int(line))
+    assert child.end(0.1) == []
+    assert not psutil.wait_procs([deaf], timeout=60)[1]
+
+
+def test_a_flood_of_errors_blocks_nothing_and_keeps_its_ends() -> None:
+    child = python(
+        "import sys\n"
+        "for i in range(100_000): print('line', i, file=sys.stderr)\n"
+        "sys.stderr.write('x' * 100_000)\n"
+        "sys.stderr.buffer.write(b'\\xff')"
+    )
+    assert child.wait(60) == 0
+    log = child.log()
+    assert log[0] == "line 0"
+    assert log[-1].endswith("\ufffd")
+    assert sum(map(len, log)) < 1_000_000
+    child.forget_log()
+    assert child.log() == []
+    child.end()
+
+
+def test_activity_changes_with_memory_and_log_and_else_stands_still() -> None:
+    child = python(
+        "import sys\nprint('up', flush=True)\nfor line in sys.stdin: pass\n",
+    )
+    child.lines.get(timeout=60)
+    assert child.activity() == child.activity()
+    assert (child.peak_memory_bytes or 0) > 1e6
+    child.end(60)
+
+
+@signals
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "os._exit(128 + 9)"])
+def test_death_by_a_signal_is_told_through_a_supervisor_too(end: str) -> None:
+    child = python(f"import os; {end}")
+    assert child.wait(60) == -9
+    assert not child.killed_for_memory
+    child.end()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts what it kills")
+def test_a_kill_for_lack_of_memory_is_told_by_the_system_s_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counts = iter([7, 8])
+    monkeypatch.setattr("pytest_lmstrix.system.child_process._oom_kills", lambda: next(counts))
+    child = python("import os; os.kill(os.getpid(), 9)")
+    child.wait(60)
+    assert child.killed_for_memory
+    child.end()
+
+
+def test_what_cannot_be_started_says_so() -> None:
+    with pytest.raises(OSError, match="no-such-program"):
+        Child(["no-such-program"], b"")
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (1, "exit status 1"),
+        (0xC0000005, "exit status 0xc0000005 (access violation)"),
+        (0xC0000017 - 2**32, "exit status 0xc0000017 (out of memory)"),
+        (0xC0FFEE00, "exit status 0xc0ffee00 (a Windows exception)"),
+        pytest.param(-9, "killed by SIGKILL", marks=signals),
+        pytest.param(-signal.SIGTERM, "killed by SIGTERM", marks=signals),
+        pytest.param(-99, "killed by signal 99", marks=signals),
+    ],
+)
+def test_exit_statuses_are_readable(status: int, words: str) -> None:
+    assert describe_exit(status) == words
