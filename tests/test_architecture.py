@@ -1,10 +1,11 @@
-"""The shape of the package: which way imports run, what may import what, how long a file may be."""
+"""The shape of the package: one-way imports by folder, small folders, short files, unique names."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -14,24 +15,33 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "pytest_lmstrix"
 MOST_LINES = 350
+MOST_FILES = 10
+"""In a folder, besides `__init__.py`."""
 
-# From the bottom to the top: a layer imports itself and those before it. `manifest` stands for
-# `manifest_schema` too, and `engines` for all in that folder; what is not named may be anywhere
-# that makes no circle.
+# From the bottom to the top: a room (a folder, or a file at the top) imports itself and the rooms
+# of lower layers.
 LAYERS = (
-    ("text", "patterns"),
-    ("verdicts", "types"),
-    ("answers", "questions", "probes", "manifest", "sources", "downloads", "weights", "registry",
-     "leases", "processes", "engines"),
+    ("core",),
+    ("system", "weights"),
+    ("manifest", "engines", "registry"),
+    ("hookspecs", "options", "probes"),
     ("plan",),
-    ("options", "hookspecs", "collection", "fixtures", "checks", "loader", "judging", "outcomes"),
-    ("scheduling", "reporting"),
-    ("session", "plugin"),
-)  # fmt: skip
-RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+    ("checks", "progress"),
+    ("hooks",),
+    ("reports",),
+    ("commands", "inert"),
+    ("startup",),
+    ("plugin",),
+    ("",),
+)
+RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
+PURE = ("core", "system", "weights", "manifest", "engines", "registry", "probes", "checks",
+        "plan.plan", "plan.cached_results", "plan.size_search")  # fmt: skip
+"""Rooms and modules that know nothing of pytest."""
 
 PYTEST = {"pytest", "_pytest", "pluggy", "xdist", "pytest_html"}
 ENGINES = {"lmstudio", "xllamacpp", "gguf"}
+MAY_IMPORT_ENGINES = ("engines", "weights.gguf")
 HEAVY = {"msgspec", "filelock", "yaml", "lmstudio", "httpx", "rich", "psutil", "huggingface_hub"}
 
 
@@ -44,9 +54,8 @@ def module_of(path: Path) -> str:
 FILES = {module_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-def rank_of(module: str) -> int | None:
-    top = module.partition(".")[0]
-    return RANK.get(top, RANK.get(top.partition("_")[0]))
+def room_of(module: str) -> str:
+    return module.partition(".")[0]
 
 
 def import_statements(node: ast.AST, *, for_types: bool) -> Iterator[ast.Import | ast.ImportFrom]:
@@ -102,12 +111,55 @@ def reached(module: str) -> set[str]:
     return seen
 
 
-@pytest.mark.parametrize("module", [name for name in FILES if rank_of(name) is not None])
+@pytest.mark.parametrize("module", FILES)
 def test_imports_run_one_way(module: str) -> None:
-    mine = rank_of(module)
-    assert mine is not None
-    above = {name for name in reached(module) if (rank_of(name) or 0) > mine}
+    own = RANK[room_of(module)]
+    above = {
+        name
+        for name in own_imports(module)
+        if room_of(name) != room_of(module) and RANK[room_of(name)] > own
+    }
     assert not above, f"{module} must not know of {sorted(above)}"
+
+
+def test_no_room_is_imported_by_a_room_that_it_imports() -> None:
+    graph: defaultdict[str, set[str]] = defaultdict(set)
+    for name in FILES:
+        graph[room_of(name)] |= {room_of(own) for own in own_imports(name)} - {room_of(name)}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" <- ".join(error.args[1]))
+
+
+def test_a_folder_has_ten_files_at_most() -> None:
+    count = Counter(path.parent for path in FILES.values() if path.stem != "__init__")
+    assert {str(folder): n for folder, n in count.items() if n > MOST_FILES} == {}
+
+
+def test_a_public_name_is_defined_once() -> None:
+    places: defaultdict[str, list[str]] = defaultdict(list)
+    for module, path in FILES.items():
+        for name in defined(ast.parse(path.read_text(encoding="utf-8"))):
+            places[name].append(module)
+    # Hooks have the names that pytest gives them.
+    repeated = {
+        name: modules
+        for name, modules in places.items()
+        if len(modules) > 1 and not name.startswith(("_", "pytest_"))
+    }
+    assert repeated == {}
+
+
+def defined(tree: ast.Module) -> Iterator[str]:
+    for node in tree.body:
+        match node:
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name
+            case ast.Assign(targets=targets):
+                yield from (each.id for each in targets if isinstance(each, ast.Name))
+            case ast.AnnAssign(target=ast.Name(id=name)):
+                yield name
 
 
 def test_no_module_imports_itself_by_a_detour() -> None:
@@ -119,14 +171,16 @@ def test_no_module_imports_itself_by_a_detour() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [name for name in FILES if rank_of(name) in range(RANK["plan"] + 1)]
+    "module", [name for name in FILES if name in PURE or room_of(name) in PURE]
 )
-def test_files_up_to_plan_know_nothing_of_pytest(module: str) -> None:
+def test_pure_rooms_know_nothing_of_pytest(module: str) -> None:
     for name in reached(module):
         assert not foreign_imports(name) & PYTEST, f"{module} gets there by {name}"
 
 
-@pytest.mark.parametrize("module", [name for name in FILES if name.partition(".")[0] != "engines"])
+@pytest.mark.parametrize(
+    "module", [name for name in FILES if not name.startswith(MAY_IMPORT_ENGINES)]
+)
 def test_only_engines_import_engines(module: str) -> None:
     assert not foreign_imports(module) & ENGINES
 

@@ -45,9 +45,8 @@ def run(
 def test_full_names_what_works_and_skips_what_is_larger(project: Project) -> None:
     result, _ = run(project, FLEET, "[40000, 60000, 80000]", "--lmstrix")
     result.assert_outcomes(passed=3 + 1 + 1 + 0, failed=3, skipped=1 + 1 + 2, xfailed=3)
-    told = {r.model: r.detail.splitlines()[0] for r in project.results if r.outcome == "failed"
-            and r.check == "full"}  # fmt: skip
-    assert told == {
+    failed = [r for r in project.results if r.outcome == "failed" and r.origin == "case"]
+    assert {r.model: r.detail.splitlines()[0] for r in failed} == {
         "big": "fails at 60,000; works at 48,600",
         "guarded": "fails at 60,000; works at 48,600",
         "capped": "fails at 40,000; works at 32,768",
@@ -55,9 +54,9 @@ def test_full_names_what_works_and_skips_what_is_larger(project: Project) -> Non
     result.stdout.fnmatch_lines_random(
         ["*fails at 60,000; works at 48,600*", "SKIPPED*fails at 40,000; works at 32,768*"]
     )
-    judged = {(r.model, r.check, r.context_length) for r in project.results}
+    judged = {(r.model, r.check, r.context_length): r.origin for r in project.results}
     assert ("big", "full", 80_000) not in judged
-    assert ("big", "limit", 48_600) in judged
+    assert judged["big", "full", 48_600] == "search"
 
 
 def test_deep_tells_healthy_forgetful_and_cutting_models_apart(project: Project) -> None:

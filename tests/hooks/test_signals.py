@@ -86,7 +86,7 @@ class LlamaRun:
 
 def _serves(process: psutil.Process) -> bool:
     try:
-        return any("llamacpp_child" in part for part in process.cmdline())
+        return any("llamacpp" in part and part.endswith("child.py") for part in process.cmdline())
     except psutil.Error:
         return False
 
