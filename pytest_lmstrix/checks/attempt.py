@@ -1,4 +1,4 @@
-"""From a load and a probe to a result: what every check does, without pytest."""
+"""From a load and a probe to a result: the part of every check that is independent of pytest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pytest_lmstrix.engines.catalog import host_of, version_of
 from pytest_lmstrix.plan.plan import check_key
 
 LOST_CONNECTIONS = 2
-"""How often a case is tried again whose host was lost and came back."""
+"""How often a case is retried after its host was lost and came back."""
 REPLY_LIMIT = 2_000
 """Characters of a reply that are kept."""
 PADDING = 256
@@ -32,7 +32,7 @@ Probe = Callable[[LoadedModel], ProbeResult]
 
 
 def context_refusal(asked: int, granted: int) -> ProbeResult | None:
-    """What is wrong with a granted context length, tokens; more is fine up to the next 256."""
+    """Return the failure of a granted context length, tokens; up to the next 256 is padding."""
     if asked <= granted <= -(-asked // PADDING) * PADDING:
         return None
     return ProbeResult(
@@ -41,16 +41,16 @@ def context_refusal(asked: int, granted: int) -> ProbeResult | None:
     )
 
 
-def further_tries(verdict: Verdict) -> int:
-    """How often a case that ended with `verdict` is tried again before the verdict stands."""
+def retries_of(verdict: Verdict) -> int:
+    """How often a case that ended with `verdict` is retried before the verdict stands."""
     return LOST_CONNECTIONS if verdict is Verdict.UNREACHABLE else verdict.retries
 
 
 class LoadBudget:
-    """How often the sizes of a search may be tried yet, all of them together.
+    """The loads that a search may still cost, all its sizes together.
 
-    A verdict that is `expected` stands at once: where a larger size crashed twice, one more crash
-    is no accident.
+    An `expected` verdict stands without a retry: where a larger size crashed twice, one more crash
+    is not an accident.
     """
 
     def __init__(self, left: int, *, expected: Verdict) -> None:
@@ -59,7 +59,7 @@ class LoadBudget:
 
 
 class Attempts:
-    """Makes the results of one run; `machine` identifies where it runs.
+    """Tries cases and makes the results of one run; `machine` identifies where it runs.
 
     `speeds` is `Plan.speeds`.
     """
@@ -80,7 +80,10 @@ class Attempts:
     def trial(
         self, check: str, case: Case, probe: Probe, budget: LoadBudget | None = None
     ) -> Result:
-        """Load `case`, see what was granted, and probe it. Never raises for the model's sake."""
+        """Load `case`, check the granted context, and probe it.
+
+        Model failures are returned as verdicts, not raised.
+        """
 
         def examine() -> ProbeResult:
             loaded = self.loader.load(case.model, case.context_length)
@@ -96,9 +99,9 @@ class Attempts:
         budget: LoadBudget | None = None,
         before: Iterable[Failure] = (),
     ) -> Result:
-        """The result of `examine`, which is tried again where its verdict allows that.
+        """Return the result of `examine`, retried where its verdict allows that.
 
-        What failed `before` counts as a try. What failed is unloaded, as it may be broken.
+        Each failure `before` counts as a try. A failed instance is unloaded, as it may be broken.
         """
         mark = self.mark()
         before = list(before)
@@ -115,10 +118,10 @@ class Attempts:
         return result
 
     def load(self, case: Case) -> LoadedModel:
-        """`case` for a user's own check, tried again where the verdict of a failure allows that.
+        """Load `case` for a user's own check, retried where the verdict allows that.
 
         Raises:
-            Failure: It does not load, or not with the context that was asked for.
+            Failure: The load failed, or granted another context than requested.
         """
         before: list[Failure] = []
         loaded = self._tried(
@@ -137,29 +140,29 @@ class Attempts:
         before: list[Failure],
         budget: LoadBudget | None = None,
     ) -> T:
-        """What `attempt` returns; failures `before` it are those that another try was worth."""
+        """Return the value of `attempt`; add each failure that is retried to `before`."""
         while True:
             try:
                 if budget is not None:
                     budget.left -= 1
                 return attempt()
             except Failure as failure:
-                if not self._is_worth_another(failure.verdict, before, model, budget):
+                if not self._may_retry(failure.verdict, before, model, budget):
                     failure.retried = bool(before)
                     raise
                 before.append(failure)
                 self.loader.unload()
 
-    def _is_worth_another(
+    def _may_retry(
         self, verdict: Verdict, before: list[Failure], model: Model, budget: LoadBudget | None
     ) -> bool:
         if budget is not None and (budget.left < 1 or verdict is budget.expected):
             return False
         spent = sum(each.verdict is verdict for each in before)
-        return spent < further_tries(verdict) and self.loader.out_of_reach(model) is None
+        return spent < retries_of(verdict) and self.loader.unreachable_reason(model) is None
 
     def mark(self) -> tuple[LoadedModel | None, int]:
-        """What is loaded, and how many replies it gave so far."""
+        """Return the current model and the number of its replies so far."""
         loaded = self.loader.loaded()
         return loaded, len(loaded.replies) if loaded else 0
 
@@ -173,7 +176,7 @@ class Attempts:
         check_version: int | None = None,
         retried: bool = False,
     ) -> Result:
-        """A registry line, with what the loaded model said `since` a mark."""
+        """Make a registry line, with the replies of the loaded model `since` a mark."""
         engine = self.loader.engine_of(case.model)
         loaded = self.loader.loaded()
         if loaded is not None and loaded.model != case.model:
@@ -196,7 +199,7 @@ class Attempts:
             verdict=finding.verdict,
             outcome=finding.verdict.outcome,
             detail=clean(finding.detail, limit=REPLY_LIMIT),
-            replies=tuple(_said(reply) for reply in replies),
+            replies=tuple(_reply_text(reply) for reply in replies),
             load_seconds=loaded.load_seconds if loaded else None,
             ttft_seconds=filled.ttft_seconds if filled else None,
             prompt_tokens=max((reply.prompt_tokens or 0 for reply in replies), default=0) or None,
@@ -225,5 +228,5 @@ def _prefilled(reply: Reply) -> int:
     return (reply.prompt_tokens or 0) - (reply.cached_prompt_tokens or 0)
 
 
-def _said(reply: Reply) -> str:
+def _reply_text(reply: Reply) -> str:
     return clean(reply.text or reply.reasoning, limit=REPLY_LIMIT)

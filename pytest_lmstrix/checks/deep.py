@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pytest_lmstrix.checks.attempt import context_refusal, further_tries
+from pytest_lmstrix.checks.attempt import context_refusal, retries_of
 from pytest_lmstrix.checks.loader import LoadedModel, ModelLoader
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Model, ProbeResult
@@ -14,32 +14,32 @@ from pytest_lmstrix.probes.recall import LEAST_CONTROL, Control, ask_control, as
 
 
 class DeepFill:
-    """`model` at `sizes`, to be examined in ascending order; `seed` determines what is hidden."""
+    """Tests `model` at `sizes`, in ascending order; `seed` determines the needles."""
 
     def __init__(self, loader: ModelLoader, model: Model, sizes: Iterable[int], seed: int) -> None:
         self._loader = loader
         self._model = model
         self._sizes = set(sizes)
-        """Those that may be examined in one load, as far as is known."""
+        """The sizes that can share one load, as far as is known."""
         self._failed: dict[int, Failure] = {}
-        """Loads for smaller sizes that another try may be worth, by the size that was loaded."""
+        """Failed loads that may be retried, by the size that was loaded."""
         self._seed = seed
         self._filled_in: LoadedModel | None = None
         self._filled: dict[int, tuple[Haystack, Control]] = {}
         self._beside_others = False
-        """Whether the facts of several sizes are in the text that was filled in last."""
+        """Whether the last text holds the needles of several sizes."""
         self._shown: Haystack | None = None
-        """The last that was recalled."""
+        """The last haystack that was recalled."""
 
     def examine(self, size: int) -> ProbeResult:
-        """Whether what is hidden in a context filled up to `size` tokens is recalled.
+        """Test whether the needles in a context filled up to `size` tokens are recalled.
 
-        It passes in a larger load and beside the facts of other sizes, but fails only in a load
-        and a text of its own: neither a context that is too large nor what distracts a small model
-        must be blamed on this size.
+        A size may pass in a larger load and beside the needles of other sizes, but fails only in a
+        load and a text of its own: neither a too large context nor distracting needles must be
+        blamed on this size.
 
         Raises:
-            Failure: The engine fails.
+            Failure: The engine failed.
         """
         larger = self._larger_load(size)
         if larger is not None:
@@ -58,11 +58,11 @@ class DeepFill:
         return finding
 
     def failed_loads(self, size: int) -> list[Failure]:
-        """How `size` failed before its turn; to be told with its result, and told once."""
+        """Return, once, how `size` failed before its turn, to be reported with its result."""
         return [self._failed.pop(size)] if size in self._failed else []
 
     def _larger_load(self, size: int) -> LoadedModel | None:
-        """The model at the largest size that loads, if it is larger than `size`."""
+        """Load the model at the largest size that loads, if that is larger than `size`."""
         for larger in sorted(self._sizes, reverse=True):
             if larger <= size:
                 break
@@ -71,17 +71,17 @@ class DeepFill:
                 if context_refusal(larger, loaded.context_length) is None:
                     return loaded
             except Failure as failure:
-                if further_tries(failure.verdict):
+                if retries_of(failure.verdict):
                     self._failed[larger] = failure
-            self._sizes.discard(larger)  # why it does not load is found out when its turn comes
+            self._sizes.discard(larger)  # its turn will show why it does not load
         return None
 
     def _shown_in(self, larger: LoadedModel, size: int) -> ProbeResult | None:
-        """The finding if it passes.
+        """Return the result if `size` passes in the larger load.
 
         Raises:
-            Failure: What another try is worth: that will be in a load of its own. Or `size` is too
-                small for its facts, as it is in any load.
+            Failure: It may be retried, in a load of its own. Or `size` is too small for its
+                needles, as it is in any load.
         """
         try:
             finding = self._asked(larger, size)
@@ -89,7 +89,7 @@ class DeepFill:
             if failure.verdict is Verdict.INCONCLUSIVE:
                 raise
             self._sizes.clear()
-            if further_tries(failure.verdict):
+            if retries_of(failure.verdict):
                 raise
             return None
         if finding.verdict is Verdict.OK:
@@ -108,7 +108,7 @@ class DeepFill:
         if verdict is Verdict.OK:
             self._shown = haystack
         elif verdict is Verdict.INCONCLUSIVE and self._shown is not None:
-            # The model is able: is it the larger context that takes its wits away?
+            # The model is able: does it only fail at this larger context?
             score = ask_control(loaded, self._shown).score
             if score < LEAST_CONTROL:
                 verdict = Verdict.RECALL_FAILED
@@ -118,9 +118,9 @@ class DeepFill:
         )
 
     def _prepare(self, loaded: LoadedModel, size: int) -> None:
-        """Fill for `size` and for those after it that are to grow out of it.
+        """Build the haystack for `size` and for the following sizes that grow out of it.
 
-        The controls of all of them come first, since they cost the engine its prefix cache.
+        The controls of all of them come first, since they evict the engine's prefix cache.
         """
         room = loaded.asked_context_length
         following = sorted({size, *(each for each in self._sizes if size <= each <= room)})

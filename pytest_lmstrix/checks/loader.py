@@ -1,4 +1,4 @@
-"""Where a model is loaded, asked and unloaded: at most one at a time in a process, one per host."""
+"""Loads, asks and unloads models: one at a time in a process, and one at a time on a host."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from pytest_lmstrix.engines.catalog import host_of
 from pytest_lmstrix.weights.download import WEIGHTS
 
 RECONNECT_PAUSES = (0.0, 1.0, 3.0)
-"""Seconds before each time that a host which was lost is asked whether it is there again."""
+"""Seconds to wait before each attempt to reach a lost host again."""
 RECONNECT_SECONDS = 10.0
-"""After so long it is not asked again: each question to a host that is silent takes its time."""
+"""Stop reconnecting after this many seconds: each request to a silent host takes long."""
 
 
 class Watch(Protocol):
-    """Shows a person what goes on."""
+    """Shows the progress of loads to the user."""
 
     def loading(self, model_id: str, context_length: int) -> Progress:
-        """A load begins; the progress is told of its prefills, too."""
+        """Show that a load begins; the returned progress also receives its prefills."""
 
     def waiting(self, host: str, holder: str) -> None:
-        """`host` cannot be used now; `holder` says why, such as who has a model loaded on it."""
+        """Show that `host` cannot be used now; `holder` is the reason, such as its user."""
 
     def idle(self) -> None:
-        """Nothing is under way any more."""
+        """Show that no load or request is in progress."""
 
 
 class LoadedModel:
-    """A model at a context length, ready to be asked: what the fixture `lmstrix_model` gives.
+    """A model at a context length, ready for requests: the value of the fixture `lmstrix_model`.
 
-    It is loaded again by itself when it was unloaded in between, or failed.
+    It reloads itself if it was unloaded in between, or failed.
     """
 
     def __init__(self, loader: ModelLoader, model: Model, asked_context_length: int) -> None:
@@ -47,16 +47,16 @@ class LoadedModel:
         """Granted by the engine, read back after the load; tokens."""
         self.load_seconds = 0.0
         self.retried = False
-        """Whether it loaded on a second try only."""
+        """Whether the load succeeded only on a retry."""
         self.peak_memory_bytes: int | None = None
-        """The most memory that the engine's process had so far, where the engine can tell."""
+        """Peak memory of the engine's process so far, where the engine measures it."""
         self.replies: list[Reply] = []
         self.failed = False
-        """Whether its last reply was a failure: the instance may be broken, and serves no more."""
+        """Whether its last request failed: the instance may be broken and is not used again."""
         self._loader = loader
 
     def complete(self, prompt: str, *, max_tokens: int, temperature: float = 0.0) -> Reply:
-        """Go on with `prompt` as it is, without any chat template."""
+        """Complete `prompt` as it is, without a chat template."""
         return self._ask(
             lambda instance: instance.complete(
                 prompt, max_tokens=max_tokens, temperature=temperature
@@ -64,7 +64,7 @@ class LoadedModel:
         )
 
     def chat(self, messages: str | Sequence[Message], *, max_tokens: int) -> Reply:
-        """Answer a message, or messages, through the model's chat template at temperature 0."""
+        """Answer one or more messages through the model's chat template at temperature 0."""
         if isinstance(messages, str):
             messages = [Message(role="user", content=messages)]
         return self._ask(lambda instance: instance.chat(messages, max_tokens=max_tokens))
@@ -76,7 +76,7 @@ class LoadedModel:
             return instance.count_tokens(text)
 
     def unload(self) -> None:
-        """Unload it now rather than after the last test that wants it."""
+        """Unload it now instead of after the last test that uses it."""
         loaded = self._loader.loaded()
         if loaded is self:
             self._loader.unload()
@@ -84,7 +84,7 @@ class LoadedModel:
     def _ask(self, ask: Callable[[Instance], Reply]) -> Reply:
         instance = self._loader.instance_of(self)
         try:
-            with self._loader.remembering(self.model), _as_failure("predict"):
+            with self._loader.remember_failures(self.model), _as_failure("predict"):
                 reply = ask(instance)
         except Failure:
             self.failed = True
@@ -96,7 +96,7 @@ class LoadedModel:
 
 
 class ModelLoader:
-    """Loads models, one at a time, and keeps the last one loaded until another is wanted.
+    """Loads models one at a time, and keeps the last one loaded until another is requested.
 
     `engine_of` finds a model's engine, `host_lock` excludes other processes from a host, and
     `prepare` is called once for each engine before its first load, while its host is locked.
@@ -114,11 +114,11 @@ class ModelLoader:
     ) -> None:
         self.engine_of = engine_of
         self.unusable: dict[str, Failure] = {}
-        """Model id -> why none of its sizes can be tried: missing, corrupted, unsupported."""
+        """Model id -> why none of its sizes can be tested: missing, corrupted, unsupported."""
         self.gone: dict[str, Failure] = {}
-        """Host, or id of a model whose weights cannot be fetched -> what is out of reach."""
+        """Host, or id of a model whose weights cannot be fetched -> why it is unreachable."""
         self.leaks: list[Failure] = []
-        """Unloads that could not be confirmed and that nobody has been told of yet."""
+        """Unconfirmed unloads that have not been reported yet."""
         self._host_lock = host_lock
         self._watch = watch
         self._prepare = prepare
@@ -128,10 +128,10 @@ class ModelLoader:
         self._held = ExitStack()
 
     def load(self, model: Model, context_length: int) -> LoadedModel:
-        """`model` with room for `context_length` tokens; the one that is loaded if it is that.
+        """Load `model` with `context_length` tokens, unless it is loaded so already.
 
         Raises:
-            Failure: It does not load.
+            Failure: The load failed.
         """
         if self._current is not None:
             loaded = self._current[0]
@@ -143,17 +143,17 @@ class ModelLoader:
         return loaded
 
     def instance_of(self, loaded: LoadedModel) -> Instance:
-        """The engine's instance behind `loaded`, loaded if it is not."""
+        """Return the engine's instance behind `loaded`; load it if necessary."""
         if self._current is not None and self._current[0] is loaded and not loaded.failed:
             return self._current[1]
         self.unload()
         engine = self.engine_of(loaded.model)
         host = host_of(engine)
-        known = self.unusable.get(loaded.model.id) or self.out_of_reach(loaded.model)
+        known = self.unusable.get(loaded.model.id) or self.unreachable_reason(loaded.model)
         if known is not None:
             raise known
         granted_before = loaded.context_length
-        with self.remembering(loaded.model):
+        with self.remember_failures(loaded.model):
             self._fetch(loaded.model, engine)
             self._load(loaded, engine, host)
         assert self._current is not None
@@ -168,15 +168,15 @@ class ModelLoader:
         return self._current[1]
 
     def _fetch(self, model: Model, engine: Engine) -> None:
-        """Fetch what is to be downloaded: that is no part of a load, and needs no host."""
+        """Download the weights: not part of a load, and possible without the host's lock."""
         fetch: Callable[[Model], object] | None = getattr(engine, "fetch", None)
         if fetch is not None:
             with _as_failure("load"):
                 fetch(model)
 
     @contextmanager
-    def remembering(self, model: Model) -> Iterator[None]:
-        """Learn from a `Failure` what not to try again."""
+    def remember_failures(self, model: Model) -> Iterator[None]:
+        """Remember from a `Failure` what must not be tried again."""
         try:
             yield
         except Failure as failure:
@@ -186,12 +186,12 @@ class ModelLoader:
                 engine = self.engine_of(model)
                 if failure.code == WEIGHTS:
                     self.gone[model.id] = failure
-                elif not self._comes_back(engine):
+                elif not self._reconnects(engine):
                     self.gone[host_of(engine)] = failure
             raise
 
-    def _comes_back(self, engine: Engine) -> bool:
-        """Ask a host that was lost whether it is there again, a few times with pauses."""
+    def _reconnects(self, engine: Engine) -> bool:
+        """Try to reach a lost host again, a few times with pauses."""
         host = host_of(engine)
         deadline = time.monotonic() + RECONNECT_SECONDS
         try:
@@ -199,17 +199,17 @@ class ModelLoader:
                 if host in self.gone or time.monotonic() > deadline:
                     break
                 if pause:
-                    self._watch.waiting(host, f"an answer, asked for again in {pause:g} s")
+                    self._watch.waiting(host, f"an answer, retry in {pause:g} s")
                     time.sleep(pause)
-                with suppress(Exception):  # an engine of somebody else's may raise anything
+                with suppress(Exception):  # third-party engines may raise anything
                     engine.models()
                     return True
         finally:
             self._watch.idle()
         return False
 
-    def out_of_reach(self, model: Model) -> Failure | None:
-        """Why the host of `model`, or what its weights come from, is known to be out of reach."""
+    def unreachable_reason(self, model: Model) -> Failure | None:
+        """Return why the host of `model`, or the source of its weights, is unreachable."""
         return self.gone.get(host_of(self.engine_of(model))) or self.gone.get(model.id)
 
     def _load(self, loaded: LoadedModel, engine: Engine, host: str) -> None:
@@ -238,13 +238,13 @@ class ModelLoader:
             raise
 
     def loaded(self) -> LoadedModel | None:
-        """What is loaded now."""
+        """Return the current model."""
         return self._current and self._current[0]
 
     def unload(self) -> None:
-        """Unload what is loaded, and give its host free; what goes wrong is kept in `leaks`.
+        """Unload the current model and release its host; failures are added to `leaks`.
 
-        An interrupted unload is to be repeated: the instance counts as loaded until then.
+        After an interrupt the instance still counts as loaded, so that the unload is repeated.
         """
         if self._current is None:
             return
@@ -253,8 +253,10 @@ class ModelLoader:
             with _as_failure("unload"):
                 instance.unload()
         except Failure as trouble:
-            # Never raised here: the model that is loaded next, or was judged, is not to blame.
-            if trouble.verdict is not Verdict.UNREACHABLE or not self.out_of_reach(loaded.model):
+            # Not raised here: neither the tested model nor the next one is to blame.
+            if trouble.verdict is not Verdict.UNREACHABLE or not self.unreachable_reason(
+                loaded.model
+            ):
                 text = f"{loaded.model.id} may still be in memory: {trouble.text}"
                 self.leaks.append(Failure(text, verdict=trouble.verdict, phase="unload"))
         self._current = None
@@ -263,7 +265,7 @@ class ModelLoader:
 
     def report_leaks(self) -> None:
         """Raises:
-        Failure: An unload could not be confirmed since the last time this was called.
+        Failure: An unload since the last call could not be confirmed.
         """
         leaks, self.leaks = self.leaks, []
         if leaks:
@@ -272,7 +274,7 @@ class ModelLoader:
 
 
 class _as_failure(AbstractContextManager[None]):
-    """Turns whatever an engine raises into a `Failure` of the phase."""
+    """Turns any exception of an engine into a `Failure` of the phase."""
 
     def __init__(self, phase: Phase) -> None:
         self._phase = phase
@@ -288,5 +290,5 @@ class _as_failure(AbstractContextManager[None]):
 def _whole(context_length: object) -> int:
     if type(context_length) is int and context_length > 0:
         return context_length
-    text = f"the engine says it granted a context length of {context_length!r}"
+    text = f"the engine reports a granted context length of {context_length!r}"
     raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="load")

@@ -1,4 +1,4 @@
-"""The built-in checks in the course of a run: what one size shows is used for the others."""
+"""The built-in checks over the sizes of a model: the results of one size serve the others."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from pytest_lmstrix.plan.size_search import (
 from pytest_lmstrix.probes.questions import PROBES, answer_questions
 
 Trial = Callable[[int, LoadBudget], Result]
-"""Tries another size of a model."""
+"""Tries another size of a model within a budget of loads."""
 
 
 class SizePolicy:
-    """Runs the built-in checks; `known` is `Plan.ranges`, and `seed` is of the run."""
+    """Runs the built-in checks; `known` is `Plan.ranges`, `seed` the seed of the run."""
 
     def __init__(self, attempts: Attempts, *, known: Mapping[str, KnownRange], seed: int) -> None:
         self._attempts = attempts
         self._known = known
         self._seed = seed
         self._seen: dict[str, dict[int, bool]] = {}
-        """As in `known`, of this run: size -> whether it works."""
+        """Check and model of this run -> size -> whether it works."""
         self._deep_sizes: dict[str, list[int]] = {}
         self._fills: dict[str, DeepFill] = {}
         self._failed_at: dict[tuple[str, str], tuple[int, str]] = {}
 
     def expect_deep(self, cases: Iterable[Case]) -> None:
-        """The cases that `deep` will be asked for in this run."""
+        """Announce the cases that `deep` will run."""
         for case in cases:
             self._deep_sizes.setdefault(case.model.id, []).append(case.context_length)
 
     def too_large(self, check: str, case: Case) -> str | None:
-        """Why `case` need not be tried: a smaller size of its model was seen to fail."""
+        """Return why `case` need not be tried: a smaller size of its model failed."""
         if check == "limit":
             return None
         for failed in (check, "full"):
@@ -163,7 +163,7 @@ class SizePolicy:
             seen[result.context_length] = result.verdict is Verdict.OK
 
     def _range(self, evidence: str, case: Case) -> KnownRange:
-        """What is known of the model of `case`; what this run has seen counts for more."""
+        """Return the known range of the model of `case`; results of this run take precedence."""
         key = check_key(evidence, case.model.id)
         known, seen = self._known.get(key, KnownRange()), self._seen.get(key, {})
         good = [size for size, works in seen.items() if works]
@@ -178,7 +178,7 @@ class SizePolicy:
 
 
 def _found(working: int | None, asked: Iterable[int]) -> str:
-    """What a way down has found by the sizes that were `asked` for."""
+    """Describe the answer of a search below a failure that tried the sizes `asked`."""
     least = min(asked, default=None)
     if working is not None:
         return f"works at {working:,}"
@@ -190,7 +190,7 @@ def _searched(tried: Iterable[Result]) -> list[Result]:
 
 
 class _Stopped(Exception):
-    """A search met a result that says nothing of sizes."""
+    """A search met a verdict that does not depend on the size."""
 
     def __init__(self, result: Result) -> None:
         super().__init__(result.detail)
@@ -198,7 +198,7 @@ class _Stopped(Exception):
 
 
 def _works(result: Result) -> bool:
-    """Raises: _Stopped: It does not work, which may have nothing to do with its size."""
+    """Raises: _Stopped: It does not work, possibly for a reason other than its size."""
     if result.verdict is not Verdict.OK and not result.verdict.smaller_may_help:
         raise _Stopped(result)
     return result.verdict is Verdict.OK

@@ -1,15 +1,15 @@
-"""Where a model falls off a cliff: it decodes far slower than at the next smaller size. Pure."""
+"""Detects the size above which a model decodes far slower than below. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 CLIFF = 3
-"""So many times slower than at the next smaller size is worth a note."""
+"""A rate this many times lower than at the next smaller size gets a note."""
 
 
 def slow_note(context_length: int, decode_rate: float, known: Mapping[int, float]) -> str | None:
-    """`slow: ...` if `decode_rate` is less than a third of that at the next smaller size.
+    """Return `slow: ...` if `decode_rate` is less than a third of that at the next smaller size.
 
     `known` are the rates of the same model at other context lengths, tokens per second.
     """

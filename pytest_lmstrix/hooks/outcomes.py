@@ -44,7 +44,7 @@ class Outcomes:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         case = case_of(item)
-        trouble = self._loader.out_of_reach(case.model) if case is not None else None
+        trouble = self._loader.unreachable_reason(case.model) if case is not None else None
         if trouble is not None:
             pytest.skip(trouble.explain())
         self._mark = self._attempts.mark()

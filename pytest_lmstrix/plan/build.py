@@ -1,4 +1,4 @@
-"""The controller's part: manifest, engines and registry in, the plan of the run out."""
+"""Builds the plan on the controller: manifest, engines and registry in, the plan of the run out."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pytest_lmstrix.core.types import Model, ModelFacts
 from pytest_lmstrix.engines.catalog import Engines, EngineUnavailable, facts_of, version_of
 from pytest_lmstrix.manifest.read import ManifestError, ManifestNotFound, read_manifest
 from pytest_lmstrix.options import Settings
-from pytest_lmstrix.plan.cached_results import ranges, settled, speeds, still_holding
+from pytest_lmstrix.plan.cached_results import ranges, settled, speeds, still_valid
 from pytest_lmstrix.plan.plan import Plan, PlannedModel, ordered, planned, with_facts
 from pytest_lmstrix.registry.status import sort_values
 from pytest_lmstrix.registry.store import Registry, RegistryError
 
 
 def make_plan(settings: Settings, engines: Engines, *, machine: str) -> Plan:
-    """What this run is to test.
+    """Build the plan of this run.
 
     Raises:
         pytest.UsageError: A mistake in the manifest, or a registry that cannot be read.
@@ -38,7 +38,7 @@ def make_plan(settings: Settings, engines: Engines, *, machine: str) -> Plan:
             chosen.append(planned(known, settings.contexts, hosts))
     registry = Registry(settings.registry)
     try:
-        recollected = _recollect(registry, chosen, engines, machine)
+        cached = _cached_results(registry, chosen, engines, machine)
         values = sort_values(registry, [each.model for each in chosen])
         models_in_order = ordered(chosen, settings.sort, values)
     except RegistryError as error:
@@ -48,7 +48,7 @@ def make_plan(settings: Settings, engines: Engines, *, machine: str) -> Plan:
         seed=secrets.randbits(32),
         models=models_in_order,
         embedding=tuple(embedding),
-        **recollected,
+        **cached,
     )
 
 
@@ -69,28 +69,28 @@ def _read_models(settings: Settings, engines: Engines) -> Sequence[Model]:
     return models
 
 
-def _recollect(
+def _cached_results(
     registry: Registry, chosen: Iterable[PlannedModel], engines: Engines, machine: str
 ) -> dict[str, Any]:
-    """The fields of `Plan` that come from earlier runs."""
+    """Return the fields of `Plan` that come from earlier runs."""
     fields: dict[str, Any] = {"known": {}, "ranges": {}, "speeds": {}}
     for each in chosen:
         known = registry.known(each.model.id)
         if known:
             version = version_of(engines.get(each.model.engine, each.hosts))
-            holding = still_holding(known, each.model, engine_version=version, machine=machine)
+            holding = still_valid(known, each.model, engine_version=version, machine=machine)
             fields["known"] |= settled(holding, each)
             fields["ranges"] |= ranges(holding, each.model)
             fields["speeds"] |= speeds(holding, each.model)
     return fields
 
 
-# An engine of somebody else's may raise anything, or mean to end the program.
-_NOT_TELLING = (Exception, SystemExit)
+# Third-party engines may raise anything, even what ends a program.
+_ENGINE_ERRORS = (Exception, SystemExit)
 
 
 class _Listings:
-    """What the engines say they have; each host is asked once, and one that is away has nothing."""
+    """The listings of the engines; each host is asked once, an unreachable one lists nothing."""
 
     def __init__(self, engines: Engines, hosts: tuple[str, ...]) -> None:
         self._engines = engines
@@ -98,12 +98,12 @@ class _Listings:
         self._listed: dict[str, dict[str, ModelFacts]] = {}
 
     def look_up(self, model: Model) -> tuple[ModelFacts | None, list[str]]:
-        """What is known of `model`, and which LM Studio hosts have it."""
+        """Return the facts of `model`, and the LM Studio hosts that have it."""
         if model.engine != "lmstudio" or not self._hosts:
             try:
                 return facts_of(self._engines.get(model.engine), model), []
-            except _NOT_TELLING:
-                return None, []  # the load will meet it again, and say so
+            except _ENGINE_ERRORS:
+                return None, []  # the load will fail and report it
         having = [host for host in self._hosts if model.id in self._models(host)]
         return (self._models(having[0])[model.id] if having else None), having
 
@@ -111,7 +111,7 @@ class _Listings:
         if host not in self._listed:
             try:
                 models = self._engines.get("lmstudio", [host]).models()
-            except _NOT_TELLING:
+            except _ENGINE_ERRORS:
                 models = []
             self._listed[host] = {facts.id: facts for facts in models}
         return self._listed[host]

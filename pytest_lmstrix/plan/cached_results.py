@@ -1,6 +1,6 @@
-"""What earlier runs have shown, as far as it still holds: same weights, settings, engine, machine.
+"""Cached results of earlier runs that are still valid: same weights, settings, engine, machine.
 
-Pure; `Known` is what the registry remembers of a check at a size.
+Pure; a `Known` is the registry's newest result of a check at a size.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from pytest_lmstrix.plan.size_search import tolerance
 from pytest_lmstrix.registry.fold import Known, current
 
 SETTLED = (Verdict.OK, Verdict.INCONCLUSIVE)
-"""What is not asked again: a probe that cannot attempts a model will not do so tomorrow."""
+"""Not tested again: a probe that cannot judge a model now cannot do so tomorrow."""
 
 
-def still_holding(
+def still_valid(
     known: Iterable[Known], model: Model, *, engine_version: str | None, machine: str
 ) -> list[Known]:
-    """Those of `known` that were found with what `model` would meet now, by the checks of now."""
+    """Return the results of the same setup and check versions as now."""
     return [
         each
         for each in known
@@ -35,7 +35,7 @@ def still_holding(
 
 
 def settled(known: Sequence[Known], planned: PlannedModel) -> dict[str, int]:
-    """For `Plan.known`; of several hosts, the newest verdict counts, which comes first."""
+    """Return `Plan.known`; of several hosts, the newest verdict counts, which comes first."""
     newest: dict[str, Known] = {}
     for each in known:
         if each.check != "limit":  # its answer is at another size than its case
@@ -52,7 +52,7 @@ def settled(known: Sequence[Known], planned: PlannedModel) -> dict[str, int]:
 
 
 def ranges(known: Iterable[Known], model: Model) -> dict[str, KnownRange]:
-    """For `Plan.ranges`, by the newest verdict at each size."""
+    """Return `Plan.ranges`, by the newest verdict at each size."""
     newest: dict[str, dict[int, Verdict]] = {}
     for each in current(known):
         evidence = evidence_of(each.check)
@@ -62,7 +62,7 @@ def ranges(known: Iterable[Known], model: Model) -> dict[str, KnownRange]:
 
 
 def speeds(known: Iterable[Known], model: Model) -> dict[str, dict[int, float]]:
-    """For `Plan.speeds`, by the newest measurement at each size."""
+    """Return `Plan.speeds`, by the newest measurement at each size."""
     newest: dict[str, dict[int, float]] = {}
     for each in known:
         if each.decode_tokens_per_second is not None:

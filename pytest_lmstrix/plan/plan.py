@@ -1,4 +1,4 @@
-"""What is to be tested: models and results in, cases in their order out. Pure."""
+"""The plan of a run: models and earlier results in, cases in order out. Pure."""
 
 from __future__ import annotations
 
@@ -14,44 +14,43 @@ LADDER = (30_000, 40_000, 60_000, 80_000, 100_000, 120_000)
 
 
 class PlannedModel(Struct, frozen=True, kw_only=True):
-    """A model with what its engine says of it, and the sizes to test it at."""
+    """A model with the facts of its engine, and the sizes to test it at."""
 
     model: Model
     context_lengths: tuple[int, ...]
     hosts: tuple[str, ...] = ()
-    """The hosts that have it, of those that were asked; empty when it does not matter."""
+    """The hosts that have it, of those that were asked; empty where any host will do."""
 
     def whole(self) -> Case:
-        """The model at its declared maximum, or at the largest size to test if there is none."""
+        """Return the model at its declared maximum, or at the largest size to test."""
         largest = self.model.context_limit or self.context_lengths[-1]
         return Case(model=self.model, context_length=largest)
 
 
 class KnownRange(Struct, frozen=True, kw_only=True):
-    """What was seen of a model in one check; tokens."""
+    """The sizes that are known of a model in one check; tokens."""
 
     good: int | None = None
     """The largest size that works."""
     bad: int | None = None
-    """The smallest larger one that does not."""
+    """The smallest larger size that fails."""
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """What a run is to test; made once, by the controller."""
+    """The plan of a run; made once, by the controller."""
 
     run: str
     models: tuple[PlannedModel, ...]
     embedding: tuple[str, ...] = ()
     """Ids of the embedding models, which are never cases."""
     seed: int = 0
-    """Determines what `deep` hides."""
+    """Determines the needles of `deep`."""
     known: dict[str, int] = {}
-    """Check and case id, as `full[ID]` -> version of the check that it has passed before."""
+    """Check and case id, as `full[ID]` -> version of the check that it passed before."""
     ranges: dict[str, KnownRange] = {}
-    """Check and model id, likewise -> the sizes that were seen to work, and not to."""
-
+    """Check and model id, likewise -> the sizes that work and fail."""
     speeds: dict[str, dict[int, float]] = {}
-    """Likewise -> the tokens per second that were decoded at each size."""
+    """Likewise -> size -> decoded tokens per second."""
 
     def cases(self) -> tuple[Case, ...]:
         return tuple(
@@ -62,7 +61,7 @@ class Plan(Struct, frozen=True, kw_only=True):
 
 
 def ladder(context_limit: int | None) -> tuple[int, ...]:
-    """The sizes to test by default: the steps below the declared maximum, and maximum - 1."""
+    """Return the default sizes: the steps below the declared maximum, and maximum - 1."""
     if context_limit is None:
         return LADDER
     below = [size for size in LADDER if size < context_limit]
@@ -70,7 +69,7 @@ def ladder(context_limit: int | None) -> tuple[int, ...]:
 
 
 def with_facts(model: Model, facts: ModelFacts | None) -> Model:
-    """`model`, with what the manifest leaves open taken from the engine's `facts`."""
+    """Fill in what the manifest leaves open from the engine's `facts`."""
     if facts is None:
         facts = ModelFacts(
             id=model.id,
@@ -87,30 +86,30 @@ def with_facts(model: Model, facts: ModelFacts | None) -> Model:
 
 
 def _sensible(context_limit: int | None) -> int | None:
-    """What an engine declares, as far as there are sizes for it; below 1, nothing is known."""
+    """Return the declared maximum within the bounds of sizes; `None` below 1."""
     if context_limit is None or context_limit < 1:
         return None
     return min(context_limit, MAX_CONTEXT_LENGTH)
 
 
 def planned(model: Model, contexts: Sequence[int] | None, hosts: Iterable[str]) -> PlannedModel:
-    """`model` at `contexts` if given, else at its own sizes, else at the ladder; ascending."""
+    """Plan `model` at `contexts` if given, else at its own sizes, else at the ladder."""
     sizes = contexts or model.contexts or ladder(model.context_limit)
     return PlannedModel(model=model, context_lengths=tuple(sorted(set(sizes))), hosts=tuple(hosts))
 
 
 def smart_key(model: Model) -> int:
-    """Small and short first: size in bytes + declared maximum * 100,000; what is unknown is 0."""
+    """Size in bytes + declared maximum * 100,000; unknown values count as 0."""
     return (model.size_bytes or 0) + (model.context_limit or 0) * 100_000
 
 
 def ordered(
     models: Iterable[PlannedModel], key: str, known: Mapping[str, Callable[[str], Any]]
 ) -> tuple[PlannedModel, ...]:
-    """`models` sorted by `key`, one of `options.SORT_KEYS`, reversed by a trailing d.
+    """Sort `models` by `key`, one of `options.SORT_KEYS`; a trailing d reverses.
 
-    `known` gives the values that come from earlier results, by key. What is unknown comes last
-    in both directions, but `smart` is always known.
+    `known` maps keys to the values of earlier results. Models without a value come last in both
+    directions; `smart` always has one.
     """
     own: dict[str, Callable[[Model], Any]] = {
         "smart": smart_key,
@@ -131,5 +130,5 @@ def ordered(
 
 
 def check_key(check: str, case_id: str) -> str:
-    """How `Plan.known` names a check of a case."""
+    """The key of a check of a case in `Plan.known`."""
     return f"{check}[{case_id}]"

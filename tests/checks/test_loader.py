@@ -203,14 +203,14 @@ def test_weights_that_cannot_be_fetched_say_nothing_of_the_host(
     engine.raises["load"] = Failure("no route", verdict=Verdict.UNREACHABLE, code="weights")
     with pytest.raises(Failure):
         loader.load(A, 5)
-    assert loader.out_of_reach(A) is not None
-    assert loader.out_of_reach(B) is None
+    assert loader.unreachable_reason(A) is not None
+    assert loader.unreachable_reason(B) is None
     engine.raises["load"] = engine.raises["models"] = Failure(
         "refused", verdict=Verdict.UNREACHABLE
     )
     with pytest.raises(Failure):
         loader.load(B, 5)
-    assert loader.out_of_reach(B) is not None
+    assert loader.unreachable_reason(B) is not None
 
 
 def test_a_chat_takes_a_plain_message(loader: ModelLoader) -> None:

@@ -184,7 +184,7 @@ def test_junit_tells_of_what_model_and_size_a_skipped_test_is(project: Project) 
     assert found["test_full[tiny-32768]"] == asked("tiny", 32768)
 
 
-def test_junit_tells_of_what_model_and_size_a_test_out_of_reach_is(project: Project) -> None:
+def test_junit_tells_of_what_model_and_size_a_test_unreachable_reason_is(project: Project) -> None:
     project.pytester.makeconftest(
         """
         from pytest_lmstrix.weights.download import WEIGHTS

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from pytest_lmstrix.core.types import LoadSettings, Model
 from pytest_lmstrix.core.verdicts import Verdict
-from pytest_lmstrix.plan.cached_results import ranges, settled, still_holding
+from pytest_lmstrix.plan.cached_results import ranges, settled, still_valid
 from pytest_lmstrix.plan.plan import KnownRange, planned
 from pytest_lmstrix.registry.fold import Known
 
@@ -32,7 +32,7 @@ KNOWN = Known(
 
 
 def holding(known: Known, model: Model = MODEL) -> bool:
-    return bool(still_holding([known], model, engine_version="1", machine="m"))
+    return bool(still_valid([known], model, engine_version="1", machine="m"))
 
 
 @pytest.mark.parametrize(
