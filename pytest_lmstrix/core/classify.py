@@ -17,16 +17,18 @@ def classify(
     code: str | None = None,
     exit_status: int | None = None,
 ) -> Verdict:
-    """The verdict that a problem stands for.
+    """Return the verdict on an engine's problem.
 
     A structured code decides before the text, which it may also be found in; the text before the
-    exit status of the engine's process; both before vague hints in the text. `exit_status` is as
-    `subprocess` gives it (negative: a POSIX signal), as a shell or as Windows does. Never raises.
+    exit status of the engine's process; both before vague hints in the text. Lines about a chat
+    template decide nothing but `template_error`. `exit_status` is as `subprocess` gives it
+    (negative: a POSIX signal), as a shell or as Windows does. Never raises.
     """
-    words = _words(f"{code or ''}\n{text}")
+    words, template_error = _without_template(_words(f"{code or ''}\n{text}"))
     verdict = (
         _of_code(words)
         or _first_match(error_patterns.RULES, words)
+        or template_error
         or _of_exit_status(exit_status, phase)
         or _first_match(error_patterns.HINTS, words)
         or Verdict.ENGINE_ERROR
@@ -58,6 +60,17 @@ def _words(text: str) -> str:
     for noise in error_patterns.NOISE:
         text = re.sub(noise, "", text, flags=_FLAGS)
     return text
+
+
+_TEMPLATE = re.compile(error_patterns.TEMPLATE, _FLAGS)
+_TEMPLATE_WARNING = re.compile(error_patterns.TEMPLATE_WARNING, _FLAGS)
+
+
+def _without_template(words: str) -> tuple[str, Verdict | None]:
+    """Take out the lines about the chat template; `template_error` if one of them is an error."""
+    lines = _TEMPLATE.findall(words)
+    is_error = any(not _TEMPLATE_WARNING.search(line) for line in lines)
+    return _TEMPLATE.sub("", words), Verdict.TEMPLATE_ERROR if is_error else None
 
 
 def _of_code(words: str) -> Verdict | None:

@@ -35,13 +35,25 @@ NOISE: tuple[str, ...] = (
     r"^.*(?:n_ctx\w*\W.{0,40}n_ctx_train|training context).*",
     # Names of functions and files, where a stack is printed.
     r"^[ \t]+at .{1,300}?:\d+:\d+",
-    # What a chat template says is the model author's words.
-    r"^.*\bjinja\b.*",
     # A call of a tool that cannot be read is in the model's words.
     r"^.*\b(?:pars|generat)\w* (?:\w+ )?tool[ _-]?call.*|^ ?model output:.*",
     r"(?:avoid|prevent|without|in case of|if you're)(?: \w+){0,3} out[ -]of[ -](?:memory|v?ram)",
 )
 """What is taken out of a text first, because it merely mentions trouble."""
+
+TEMPLATE = (
+    r"^.*(?:\bjinja2?\b|\b(?:chat|prompt)[ _-]templates?\b"
+    r"|\btemplate(?:syntax|runtime|assertion)?[ _]?error\b"
+    r"|\bautomatic parser generation\b|\bunknown (?:\w+ )?(?:test|filter): \S"
+    r"|\broles? must alternate|\bonly user,? (?:and )?(?:model|assistant|tool)\b.{0,40}\broles?\b"
+    r"|\bsystem (?:role|message|prompt)s?\b.{0,20}\bnot supported).*"
+)
+"""A line about the chat template: whatever else stands in it is the template author's words."""
+
+TEMPLATE_WARNING = (
+    r"\b(?:fall(?:ing|s)? ?back|fallback|warn(?:ing)?|using default|will be ignored)\b"
+)
+"""Such a line is not an error where it also says this."""
 
 RULES: tuple[tuple[str, str], ...] = (
     (
@@ -104,6 +116,14 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|(?:unsupported|incompatible|wrong) (?:protocol|client|api) version"
         r"|parameter '\w+'|number of arguments|rate limit|<(?:h1|title)>\W*404",
     ),
+    # A companion of the model: its trouble does not make the model missing or corrupted.
+    (
+        "engine_error",
+        r"(?:fail\w*|error|unable|could ?n[o']t|cannot) (?:to )?(?:load|loading|open|init\w*) "
+        r"(?:the )?(?:\w+ )?(?:draft|speculative|mtp|mmproj|projector|vision|lora|adapter)\b",
+    ),
+    # The link between LM Studio's devices: its keep-alive that times out is a lost connection.
+    ("unreachable", r"\blm ?link\b.{0,80}(?:error|closed|lost|timeout|timed out|disconnect)"),
     (
         "context_too_large",
         r"exceed.{0,80}\b(?:context(?! deadline)|n_ctx|ctx|max_model_len|sequence length)\b"

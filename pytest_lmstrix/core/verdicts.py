@@ -29,6 +29,7 @@ class Verdict(StrEnum):
     MODEL_NOT_FOUND = "model_not_found"
     CORRUPTED = "corrupted"
     UNSUPPORTED = "unsupported"
+    TEMPLATE_ERROR = "template_error"
     INCONCLUSIVE = "inconclusive"
     CRASHED = "crashed"
     TIMEOUT = "timeout"
@@ -150,6 +151,10 @@ TRAITS: dict[Verdict, Traits] = {
         "xfailed", "model", "model", "S", "unusable",
         "Update the engine or install the runtime that this model needs.",
     ),
+    Verdict.TEMPLATE_ERROR: Traits(
+        "failed", "model", "model", "J", "unusable",
+        "Set `prompts: completion`, or mend the chat template.",
+    ),
     Verdict.INCONCLUSIVE: Traits(
         "skipped", "test", "unclear", "~", "unclear",
         "This model is too weak for this probe; try another check.",
@@ -171,6 +176,7 @@ TRAITS: dict[Verdict, Traits] = {
         "Start the server, and check `--lmstrix-host` and the network.",
     ),
     Verdict.ENGINE_ERROR: Traits(
-        "failed", "size", "bad", "!", "engine", "See the engine's log.", smaller_may_help=True,
+        "failed", "size", "bad", "!", "engine", "See the engine's log.",
+        retries=1, smaller_may_help=True,
     ),
 }  # fmt: skip

@@ -118,7 +118,7 @@ class TestGoingDown:
         hopeless = {
             *(Verdict.OK, Verdict.TIMEOUT, Verdict.NO_ANSWER_IN_BUDGET, Verdict.INCONCLUSIVE),
             *(Verdict.MODEL_NOT_FOUND, Verdict.CORRUPTED, Verdict.UNSUPPORTED),
-            Verdict.UNREACHABLE,
+            *(Verdict.UNREACHABLE, Verdict.TEMPLATE_ERROR),
         }
         assert (len(results) == 1) is (verdict in hopeless)
 

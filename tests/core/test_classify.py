@@ -21,7 +21,8 @@ NAMES = {
 }
 LINES = (Path(__file__).parent / "errors.tsv").read_text(encoding="utf-8").splitlines()[1:]
 MESSAGES = [
-    (message, Verdict(NAMES.get(name, name)))
+    # The collection is older than `template_error`.
+    (message, Verdict("template_error" if " jinja " in message else NAMES.get(name, name)))
     for message, name in (line.split("\t") for line in LINES)
 ]
 
@@ -62,6 +63,16 @@ def test_case_and_surroundings_do_not_matter(
 
 # Of these programs, but not in the collection above.
 FAMILIES: dict[Verdict, list[str]] = {
+    Verdict.TEMPLATE_ERROR: [
+        "chat template parsing error: Automatic parser generation failed: std::bad_alloc",
+        "Conversation roles must alternate user/assistant/user/assistant/...",
+        "jinja2.exceptions.TemplateError: Only user and assistant roles are supported!",
+        "common_chat_templates_init: failed to parse chat template (defaulting to chatml): "
+        "Unexpected token at row 1, column 30: out of memory",
+        "System role not supported",
+        "Value is not callable: null at row 3: {{ raise_exception('context too long') }} in the"
+        " chat template",
+    ],
     Verdict.OUT_OF_MEMORY: [
         "Error: llama runner exited, you may not have enough available memory to run this model",
         'msg="model request too large for system" requested="391.0 GiB" available=393216983040',
@@ -404,7 +415,8 @@ def test_the_end_and_the_start_of_a_long_log_count() -> None:
 
 
 def test_policy_of_each_verdict() -> None:
-    assert {each for each in Verdict if each.retries} == {Verdict.CRASHED, Verdict.TIMEOUT}
+    retried = {Verdict.CRASHED, Verdict.TIMEOUT, Verdict.ENGINE_ERROR}
+    assert {each for each in Verdict if each.retries} == retried
     assert {each for each in Verdict if each.smaller_may_help} == {
         Verdict.WRONG_ANSWER,
         Verdict.EMPTY_REPLY,

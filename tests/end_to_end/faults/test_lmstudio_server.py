@@ -44,10 +44,7 @@ def test_a_short_call_that_fails_once(project: Project, where: Any, kind: Any, t
     assert_only_ours_were_touched(server)
     found = verdicts(project.results)
     assert len(found) == len(MODELS)
-    failed = {found.pop(model) for model in MODELS if found[model] not in (OK, RETRIED)}
-    # What the server refuses about an instance is told; a list is only asked for to be sure.
-    refused = kind == "error" and where != "listLoaded"
-    assert failed == ({(Verdict.ENGINE_ERROR, False)} if refused else set())
+    assert set(found.values()) <= {OK, RETRIED}
 
 
 UNLOADS: dict[str, tuple[dict[str, Any], int]] = {
