@@ -27,7 +27,7 @@ PADDING = 256
 """llama.cpp rounds a context length up to a multiple of this (`llama_context`, GGML_PAD)."""
 
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 Probe = Callable[[LoadedModel], ProbeResult]
 
 
@@ -135,11 +135,11 @@ class Attempts:
 
     def _tried(
         self,
-        attempt: Callable[[], T],
+        attempt: Callable[[], _T],
         model: Model,
         before: list[Failure],
         budget: LoadBudget | None = None,
-    ) -> T:
+    ) -> _T:
         """Return the value of `attempt`; add each failure that is retried to `before`."""
         while True:
             try:

@@ -20,10 +20,10 @@ from pytest_lmstrix.registry.status import shown_status, sort_values, status_of
 from pytest_lmstrix.registry.store import ModelStatus, Registry
 from pytest_lmstrix.reports.table import Cell, Paint, prose, table
 
-SCHEMA = 1
+_SCHEMA = 1
 """Raised when a key of the JSON changes its meaning or goes; new keys may come at any time."""
 
-HEADINGS = ("model", "engine", "size", "declared", "verified", "first bad", "status", "TTFT",
+_HEADINGS = ("model", "engine", "size", "declared", "verified", "first bad", "status", "TTFT",
             "tokens/s", "tested (UTC)")  # fmt: skip
 _SORTED_BY = {
     "size": "size", "declared": "declared", "ctx": "verified", "status": "status", "ttft": "TTFT",
@@ -50,7 +50,7 @@ class Entry(Struct, frozen=True, kw_only=True):
         return shown_status(self.model, self.known)
 
 
-History = Mapping[str, Sequence[Result]]
+ModelHistory = Mapping[str, Sequence[Result]]
 """Model id -> its results, oldest first."""
 
 
@@ -75,7 +75,7 @@ def entries(
     ]
 
 
-def history(listed: Iterable[Entry], registry: Registry, most: int | None = None) -> History:
+def history(listed: Iterable[Entry], registry: Registry, most: int | None = None) -> ModelHistory:
     """The results of the models that are listed; the newest `most` of each."""
     found: dict[str, deque[Result]] = {entry.model.id: deque(maxlen=most) for entry in listed}
     for result in registry.results():
@@ -94,7 +94,7 @@ def as_table(
     """What `key` sorts by is shown, however narrow the terminal is."""
     sorted_by = _SORTED_BY.get(key) or _SORTED_BY.get(key.removesuffix("d"))
     return table(
-        HEADINGS,
+        _HEADINGS,
         [_cells(entry) for entry in listed],
         paint=paint,
         width=width,
@@ -103,7 +103,7 @@ def as_table(
     )
 
 
-def as_history(past: History, *, paint: Paint, width: int | None) -> Iterator[str]:
+def as_history(past: ModelHistory, *, paint: Paint, width: int | None) -> Iterator[str]:
     for model, results in past.items():
         if results:
             yield ""
@@ -113,17 +113,17 @@ def as_history(past: History, *, paint: Paint, width: int | None) -> Iterator[st
 
 
 def as_markdown(listed: Iterable[Entry]) -> Iterator[str]:
-    yield _markdown_row(HEADINGS)
-    yield _markdown_row(["---"] * len(HEADINGS))
+    yield _markdown_row(_HEADINGS)
+    yield _markdown_row(["---"] * len(_HEADINGS))
     for entry in listed:
         texts = (cell if isinstance(cell, str) else cell[0] for cell in _cells(entry))
         yield _markdown_row([escape_markdown(text, 1_000) for text in texts])
 
 
-def as_json(listed: Iterable[Entry], past: History | None) -> str:
+def as_json(listed: Iterable[Entry], past: ModelHistory | None) -> str:
     """Pure ASCII: whatever a name holds, it does nothing to a terminal."""
     models = [_object(entry, past) for entry in listed]
-    return json.dumps({"schema": SCHEMA, "models": models}, indent=2)
+    return json.dumps({"schema": _SCHEMA, "models": models}, indent=2)
 
 
 def _cells(entry: Entry) -> list[Cell]:
@@ -155,7 +155,7 @@ def _past_cells(result: Result) -> list[Cell]:
     ]
 
 
-def _object(entry: Entry, past: History | None) -> dict[str, Any]:
+def _object(entry: Entry, past: ModelHistory | None) -> dict[str, Any]:
     found = {name: getattr(entry.model, name) for name in _FROM_MODEL}
     found |= {"type": entry.model.type or "llm", "status": entry.status}
     found |= {name: getattr(entry.known, name) for name in _FROM_REGISTRY}

@@ -40,7 +40,7 @@ _SCANNED_EXPENDABLE = ("capabilities", "architecture", "type", "size", "declared
                        "quantization")  # fmt: skip
 
 
-class Screen:
+class Output:
     """Where commands write to: as wide as the terminal, of any width where there is none."""
 
     def __init__(self, config: pytest.Config) -> None:
@@ -78,7 +78,7 @@ def run(config: pytest.Config, command: str) -> int:
     collected = gc.isenabled()
     gc.disable()  # what is read stays to the end; to go over it again and again takes a fifth more
     try:
-        return work(config, settings, Screen(config))
+        return work(config, settings, Output(config))
     except ManifestNotFound as error:
         raise pytest.UsageError(
             f"{error}; `pytest --lmstrix-scan` makes one from what your engines have"
@@ -95,7 +95,7 @@ def run(config: pytest.Config, command: str) -> int:
             gc.enable()
 
 
-def _list(config: pytest.Config, settings: Settings, screen: Screen) -> int:
+def _list(config: pytest.Config, settings: Settings, screen: Output) -> int:
     option = config.option
     key = sort_key(option.lmstrix_list, "--lmstrix-list")
     models = read_manifest(settings.models, engine=settings.engine)
@@ -125,7 +125,7 @@ def _list(config: pytest.Config, settings: Settings, screen: Screen) -> int:
     return pytest.ExitCode.OK
 
 
-def _health(config: pytest.Config, settings: Settings, screen: Screen) -> int:
+def _health(config: pytest.Config, settings: Settings, screen: Output) -> int:
     models: tuple[Model, ...] | None = None
     rows: list[list[Cell]] = []
     try:
@@ -148,7 +148,7 @@ def _health(config: pytest.Config, settings: Settings, screen: Screen) -> int:
     return pytest.ExitCode.OK if report.healthy else pytest.ExitCode.TESTS_FAILED
 
 
-def _restore(config: pytest.Config, settings: Settings, screen: Screen) -> int:
+def _restore(config: pytest.Config, settings: Settings, screen: Output) -> int:
     restored = Registry(settings.registry).restore(config.option.lmstrix_restore or None)
     damaged = restored.contents.damaged
     held = counted(restored.contents.results, "result")
@@ -159,7 +159,7 @@ def _restore(config: pytest.Config, settings: Settings, screen: Screen) -> int:
     return pytest.ExitCode.OK
 
 
-def _scan(config: pytest.Config, settings: Settings, screen: Screen) -> int:
+def _scan(config: pytest.Config, settings: Settings, screen: Output) -> int:
     try:
         known = parse_manifest(
             read_bytes(settings.models), settings.models, engine=settings.engine, may_be_empty=True
@@ -173,7 +173,7 @@ def _scan(config: pytest.Config, settings: Settings, screen: Screen) -> int:
         answers = list(scanner.ask(model.engine for model in known))
     screen.lines(prose([_answered(each) for each in answers], paint=screen.paint,
                        width=screen.width))  # fmt: skip
-    found = scan.compare(known, answers, settings.models.parent)
+    found = scan.compare_with_manifest(known, answers, settings.models.parent)
     appended = append_models(settings.models, found.new, engine=settings.engine)
     manifest = _shown(settings.models, config)
     made = "" if settings.models.exists() else ", which is not made"

@@ -124,7 +124,9 @@ def _warnings() -> Iterator[list[str]]:
         logger.removeHandler(handler)
 
 
-def compare(known: Sequence[Model], answers: Sequence[Answer], folder: Path) -> Comparison:
+def compare_with_manifest(
+    known: Sequence[Model], answers: Sequence[Answer], folder: Path
+) -> Comparison:
     """What the manifest, whose models are `known` and which lies in `folder`, does not have.
 
     A file is the same under any id, and wherever it was downloaded to, as far as its path tells.

@@ -13,7 +13,7 @@ from typing import Protocol
 from pytest_lmstrix.core.types import Model, ModelFacts
 from pytest_lmstrix.engines.base import Engine
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 BUILT_IN = ("lmstudio", "llamacpp")
 
@@ -45,7 +45,7 @@ class Engines:
         reply_timeout: float = 120.0,
         weights: Weights | None = None,
         owner: str | None = None,
-        tell: Callable[[str], None] = log.warning,
+        tell: Callable[[str], None] = _log.warning,
     ) -> None:
         self._registered = {engine.name: engine for engine in registered}
         self._made: dict[tuple[str, str | None], Engine] = {}

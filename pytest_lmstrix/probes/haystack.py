@@ -17,11 +17,11 @@ from msgspec import Struct
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.probes.filler import sentence
-from pytest_lmstrix.probes.needles import KINDS, Kind
+from pytest_lmstrix.probes.needles import NEEDLE_KINDS, NeedleKind
 
 DEPTHS = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Where the facts lie: 0.0 is as early as can be, 1.0 as late."""
-MAX_SIZES = len(KINDS) // len(DEPTHS)
+MAX_SIZES = len(NEEDLE_KINDS) // len(DEPTHS)
 """Sizes that one text can serve without two facts alike."""
 ANSWER_TOKENS = 12
 """Room for the answer, and its budget."""
@@ -106,8 +106,8 @@ def fill(seed: int, sizes: Iterable[int], count_tokens: CountTokens) -> tuple[Ha
     if len(ascending) > MAX_SIZES:
         raise ValueError(f"{len(ascending)} sizes: one text serves {MAX_SIZES} at most")
     rng = Random(seed)
-    left = list(KINDS[: max(_CHOICE, len(DEPTHS) * len(ascending))])
-    drawn = dict[int, list[Kind]]()
+    left = list(NEEDLE_KINDS[: max(_CHOICE, len(DEPTHS) * len(ascending))])
+    drawn = dict[int, list[NeedleKind]]()
     for size in reversed(ascending):  # the largest needs the best
         drawn[size] = rng.sample(left[:_CHOICE], len(DEPTHS))
         left = [kind for kind in left if kind not in drawn[size]]

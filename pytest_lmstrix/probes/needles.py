@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 
-class Kind(Struct, frozen=True, kw_only=True):
+class NeedleKind(Struct, frozen=True, kw_only=True):
     """A sentence beginning, and what may complete it."""
 
     opening: str
@@ -57,8 +57,8 @@ _FACTS: dict[str, str | range] = {
     "The flowers on the grave are": "tulips daffodils lilies roses orchids violets",
     "The medicine for the king is": "quinine morphine aspirin insulin penicillin camphor",
 }
-KINDS = tuple(
-    Kind(
+NEEDLE_KINDS = tuple(
+    NeedleKind(
         opening=opening,
         answers=tuple(map(str, answers if isinstance(answers, range) else answers.split())),
     )

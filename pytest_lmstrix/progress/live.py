@@ -15,9 +15,9 @@ from pytest_lmstrix.core.formatting import tokens
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.progress.display import Screen
 from pytest_lmstrix.progress.status import (
+    Activity,
     Estimate,
     Rest,
-    Status,
     Urgent,
     board,
     status_line,
@@ -43,7 +43,7 @@ class Live:
             config.pluginmanager.register(self._shown, "lmstrix-live")
         elif FOLDER in given:
             self._relay = Relay(given[FOLDER], given["workerid"])
-        self._status: Status | None = None
+        self._status: Activity | None = None
 
     def loading(self, model_id: str, context_length: int) -> LoadProgress:
         what = f"{one_line(model_id, 60)} at {tokens(context_length)} tokens"
@@ -77,7 +77,7 @@ class Live:
             yield
 
     def begin(self, what: str, state: str, *, urgent: bool = False) -> None:
-        self._tell(Status(what=what, state=state, began=time.time(), urgent=urgent))
+        self._tell(Activity(what=what, state=state, began=time.time(), urgent=urgent))
 
     def go_on(self, state: str, fraction: float | None = None) -> None:
         """The same work has come to `state`, which is `fraction` of it."""
@@ -87,7 +87,7 @@ class Live:
     def idle(self) -> None:
         self._tell(None)
 
-    def _tell(self, status: Status | None) -> None:
+    def _tell(self, status: Activity | None) -> None:
         self._status = status
         if self._relay is not None:
             self._relay.tell(status)
@@ -124,19 +124,19 @@ class Shown:
         self._config = config
         self.screen = Screen(config, self._board, self._line)
         self._relays: Relays | None = None
-        self._status: Status | None = None
+        self._status: Activity | None = None
         self._estimate = Estimate((), {})
         self._urgent = Urgent()
         self.expected: Callable[[Sequence[str]], Mapping[str, float]] = lambda tests: {}
         """Node ids -> those of which earlier runs tell how many seconds they take."""
         config.add_cleanup(self._close)
 
-    def tell(self, status: Status | None) -> None:
+    def tell(self, status: Activity | None) -> None:
         self._status = status
         if status is not None:
             self.screen.start()
 
-    def _statuses(self) -> list[Status]:
+    def _statuses(self) -> list[Activity]:
         statuses = self._relays.statuses() if self._relays is not None else []
         return statuses + ([self._status] if self._status is not None else [])
 

@@ -18,7 +18,7 @@ LEAST_FOR_BAR = 100
 """Columns of a terminal; with fewer the words need the room."""
 
 
-class Status(Struct, frozen=True, kw_only=True):
+class Activity(Struct, frozen=True, kw_only=True):
     """What one process is doing."""
 
     what: str
@@ -48,14 +48,14 @@ class Rest(Struct, frozen=True, kw_only=True):
         return ", ".join(filter(None, (case, left)))
 
 
-def status_line(statuses: Sequence[Status], now: float, rest: Rest) -> str:
-    """All of it in a line of a log; `now` is as `Status.began`."""
+def status_line(statuses: Sequence[Activity], now: float, rest: Rest) -> str:
+    """All of it in a line of a log; `now` is as `Activity.began`."""
     doing = (f"{each.what}: {each.state} ({duration(now - each.began)})" for each in statuses)
     return " | ".join([*doing, str(rest)]).removesuffix(" | ")
 
 
 def board(
-    statuses: Sequence[Status], now: float, rest: Rest, *, columns: int = LEAST_FOR_BAR
+    statuses: Sequence[Activity], now: float, rest: Rest, *, columns: int = LEAST_FOR_BAR
 ) -> Group:
     """The same for a terminal of so many `columns`: a line for each status, and one for the run."""
     lines = Table.grid(padding=(0, 2, 0, 0))
@@ -79,7 +79,7 @@ class Urgent:
     def __init__(self) -> None:
         self._said: set[tuple[str, str]] = set()
 
-    def unsaid(self, statuses: Iterable[Status]) -> list[Status]:
+    def unsaid(self, statuses: Iterable[Activity]) -> list[Activity]:
         """Those of `statuses` that are urgent and were not given before."""
         fresh = [each for each in statuses
                  if each.urgent and (each.what, each.state) not in self._said]  # fmt: skip

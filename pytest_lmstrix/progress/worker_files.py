@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from pytest_lmstrix.progress.status import Status
+from pytest_lmstrix.progress.status import Activity
 
 
 class Relay:
@@ -21,7 +21,7 @@ class Relay:
     def __init__(self, folder: str, worker: str) -> None:
         self._path = Path(folder, worker)
 
-    def tell(self, status: Status | None) -> None:
+    def tell(self, status: Activity | None) -> None:
         """What is done now; what cannot be told is not worth a failure."""
         with suppress(OSError):
             if status is None:
@@ -38,14 +38,14 @@ class Relays:
     def __init__(self) -> None:
         self.folder = tempfile.mkdtemp(prefix="pytest-lmstrix-")
 
-    def statuses(self) -> list[Status]:
+    def statuses(self) -> list[Activity]:
         """By worker."""
         found = []
         with suppress(OSError):
             for path in sorted(Path(self.folder).glob("gw*")):
                 with suppress(OSError, msgspec.DecodeError):
                     if path.suffix != ".new":
-                        found.append(msgspec.json.decode(path.read_bytes(), type=Status))
+                        found.append(msgspec.json.decode(path.read_bytes(), type=Activity))
         return found
 
     def forget(self, worker: str) -> None:

@@ -16,9 +16,9 @@ from msgspec import Struct
 from pytest_lmstrix.core.types import Result
 from pytest_lmstrix.registry.files import (
     RegistryError,
-    failure,
     next_stamped,
     open_to_read,
+    registry_error,
     stamped,
     sync_folder,
     write_durably,
@@ -71,7 +71,7 @@ def contents(path: Path) -> Contents:
                 elif item.kind == "damaged":
                     damaged += 1
     except OSError as error:
-        raise failure(path, "cannot be read", error) from error
+        raise registry_error(path, "cannot be read", error) from error
     return Contents(results=results, damaged=damaged)
 
 
@@ -89,7 +89,7 @@ def make_backup(path: Path) -> Path | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise failure(path, "cannot be read", error) from error
+        raise registry_error(path, "cannot be read", error) from error
     backup = next_stamped(path.parent / "backups", f"{path.stem}-", path.suffix)
     write_durably(backup, path)
     _prune(path)
@@ -130,7 +130,7 @@ def choose_backup(path: Path, backup: Path | str | None) -> tuple[Path, Contents
         try:
             source = next((place for place in places if place.exists()), None)
         except OSError as error:
-            raise failure(places[0], "cannot be read", error) from error
+            raise registry_error(places[0], "cannot be read", error) from error
         if source is None:
             known = ", ".join(one.name for one in reversed(backups(path))) or "none"
             raise RegistryError(f"{backup}: there is no such backup; there are: {known}")
@@ -167,7 +167,7 @@ def restore_backup(path: Path, source: Path, found: Contents) -> Restored:
             _keep(path, kept)
         fresh.replace(path)
     except OSError as error:
-        raise failure(path, f"cannot be replaced by {fresh.name}", error) from error
+        raise registry_error(path, f"cannot be replaced by {fresh.name}", error) from error
     sync_folder(path.parent)
     return Restored(backup=source, contents=found, replaced=kept if kept.exists() else None)
 

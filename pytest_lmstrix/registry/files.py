@@ -62,7 +62,7 @@ class RegistryLock:
                     )
                 time.sleep(_POLL_SECONDS)
         except OSError as error:
-            raise failure(self._path, "cannot be locked", error) from error
+            raise registry_error(self._path, "cannot be locked", error) from error
         try:
             yield
         finally:
@@ -100,7 +100,7 @@ class RegistryLock:
             return os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
 
 
-def failure(path: Path, what: str, error: OSError) -> RegistryError:
+def registry_error(path: Path, what: str, error: OSError) -> RegistryError:
     """`error` as a `RegistryError` that names the file."""
     return RegistryError(f"{path}: {what}: {error.strerror or error}")
 
@@ -119,7 +119,7 @@ def open_to_read(path: Path) -> BinaryIO:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise failure(path, "cannot be read", error) from error
+        raise registry_error(path, "cannot be read", error) from error
 
 
 def _not_a_file(path: Path) -> RegistryError:
@@ -139,7 +139,7 @@ def append_line_bytes(path: Path, data: bytes) -> None:
     except OSError as error:
         if path.is_dir():
             raise _not_a_file(path) from None
-        raise failure(path, "cannot be written", error) from error
+        raise registry_error(path, "cannot be written", error) from error
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -156,7 +156,7 @@ def append_line_bytes(path: Path, data: bytes) -> None:
                 os.ftruncate(descriptor, end)
             raise
     except OSError as error:
-        raise failure(path, "the result could not be written", error) from error
+        raise registry_error(path, "the result could not be written", error) from error
     finally:
         os.close(descriptor)
     if not end:
@@ -189,7 +189,7 @@ def write_durably(target: Path, source: Path | Iterable[bytes]) -> None:
             os.fsync(stream.fileno())
         part.replace(target)
     except OSError as error:
-        raise failure(target, "cannot be written", error) from error
+        raise registry_error(target, "cannot be written", error) from error
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)

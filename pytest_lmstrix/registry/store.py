@@ -25,8 +25,8 @@ from pytest_lmstrix.registry.files import (
     RegistryError,
     RegistryLock,
     append_line_bytes,
-    failure,
     open_to_read,
+    registry_error,
     set_aside,
 )
 from pytest_lmstrix.registry.fold import Fold, Known, ModelStatus, VerifyingCheck
@@ -118,7 +118,7 @@ class Registry:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise failure(self.path, "cannot be read", error) from error
+            raise registry_error(self.path, "cannot be read", error) from error
 
     def history(self, model: str) -> tuple[Result, ...]:
         """Every result of `model`, oldest first."""
@@ -207,7 +207,7 @@ class Registry:
         except FileNotFoundError:
             reading = _Reading()
         except OSError as error:
-            raise failure(self.path, "cannot be read", error) from error
+            raise registry_error(self.path, "cannot be read", error) from error
         self._reading = reading
         return reading
 

@@ -25,7 +25,7 @@ SKIPPED = ("-", "unclear")
 """The letter and the family of what was not judged; those of a verdict are its traits."""
 
 
-class Cell(Struct, frozen=True, kw_only=True):
+class MapCell(Struct, frozen=True, kw_only=True):
     """A model at a size, judged by a check."""
 
     size: int
@@ -46,8 +46,8 @@ class Row(Struct, frozen=True, kw_only=True):
     check: str
     declared: int | None
     verified: int | None
-    cells: dict[int, Cell]
-    others: tuple[Cell, ...] = ()
+    cells: dict[int, MapCell]
+    others: tuple[MapCell, ...] = ()
     """At sizes without a column."""
 
     @property
@@ -94,7 +94,7 @@ def fleet_of(plan: Plan, run: RunReport, history: History) -> Fleet:
     reports = {model.id: model for model in run.models}
     judged = set(run.node_ids.values())
     unjudged = {_test(case.node_id): case for case in run.cases if case.node_id not in judged}
-    found: list[tuple[Row, dict[int, Cell]]] = []
+    found: list[tuple[Row, dict[int, MapCell]]] = []
     used: list[Result] = []
     often: Counter[int] = Counter()
     for planned in plan.models:
@@ -149,11 +149,11 @@ def _newest(results: Iterable[Result]) -> dict[str, dict[int, Result]]:
     return dict(sorted(newest.items(), key=lambda pair: (rank.get(pair[0], len(rank)), pair[0])))
 
 
-def _cell(result: Result, run: RunReport) -> Cell:
+def _cell(result: Result, run: RunReport) -> MapCell:
     traits = TRAITS[result.verdict]
     node_id = run.node_ids.get((result.model, result.check, result.context_length))
     now = result.run == run.run
-    return Cell(
+    return MapCell(
         size=result.context_length,
         sign=traits.letter,
         family=traits.family,
@@ -179,12 +179,12 @@ def _told(result: Result, now: bool) -> Iterable[str]:
         yield f"found on {result.at:%Y-%m-%d}, not asked again"
 
 
-def _skipped(size: int, case: CaseReport, before: Result | None) -> Cell:
+def _skipped(size: int, case: CaseReport, before: Result | None) -> MapCell:
     lines = [f"{case.outcome} at {counted(size, 'token')}", one_line(case.reason)]
     if before is not None:
         lines.append(f"{before.verdict} on {before.at:%Y-%m-%d}")
     sign, family = SKIPPED
-    return Cell(
+    return MapCell(
         size=size,
         sign=sign,
         family=family,
@@ -204,7 +204,7 @@ def _best(results: dict[int, Result]) -> int | None:
 
 
 def _with_columns(
-    found: list[tuple[Row, dict[int, Cell]]], used: list[Result], often: Counter[int]
+    found: list[tuple[Row, dict[int, MapCell]]], used: list[Result], often: Counter[int]
 ) -> Fleet:
     sizes = sorted(size for size, _ in often.most_common(MOST_COLUMNS))
     rows = tuple(

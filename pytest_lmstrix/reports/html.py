@@ -18,7 +18,7 @@ from pytest_lmstrix.hooks.outcomes import results_of
 from pytest_lmstrix.plan.plan import Plan
 from pytest_lmstrix.registry.regressions import History
 from pytest_lmstrix.reports import changes
-from pytest_lmstrix.reports.fleet import Cell, Fleet, anchor, fleet_of
+from pytest_lmstrix.reports.fleet import Fleet, MapCell, anchor, fleet_of
 from pytest_lmstrix.reports.run_json import RunReport
 
 COLUMNS = {
@@ -127,7 +127,7 @@ def _recall_sizes(fleet: Fleet) -> list[int]:
     return sorted(asked)
 
 
-def _recalled(cell: Cell) -> str:
+def _recalled(cell: MapCell) -> str:
     return "\n".join(
         f"{float(depth):.0%} deep: {'recalled' if known else 'not recalled'}"
         for depth, known in cell.recall

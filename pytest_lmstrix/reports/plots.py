@@ -49,7 +49,7 @@ LEAST_MODELS = 4
 _FULLER = ("fast", "full", "deep")
 
 
-class Measure(Struct, frozen=True, kw_only=True):
+class Plot(Struct, frozen=True, kw_only=True):
     """What a plot shows."""
 
     title: str
@@ -57,11 +57,11 @@ class Measure(Struct, frozen=True, kw_only=True):
     format: Callable[[float], str]
 
 
-MEASURES = (
-    Measure(title="Decode, tokens/s", value=lambda r: r.decode_tokens_per_second, format=rate),
-    Measure(title="Prefill, tokens/s", value=lambda r: r.prefill_tokens_per_second, format=rate),
-    Measure(title="Time to first token", value=lambda r: r.ttft_seconds, format=seconds),
-    Measure(title="Peak memory", value=lambda r: r.peak_memory_bytes,
+PLOTS = (
+    Plot(title="Decode, tokens/s", value=lambda r: r.decode_tokens_per_second, format=rate),
+    Plot(title="Prefill, tokens/s", value=lambda r: r.prefill_tokens_per_second, format=rate),
+    Plot(title="Time to first token", value=lambda r: r.ttft_seconds, format=seconds),
+    Plot(title="Peak memory", value=lambda r: r.peak_memory_bytes,
             format=lambda value: memory(round(value))),
 )  # fmt: skip
 
@@ -74,7 +74,7 @@ def plots(results: Iterable[Result]) -> list[str]:
     good = [result for result in results if result.verdict is Verdict.OK]
     check = _fullest(good)
     asked = [result for result in good if result.check == check]
-    drawn = ((measure, _curves(asked, measure)) for measure in MEASURES)
+    drawn = ((measure, _curves(asked, measure)) for measure in PLOTS)
     return [_svg(f"{measure.title} ({check})", measure, curves)
             for measure, curves in drawn if curves]  # fmt: skip
 
@@ -89,7 +89,7 @@ def _fullest(results: Iterable[Result]) -> str:
     return max(usual, key=lambda check: check in _FULLER and _FULLER.index(check), default="")
 
 
-def _curves(results: Iterable[Result], measure: Measure) -> Curves:
+def _curves(results: Iterable[Result], measure: Plot) -> Curves:
     curves: Curves = defaultdict(dict)
     for result in results:
         value = measure.value(result)
@@ -112,7 +112,7 @@ def _spread(curves: Curves) -> Curves:
             for name, place in names.items()} if cuts else {}  # fmt: skip
 
 
-def _svg(title: str, measure: Measure, curves: Curves) -> str:
+def _svg(title: str, measure: Plot, curves: Curves) -> str:
     sizes = sorted({size for curve in curves.values() for size in curve})
     values = [value for curve in curves.values() for value in curve.values()]
     ticks = _ticks(min(values), max(values))

@@ -26,7 +26,13 @@ from pytest_lmstrix.progress.live import Shown
 from pytest_lmstrix.registry.regressions import PERCENT, Change, History, compare
 from pytest_lmstrix.registry.store import ModelStatus, Registry, RegistryError
 from pytest_lmstrix.reports.html import HtmlReport
-from pytest_lmstrix.reports.run_json import CaseReport, ModelReport, RunReport, encode, model_report
+from pytest_lmstrix.reports.run_json import (
+    CaseReport,
+    ModelReport,
+    RunReport,
+    encode_run,
+    model_report,
+)
 from pytest_lmstrix.reports.summary import summary
 from pytest_lmstrix.reports.terminal import changes_table, closing_table
 
@@ -170,7 +176,7 @@ class Reporting:
         links = {name: name for name in ("report.html", "run.json")} | {
             "registry": os.path.relpath(self._settings.registry, reports).replace(os.sep, "/")
         }
-        self._write(reports / "run.json", encode(run))
+        self._write(reports / "run.json", encode_run(run))
         self._write(reports / "summary.md", summary(run, links).encode())
         if step := os.environ.get("GITHUB_STEP_SUMMARY"):
             self._write(Path(step), summary(run, _github_links()).encode(), append=True)

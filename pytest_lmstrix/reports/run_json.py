@@ -118,7 +118,7 @@ def telling(results: Iterable[Result]) -> Result:
     return next(judged, bad[0] if bad else good[-1])
 
 
-def encode(run: RunReport) -> bytes:
+def encode_run(run: RunReport) -> bytes:
     """For reports/run.json: indented, `schema` always in it."""
     body = {"schema": run.schema} | msgspec.to_builtins(run)
     return msgspec.json.format(msgspec.json.encode(body), indent=1) + b"\n"

@@ -13,10 +13,10 @@ from pytest_lmstrix.reports.changes import MEASURES, measured, spread, where
 from pytest_lmstrix.reports.run_json import CaseReport, ModelReport, RunReport, telling
 
 MOST_PROBLEMS = 30
-MOST_CHANGES = 40
+_MOST_CHANGES = 40
 MOST_MODELS = 40
 """Where there are more, those without a problem are folded away."""
-HEADINGS = ("model", "declared", "verified", "first bad", "verdict", "load", "TTFT", "tokens/s")
+_HEADINGS = ("model", "declared", "verified", "first bad", "verdict", "load", "TTFT", "tokens/s")
 
 
 def summary(run: RunReport, links: Mapping[str, str]) -> str:
@@ -66,10 +66,10 @@ def _changes(run: RunReport) -> Iterator[str]:
                 measured(change, change.after),
                 escape_markdown(change.elsewhere or spread(change) or "the run before"),
             )
-            for change in run.changes[:MOST_CHANGES]
+            for change in run.changes[:_MOST_CHANGES]
         ),
     )
-    yield _more(len(run.changes) - MOST_CHANGES, "change")
+    yield _more(len(run.changes) - _MOST_CHANGES, "change")
 
 
 def _problems(run: RunReport) -> Iterator[str]:
@@ -114,10 +114,10 @@ def _models(run: RunReport) -> Iterator[str]:
         shown = [model for model in run.models if _has_problem(model)]
         folded = [model for model in run.models if not _has_problem(model)]
     if shown:
-        yield _table(HEADINGS, (_row(run, model) for model in shown))
+        yield _table(_HEADINGS, (_row(run, model) for model in shown))
     if folded:
         yield f"<details><summary>{counted(len(folded), 'model')} without a problem</summary>"
-        yield _table(HEADINGS, (_row(run, model) for model in folded))
+        yield _table(_HEADINGS, (_row(run, model) for model in folded))
         yield "</details>"
 
 

@@ -10,12 +10,12 @@ from pytest_lmstrix.reports.changes import MEASURES, measured, spread, where
 from pytest_lmstrix.reports.run_json import RunReport, telling
 from pytest_lmstrix.reports.table import Cell, Paint, table
 
-HEADINGS = ("model", "declared", "verified", "first bad", "verdict", "load", "TTFT", "tok/s")
+_HEADINGS = ("model", "declared", "verified", "first bad", "verdict", "load", "TTFT", "tok/s")
 EXPENDABLE = ("load", "declared", "TTFT", "first bad", "tok/s", "verified")
 STYLES = {"passed": "green", "xfailed": "yellow", "skipped": "yellow"}
 CHANGE_HEADINGS = ("changed", "what", "where", "before", "now", "known")
 CHANGE_EXPENDABLE = ("known", "what", "where")
-MOST_CHANGES = 20
+_MOST_CHANGES = 20
 
 
 def closing_table(run: RunReport, *, width: int, paint: Paint) -> Iterator[str]:
@@ -34,11 +34,11 @@ def closing_table(run: RunReport, *, width: int, paint: Paint) -> Iterator[str]:
             seconds(result.ttft_seconds),
             rate(result.decode_tokens_per_second),
         ])  # fmt: skip
-    return table(HEADINGS, lines, width=width, paint=paint, expendable=EXPENDABLE)
+    return table(_HEADINGS, lines, width=width, paint=paint, expendable=EXPENDABLE)
 
 
 def changes_table(changes: Sequence[Change], *, width: int, paint: Paint) -> Iterator[str]:
-    """At most `MOST_CHANGES` lines; `changes` come the worst first."""
+    """At most `_MOST_CHANGES` lines; `changes` come the worst first."""
     lines: list[list[Cell]] = [
         [
             (change.model, "red" if change.is_regression else ""),
@@ -49,6 +49,6 @@ def changes_table(changes: Sequence[Change], *, width: int, paint: Paint) -> Ite
             measured(change, change.after),
             change.elsewhere or spread(change),
         ]
-        for change in changes[:MOST_CHANGES]
+        for change in changes[:_MOST_CHANGES]
     ]  # fmt: skip
     return table(CHANGE_HEADINGS, lines, width=width, paint=paint, expendable=CHANGE_EXPENDABLE)

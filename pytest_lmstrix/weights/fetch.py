@@ -19,7 +19,7 @@ from platformdirs import user_cache_path
 
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.verdicts import Verdict
-from pytest_lmstrix.weights.download import DownloadProgress, download, failure, size_of
+from pytest_lmstrix.weights.download import DownloadProgress, download, download_failure, size_of
 from pytest_lmstrix.weights.source import LocalSource, parse_source
 
 _log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def fetch(
             shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
         full = "; LMSTRIX_CACHE_DIR names another place" if error.errno == errno.ENOSPC else ""
-        raise failure(f"{source}: {error}{full}") from error
+        raise download_failure(f"{source}: {error}{full}") from error
     return target
 
 
@@ -127,7 +127,7 @@ def _existing(source: str, base_dir: Path) -> Path:
         problem = "is a folder, not a file" if path.is_dir() else "no such file"
     except (OSError, RuntimeError, ValueError) as error:
         path, problem = base_dir / source, str(error)
-    raise failure(f"{path}: {problem}", Verdict.MODEL_NOT_FOUND)
+    raise download_failure(f"{path}: {problem}", Verdict.MODEL_NOT_FOUND)
 
 
 def _local(source: str, sha256: str | None, base_dir: Path, cache: Path) -> Path:
@@ -136,7 +136,7 @@ def _local(source: str, sha256: str | None, base_dir: Path, cache: Path) -> Path
         try:
             found, _ = _hashes(path, _record_path(_target(cache, str(path.resolve()))), sha256)
         except OSError as error:
-            raise failure(f"{path}: cannot be read: {error}") from error
+            raise download_failure(f"{path}: cannot be read: {error}") from error
         if found != sha256:
             raise _mismatch(str(path), sha256, found, "put the right file there")
     return path
@@ -156,7 +156,7 @@ def _check(downloaded: Path, target: Path, source: str, sha256: str | None) -> N
 
 
 def _mismatch(what: str, wanted: str, found: str, way_out: str) -> Failure:
-    return failure(
+    return download_failure(
         f"{what}: sha256 is {found}, expected {wanted}; {way_out}, or correct sha256 in the"
         " manifest",
         Verdict.CORRUPTED,

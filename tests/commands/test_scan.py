@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_lmstrix.commands.scan import Answer, compare, is_complete, not_recorded
+from pytest_lmstrix.commands.scan import Answer, compare_with_manifest, is_complete, not_recorded
 from pytest_lmstrix.core.types import Model, ModelFacts
 
 FOLDER = Path("/manifest")
@@ -34,10 +34,10 @@ KNOWN = st.lists(
 def test_ids_stay_unique_and_a_second_scan_finds_nothing_new(
     known: list[Model], answers: list[Answer]
 ) -> None:
-    found = compare(known, answers, FOLDER)
+    found = compare_with_manifest(known, answers, FOLDER)
     everything = [*known, *found.new]
     assert len({model.id for model in everything}) == len(everything)
-    assert compare(everything, answers, FOLDER).new == ()
+    assert compare_with_manifest(everything, answers, FOLDER).new == ()
 
 
 @given(KNOWN, ANSWERS)
@@ -46,7 +46,7 @@ def test_gone_is_only_what_an_engine_that_answered_does_not_have(
 ) -> None:
     silent = {answer.engine for answer in answers if answer.trouble}
     had = {(answer.engine, facts.id) for answer in answers for facts in answer.models}
-    for model in compare(known, answers, FOLDER).gone:
+    for model in compare_with_manifest(known, answers, FOLDER).gone:
         assert model in known
         assert model.engine not in silent
         assert model.source is not None or (model.engine, model.id) not in had
@@ -59,7 +59,9 @@ def answer(engine: str, *models: ModelFacts, host: str = "", trouble: str | None
 
 def test_ids_of_engines_come_before_those_of_files() -> None:
     file = ModelFacts(id="a", source="/files/a")
-    found = compare((), [answer("llamacpp", file), answer("lmstudio", ModelFacts(id="a"))], FOLDER)
+    found = compare_with_manifest(
+        (), [answer("llamacpp", file), answer("lmstudio", ModelFacts(id="a"))], FOLDER
+    )
     assert [(model.id, model.engine) for model in found.new] == [
         ("a", "lmstudio"),
         ("a@llamacpp", "llamacpp"),
@@ -68,7 +70,7 @@ def test_ids_of_engines_come_before_those_of_files() -> None:
 
 def test_an_id_of_another_engine_is_said() -> None:
     known = [Model(id="a", engine="llamacpp", source="/files/a")]
-    found = compare(known, [answer("lmstudio", ModelFacts(id="a"))], FOLDER)
+    found = compare_with_manifest(known, [answer("lmstudio", ModelFacts(id="a"))], FOLDER)
     assert found.new == ()
     assert found.left_out == ("lmstudio: id 'a' is taken by another model",)
 
@@ -82,10 +84,10 @@ def test_links_lead_to_the_same_file(tmp_path: Path) -> None:
         pytest.skip("no links here")
     known = [Model(id="mine", engine="llamacpp", source="link.gguf")]
     facts = ModelFacts(id="a", source=str(tmp_path / "a.gguf"))
-    found = compare(known, [answer("llamacpp", facts)], tmp_path)
+    found = compare_with_manifest(known, [answer("llamacpp", facts)], tmp_path)
     assert (found.new, found.gone) == ((), ())
     (tmp_path / "a.gguf").unlink()
-    assert compare(known, [answer("llamacpp")], tmp_path).gone == tuple(known)
+    assert compare_with_manifest(known, [answer("llamacpp")], tmp_path).gone == tuple(known)
 
 
 HASH = "ab" * 32
@@ -111,11 +113,15 @@ CACHED = "/hub/models--org--some-repo/snapshots/abc/sub/X.Q4_K_M.gguf"
 )
 def test_a_download_of_others_is_known(source: str, path: str, same: bool) -> None:
     known = [Model(id="X", engine="llamacpp", source=source, sha256=HASH.upper())]
-    found = compare(known, [answer("llamacpp", ModelFacts(id="X", source=path))], FOLDER)
+    found = compare_with_manifest(
+        known, [answer("llamacpp", ModelFacts(id="X", source=path))], FOLDER
+    )
     assert (found.new == ()) is same
     assert found.gone == ()
     other = [Model(id="X", engine="x", source=source, sha256=HASH.upper())]
-    assert compare(other, [answer("llamacpp", ModelFacts(id="X", source=path))], FOLDER).new
+    assert compare_with_manifest(
+        other, [answer("llamacpp", ModelFacts(id="X", source=path))], FOLDER
+    ).new
 
 
 def test_a_download_of_ones_own_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +129,7 @@ def test_a_download_of_ones_own_is_known(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("pytest_lmstrix.commands.scan.is_cached", lambda source, base_dir: cached)
     known = [Model(id="mine", engine="llamacpp", source="https://host.example/X.gguf")]
     facts = [ModelFacts(id=name, source=str(tmp_path / f"{name}.gguf")) for name in ("X-123", "Y")]
-    found = compare(known, [answer("llamacpp", *facts)], FOLDER)
+    found = compare_with_manifest(known, [answer("llamacpp", *facts)], FOLDER)
     assert [model.id for model in found.new] == ["Y"]
 
 

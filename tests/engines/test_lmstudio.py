@@ -347,7 +347,7 @@ SERVER_ERRORS: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize(("told", "words"), SERVER_ERRORS.values(), ids=SERVER_ERRORS)
 def test_the_servers_own_words(told: dict[str, Any], words: str) -> None:
     error = lmstudio.LMStudioServerError.from_details("Model load error", told)
-    told_as = errors.failure(
+    told_as = errors.failure_from(
         error, "load", doing="loading", silence_seconds=1.0, silent=Verdict.TIMEOUT
     )
     assert (told_as.text, told_as.phase) == (words, "load")
@@ -369,7 +369,7 @@ def test_the_servers_own_words(told: dict[str, Any], words: str) -> None:
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
 )
 def test_whatever_the_sdk_raises_is_a_failure(error: Exception, verdict: Verdict) -> None:
-    told = errors.failure(
+    told = errors.failure_from(
         error, "predict", doing="answering", silence_seconds=3.0, silent=Verdict.TIMEOUT
     )
     assert (told.verdict, told.phase) == (verdict, "predict")

@@ -21,7 +21,7 @@ from pytest_lmstrix.probes.haystack import (
     Needle,
     fill,
 )
-from pytest_lmstrix.probes.needles import KINDS
+from pytest_lmstrix.probes.needles import NEEDLE_KINDS
 
 CountTokens = Callable[[str], int]
 
@@ -188,7 +188,7 @@ def test_recalled(answer: str, reply: str, recalled: bool) -> None:
 
 
 def test_the_largest_size_has_the_facts_that_are_best_to_recall() -> None:
-    ranks = {kind.opening: rank for rank, kind in enumerate(KINDS)}
+    ranks = {kind.opening: rank for rank, kind in enumerate(NEEDLE_KINDS)}
     for seed in range(5):
         sizes = [
             {ranks[needle.opening] for needle in haystack.needles}
@@ -200,13 +200,13 @@ def test_the_largest_size_has_the_facts_that_are_best_to_recall() -> None:
 
 
 def test_no_two_kinds_are_alike() -> None:
-    openings = [kind.opening for kind in KINDS]
+    openings = [kind.opening for kind in NEEDLE_KINDS]
     assert len(openings) >= 5 * 7
     for opening in openings:
         assert [other for other in openings if other.startswith(opening)] == [opening]
-    answers = [answer.lower() for kind in KINDS for answer in kind.answers]
+    answers = [answer.lower() for kind in NEEDLE_KINDS for answer in kind.answers]
     assert len(set(answers)) == len(answers)
-    assert min(len(kind.answers) for kind in KINDS) >= 5
+    assert min(len(kind.answers) for kind in NEEDLE_KINDS) >= 5
     told = set(re.findall(r"\w+", " ".join(openings).lower()))
     assert told.isdisjoint(answers)
 
@@ -214,9 +214,9 @@ def test_no_two_kinds_are_alike() -> None:
 def test_prose_says_nothing_of_the_facts() -> None:
     rng = Random(0)
     prose = set(re.findall(r"\w+", " ".join(sentence(rng) for _ in range(5000)).lower()))
-    answers = {answer.lower() for kind in KINDS for answer in kind.answers}
+    answers = {answer.lower() for kind in NEEDLE_KINDS for answer in kind.answers}
     colours = {"red", "green", "blue", "black", "white", "brown", "grey", "pink", "golden"}
     numbers = {"one", "two", "three", "four", "five", "ten", "dozen", "hundred", "first", "second"}
-    subjects = {kind.opening.split()[1] for kind in KINDS}
+    subjects = {kind.opening.split()[1] for kind in NEEDLE_KINDS}
     assert prose.isdisjoint(answers | colours | numbers | subjects)
     assert not any(character.isnumeric() for word in prose for character in word)

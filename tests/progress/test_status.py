@@ -13,15 +13,15 @@ from rich.console import Console
 
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.progress import display
-from pytest_lmstrix.progress.status import Estimate, Rest, Status, Urgent, board, status_line
+from pytest_lmstrix.progress.status import Activity, Estimate, Rest, Urgent, board, status_line
 from pytest_lmstrix.progress.worker_files import Relay, Relays
 
-LOADING = Status(what="llama at 30,000 tokens", state="loading 45%", began=100.0, fraction=0.45)
-OTHER = Status(what="qwen at 8,191 tokens", state="loaded", began=110.0)
+LOADING = Activity(what="llama at 30,000 tokens", state="loading 45%", began=100.0, fraction=0.45)
+OTHER = Activity(what="qwen at 8,191 tokens", state="loaded", began=110.0)
 REST = Rest(done=2, total=12, seconds=200.0)
 
 
-def drawn(*statuses: Status, columns: int, rest: Rest = REST) -> list[str]:
+def drawn(*statuses: Activity, columns: int, rest: Rest = REST) -> list[str]:
     console = Console(file=StringIO(), width=columns, force_terminal=True, no_color=True)
     with console.capture() as capture:
         console.print(board(statuses, 112.0, rest, columns=columns))
@@ -59,7 +59,7 @@ def test_where_there_is_less_room_the_bar_goes_and_then_the_name() -> None:
 
 @given(st.text(max_size=40), st.text(max_size=40), st.integers(20, 200))
 def test_it_never_takes_more_than_its_room(what: str, state: str, columns: int) -> None:
-    status = Status(what=one_line(what), state=one_line(state), began=100.0, fraction=0.5)
+    status = Activity(what=one_line(what), state=one_line(state), began=100.0, fraction=0.5)
     lines = drawn(status, status, columns=columns)
     assert len(lines) == 3
     assert all(cell_len(line) <= columns for line in lines)
@@ -89,10 +89,10 @@ def test_what_no_run_knows_takes_what_others_take() -> None:
 
 def test_a_log_is_told_of_waiting_at_once_and_once() -> None:
     urgent = Urgent()
-    waiting = Status(what="host", state="waiting for me", began=1.0, urgent=True)
+    waiting = Activity(what="host", state="waiting for me", began=1.0, urgent=True)
     assert urgent.unsaid([LOADING, waiting]) == [waiting]
     assert urgent.unsaid([LOADING, waiting]) == []
-    other = Status(what="host", state="waiting for you", began=1.0, urgent=True)
+    other = Activity(what="host", state="waiting for you", began=1.0, urgent=True)
     assert urgent.unsaid([waiting, other]) == [other]
 
 

@@ -13,7 +13,7 @@ from pytest_lmstrix.core.types import Model, Result
 from pytest_lmstrix.plan.plan import Plan, planned
 from pytest_lmstrix.registry.regressions import History
 from pytest_lmstrix.registry.store import Registry
-from pytest_lmstrix.reports.fleet import Cell, Fleet, fleet_of
+from pytest_lmstrix.reports.fleet import Fleet, MapCell, fleet_of
 from pytest_lmstrix.reports.html import picture
 from pytest_lmstrix.reports.run_json import CaseReport, RunReport
 from tests.registry.results import a_result
@@ -29,7 +29,7 @@ BEFORE = (
 )
 
 
-def cells(tmp_path: Path, *skipped: str) -> dict[tuple[str, int], Cell]:
+def cells(tmp_path: Path, *skipped: str) -> dict[tuple[str, int], MapCell]:
     """By check and size."""
     rows = fleet(tmp_path, *skipped).rows
     return {(row.check, size): cell for row in rows for size, cell in row.cells.items()}

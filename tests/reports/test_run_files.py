@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from pytest_lmstrix.registry.store import Registry
-from pytest_lmstrix.reports.run_json import RunReport, encode, json_schema
+from pytest_lmstrix.reports.run_json import RunReport, encode_run, json_schema
 from pytest_lmstrix.reports.summary import MOST_MODELS, summary
 from tests.end_to_end.project import Project
 from tests.registry.results import a_result
@@ -32,20 +32,20 @@ def test_summary(run: RunReport, golden: Golden) -> None:
 
 
 def test_run_json(run: RunReport, golden: Golden) -> None:
-    golden("run.json", encode(run).decode())
+    golden("run.json", encode_run(run).decode())
 
 
 def test_run_json_is_read_back_as_it_was(run: RunReport) -> None:
-    assert msgspec.json.decode(encode(run), type=RunReport) == run
+    assert msgspec.json.decode(encode_run(run), type=RunReport) == run
 
 
 def test_the_schema_in_the_docs_is_that_of_run_json(run: RunReport, golden: Golden) -> None:
     golden(os.path.relpath(SCHEMA, GOLDEN), json.dumps(json_schema(), indent=2) + "\n")
     schema = json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
-    jsonschema.validate(json.loads(encode(run)), schema)
+    jsonschema.validate(json.loads(encode_run(run)), schema)
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({**json.loads(encode(run)), "exit_status": "one"}, schema)
+        jsonschema.validate({**json.loads(encode_run(run)), "exit_status": "one"}, schema)
 
 
 def test_a_summary_of_many_models_folds_those_without_a_problem(tmp_path: Path) -> None:

@@ -24,9 +24,9 @@ from lmstudio import (
 
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.verdicts import Phase, Verdict
-from pytest_lmstrix.engines.lmstudio.errors import failure
+from pytest_lmstrix.engines.lmstudio.errors import failure_from
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 RPC_SECONDS = 30.0
 """A server that takes longer to connect or to answer a short call is taken for gone."""
@@ -78,12 +78,12 @@ class Link:
 
     def ask(
         self,
-        question: Callable[[Client], T],
+        question: Callable[[Client], _T],
         *,
         phase: Phase,
         doing: str,
         namespace: Literal["llm", "system"] = "llm",
-    ) -> T:
+    ) -> _T:
         """The answer to a short call; asked again where an old connection turns out dead.
 
         Raises:
@@ -128,7 +128,7 @@ class Link:
         except Exception as error:
             # The limit may have been changed on the way; what counts is the one that ran out.
             ran_out = get_sync_api_timeout() or silence_seconds
-            told = failure(error, phase, doing=doing, silence_seconds=ran_out, silent=silent)
+            told = failure_from(error, phase, doing=doing, silence_seconds=ran_out, silent=silent)
             if told.verdict in (Verdict.TIMEOUT, Verdict.UNREACHABLE):
                 self.drop()
             if told is error:

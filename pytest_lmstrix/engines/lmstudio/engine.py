@@ -19,7 +19,7 @@ from pytest_lmstrix.engines.lmstudio.connection import Link, stalling
 from pytest_lmstrix.engines.lmstudio.instance import LmStudioInstance
 from pytest_lmstrix.engines.lmstudio.listing import listed_models, load_config
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 PREFIX = "lmstrix-"
 """How the identifiers of our instances begin; no other instance is ever touched."""
@@ -55,7 +55,7 @@ class LmStudioEngine:
         owner: str | None = None,
         late_load_seconds: float = LATE_LOAD_SECONDS,
         unload_seconds: float = UNLOAD_SECONDS,
-        tell: Callable[[str], None] = log.warning,
+        tell: Callable[[str], None] = _log.warning,
     ) -> None:
         self.link = Link(host)
         self.load_timeout = load_timeout
@@ -244,7 +244,7 @@ class LmStudioEngine:
                 self.unload(identifier)
         except Failure as trouble:
             self._strays.add(identifier)
-            log.warning("LM Studio may have %s still loaded: %s", identifier, trouble.text)
+            _log.warning("LM Studio may have %s still loaded: %s", identifier, trouble.text)
             if verdict is Verdict.TIMEOUT and trouble.verdict is Verdict.UNREACHABLE:
                 raise trouble from error
 
@@ -279,7 +279,7 @@ class LmStudioEngine:
         except Failure as trouble:
             if trouble.verdict is Verdict.UNREACHABLE:
                 raise
-            log.warning("LM Studio may have %s still loaded: %s", identifier, trouble.text)
+            _log.warning("LM Studio may have %s still loaded: %s", identifier, trouble.text)
             return False
         return True
 

@@ -20,7 +20,7 @@ from pytest_lmstrix.core.verdicts import Phase, Verdict
 _LOST = (LMStudioWebsocketError, CancelledError, httpx.HTTPError)
 
 
-def failure(
+def failure_from(
     error: Exception, phase: Phase, *, doing: str, silence_seconds: float, silent: Verdict
 ) -> Failure:
     """`error` as a `Failure`; `doing` says what was under way, such as "loading llama-3.2".

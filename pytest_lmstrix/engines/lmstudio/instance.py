@@ -21,7 +21,7 @@ from pytest_lmstrix.engines.lmstudio.connection import stalling
 if TYPE_CHECKING:
     from pytest_lmstrix.engines.lmstudio.engine import LmStudioEngine
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 SLOWEST_PREFILL = 50.0
 """Prompt tokens per second below which a prefill that shows no progress is taken for hung."""
@@ -114,7 +114,7 @@ class LmStudioInstance:
             self._engine.unload(self.identifier)
             self._unloaded = True
 
-    def _ask(self, question: Callable[[LLM], T], doing: str) -> T:
+    def _ask(self, question: Callable[[LLM], _T], doing: str) -> _T:
         if self._lost is not None:
             raise self._lost
         # Not found in this phase means that the instance died, not that the model is missing.

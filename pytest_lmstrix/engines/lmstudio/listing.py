@@ -13,7 +13,7 @@ from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Model, ModelFacts, ModelType, fingerprint
 from pytest_lmstrix.core.verdicts import Verdict
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class _Quantization(msgspec.Struct):
@@ -40,7 +40,7 @@ def listed_models(listing: Iterable[object]) -> list[ModelFacts]:
             listed = msgspec.convert(entry, _Listed)
         except msgspec.ValidationError as error:
             key = entry.get("modelKey") if isinstance(entry, dict) else entry
-            log.warning("left out %r, which LM Studio lists: %s", key, error)
+            _log.warning("left out %r, which LM Studio lists: %s", key, error)
         else:
             models.append(_facts(listed))
     return models
