@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -20,22 +21,23 @@ from tests.end_to_end.project import Project
 from tests.standin.weights import smollm2
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
-SILENCE_SECONDS = 4.0
+SILENCE_SECONDS = 6.0
 UNHARMED = ""
 
 
 class Doomed(Child):
-    """A child that suffers what `fates` holds for it: `MOMENT SIGNAL`, a `SHELL COMMAND` before
-    it begins, or nothing.
+    """A child with a fate from `fates`: `MOMENT SIGNAL`, a `SHELL COMMAND` before it starts, or
+    nothing. Fates go by context length, so that an extra retry takes no other model's.
 
     `load` is while it loads, `reply` while it owes an answer to a prompt.
     """
 
-    fates: list[str]
+    fates: dict[int, list[str]]
     all: list[Doomed]
 
     def __init__(self, command: Sequence[str], first_line: bytes) -> None:
-        self._fate = self.fates.pop(0)
+        left = self.fates.get(json.loads(first_line)["context_length"], [])
+        self._fate = left.pop(0) if left else UNHARMED
         self._requests = 0
         if self._fate.startswith(("ulimit", "echo")):
             command = ["sh", "-c", f'{self._fate}; exec "$@"', "sh", *command]
@@ -88,7 +90,7 @@ def little_memory() -> Iterator[Path]:
 @pytest.fixture
 def doomed(monkeypatch: pytest.MonkeyPatch) -> type[Doomed]:
     """What the engine starts from now on; set its `fates`."""
-    monkeypatch.setattr(Doomed, "fates", [], raising=False)
+    monkeypatch.setattr(Doomed, "fates", {}, raising=False)
     monkeypatch.setattr(Doomed, "all", [], raising=False)
     monkeypatch.setattr(llamacpp, "Child", Doomed)
     return Doomed
@@ -136,19 +138,19 @@ def assert_nothing_runs(doomed: type[Doomed]) -> None:
 def test_what_befalls_a_server_stays_with_its_model(project: Project, doomed: type[Doomed]) -> None:
     cut = project.path / "cut.gguf"
     cut.write_bytes(smollm2().read_bytes()[:50_000_000])
-    doomed.fates = [fate for fates, _ in FATES.values() for fate in fates]
-    models = {name: (smollm2(), 512) for name in FATES}
-    models |= {"cut": (cut, 512), "starved": (smollm2(), 65_536)}
+    sizes = {name: 512 + 256 * place for place, name in enumerate(FATES)} | {"starved": 65_536}
+    doomed.fates = {sizes[name]: list(fates) for name, (fates, _) in FATES.items()}
+    models = {name: (cut if name == "cut" else smollm2(), sizes[name]) for name in FATES}
     result = run(project, "full", **models)
     assert verdicts(project.results) == {name: verdict for name, (_, verdict) in FATES.items()}
     result.assert_outcomes(passed=5, failed=4, xfailed=1)
-    assert doomed.fates == []
+    assert not any(doomed.fates.values())
     assert_nothing_runs(doomed)
 
 
 def test_the_fast_check_is_tried_again_as_well(project: Project, doomed: type[Doomed]) -> None:
-    doomed.fates = ["load SIGKILL", UNHARMED, "reply SIGKILL", UNHARMED]
-    models = {name: (smollm2(), 512) for name in ("loading", "asked")}
+    doomed.fates = {512: ["load SIGKILL"], 768: ["reply SIGKILL"]}
+    models = {"loading": (smollm2(), 512), "asked": (smollm2(), 768)}
     run(project, "fast", **models).assert_outcomes(passed=2)
     assert verdicts(project.results) == dict.fromkeys(models, (Verdict.OK, True))
     assert_nothing_runs(doomed)
@@ -157,7 +159,7 @@ def test_the_fast_check_is_tried_again_as_well(project: Project, doomed: type[Do
 def test_a_server_that_the_system_kills_for_its_memory_is_out_of_memory(
     project: Project, doomed: type[Doomed], little_memory: Path
 ) -> None:
-    doomed.fates = [f"echo $$ > {little_memory}/cgroup.procs", UNHARMED]
+    doomed.fates = {8_192: [f"echo $$ > {little_memory}/cgroup.procs"]}
     run(project, "full", hungry=(smollm2(), 8_192), healthy=(smollm2(), 512))
     assert verdicts(project.results) == {
         "hungry": (Verdict.OUT_OF_MEMORY, False),

@@ -246,7 +246,7 @@ def test_a_stream_can_be_cancelled(connect: Connect) -> None:
             server.release()
         assert stream.result().stats.stop_reason == "userStopped"
         assert stream.result().stats.predicted_tokens_count == 2
-        assert server.predictions()[0].outcome == "cancelled"
+        server.wait_for(lambda: server.predictions()[0].outcome == "cancelled")
         assert llm.complete("2+3=").content == "5"
 
 
