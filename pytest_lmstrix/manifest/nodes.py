@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeGuard
 
@@ -24,11 +25,12 @@ MAX_VALUES = 500_000
 """Values in one manifest, those behind an alias counted wherever it stands."""
 MAX_DEPTH = 20
 _MAX_PROBLEMS = 50
+_REPARSED = 100_000
+"""Characters that are parsed again, slowly, to find out what libyaml refused."""
 _MAX_SHOWN = 60
 
-_Loader: type[yaml.SafeLoader] | type[yaml.CSafeLoader] = getattr(
-    yaml, "CSafeLoader", yaml.SafeLoader
-)
+_LoaderType = type[yaml.SafeLoader] | type[yaml.CSafeLoader]
+_Loader: _LoaderType = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
 _DECIMAL = re.compile(r"\+?(?:0|[1-9][0-9_]{0,30})")
 _OTHER = object()
@@ -95,6 +97,7 @@ def compose(data: bytes, problems: Problems) -> Node | None:
         _check_size(text, problems)
         return yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
+        _check_depth(text, problems)
         mark = error.problem_mark or error.context_mark
         said = " ".join(filter(None, (error.context, error.problem)))
         line = mark.line + 1 if mark is not None else 1
@@ -108,11 +111,17 @@ def _tab_hint(text: str, line: int) -> str:
     return "; indent with spaces, not tabs" if any(re.match(r" *\t", it) for it in lines) else ""
 
 
-def _check_size(text: str, problems: Problems) -> None:
+def _check_depth(text: str, problems: Problems) -> None:
+    """Raise our own error where nesting is what libyaml refused, ahead of the parser's events."""
+    with suppress(yaml.YAMLError):
+        _check_size(text[:_REPARSED], problems, loader=yaml.SafeLoader)
+
+
+def _check_size(text: str, problems: Problems, loader: _LoaderType = _Loader) -> None:
     # Composing recurses, and an alias costs nothing until it is followed: so count beforehand.
     sizes: dict[str | None, int] = {}
     open_: list[tuple[str | None, int]] = [(None, 0)]
-    for event in yaml.parse(text, Loader=_Loader):
+    for event in yaml.parse(text, Loader=loader):
         if isinstance(event, CollectionStartEvent):
             open_.append((event.anchor, 1))
             if len(open_) > MAX_DEPTH:
