@@ -26,7 +26,8 @@ from pytest_lmstrix.options import Settings, read_settings
 from pytest_lmstrix.plan.build import make_plan
 from pytest_lmstrix.plan.plan import Plan
 from pytest_lmstrix.progress.live import Live
-from pytest_lmstrix.reports.recorder import Reporting
+from pytest_lmstrix.reports.recorder import Recorder
+from pytest_lmstrix.reports.writer import Writer, check_registry
 from pytest_lmstrix.system import host_lock, owners
 from pytest_lmstrix.system.machine_id import machine_id
 from pytest_lmstrix.weights import fetch
@@ -45,12 +46,16 @@ def start(config: pytest.Config) -> None:
     register = config.pluginmanager.register
     plan = plan_from_controller(config)
     if plan is None:
+        if not config.option.collectonly:
+            check_registry(settings.registry)
         plan = make_plan(settings, engines, machine=machine_id())
         config.option.lmstrix_models = str(settings.models)
         _collect_manifest(config, settings)
         sweep = partial(_sweep_all, settings, engines, plan, partial(_tell, config, live))
         register(Scheduling(plan, sweep), "lmstrix-scheduling")
-        register(Reporting(config, settings, plan, machine_id()), "lmstrix-reporting")
+        recorder = Recorder(config, settings, plan)
+        register(recorder, "lmstrix-recorder")
+        register(Writer(config, settings, plan, machine_id(), recorder), "lmstrix-writer")
     for tag in {tag for each in plan.models for tag in each.model.tags}:
         config.addinivalue_line("markers", f"{tag}: models that the manifest tags so")
     loader = _loader(settings, engines, plan, live)

@@ -18,7 +18,7 @@ from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.plan.plan import PlannedModel, ordered
 from pytest_lmstrix.registry.status import shown_status, sort_values, status_of
 from pytest_lmstrix.registry.store import ModelStatus, Registry
-from pytest_lmstrix.reports.table import Cell, Paint, prose, table
+from pytest_lmstrix.reports.table import Paint, TableCell, prose, table
 
 _SCHEMA = 1
 """Raised when a key of the JSON changes its meaning or goes; new keys may come at any time."""
@@ -126,7 +126,7 @@ def as_json(listed: Iterable[Entry], past: ModelHistory | None) -> str:
     return json.dumps({"schema": _SCHEMA, "models": models}, indent=2)
 
 
-def _cells(entry: Entry) -> list[Cell]:
+def _cells(entry: Entry) -> list[TableCell]:
     model, known = entry.model, entry.known
     tested = known.last_tested
     return [
@@ -143,7 +143,7 @@ def _cells(entry: Entry) -> list[Cell]:
     ]
 
 
-def _past_cells(result: Result) -> list[Cell]:
+def _past_cells(result: Result) -> list[TableCell]:
     colour = {"passed": "green", "xfailed": "yellow", "skipped": "yellow"}.get(result.outcome)
     return [
         f"{result.at:%Y-%m-%d %H:%M}",

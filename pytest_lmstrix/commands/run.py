@@ -28,7 +28,7 @@ from pytest_lmstrix.manifest.read import (
 from pytest_lmstrix.options import Settings, read_settings, sort_key
 from pytest_lmstrix.registry.health import check_health
 from pytest_lmstrix.registry.store import Registry, RegistryError
-from pytest_lmstrix.reports.table import Cell, prose, table
+from pytest_lmstrix.reports.table import TableCell, prose, table
 
 HISTORY = 10
 """The newest results of a model that `-v` shows; `-vv` shows all."""
@@ -58,7 +58,7 @@ class Output:
     def paint(self, text: str, colour: str) -> str:
         return self._writer.markup(text, **{colour: True}) if colour else text
 
-    def section(self, title: str, rows: Sequence[Sequence[Cell]]) -> None:
+    def section(self, title: str, rows: Sequence[Sequence[TableCell]]) -> None:
         """Nothing where there are no rows."""
         if rows:
             self.line(f"\n{title}")
@@ -127,7 +127,7 @@ def _list(config: pytest.Config, settings: Settings, screen: Output) -> int:
 
 def _health(config: pytest.Config, settings: Settings, screen: Output) -> int:
     models: tuple[Model, ...] | None = None
-    rows: list[list[Cell]] = []
+    rows: list[list[TableCell]] = []
     try:
         models = read_manifest(settings.models, engine=settings.engine)
     except ManifestError as error:
@@ -191,13 +191,13 @@ def _scan(config: pytest.Config, settings: Settings, screen: Output) -> int:
     return pytest.ExitCode.OK if complete else pytest.ExitCode.TESTS_FAILED
 
 
-def _answered(answer: scan.Answer) -> list[Cell]:
+def _answered(answer: scan.Answer) -> list[TableCell]:
     if answer.trouble is None:
         return [answer.name, counted(len(answer.models), "model")]
     return [answer.name, f"not asked: {answer.trouble}"]
 
 
-def _scanned(model: Model) -> list[Cell]:
+def _scanned(model: Model) -> list[TableCell]:
     return [
         model.id,
         model.engine,

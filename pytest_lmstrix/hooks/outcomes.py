@@ -139,8 +139,13 @@ def results_of(report: pytest.TestReport) -> list[Result]:
     return msgspec.convert(getattr(report, ATTRIBUTE, []), list[Result], strict=False)
 
 
-def _attach(report: pytest.TestReport, results: list[Result]) -> None:
+def attach_results(report: pytest.TestReport, results: list[Result]) -> None:
+    """Replace the results that come with a report."""
     setattr(report, ATTRIBUTE, msgspec.to_builtins(results))
+
+
+def _attach(report: pytest.TestReport, results: list[Result]) -> None:
+    attach_results(report, results)
     replies = "\n".join(f"> {line}" for reply in results[0].replies for line in reply.splitlines())
     if replies:
         report.sections.append(("what the model said", replies))

@@ -11,7 +11,7 @@ from msgspec import Struct
 from pytest_lmstrix.core.checks import CHECKS, evidence_of
 from pytest_lmstrix.core.formatting import counted, memory, rate, seconds, tokens
 from pytest_lmstrix.core.sanitize import one_line
-from pytest_lmstrix.core.types import Case, Result
+from pytest_lmstrix.core.types import Case, Model, Result
 from pytest_lmstrix.core.verdicts import TRAITS, Verdict
 from pytest_lmstrix.hooks.collection import ascii_id
 from pytest_lmstrix.plan.plan import Plan
@@ -99,13 +99,7 @@ def fleet_of(plan: Plan, run: RunReport, history: History) -> Fleet:
     often: Counter[int] = Counter()
     for planned in plan.models:
         model = planned.model
-        earlier = [
-            old
-            for old in history.of(model.id)
-            if old.machine == run.machine
-            and old.engine == model.engine
-            and (model.fingerprint is None or old.fingerprint == model.fingerprint)
-        ]
+        earlier = earlier_results(model, history, run.machine)
         newest = _newest([*earlier, *run.results.get(model.id, ())])
         report = reports.get(model.id)
         for check, results in newest.items():
@@ -127,6 +121,17 @@ def fleet_of(plan: Plan, run: RunReport, history: History) -> Fleet:
             )
             found.append((row, cells))
     return _with_columns(found, used, often)
+
+
+def earlier_results(model: Model, history: History, machine: str) -> list[Result]:
+    """Results of earlier runs with the same engine, weights and machine, oldest first."""
+    return [
+        old
+        for old in history.of(model.id)
+        if old.machine == machine
+        and old.engine == model.engine
+        and (model.fingerprint is None or old.fingerprint == model.fingerprint)
+    ]
 
 
 def _test(node_id: str) -> str:

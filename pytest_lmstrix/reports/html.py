@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 from typing import Any
@@ -15,10 +16,8 @@ from pytest_lmstrix.core.formatting import memory, noted, rate, seconds, tokens
 from pytest_lmstrix.core.sanitize import escape_html, one_line
 from pytest_lmstrix.core.types import Result
 from pytest_lmstrix.hooks.outcomes import results_of
-from pytest_lmstrix.plan.plan import Plan
-from pytest_lmstrix.registry.regressions import History
 from pytest_lmstrix.reports import changes
-from pytest_lmstrix.reports.fleet import Fleet, MapCell, anchor, fleet_of
+from pytest_lmstrix.reports.fleet import Fleet, MapCell, anchor
 from pytest_lmstrix.reports.run_json import RunReport
 
 COLUMNS = {
@@ -33,19 +32,20 @@ COLUMNS = {
 }
 PLACE = 2
 """Behind pytest-html's own columns result and test."""
+MARK = '<section id="lmstrix">'
+"""Every report.html of the plugin has it."""
 SAID = "what the model said"
 
 
 class HtmlReport:
     """Registered on the controller when pytest-html is there."""
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self._picture = ""
+    def __init__(self) -> None:
+        self._picture = f"{MARK}</section>"
 
-    def show(self, run: RunReport, history: History) -> None:
+    def show(self, run: RunReport, fleet: Fleet, plots: Sequence[str]) -> None:
         """Draw the picture that goes above the table of results."""
-        self._picture = picture(fleet_of(self._plan, run, history), run)
+        self._picture = picture(fleet, run, plots)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_report_title(self, report: Any) -> None:
@@ -87,10 +87,8 @@ class HtmlReport:
         data.insert(0, told)
 
 
-def picture(fleet: Fleet, run: RunReport) -> str:
+def picture(fleet: Fleet, run: RunReport, plots: Sequence[str] = ()) -> str:
     """The HTML above the table, complete with its style and script."""
-    from pytest_lmstrix.reports.plots import plots
-
     environment = Environment(
         loader=PackageLoader("pytest_lmstrix.reports", "page"),
         autoescape=True,
@@ -118,7 +116,7 @@ def picture(fleet: Fleet, run: RunReport) -> str:
         ),
         recall_sizes=_recall_sizes(fleet),
         recalled=_recalled,
-        plots=plots(fleet.results),
+        plots=plots,
     )
 
 

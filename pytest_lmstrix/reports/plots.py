@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import re
-import sys
-from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from math import ceil, log2
+from collections.abc import Callable, Iterable
+from math import ceil, floor, isfinite, log2, log10
 from statistics import quantiles
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from msgspec import Struct
 
 from pytest_lmstrix.core.formatting import memory, rate, seconds, tokens
@@ -19,64 +15,69 @@ from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.core.types import Result
 from pytest_lmstrix.core.verdicts import Verdict
 
-
-@contextmanager
-def _imports_as_they_were() -> Iterator[None]:
-    """Undo what pygal does to the import system, of which nothing is needed here.
-
-    It adds a finder for its maps that Python warns of at every later import, and a backport of
-    `importlib.metadata` that switches off the standard library's finder of installed packages.
-    """
-    finders = sys.meta_path[:]
-    name = "importlib_metadata"
-    borrowed = sys.modules.setdefault(name, importlib.metadata) is importlib.metadata
-    try:
-        yield
-    finally:
-        sys.meta_path[:] = finders
-        if borrowed:
-            del sys.modules[name]
-
-
-with _imports_as_they_were():
-    import pygal
-    from pygal.style import Style
-
 MOST_CURVES = 10
 """With more models than that, the spread of the fleet is drawn instead of each of them."""
 LEAST_MODELS = 4
 """The spread is drawn at sizes that so many models have a value for."""
+LOG_FACTOR = 20
+"""Values that differ by more than this factor are drawn on a logarithmic scale."""
 _FULLER = ("fast", "full", "deep")
 
 
-class Plot(Struct, frozen=True, kw_only=True):
+class Metric(Struct, frozen=True, kw_only=True):
     """What a plot shows."""
 
     title: str
     value: Callable[[Result], float | None]
     format: Callable[[float], str]
+    """A value in full, for tooltips."""
+    units: tuple[tuple[float, str], ...]
+    """Factors and their units for the axis, the largest first."""
 
 
-PLOTS = (
-    Plot(title="Decode, tokens/s", value=lambda r: r.decode_tokens_per_second, format=rate),
-    Plot(title="Prefill, tokens/s", value=lambda r: r.prefill_tokens_per_second, format=rate),
-    Plot(title="Time to first token", value=lambda r: r.ttft_seconds, format=seconds),
-    Plot(title="Peak memory", value=lambda r: r.peak_memory_bytes,
-            format=lambda value: memory(round(value))),
-)  # fmt: skip
+_COUNTS = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
+METRICS = (
+    Metric(
+        title="Decode, tokens/s",
+        value=lambda r: r.decode_tokens_per_second,
+        format=rate,
+        units=_COUNTS,
+    ),
+    Metric(
+        title="Prefill, tokens/s",
+        value=lambda r: r.prefill_tokens_per_second,
+        format=rate,
+        units=_COUNTS,
+    ),
+    Metric(
+        title="Time to first token",
+        value=lambda r: r.ttft_seconds,
+        format=seconds,
+        units=((1.0, " s"), (1e-3, " ms"), (1e-6, " µs")),
+    ),
+    Metric(
+        title="Peak memory",
+        value=lambda r: r.peak_memory_bytes,
+        format=lambda value: memory(round(value)),
+        units=((1e12, " TB"), (1e9, " GB"), (1e6, " MB"), (1e3, " kB"), (1.0, " B")),
+    ),
+)
 
 Curves = dict[str, dict[int, float]]
 """Name -> size in tokens -> value."""
 
 
-def plots(results: Iterable[Result]) -> list[str]:
-    """An SVG for each measure that there are values of, all of one check."""
+def plot_checks(results: Iterable[Result]) -> tuple[str, list[Result]]:
+    """The check to plot, and the results of it that passed."""
     good = [result for result in results if result.verdict is Verdict.OK]
     check = _fullest(good)
-    asked = [result for result in good if result.check == check]
-    drawn = ((measure, _curves(asked, measure)) for measure in PLOTS)
-    return [_svg(f"{measure.title} ({check})", measure, curves)
-            for measure, curves in drawn if curves]  # fmt: skip
+    return check, [result for result in good if result.check == check]
+
+
+def plot(metric: Metric, check: str, results: Iterable[Result]) -> str:
+    """The SVG of one metric; empty where there are no values of it."""
+    curves = _curves(results, metric)
+    return _svg(f"{metric.title} ({check})", metric, curves) if curves else ""
 
 
 def _fullest(results: Iterable[Result]) -> str:
@@ -89,11 +90,11 @@ def _fullest(results: Iterable[Result]) -> str:
     return max(usual, key=lambda check: check in _FULLER and _FULLER.index(check), default="")
 
 
-def _curves(results: Iterable[Result], measure: Plot) -> Curves:
+def _curves(results: Iterable[Result], metric: Metric) -> Curves:
     curves: Curves = defaultdict(dict)
     for result in results:
-        value = measure.value(result)
-        if value is not None:
+        value = metric.value(result)
+        if value is not None and _is_drawable(value):
             curves[one_line(result.model, 60)][result.context_length] = value
     return dict(curves) if len(curves) <= MOST_CURVES else _spread(curves)
 
@@ -112,97 +113,149 @@ def _spread(curves: Curves) -> Curves:
             for name, place in names.items()} if cuts else {}  # fmt: skip
 
 
-def _svg(title: str, measure: Plot, curves: Curves) -> str:
+def _is_drawable(value: float) -> bool:
+    try:
+        return isfinite(value) and value >= 0
+    except OverflowError:  # an integer beyond every float
+        return False
+
+
+WIDTH, LEFT, RIGHT, TOP, PLOT_HEIGHT = 640, 76, 24, 40, 240
+LEGEND_LINE = 20
+LABEL_GAP = 70
+"""Least distance of the labels of two sizes."""
+
+
+class Scale(Struct, frozen=True, kw_only=True):
+    """Maps values to positions, linearly or by their logarithm; every value has one."""
+
+    low: float
+    high: float
+    start: float
+    """The position of `low`."""
+    end: float
+    logarithmic: bool
+
+    def __call__(self, value: float) -> float:
+        low, high = self._height(self.low), self._height(self.high)
+        share = (self._height(value) - low) / (high - low) if high > low else 0.5
+        return self.start + (self.end - self.start) * min(1.0, max(0.0, share))
+
+    def _height(self, value: float) -> float:
+        if not self.logarithmic:
+            return value
+        return log2(value) if value > 0 else log2(self.low)
+
+
+def _svg(title: str, metric: Metric, curves: Curves) -> str:
     sizes = sorted({size for curve in curves.values() for size in curve})
     values = [value for curve in curves.values() for value in curve.values()]
-    ticks = _ticks(min(values), max(values))
-    height: Callable[[float], float] = log2 if ticks[0] > 0 else float
-    chart = pygal.XY(
-        title=title,
-        style=_STYLE,
-        js=(),
-        width=640,
-        height=340 + 11 * len(curves),
-        margin=12,
-        margin_bottom=26,
-        margin_right=32,
-        show_legend=len(curves) > 1,
-        legend_at_bottom=True,
-        legend_at_bottom_columns=2,
-        truncate_legend=36,
-        legend_box_size=8,
-        dots_size=3,
-        show_x_guides=False,
-        range=(height(ticks[0]), height(ticks[-1])),
-        y_labels=[{"value": height(tick), "label": measure.format(tick)} for tick in ticks],
-        xrange=(log2(sizes[0]), log2(sizes[-1])),
-        x_labels=[{"value": log2(size), "label": _short(size)} for size in _apart(sizes)],
-        disable_xml_declaration=True,
+    marks = ticks(min(values), max(values))
+    bottom = TOP + PLOT_HEIGHT
+    x = Scale(
+        low=sizes[0], high=sizes[-1], start=LEFT + 12, end=WIDTH - RIGHT - 12, logarithmic=True
     )
-    for place, (name, curve) in enumerate(curves.items()):
-        points = [
-            {
-                "value": (log2(size), height(value)),
-                "tooltip": f"{name} at {tokens(size)}: {measure.format(value)}",
-            }
-            for size, value in sorted(curve.items())
-        ]
-        # Told apart without colours, too.
-        chart.add(name, points, stroke_style={"width": 2, "dasharray": _DASHES[place % 3]})
-    svg: str = chart.render(is_unicode=True)
-    return _UNUSED.sub("", svg)
+    y = Scale(low=marks[0], high=marks[-1], start=bottom, end=TOP, logarithmic=marks[0] > 0)
+    drawn = [
+        {
+            "name": name,
+            "color": _COLORS[place % len(_COLORS)],
+            "dashes": _DASHES[place % len(_DASHES)],  # distinct without colours, too
+            "x": LEFT + (WIDTH - LEFT - RIGHT) / 2 * (place % 2),
+            "y": bottom + 46 + LEGEND_LINE * (place // 2),
+            "points": [
+                (x(size), y(value), f"{name} at {tokens(size)}: {metric.format(value)}")
+                for size, value in sorted(curve.items())
+            ],
+        }
+        for place, (name, curve) in enumerate(curves.items())
+    ]
+    legend = LEGEND_LINE * ceil(len(curves) / 2) + 14 if len(curves) > 1 else 0
+    return _TEMPLATES.get_template("plot.svg.jinja").render(
+        title=title,
+        width=WIDTH,
+        height=bottom + 32 + legend,
+        left=LEFT,
+        right=WIDTH - RIGHT,
+        bottom=bottom,
+        sizes=[(x(size), _size_label(size)) for size in _apart(sizes, x)],
+        marks=[(y(mark), tick_label(mark, metric)) for mark in marks],
+        curves=drawn,
+    )
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """From 0 upwards, or where values differ by more than a factor of 20, for a log scale."""
-    steps = [step * 10.0**power for power in range(-3, 14) for step in (1, 2, 5)]
-    if low > 0 and high / low > 20:
-        return steps[bisect_right(steps, low) - 1 : bisect_left(steps, high) + 1]
-    step = next(step for step in steps if step * 6 >= high)
-    return [step * count for count in range(ceil(high / step) + 1)] if high > 0 else [0, step]
+def ticks(low: float, high: float) -> list[float]:
+    """Round values around all values from `low` to `high`, at least two and ascending.
+
+    They start at 0, or above it for a logarithmic scale.
+    """
+    if low > 0 and high / low > LOG_FACTOR:
+        return _log_ticks(low, high)
+    step = _round_up(high / 6) if high > 0 else 1.0
+    count = max(1, ceil(high / step - 1e-9))
+    return [_round_value(step * place) for place in range(count + 1)]
 
 
-def _short(size: int) -> str:
+def _log_ticks(low: float, high: float) -> list[float]:
+    first, last = floor(log10(low) + 1e-9), ceil(log10(high) - 1e-9)
+    if last - first > 3:
+        stride = ceil((last - first) / 8)
+        return [_power(1, each) for each in range(first, last + stride, stride)]
+    steps = [_power(digit, each) for each in range(first, last + 1) for digit in (1, 2, 5)]
+    start = max((place for place, step in enumerate(steps) if step <= low), default=0)
+    end = min((place for place, step in enumerate(steps) if step >= high), default=len(steps) - 1)
+    return steps[start : end + 1]
+
+
+def _round_up(value: float) -> float:
+    """The smallest of 1, 2 and 5 times a power of ten that is at least `value`."""
+    power = floor(log10(value))
+    candidates = [_power(digit, each) for each in (power, power + 1) for digit in (1, 2, 5)]
+    return next((each for each in candidates if each >= value), candidates[-1])
+
+
+def _power(digit: int, exponent: int) -> float:
+    return float(f"{digit}e{exponent}")
+
+
+def _round_value(value: float) -> float:
+    """Without the noise of a multiplication, as in 0.30000000000000004."""
+    return float(f"{value:.6g}")
+
+
+def tick_label(value: float, metric: Metric) -> str:
+    """A few characters: `500 µs`, `20k`, `8 GB`; beyond the units, scientific."""
+    if value == 0:
+        return "0"
+    factor, unit = next(
+        (each for each in metric.units if value >= each[0] * 0.9999), metric.units[-1]
+    )
+    return f"{value / factor:.6g}{unit}" if 1e-3 <= value / factor < 1e5 else f"{value:.3g}"
+
+
+def _size_label(size: int) -> str:
     return f"{size / 1000:g}k" if size % 1000 == 0 else tokens(size)
 
 
-def _apart(sizes: list[int]) -> list[int]:
-    """Sizes whose labels do not run into each other."""
-    room = (log2(sizes[-1]) - log2(sizes[0])) / 8
+def _apart(sizes: list[int], x: Scale) -> list[int]:
+    """Sizes whose labels do not overlap."""
     kept: list[int] = []
     for size in reversed(sizes):
-        if not kept or log2(kept[-1]) - log2(size) >= room:
+        if not kept or x(kept[-1]) - x(size) >= LABEL_GAP:
             kept.append(size)
     return kept[::-1]
 
 
-# Its tooltips are native ones: neither scripts nor what they would read is needed, and ids would
-# be there once for each plot.
-_UNUSED = re.compile(
-    r'<script.*?</script>|<!--.*?-->|<desc .*?</desc>| id="activate-[^"]*"', re.DOTALL
+_TEMPLATES = Environment(
+    loader=PackageLoader("pytest_lmstrix.reports", "page"),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=StrictUndefined,
 )
-_DASHES = ("", "6,3", "2,2")
-# Of middling lightness: seen on white and on black.
+_DASHES = ("none", "6,3", "2,2")
+# Of middling lightness: visible on white and on black.
 _COLORS = (
     *("#2f7ed8", "#d9672c", "#2a9d62", "#b455c9", "#b8860b"),
     *("#d6437b", "#17a2b8", "#7a6ff0", "#8a9a1f", "#8d8d94"),
-)
-_STYLE = Style(
-    background="transparent",
-    plot_background="transparent",
-    foreground="var(--lmstrix-text)",
-    foreground_strong="var(--lmstrix-text)",
-    foreground_subtle="var(--lmstrix-dim)",
-    guide_stroke_color="var(--lmstrix-line)",
-    major_guide_stroke_color="var(--lmstrix-line)",
-    guide_stroke_dasharray="0",
-    major_guide_stroke_dasharray="0",
-    font_family="inherit",
-    title_font_size=15,
-    label_font_size=12,
-    major_label_font_size=12,
-    legend_font_size=12,
-    stroke_opacity="1",
-    opacity="1",
-    colors=_COLORS,
 )

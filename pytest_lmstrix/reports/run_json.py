@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -36,8 +36,10 @@ class ModelReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
     context_limit: int | None = None
     """Declared maximum."""
     size_bytes: int | None = None
-    verdict: Verdict
-    """Of the smallest size that is not `ok`, else `ok`."""
+    verdict: Verdict | None = None
+    """Of the smallest size that is not `ok`, else `ok`; `null` where it was never tested."""
+    earlier: Result | None = None
+    """The result of an earlier run that represents it, where this run did not test it."""
     status: Status = "untested"
     verified_context: int | None = None
     verified_check: VerifyingCheck | None = None
@@ -57,6 +59,8 @@ class RunReport(Struct, frozen=True, kw_only=True, omit_defaults=True, dict=True
     versions: dict[str, str]
     exit_status: int
     """Of pytest, 0 to 5; regressions included."""
+    asked: tuple[str, ...] = ()
+    """The selection of this run, as `-k`, `-m` and paths; empty for the whole fleet."""
     counts: dict[str, int]
     """Outcome -> tests."""
     models: tuple[ModelReport, ...]
@@ -85,14 +89,32 @@ class RunReport(Struct, frozen=True, kw_only=True, omit_defaults=True, dict=True
         }
 
     @property
+    def tested(self) -> tuple[ModelReport, ...]:
+        """The models with results of this run."""
+        return tuple(model for model in self.models if self.results[model.id])
+
+    def results_of(self, model: ModelReport) -> list[Result]:
+        """The results of `model` in this run, else the one of an earlier run, if any."""
+        return self.results[model.id] or ([model.earlier] if model.earlier else [])
+
+    @property
     def regressions(self) -> tuple[Change, ...]:
         return tuple(change for change in self.changes if change.is_regression)
 
 
 def model_report(
-    model: Model, results: Iterable[Result], status: ModelStatus | None
+    model: Model,
+    results: Sequence[Result],
+    status: ModelStatus | None,
+    *,
+    earlier: Sequence[Result] = (),
 ) -> ModelReport:
-    """`status` is what the registry knows, these results included."""
+    """Return the report of `model`; `status` comes from the registry, with these results.
+
+    The `earlier` results represent it where there are no `results`.
+    """
+    found = results or earlier
+    representative = telling(found) if found else None
     known: Mapping[str, Any] = msgspec.structs.asdict(status) if status else {}
     names = ("status", "verified_context", "verified_check", "smallest_bad")
     return ModelReport(
@@ -100,7 +122,8 @@ def model_report(
         engine=model.engine,
         context_limit=model.context_limit,
         size_bytes=model.size_bytes,
-        verdict=telling(results).verdict,
+        verdict=representative.verdict if representative else None,
+        earlier=None if results else representative,
         **{name: known[name] for name in names if name in known},
     )
 

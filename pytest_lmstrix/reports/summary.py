@@ -8,10 +8,14 @@ from urllib.parse import quote
 
 from pytest_lmstrix.core.formatting import counted, duration, noted, rate, seconds, tokens
 from pytest_lmstrix.core.sanitize import escape_markdown
+from pytest_lmstrix.core.types import Result
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.reports.changes import MEASURES, measured, spread, where
 from pytest_lmstrix.reports.run_json import CaseReport, ModelReport, RunReport, telling
 
+SUMMARY_MARK = "<!-- pytest-lmstrix -->"
+"""The first line of a summary.md that may be replaced."""
+SUMMARY_HEADING = "## Local LLM models"
 MOST_PROBLEMS = 30
 _MOST_CHANGES = 40
 MOST_MODELS = 40
@@ -22,7 +26,7 @@ _HEADINGS = ("model", "declared", "verified", "first bad", "verdict", "load", "T
 def summary(run: RunReport, links: Mapping[str, str]) -> str:
     """The whole page; `links` are names -> addresses, or paths beside it."""
     blocks = [
-        "## Local LLM models",
+        SUMMARY_HEADING,
         _headline(run),
         *_changes(run),
         *_problems(run),
@@ -38,13 +42,19 @@ def _encoded(address: str) -> str:
 
 
 def _headline(run: RunReport) -> str:
-    if not run.cases and run.exit_status == 0:  # without any test to leave out, it would be 5
-        return "**All was known already: nothing was tested**"
     counts = ", ".join(f"{count:,} {outcome}" for outcome, count in run.counts.items())
     took = duration((run.finished - run.started).total_seconds())
     tests = len({case.node_id for case in run.cases})  # a teardown that fails is a case as well
-    tested = f"{counted(len(run.models), 'model')}, {counted(tests, 'test')}"
-    return f"**{tested}: {counts or 'nothing was tested'}** in {took}"
+    tested = f"{counted(len(run.tested), 'model')}, {counted(tests, 'test')}"
+    return f"**{tested}: {counts or 'nothing was tested'}** in {took}{_asked(run)}"
+
+
+def _asked(run: RunReport) -> str:
+    """What was selected, where it was not the whole fleet."""
+    untested = len(run.models) - len(run.tested)
+    selection = f" ({escape_markdown(' '.join(run.asked))})" if run.asked else ""
+    others = f"; {counted(untested, 'model')} not tested in this run" if untested else ""
+    return selection + others
 
 
 def _changes(run: RunReport) -> Iterator[str]:
@@ -75,10 +85,11 @@ def _changes(run: RunReport) -> Iterator[str]:
 def _problems(run: RunReport) -> Iterator[str]:
     """One line for each model that has one, with the reason and the way out, and for each test
     that broke and so says nothing of its model."""
-    bad = [telling(run.results[model.id]) for model in run.models if _has_problem(model)]
+    bad = [telling(run.results_of(model)) for model in run.models if _has_problem(model)]
     lines = [
         f"- **{escape_markdown(result.model)}**, {escape_markdown(result.check)} at"
         f" {tokens(result.context_length)}: {_reason(result.verdict, result.detail)}"
+        f"{_earlier(run, result)}"
         for result in bad
     ]
     lines += [
@@ -91,6 +102,10 @@ def _problems(run: RunReport) -> Iterator[str]:
     yield "### What did not work"
     yield "\n".join(lines[:MOST_PROBLEMS])
     yield _more(len(lines) - MOST_PROBLEMS, "problem")
+
+
+def _earlier(run: RunReport, result: Result) -> str:
+    return "" if result.run == run.run else f" (found on {result.at:%Y-%m-%d}, not tested now)"
 
 
 def _gist(case: CaseReport) -> str:
@@ -122,22 +137,23 @@ def _models(run: RunReport) -> Iterator[str]:
 
 
 def _row(run: RunReport, model: ModelReport) -> Sequence[str]:
-    result = telling(run.results[model.id])
+    results = run.results_of(model)
+    result = telling(results) if results else None
     check = f" ({model.verified_check})" if model.verified_check == "deep" else ""
     return (
         escape_markdown(model.id),
         tokens(model.context_limit),
         tokens(model.verified_context) + check,
         tokens(model.smallest_bad),
-        f"`{noted(model.verdict, run.results[model.id])}`",
-        seconds(result.load_seconds),
-        seconds(result.ttft_seconds),
-        rate(result.decode_tokens_per_second),
+        f"`{noted(result.verdict, results)}`{_earlier(run, result)}" if result else "not tested",
+        seconds(result.load_seconds if result else None),
+        seconds(result.ttft_seconds if result else None),
+        rate(result.decode_tokens_per_second if result else None),
     )
 
 
 def _has_problem(model: ModelReport) -> bool:
-    return model.verdict is not Verdict.OK
+    return model.verdict not in (None, Verdict.OK)
 
 
 def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

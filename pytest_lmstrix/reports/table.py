@@ -12,7 +12,7 @@ from rich.cells import cell_len, set_cell_size
 
 from pytest_lmstrix.core.sanitize import one_line
 
-Cell = str | tuple[str, str]
+TableCell = str | tuple[str, str]
 """Text, or text and a colour."""
 Paint = Callable[[str, str], str]
 """Text and a colour in, the same for the terminal out."""
@@ -27,7 +27,7 @@ CELL_LIMIT = 1_000
 
 def table(
     headings: Sequence[str],
-    rows: Sequence[Sequence[Cell]],
+    rows: Sequence[Sequence[TableCell]],
     *,
     paint: Paint,
     width: int | None = None,
@@ -37,7 +37,7 @@ def table(
     """The lines of a table; the first column and those of `left` are flush left.
 
     Where `width` is not enough, the gaps get narrower, then the columns of `expendable` go, the
-    first of them first, then the end of the first column. Cells may hold anything: it is made
+    first of them first, then the middle of the first column. Cells may hold anything: it is made
     harmless.
     """
     texts = _texts([headings, *rows])
@@ -61,7 +61,7 @@ def table(
 
 
 def prose(
-    rows: Sequence[Sequence[Cell]],
+    rows: Sequence[Sequence[TableCell]],
     *,
     paint: Paint,
     width: int | None = None,
@@ -90,7 +90,7 @@ def prose(
         yield from (" " * margin + line for line in lines[len(beside) :] if line)
 
 
-def _texts(rows: Sequence[Sequence[Cell]]) -> list[list[str]]:
+def _texts(rows: Sequence[Sequence[TableCell]]) -> list[list[str]]:
     return [
         [one_line(cell if isinstance(cell, str) else cell[0], CELL_LIMIT) for cell in row]
         for row in rows
@@ -106,14 +106,21 @@ def _cells(text: str) -> int:
     return len(text) if text.isascii() else cell_len(text)
 
 
-def _padded(given: Cell, text: str, width: int, paint: Paint, *, left: bool) -> str:
+def _padded(given: TableCell, text: str, width: int, paint: Paint, *, left: bool) -> str:
     padding = " " * (width - _cells(text))
     shown = text if isinstance(given, str) else paint(text, given[1])
     return shown + padding if left else padding + shown
 
 
 def _fitted(text: str, width: int) -> str:
-    return text if _cells(text) <= width else set_cell_size(text, width - 1) + "…"
+    return text if _cells(text) <= width else _cut(text, width)
+
+
+def _cut(text: str, width: int) -> str:
+    """The beginning and the end of `text`: names that share either stay distinct."""
+    tail = (width - 1) // 2
+    end = set_cell_size(text[::-1], tail)[::-1]
+    return set_cell_size(text, width - 1 - tail) + "…" + end
 
 
 def _total(widths: Sequence[int], kept: Sequence[int], gap: str) -> int:

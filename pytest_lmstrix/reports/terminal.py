@@ -8,7 +8,7 @@ from pytest_lmstrix.core.formatting import noted, rate, seconds, tokens
 from pytest_lmstrix.registry.regressions import Change
 from pytest_lmstrix.reports.changes import MEASURES, measured, spread, where
 from pytest_lmstrix.reports.run_json import RunReport, telling
-from pytest_lmstrix.reports.table import Cell, Paint, table
+from pytest_lmstrix.reports.table import Paint, TableCell, table
 
 _HEADINGS = ("model", "declared", "verified", "first bad", "verdict", "load", "TTFT", "tok/s")
 EXPENDABLE = ("load", "declared", "TTFT", "first bad", "tok/s", "verified")
@@ -18,9 +18,9 @@ CHANGE_EXPENDABLE = ("known", "what", "where")
 _MOST_CHANGES = 20
 
 
-def closing_table(run: RunReport, *, width: int, paint: Paint) -> Iterator[str]:
-    lines: list[list[Cell]] = []
-    for model in run.models:
+def closing_table(run: RunReport, *, width: int | None, paint: Paint) -> Iterator[str]:
+    lines: list[list[TableCell]] = []
+    for model in run.tested:
         results = run.results[model.id]
         result = telling(results)
         style = STYLES.get(result.outcome, "red")
@@ -37,9 +37,9 @@ def closing_table(run: RunReport, *, width: int, paint: Paint) -> Iterator[str]:
     return table(_HEADINGS, lines, width=width, paint=paint, expendable=EXPENDABLE)
 
 
-def changes_table(changes: Sequence[Change], *, width: int, paint: Paint) -> Iterator[str]:
+def changes_table(changes: Sequence[Change], *, width: int | None, paint: Paint) -> Iterator[str]:
     """At most `_MOST_CHANGES` lines; `changes` come the worst first."""
-    lines: list[list[Cell]] = [
+    lines: list[list[TableCell]] = [
         [
             (change.model, "red" if change.is_regression else ""),
             change.kind.replace("_", " ") if change.measure == "verdict"

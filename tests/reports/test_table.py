@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from pytest_lmstrix.reports.table import FIRST_COLUMN, Cell, prose, table
+from pytest_lmstrix.reports.table import FIRST_COLUMN, TableCell, prose, table
 
 HEADINGS = ("model", "engine", "size", "status")
 
@@ -15,13 +15,16 @@ def plain(text: str, colour: str) -> str:
     return text
 
 
-def shown(rows: list[list[Cell]], width: int | None = None) -> list[str]:
+def shown(rows: list[list[TableCell]], width: int | None = None) -> list[str]:
     return list(
         table(HEADINGS, rows, paint=plain, width=width, left=["status"], expendable=HEADINGS[1:])
     )
 
 
-ROWS: list[list[Cell]] = [["a-model", "lmstudio", "2.0 GB", "ok"], ["b", "x", "93 MB", "failed"]]
+ROWS: list[list[TableCell]] = [
+    ["a-model", "lmstudio", "2.0 GB", "ok"],
+    ["b", "x", "93 MB", "failed"],
+]
 
 
 def test_the_first_and_the_named_columns_are_flush_left() -> None:
@@ -38,18 +41,18 @@ def test_gaps_go_first_then_what_is_expendable_then_the_end_of_the_first_column(
     assert shown(ROWS, 26)[1] == "a-model 2.0 GB ok"
     assert shown(ROWS, 12)[1] == "a-model"
     assert shown(ROWS, 4) == ["mod…", "a-m…", "b"]
-    rows: list[list[Cell]] = [["m" * 40, "lmstudio", "2.0 GB", "ok"]]
+    rows: list[list[TableCell]] = [["m" * 40, "lmstudio", "2.0 GB", "ok"]]
     assert shown(rows, FIRST_COLUMN + 23)[1] == "m" * (FIRST_COLUMN - 1) + "… lmstudio 2.0 GB ok"
 
 
 def test_colour_does_not_move_columns() -> None:
-    rows: list[list[Cell]] = [["a", ("ok", "green"), "1", "x"]]
+    rows: list[list[TableCell]] = [["a", ("ok", "green"), "1", "x"]]
     (_, line) = table(HEADINGS, rows, paint=lambda text, colour: f"<{colour}>{text}</>")
     assert line == "a          <green>ok</>     1       x"
 
 
 def test_prose_goes_on_below_itself() -> None:
-    rows: list[list[Cell]] = [["error", "a:1", "word " * 8], ["info", "b", ""]]
+    rows: list[list[TableCell]] = [["error", "a:1", "word " * 8], ["info", "b", ""]]
     assert list(prose(rows, paint=plain, width=42, right=[1])) == [
         "error  a:1  word word word word word word",
         "            word word",
@@ -60,7 +63,7 @@ def test_prose_goes_on_below_itself() -> None:
 
 
 def test_prose_without_room_beside_has_lines_of_its_own() -> None:
-    rows: list[list[Cell]] = [["error", "a:1", "word " * 8], ["info", "b", ""]]
+    rows: list[list[TableCell]] = [["error", "a:1", "word " * 8], ["info", "b", ""]]
     assert list(prose(rows, paint=plain, width=41)) == [
         "error  a:1",
         "    word word word word word word word",
@@ -75,7 +78,7 @@ GRID = st.lists(st.lists(CELLS, min_size=4, max_size=4), max_size=4)
 
 @given(GRID, st.integers(1, 200))
 def test_no_line_is_wider_than_the_terminal_or_does_anything_to_it(
-    rows: list[list[Cell]], width: int
+    rows: list[list[TableCell]], width: int
 ) -> None:
     lines = shown(rows, width)
     assert len(lines) == len(rows) + 1

@@ -1,0 +1,258 @@
+"""Writes and shows everything at the end of a run; each part that fails is left out alone."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from pytest_lmstrix.core.formatting import counted
+from pytest_lmstrix.core.sanitize import one_line
+from pytest_lmstrix.core.types import Model, Result
+from pytest_lmstrix.options import Settings
+from pytest_lmstrix.plan.plan import Plan
+from pytest_lmstrix.registry.regressions import PERCENT, Change, History, compare
+from pytest_lmstrix.registry.store import RegistryError
+from pytest_lmstrix.reports.files import is_of_run_json, is_summary, replace_file, unwritable
+from pytest_lmstrix.reports.fleet import earlier_results, fleet_of
+from pytest_lmstrix.reports.html import HtmlReport
+from pytest_lmstrix.reports.html_guard import HtmlGuard
+from pytest_lmstrix.reports.plots import METRICS, plot, plot_checks
+from pytest_lmstrix.reports.recorder import Recorder, shown_path
+from pytest_lmstrix.reports.run_json import ModelReport, RunReport, encode_run, model_report
+from pytest_lmstrix.reports.summary import SUMMARY_MARK, summary
+from pytest_lmstrix.reports.terminal import changes_table, closing_table
+
+
+def check_registry(path: Path) -> None:
+    """Check, before anything is loaded, that results can be recorded.
+
+    Raises:
+        pytest.UsageError: The registry cannot be written.
+    """
+    if reason := unwritable(path):
+        raise pytest.UsageError(f"lmstrix: the registry {path} cannot be written: {reason}")
+
+
+class Writer:
+    """Registered beside the recorder."""
+
+    def __init__(
+        self,
+        config: pytest.Config,
+        settings: Settings,
+        plan: Plan,
+        machine: str,
+        recorder: Recorder,
+    ) -> None:
+        self._config = config
+        self._settings = settings
+        self._plan = plan
+        self._machine = machine
+        self._recorder = recorder
+        self._run: RunReport | None = None
+        self._html: HtmlReport | None = None
+        self._guard: HtmlGuard | None = None
+        reason = unwritable(settings.reports / "run.json")
+        self._folder = not reason
+        if reason and not config.option.collectonly:
+            name = shown_path(config, settings.reports)
+            recorder.notes.append(f"reports left out: {name} cannot be written: {reason}")
+        if config.pluginmanager.has_plugin("html") and not config.option.collectonly:
+            self._prepare_html()
+
+    def _prepare_html(self) -> None:
+        own: Path | None = None
+        if not self._config.option.htmlpath:
+            if not self._folder:
+                return
+            own = self._settings.reports / "report.html"
+            self._config.option.htmlpath = str(own)
+            self._config.option.self_contained_html = True
+        self._html = HtmlReport()
+        self._config.pluginmanager.register(self._html, "lmstrix-html")
+        self._guard = HtmlGuard(own, self._leave_out, lambda: self._recorder.tested)
+
+    def _leave_out(self, name: str, reason: str) -> None:
+        self._recorder.notes.append(f"{name} left out: {reason}")
+
+    @contextmanager
+    def _part(self, name: str) -> Iterator[None]:
+        """Whatever fails in a part costs that part and a line."""
+        try:
+            yield
+        except Exception as error:
+            self._leave_out(name, failure_reason(error))
+
+    def pytest_sessionstart(self) -> None:
+        if self._guard is not None:
+            self._guard.install(self._config.pluginmanager)
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Before the reports of other plugins, and before the terminal's summary."""
+        if self._recorder.trouble is not None:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if self._config.option.collectonly or not self._recorder.tested:
+            return
+        history, changes = History(), tuple[Change, ...]()
+        percent = self._settings.fail_on_regression
+        with self._part("changes"):
+            history = self._history()
+            now = (result for case in self._recorder.cases for result in case.results)
+            changes = compare(now, history, percent=percent or PERCENT)
+        if percent is not None and any(change.is_regression for change in changes):
+            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+        models: tuple[ModelReport, ...] = ()
+        with self._part("models"):
+            models = tuple(self._models(history))
+        self._run = run = self._made(int(session.exitstatus), models, changes)
+        if self._folder:
+            self._write_files(run)
+        if step := os.environ.get("GITHUB_STEP_SUMMARY"):
+            with self._part("step summary"), Path(step).open("ab") as file:
+                file.write(summary(run, _github_links()).encode())
+        if self._html is not None:
+            self._draw(self._html, run, history)
+
+    def _write_files(self, run: RunReport) -> None:
+        reports = self._settings.reports
+        with self._part(shown_path(self._config, reports / "run.json")):
+            replace_file(reports / "run.json", encode_run(run), is_of_run_json)
+        with self._part(shown_path(self._config, reports / "summary.md")):
+            registry = os.path.relpath(self._settings.registry, reports).replace(os.sep, "/")
+            names = ("report.html", "run.json")
+            text = summary(run, {name: name for name in names} | {"registry": registry})
+            replace_file(reports / "summary.md", f"{SUMMARY_MARK}\n{text}".encode(), is_summary)
+
+    def _draw(self, html: HtmlReport, run: RunReport, history: History) -> None:
+        with self._part("the map of report.html"):
+            fleet = fleet_of(self._plan, run, history)
+            check, passed = plot_checks(fleet.results)
+            plots = []
+            for metric in METRICS:
+                with self._part(f"the plot {metric.title!r}"):
+                    plots.append(plot(metric, check, passed))
+            html.show(run, fleet, [each for each in plots if each])
+
+    def _history(self) -> History:
+        history = History()
+        models = {planned.model.id for planned in self._plan.models}
+        for result in self._recorder.registry.results():
+            if result.model in models and result.run != self._plan.run:
+                history.add(result)
+        return history
+
+    def _made(
+        self, exit_status: int, models: tuple[ModelReport, ...], changes: tuple[Change, ...]
+    ) -> RunReport:
+        return RunReport(
+            run=self._plan.run,
+            started=self._recorder.started,
+            finished=datetime.now(UTC),
+            machine=self._machine,
+            versions={
+                "pytest-lmstrix": version("pytest-lmstrix"),
+                "pytest": pytest.__version__,
+                "python": platform.python_version(),
+            },
+            exit_status=exit_status,
+            asked=tuple(self._asked()),
+            counts=dict(self._recorder.counts),
+            models=models,
+            cases=tuple(self._recorder.cases),
+            changes=changes,
+            fail_on_regression=self._settings.fail_on_regression,
+        )
+
+    def _asked(self) -> Iterator[str]:
+        for option, expression in (
+            ("-k", self._config.option.keyword),
+            ("-m", self._config.option.markexpr),
+        ):
+            if expression:
+                yield f"{option} {one_line(expression, 500)}"
+        if self._config.args_source is pytest.Config.ArgsSource.ARGS:
+            yield from (one_line(shown_path(self._config, arg)) for arg in self._config.args)
+
+    def _models(self, history: History) -> Iterator[ModelReport]:
+        """The whole fleet: models that were not tested now as earlier runs left them."""
+        found: dict[str, list[Result]] = {}
+        for case in self._recorder.cases:
+            for result in case.results:
+                found.setdefault(result.model, []).append(result)
+        for planned in self._plan.models:
+            model = planned.model
+            results = found.get(model.id, [])
+            earlier = earlier_results(model, history, self._machine)
+            yield self._model(model, results, earlier)
+
+    def _model(
+        self, model: Model, results: Sequence[Result], earlier: Sequence[Result]
+    ) -> ModelReport:
+        newest = next(iter((*results[-1:], *earlier[-1:])), None)
+        status = None
+        if newest is not None:
+            alike = [old for old in earlier if old.settings == newest.settings]
+            earlier = list({(old.check, old.context_length): old for old in alike}.values())
+            with self._part(f"what is known of {one_line(model.id)}"):
+                status = self._recorder.registry.status(
+                    model.id,
+                    engine=newest.engine,
+                    fingerprint=newest.fingerprint,
+                    settings=newest.settings,
+                )
+        return model_report(model, results, status, earlier=earlier)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        writer = terminalreporter._tw
+        terminalreporter.ensure_newline()
+        width = writer.fullwidth if terminalreporter.isatty else None
+
+        def paint(text: str, colour: str) -> str:
+            return writer.markup(text, **{colour: True}) if colour else text
+
+        def show(lines: Iterable[str]) -> None:
+            terminalreporter.write_line("")
+            for line in lines:
+                terminalreporter.write_line(line)
+
+        run = self._run
+        if run is not None and run.tested:
+            with self._part("the table of models"):
+                show(closing_table(run, width=width, paint=paint))
+            if run.changes:
+                with self._part("the table of changes"):
+                    show(changes_table(run.changes, width=width, paint=paint))
+        if run is not None and run.regressions and run.fail_on_regression is not None:
+            regressions = counted(len(run.regressions), "regression")
+            terminalreporter.write_line(f"lmstrix: {regressions} failed this run", red=True)
+        for note in self._recorder.notes:
+            terminalreporter.write_line(f"lmstrix: {note}", red=True)
+        if self._recorder.wrote and self._recorder.trouble is None:
+            path = shown_path(self._config, self._settings.registry)
+            terminalreporter.write_line(f"recorded in {path}")
+
+
+def failure_reason(error: Exception) -> str:
+    """One line on why a part of the reports is missing."""
+    if isinstance(error, RegistryError):
+        return str(error)
+    if isinstance(error, OSError):
+        return error.strerror or str(error) or type(error).__name__
+    return one_line(f"{type(error).__name__}: {error}", 300)
+
+
+def _github_links() -> dict[str, str]:
+    """From the summary of a job to its artifacts."""
+    names = ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_RUN_ID")
+    server, repository, run = (os.environ.get(name) for name in names)
+    if not (server and repository and run):
+        return {}
+    return {"reports of this run": f"{server}/{repository}/actions/runs/{run}#artifacts"}
