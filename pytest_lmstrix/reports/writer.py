@@ -59,7 +59,7 @@ class Writer:
         self._run: RunReport | None = None
         self._html: HtmlReport | None = None
         self._guard: HtmlGuard | None = None
-        reason = unwritable(settings.reports / "run.json")
+        reason = unwritable(settings.reports / ".lmstrix")
         self._folder = not reason
         if reason and not config.option.collectonly:
             name = shown_path(config, settings.reports)

@@ -15,6 +15,7 @@ from pytest_lmstrix.registry.regressions import History
 from pytest_lmstrix.registry.store import Registry
 from pytest_lmstrix.reports.fleet import Fleet, MapCell, fleet_of
 from pytest_lmstrix.reports.html import picture
+from pytest_lmstrix.reports.plots import METRICS, plot, plot_checks
 from pytest_lmstrix.reports.run_json import CaseReport, RunReport
 from tests.registry.results import a_result
 from tests.reports.conftest import NOW as FOUND
@@ -104,7 +105,10 @@ def drawn(run: RunReport) -> str:
     models = [Model(id=each.id, engine="lmstudio", context_limit=131_072) for each in run.models]
     sizes = [4_096, 8_191, 30_000, 60_000]
     plan = Plan(run="now", seed=1, models=tuple(planned(each, sizes, ()) for each in models))
-    return picture(fleet_of(plan, run, History()), run)
+    fleet = fleet_of(plan, run, History())
+    check, passed = plot_checks(fleet.results)
+    plots = [svg for metric in METRICS if (svg := plot(metric, check, passed))]
+    return picture(fleet, run, plots)
 
 
 def test_the_picture_has_a_legend_of_its_signs(run: RunReport) -> None:
@@ -159,6 +163,6 @@ def test_what_is_measured_is_plotted_by_context_size(tmp_path: Path, measure: st
     value, title, told = PLOTTED[measure]
     now = a_result(30_000, model="llama", run="now", **{measure: value})
     text = drawn(a_run(Registry(tmp_path / "registry.jsonl"), (now,)))
-    (plot,) = re.findall(r"<figure>.*?</figure>", text, re.DOTALL)
-    assert f">{title}</text>" in plot
-    assert f"<title>{told}</title>" in plot
+    (figure,) = re.findall(r"<figure>.*?</figure>", text, re.DOTALL)
+    assert f">{title}</text>" in figure
+    assert f"<title>{told}</title>" in figure

@@ -35,12 +35,12 @@ def test_the_first_and_the_named_columns_are_flush_left() -> None:
     ]
 
 
-def test_gaps_go_first_then_what_is_expendable_then_the_end_of_the_first_column() -> None:
+def test_gaps_go_first_then_what_is_expendable_then_the_middle_of_the_first_column() -> None:
     assert shown(ROWS, 33)[1] == "a-model  lmstudio  2.0 GB  ok"
     assert shown(ROWS, 30)[1] == "a-model lmstudio 2.0 GB ok"
     assert shown(ROWS, 26)[1] == "a-model 2.0 GB ok"
     assert shown(ROWS, 12)[1] == "a-model"
-    assert shown(ROWS, 4) == ["mod…", "a-m…", "b"]
+    assert shown(ROWS, 4) == ["mo…l", "a-…l", "b"]
     rows: list[list[TableCell]] = [["m" * 40, "lmstudio", "2.0 GB", "ok"]]
     assert shown(rows, FIRST_COLUMN + 23)[1] == "m" * (FIRST_COLUMN - 1) + "… lmstudio 2.0 GB ok"
 
