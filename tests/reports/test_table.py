@@ -42,7 +42,7 @@ def test_gaps_go_first_then_what_is_expendable_then_the_middle_of_the_first_colu
     assert shown(ROWS, 12)[1] == "a-model"
     assert shown(ROWS, 4) == ["mo…l", "a-…l", "b"]
     rows: list[list[TableCell]] = [["m" * 40, "lmstudio", "2.0 GB", "ok"]]
-    assert shown(rows, FIRST_COLUMN + 23)[1] == "m" * (FIRST_COLUMN - 1) + "… lmstudio 2.0 GB ok"
+    assert shown(rows, FIRST_COLUMN + 23)[1] == "mmmmmmmm…mmmmmmm lmstudio 2.0 GB ok"
 
 
 def test_colour_does_not_move_columns() -> None:
