@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
 import pytest
@@ -24,6 +24,7 @@ from pytest_lmstrix.probes.haystack import (
 from pytest_lmstrix.probes.needles import NEEDLE_KINDS
 
 CountTokens = Callable[[str], int]
+LONGEST_SENTENCE = 95
 
 
 def words(text: str) -> int:
@@ -65,24 +66,40 @@ def assert_fills(haystack: Haystack, count_tokens: CountTokens) -> None:
     assert max(used) >= 0.98 * room
 
 
+def begin_of_each(haystacks: Sequence[Haystack]) -> dict[str, float]:
+    """Where each fact is to begin: in its place, or after the facts whose places come before."""
+    places = sorted(
+        (needle.depth * (len(haystack.prose) - len(needle.sentence)), needle.sentence)
+        for haystack in haystacks
+        for needle in haystack.needles
+    )
+    begins, end = {}, 0.0
+    for place, fact in places:
+        begins[fact] = max(place, end)
+        end = begins[fact] + len(f"{fact}\n\n")
+    return begins
+
+
 @settings(deadline=None, max_examples=30)
-@example(seed=41_973, sizes=[1_500, 2_048, 3_000, 4_096, 6_000, 8_192], count_tokens=len)
+@example(41973, [1500, 2048, 3000, 4096, 6000, 8192], len)
 @given(st.integers(0, 2**32), ladders, tokenizers)
 def test_fills_every_size_of_a_ladder(
     seed: int, sizes: list[int], count_tokens: CountTokens
 ) -> None:
     haystacks = fill(seed, sizes, count_tokens)
     assert [haystack.size for haystack in haystacks] == sorted(set(sizes))
+    begins = begin_of_each(haystacks)
     prose = ""
     for haystack in haystacks:
         assert_fills(haystack, count_tokens)
         assert haystack.prose.startswith(prose)
         prose = haystack.prose
         assert tuple(needle.depth for needle in haystack.needles) == DEPTHS
-        three_needles = 300 / len(prose)  # the needles of several sizes push each other aside
+        near = LONGEST_SENTENCE + 0.01 * len(haystacks[-1].prose)  # no sentence is interrupted
         for needle in haystack.needles:
             assert prose.count(needle.opening) == 1
-            assert depth_of(needle, prose) == pytest.approx(needle.depth, abs=0.01 + three_needles)
+            begin = prose.index(needle.sentence)
+            assert begin == pytest.approx(begins[needle.sentence], abs=near)
     openings = [needle.opening for haystack in haystacks for needle in haystack.needles]
     assert len(set(openings)) == len(openings) == 5 * len(haystacks)
 

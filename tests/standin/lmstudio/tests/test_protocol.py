@@ -240,10 +240,13 @@ def test_a_stream_can_be_cancelled(connect: Connect) -> None:
     with LmStudioServer([TINY], faults=[stuck]) as server:
         llm = connect(server.host).llm.load_new_instance("tiny")
         stream = llm.complete_stream("What is it?")
-        for _ in stream:
-            stream.cancel()
-            server.wait_for(lambda: server.predictions()[0].cancelled)
-            server.release()
+        fragments = iter(stream)
+        next(fragments)
+        next(fragments)  # both tokens are counted before the server gets the request to cancel
+        stream.cancel()
+        server.wait_for(lambda: server.predictions()[0].cancelled)
+        server.release()
+        assert list(fragments) == []
         assert stream.result().stats.stop_reason == "userStopped"
         assert stream.result().stats.predicted_tokens_count == 2
         server.wait_for(lambda: server.predictions()[0].outcome == "cancelled")
