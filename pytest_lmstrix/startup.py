@@ -83,7 +83,11 @@ def _weights(settings: Settings, live: Live, model: Model) -> Path:
     assert model.source is not None  # the engine looks elsewhere itself
     with live.downloading(model.id) as progress:
         return fetch.fetch(
-            model.source, sha256=model.sha256, base_dir=settings.models.parent, progress=progress
+            model.source,
+            sha256=model.sha256,
+            base_dir=settings.models.parent,
+            progress=progress,
+            size_bytes=model.size_bytes,
         )
 
 

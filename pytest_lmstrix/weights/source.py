@@ -16,7 +16,11 @@ _PYPI = re.compile(
 _HF = re.compile(
     r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)/(?P<file>[^@]+)(?:@(?P<revision>.+))?", re.ASCII
 )
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_SECRETS = re.compile(
+    r"""(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^/?#\s"'<>]*@)?"""
+    r"""(?P<place>[^?#\s"'<>]*)(?P<rest>[?#][^\s"'<>]*)?"""
+)
 
 
 class SourceError(ValueError):
@@ -74,6 +78,17 @@ class HubSource(Struct, frozen=True):
 Source = LocalSource | UrlSource | PypiSource | HubSource
 
 
+def redact(text: str) -> str:
+    """`text` without the user names, passwords, queries and fragments of the URLs in it."""
+    return _SECRETS.sub(_without_secrets, text)
+
+
+def _without_secrets(url: re.Match[str]) -> str:
+    user = "***@" if url["user"] else ""
+    rest = f"{url['rest'][0]}***" if url["rest"] else ""
+    return f"{url['scheme']}{user}{url['place']}{rest}"
+
+
 def parse_source(text: str) -> Source:
     """The source that `text` names.
 
@@ -109,7 +124,7 @@ def _web(text: str, scheme: str) -> UrlSource:
     if not host or re.search(r"\s", text):
         raise SourceError("must read https://host/path/to/file.gguf")
     # Weights that anyone on the way can exchange are not worth a verdict.
-    if scheme == "http" and host not in _LOOPBACK:
+    if scheme == "http" and host not in LOOPBACK:
         raise SourceError("must begin with https://, not http://")
     return UrlSource(text)
 
