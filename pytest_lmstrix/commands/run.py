@@ -16,6 +16,7 @@ from pytest_lmstrix.commands import scan
 from pytest_lmstrix.core.formatting import NOTHING, counted, tokens
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.core.types import Model
+from pytest_lmstrix.hooks.github_actions import guard_output
 from pytest_lmstrix.hookspecs import registered_engines
 from pytest_lmstrix.manifest.append import append_models
 from pytest_lmstrix.manifest.read import (
@@ -45,6 +46,7 @@ class Screen:
 
     def __init__(self, config: pytest.Config) -> None:
         self._writer = pytest.TerminalReporter(config)._tw
+        guard_output(self._writer)
         bounded = sys.stdout.isatty() or "COLUMNS" in os.environ
         self.width = self._writer.fullwidth if bounded else None
 
