@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from pytest_lmstrix.core.failure import Failure
@@ -414,3 +415,26 @@ def test_environment_without_pip(
         pytest.skip("a script is no program here")
     monkeypatch.setattr(sys, "executable", str(stub))
     assert "install pip into this environment" in get.fails(WHEEL, Verdict.UNREACHABLE)
+
+
+@pytest.mark.parametrize(
+    ("start", "hop"),
+    [
+        ("HTTPS://host/f", "http://host/f"),
+        ("https://host/f", "http://127.0.0.1/f"),
+        ("http://127.0.0.1/f", "http://host/f"),
+    ],
+)
+def test_a_hop_without_encryption_is_refused(start: str, hop: str) -> None:
+    with pytest.raises(Failure, match="not encrypted"):
+        download._check_hop(start, httpx.URL(hop))
+    download._check_hop(start, httpx.URL("https://elsewhere/f"))
+
+
+def test_an_empty_file_or_no_gguf_is_not_kept(get: Getter, server: FileServer) -> None:
+    for content in (b"", b"a web page"):
+        server.content = content
+        get.fails(f"{server.base}/f.gguf", Verdict.UNREACHABLE, None)
+        assert get.is_cached(f"{server.base}/f.gguf") is None
+    server.content, server.etag = CONTENT, '"caf\xe9"'
+    assert get(f"{server.base}/f.gguf").read_bytes() == CONTENT
