@@ -18,6 +18,7 @@ from pytest_lmstrix.engines.base import Engine
 from pytest_lmstrix.engines.catalog import Engines, host_of
 from pytest_lmstrix.hooks import fixtures
 from pytest_lmstrix.hooks.collection import Collection
+from pytest_lmstrix.hooks.github_actions import GithubActions
 from pytest_lmstrix.hooks.outcomes import Outcomes
 from pytest_lmstrix.hooks.signals import Signals
 from pytest_lmstrix.hooks.xdist import Scheduling, plan_from_controller, worker_number
@@ -69,6 +70,7 @@ def start(config: pytest.Config) -> None:
     register(Collection(settings, plan, size_policy), "lmstrix-collection")
     register(Outcomes(loader, attempts), "lmstrix-outcomes")
     register(Signals(), "lmstrix-signals")
+    register(GithubActions(), "lmstrix-github-actions")
 
 
 def _engines(config: pytest.Config, settings: Settings, live: Live) -> Engines:
@@ -88,7 +90,11 @@ def _weights(settings: Settings, live: Live, model: Model) -> Path:
     assert model.source is not None  # the engine looks elsewhere itself
     with live.downloading(model.id) as progress:
         return fetch.fetch(
-            model.source, sha256=model.sha256, base_dir=settings.models.parent, progress=progress
+            model.source,
+            sha256=model.sha256,
+            base_dir=settings.models.parent,
+            progress=progress,
+            size_bytes=model.size_bytes,
         )
 
 

@@ -14,7 +14,15 @@ from pytest_lmstrix.checks.speed import slow_note
 from pytest_lmstrix.core.checks import CHECKS, evidence_of
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.sanitize import clean
-from pytest_lmstrix.core.types import Case, Model, ProbeResult, Reply, Result, settings_of
+from pytest_lmstrix.core.types import (
+    Case,
+    Model,
+    ProbeResult,
+    Reply,
+    Result,
+    drop_insane,
+    settings_of,
+)
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.catalog import host_of, version_of
 from pytest_lmstrix.plan.plan import check_key
@@ -185,7 +193,7 @@ class Attempts:
         filled = max(replies, key=_prefilled, default=None)
         longest = max(replies, key=lambda reply: reply.completion_tokens or 0, default=None)
         decode_rate = longest.decode_tokens_per_second if longest else None
-        return Result(
+        result = Result(
             run=self._run,
             at=datetime.now(UTC),
             model=case.model.id,
@@ -214,6 +222,8 @@ class Attempts:
             retried=retried or (loaded is not None and loaded.retried),
             notes=self._speed_notes(check, case, decode_rate),
         )
+        drop_insane(result)
+        return result
 
     def _speed_notes(self, check: str, case: Case, decode_rate: float | None) -> tuple[str, ...]:
         if decode_rate is None:

@@ -13,12 +13,12 @@ from msgspec import Struct
 from pytest_lmstrix.commands.keyword import matcher
 from pytest_lmstrix.core.formatting import NOTHING, rate, seconds, tokens
 from pytest_lmstrix.core.sanitize import escape_markdown, one_line
+from pytest_lmstrix.core.table import Paint, TableCell, prose, table
 from pytest_lmstrix.core.types import Model, Result
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.plan.plan import PlannedModel, ordered
 from pytest_lmstrix.registry.status import shown_status, sort_values, status_of
 from pytest_lmstrix.registry.store import ModelStatus, Registry
-from pytest_lmstrix.reports.table import Paint, TableCell, prose, table
 
 _SCHEMA = 1
 """Raised when a key of the JSON changes its meaning or goes; new keys may come at any time."""

@@ -15,7 +15,9 @@ from pytest_lmstrix.commands import list as listing
 from pytest_lmstrix.commands import scan
 from pytest_lmstrix.core.formatting import NOTHING, counted, tokens
 from pytest_lmstrix.core.sanitize import one_line
+from pytest_lmstrix.core.table import TableCell, prose, table
 from pytest_lmstrix.core.types import Model
+from pytest_lmstrix.hooks.github_actions import guard_output
 from pytest_lmstrix.hookspecs import registered_engines
 from pytest_lmstrix.manifest.append import append_models
 from pytest_lmstrix.manifest.read import (
@@ -28,7 +30,6 @@ from pytest_lmstrix.manifest.read import (
 from pytest_lmstrix.options import Settings, read_settings, sort_key
 from pytest_lmstrix.registry.health import check_health
 from pytest_lmstrix.registry.store import Registry, RegistryError
-from pytest_lmstrix.reports.table import TableCell, prose, table
 
 HISTORY = 10
 """The newest results of a model that `-v` shows; `-vv` shows all."""
@@ -45,6 +46,7 @@ class Output:
 
     def __init__(self, config: pytest.Config) -> None:
         self._writer = pytest.TerminalReporter(config)._tw
+        guard_output(self._writer)
         bounded = sys.stdout.isatty() or "COLUMNS" in os.environ
         self.width = self._writer.fullwidth if bounded else None
 

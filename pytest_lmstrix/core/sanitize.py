@@ -28,6 +28,8 @@ _LONE_JOINER = re.compile(f"\u200d(?:(?<![{_EMOJI}\ufe0f]\u200d)|(?![{_EMOJI}]))
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MARK = r"[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]"
 _TOWER_OF_MARKS = re.compile(f"({_MARK}{{4}}){_MARK}+")
+_V2_COMMAND = re.compile(r"((?:^|(?<=[\r\n]))(?:\x1b\[[0-9;]*m|\s)*):(?=:)")
+_V1_COMMAND = re.compile(r"##(?=\[)")
 _MARKDOWN = re.compile(r"[\\`*_\[\]|~$@]|:(?=//)|(?<=www)\.", re.IGNORECASE)
 
 
@@ -52,6 +54,20 @@ def well_formed(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def without_commands(text: str, after: str = "") -> str:
+    """`text` without workflow commands of GitHub Actions: `::name::` at the start, `##[name]`.
+
+    `after` is what was printed of the first line before.
+    """
+    safe = _V1_COMMAND.sub("# #", _V2_COMMAND.sub(r"\1: ", text))
+    if not after:
+        return safe
+    begun = _V2_COMMAND.match(after + text) or _V1_COMMAND.search(after[-2:] + text[:2])
+    if begun:
+        return f" {safe}"
+    return safe
 
 
 def escape_html(text: str, limit: int = LIMIT) -> str:

@@ -5,6 +5,8 @@ Sizes are in tokens (`context_length`), bytes (`*_bytes`) and seconds (`*_second
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
 
@@ -18,10 +20,44 @@ from pytest_lmstrix.core.verdicts import Outcome, Verdict
 MAX_CONTEXT_LENGTH = 10_000_000
 """No context length above this is accepted anywhere; tokens."""
 
+MAX_TOKENS = 2**31 - 1
+MAX_SECONDS = 10_000_000
+MAX_TOKENS_PER_SECOND = 1_000_000_000
+MAX_SIZE_BYTES = 2**63 - 1
+
 KvCacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 ModelType = Literal["llm", "embedding"]
 Prompts = Literal["completion", "chat"]
 Origin = Literal["case", "search"]
+
+
+def is_sane(value: object, most: float) -> bool:
+    """Whether a measured value is a finite number from 0 to `most`."""
+    return (
+        isinstance(value, int | float) and math.isfinite(min(value, 1e300)) and 0 <= value <= most
+    )
+
+
+MEASURED: Mapping[str, float] = {
+    "prompt_tokens": MAX_TOKENS,
+    "cached_prompt_tokens": MAX_TOKENS,
+    "completion_tokens": MAX_TOKENS,
+    "load_seconds": MAX_SECONDS,
+    "ttft_seconds": MAX_SECONDS,
+    "prefill_tokens_per_second": MAX_TOKENS_PER_SECOND,
+    "decode_tokens_per_second": MAX_TOKENS_PER_SECOND,
+    "peak_memory_bytes": MAX_SIZE_BYTES,
+    "size_bytes": MAX_SIZE_BYTES,
+}
+"""Measured fields -> the largest value that can be true."""
+
+
+def drop_insane(struct: Struct) -> None:
+    """Set measured fields to "unknown" where the number cannot be true."""
+    for name in struct.__struct_fields__:
+        value = getattr(struct, name)
+        if name in MEASURED and value is not None and not is_sane(value, MEASURED[name]):
+            force_setattr(struct, name, None)
 
 
 class LoadSettings(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -78,6 +114,9 @@ class ModelFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """For `source:` in a manifest, where the engine needs one."""
     fingerprint: str | None = None
 
+    def __post_init__(self) -> None:
+        drop_insane(self)
+
 
 class Message(Struct, frozen=True, kw_only=True):
     """One message of a chat."""
@@ -108,6 +147,7 @@ class Reply(Struct, frozen=True, kw_only=True):
         # Engines cut between the halves of a surrogate pair, and models say halves alone.
         force_setattr(self, "text", well_formed(self.text))
         force_setattr(self, "reasoning", well_formed(self.reasoning))
+        drop_insane(self)
 
 
 class Case(Struct, frozen=True, kw_only=True):

@@ -19,6 +19,8 @@ from yaml.events import (
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from yaml.reader import Reader
 
+from pytest_lmstrix.weights.source import redact
+
 MAX_BYTES = 4_000_000
 """8,000 models take about 1 MB."""
 MAX_VALUES = 500_000
@@ -190,7 +192,7 @@ def shown(node: Node) -> str:
         return f"a {kind}" if node.value else f"an empty {kind}"
     if node.tag == f"{_TAG}null":
         return "nothing"
-    return repr(_cut(node.value)) if node.tag == f"{_TAG}str" else _cut(node.value)
+    return repr(_cut(redact(node.value))) if node.tag == f"{_TAG}str" else _cut(node.value)
 
 
 def _cut(text: str) -> str:

@@ -26,14 +26,6 @@ LISTED = 100
 
 _PADDING = 256  # llama.cpp rounds a context up to a multiple of it
 _CLOCK_SKEW = timedelta(minutes=5)
-_NOT_NEGATIVE = (
-    "load_seconds",
-    "ttft_seconds",
-    "prompt_tokens",
-    "prefill_tokens_per_second",
-    "decode_tokens_per_second",
-    "peak_memory_bytes",
-)
 
 
 class Problem(Struct, frozen=True, kw_only=True):
@@ -130,10 +122,6 @@ def _line(item: Result | Flaw, limits: Mapping[str, int]) -> Iterator[tuple[Seve
         else:
             yield "error", f"damaged: {item.reason}"
         return
-    for name in _NOT_NEGATIVE:
-        value = getattr(item, name)
-        if value is not None and value < 0:
-            yield "error", f"{name} must not be negative, got {value}"
     if (item.verdict is Verdict.OK) != (item.outcome == "passed") and item.check in CHECKS:
         yield "error", f"verdict {item.verdict} does not go with outcome {item.outcome}"
     granted, limit = item.granted_context_length, limits.get(item.model)

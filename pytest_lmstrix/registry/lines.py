@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import BinaryIO, Literal
@@ -11,7 +12,7 @@ from typing import BinaryIO, Literal
 import msgspec
 from msgspec import Struct
 
-from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, Result
+from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, MEASURED, Result, is_sane
 
 SCHEMA = 1
 """The newest schema that is understood here."""
@@ -82,6 +83,7 @@ def decode(raw: bytes) -> Result:
         raise ValueError(
             f"context_length must be 1 to {MAX_CONTEXT_LENGTH:,}, got {result.context_length:,}"
         )
+    _check_numbers(result)
     if result.check == "limit" and b'"origin":' not in raw:
         result = _with_origin(result)
     if result.at.tzinfo is not UTC:
@@ -89,6 +91,17 @@ def decode(raw: bytes) -> Result:
     return result
 
 
+def _check_numbers(result: Result) -> None:
+    for name in result.__struct_fields__:
+        value = getattr(result, name)
+        if name in MEASURED and value is not None and not is_sane(value, MEASURED[name]):
+            raise ValueError(f"{name} must be from 0 to {MEASURED[name]:,}, got {value}")
+    for depth in result.recall or ():
+        if _DEPTH.fullmatch(depth) is None:
+            raise ValueError(f"recall must have depths from 0 to 1, got {depth[:60]!r}")
+
+
+_DEPTH = re.compile(r"0|1|0\.[0-9]{1,20}|1\.0{1,20}")
 _LIMIT_ANSWERS = ("works up to ", "works at no size ")
 
 

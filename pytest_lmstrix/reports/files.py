@@ -8,8 +8,10 @@ from pathlib import Path
 
 import msgspec
 
-from pytest_lmstrix.reports.html import MARK
 from pytest_lmstrix.reports.summary import SUMMARY_HEADING, SUMMARY_MARK
+
+MARK = '<section id="lmstrix">'
+"""Every report.html of the plugin has it."""
 
 
 def unwritable(path: Path) -> str:

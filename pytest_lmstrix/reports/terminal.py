@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pytest_lmstrix.core.formatting import noted, rate, seconds, tokens
+from pytest_lmstrix.core.table import Paint, TableCell, table
 from pytest_lmstrix.registry.regressions import Change
 from pytest_lmstrix.reports.changes import MEASURES, measured, spread, where
 from pytest_lmstrix.reports.run_json import RunReport, telling
-from pytest_lmstrix.reports.table import Paint, TableCell, table
 
 _HEADINGS = ("model", "declared", "verified", "first bad", "verdict", "load", "TTFT", "tok/s")
 EXPENDABLE = ("load", "declared", "TTFT", "first bad", "tok/s", "verified")

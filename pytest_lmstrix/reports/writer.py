@@ -21,8 +21,7 @@ from pytest_lmstrix.registry.regressions import PERCENT, Change, History, compar
 from pytest_lmstrix.registry.store import RegistryError
 from pytest_lmstrix.reports.files import is_of_run_json, is_summary, replace_file, unwritable
 from pytest_lmstrix.reports.fleet import earlier_results, fleet_of
-from pytest_lmstrix.reports.html import HtmlReport
-from pytest_lmstrix.reports.html_guard import HtmlGuard
+from pytest_lmstrix.reports.html import HtmlGuard, HtmlReport
 from pytest_lmstrix.reports.plots import METRICS, plot, plot_checks
 from pytest_lmstrix.reports.recorder import Recorder, shown_path
 from pytest_lmstrix.reports.run_json import ModelReport, RunReport, encode_run, model_report

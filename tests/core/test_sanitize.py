@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import io
 import re
 import time
 import unicodedata
@@ -12,8 +13,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pytest_lmstrix.core.sanitize import LIMIT, clean, escape_html, escape_markdown, one_line
+from pytest_lmstrix.core.sanitize import (
+    LIMIT,
+    clean,
+    escape_html,
+    escape_markdown,
+    one_line,
+    without_commands,
+)
 from pytest_lmstrix.core.types import Reply
+from pytest_lmstrix.hooks.github_actions import GuardedFile
 
 # Everything, with what is dangerous much more often than chance has it.
 DANGEROUS = [
@@ -142,3 +151,34 @@ def test_a_reply_can_be_written_and_sent(said: str, kept: str) -> None:
 @given(st.text())
 def test_a_reply_that_can_be_written_stays_as_it_is(said: str) -> None:
     assert Reply(text=said).text == said
+
+
+def commands(text: str) -> list[str]:
+    """The workflow commands that a runner of GitHub Actions finds in what was printed."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    lines = re.split(r"[\r\n]", plain)
+    return [line for line in lines if line.lstrip().startswith("::") or "##[" in line]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["::add-mask::x", "a\n  ::stop-commands::x\nb", "a ##[add-mask]x", "a\r::x::", "::::", "###[x]",
+     "\x1b[31m::error::x"],
+)  # fmt: skip
+def test_no_workflow_command_is_left(text: str) -> None:
+    assert commands(text)
+    assert not commands(without_commands(text))
+
+
+@given(st.lists(st.text("a :#[\n\r")))
+def test_no_workflow_command_arises_from_pieces(pieces: list[str]) -> None:
+    written = io.StringIO()
+    file = GuardedFile(written)
+    for piece in pieces:
+        file.write(piece)
+    assert not commands(written.getvalue())
+
+
+@pytest.mark.parametrize("text", ["tests/a.py::test_b[m-1]", "a: b", "## heading", "[x]", "1::2"])
+def test_what_is_not_a_workflow_command_stays(text: str) -> None:
+    assert without_commands(text) == text

@@ -67,8 +67,16 @@ def test_a_newer_schema_is_a_warning(path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "severity", "text"),
     [
-        ({"load_seconds": -1.5}, "error", "load_seconds must not be negative, got -1.5"),
-        ({"peak_memory_bytes": -1}, "error", "peak_memory_bytes must not be negative, got -1"),
+        (
+            {"load_seconds": -1.5},
+            "error",
+            "damaged: load_seconds must be from 0 to 10,000,000, got -1.5",
+        ),
+        (
+            {"peak_memory_bytes": -1},
+            "error",
+            "damaged: peak_memory_bytes must be from 0 to 9,223,372,036,854,775,807, got -1",
+        ),
         ({"granted_context_length": 0}, "error", "granted_context_length 0 is out of range"),
         ({"context_length": 0}, "error", "damaged: context_length must be 1 to 10,000,000, got 0"),
         ({"outcome": "failed"}, "error", "verdict ok does not go with outcome failed"),
@@ -188,3 +196,21 @@ def test_what_is_in_the_way_of_results(path: Path) -> None:
         (lock, "results cannot be added: must be a file"),
         (backups, "results cannot be added: must be a folder"),
     ]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b'"recall":{"abc":true}',
+        b'"recall":{"-1":true}',
+        b'"recall":{"1.5":true}',
+        b'"decode_tokens_per_second":1e20',
+        b'"ttft_seconds":1e300',
+        b'"prompt_tokens":1180591620717411303424',
+    ],
+)
+def test_a_number_that_cannot_be_true_is_damage(path: Path, fields: bytes) -> None:
+    line = encode(a_result()).replace(b'{"schema":1,', b'{"schema":1,' + fields + b",", 1)
+    [(severity, number, text)] = said(path, a_result(), line)
+    assert (severity, number) == ("error", 2)
+    assert text.startswith("damaged: ")

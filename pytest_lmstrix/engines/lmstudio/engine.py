@@ -137,6 +137,7 @@ class LmStudioEngine:
         doing = f"loading {model.id}"
         self._open.add(identifier)
         heard = False
+        furthest = -1.0
 
         try:
             with (
@@ -145,10 +146,12 @@ class LmStudioEngine:
             ):
 
                 def hear(fraction: float) -> None:
-                    nonlocal heard
+                    nonlocal heard, furthest
                     heard = True
-                    moved()
-                    progress(fraction)
+                    if fraction > furthest:  # else a load that starts over would never time out
+                        furthest = fraction
+                        moved()
+                        progress(fraction)
 
                 client.llm.load_new_instance(
                     model.id,

@@ -10,6 +10,7 @@ import pytest
 
 from pytest_lmstrix.core.verdicts import Verdict
 from tests.end_to_end.project import Project
+from tests.standin.file_server import file_server
 from tests.standin.lmstudio import LmStudioServer, Says, StandInModel, hostile
 
 ODD_IDS = [
@@ -128,3 +129,60 @@ def test_a_check_that_ends_with_what_a_model_said(
     assert "INTERNALERROR" not in result.stdout.str()
     assert not set(result.stdout.str()) & CONTROLS
     result.stdout.fnmatch_lines(["*\ufffd high, \ufffd low*red*"])
+
+
+COMMANDS = "::add-mask::x\n  ::stop-commands::x\n##[add-mask]x"
+
+
+@pytest.mark.parametrize("end", ["skip(said)", "xfail(said)", "fail(said)", "fail(print(said))"])
+def test_nothing_printed_is_a_workflow_command(
+    project: Project, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    name = "::error::##[add-mask]m"
+    project.engine(**{name: f"behaviours=(Says(text={COMMANDS!r}),)"})
+    project.manifest(f"[{{id: '{name}', contexts: [512]}}]")
+    source = f"""
+        import pytest
+        @pytest.mark.lmstrix(contexts=[512])
+        def test_own(lmstrix_model):
+            said = lmstrix_model.complete("Say it.", max_tokens=99).text
+            print(said)
+            pytest.{end}
+    """
+    project.pytester.makepyfile(test_own=source)
+    result = project.run_apart("--lmstrix", "--color=no", "-ra", "-v", "test_own.py")
+    assert sum(result.parseoutcomes().values()) == 1
+    assert "add-mask" in result.stdout.str()
+    for line in result.outlines:
+        assert not line.lstrip().startswith("::")
+        assert "##[" not in line
+
+
+@pytest.mark.parametrize("status", [200, 404, 500])
+def test_no_secret_of_a_source_is_written_or_printed(project: Project, status: int) -> None:
+    with file_server(b"GGUF") as elsewhere, file_server(b"") as server:
+        elsewhere.status = status
+        server.redirect = f"{elsewhere.base}/f.gguf?signature=SECRET"
+        host = server.base.removeprefix("http://")
+        source = f"http://user:SECRET@{host}/f.gguf?token=SECRET#SECRET"
+        project.engine(tiny="")
+        project.manifest(f"[{{id: tiny, contexts: [512], source: '{source}'}}]")
+        project.pytester.makepyfile(
+            test_own="""
+            from pathlib import Path
+            from pytest_lmstrix.weights.fetch import fetch
+            def test_own(lmstrix_model):
+                fetch(Path('source.txt').read_text(), base_dir=Path(), cache_dir=Path("cache"))
+            """
+        )
+        (project.path / "source.txt").write_text(source, encoding="utf-8")
+        result = project.run_apart(
+            "--lmstrix", "-ra", "-v", "--log-level=INFO", "--junitxml=reports/junit.xml"
+        )
+        assert elsewhere.requests
+    assert "SECRET" not in result.stdout.str() + result.stderr.str()
+    reports = [path for path in (project.path / "reports").rglob("*") if path.is_file()]
+    assert {"registry.jsonl", "run.json", "junit.xml"} <= {path.name for path in reports}
+    for path in reports:
+        assert b"SECRET" not in path.read_bytes(), path

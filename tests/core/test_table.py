@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from pytest_lmstrix.reports.table import FIRST_COLUMN, TableCell, prose, table
+from pytest_lmstrix.core.table import FIRST_COLUMN, TableCell, prose, table
 
 HEADINGS = ("model", "engine", "size", "status")
 

@@ -1,0 +1,44 @@
+"""Output on GitHub Actions, where a printed line can be a command to the runner."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+from pytest_lmstrix.core.sanitize import without_commands
+
+
+class GuardedFile:
+    """A text file in which no line that is written becomes a workflow command."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._line = ""
+        """What was written of the current line."""
+
+    def write(self, text: str) -> int:
+        safe = without_commands(text, after=self._line)
+        self._line = (self._line + safe).replace("\r", "\n").rpartition("\n")[2][-200:]
+        self._file.write(safe)
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+class GithubActions:
+    """Guards what pytest's terminal reporter prints: ids, messages, sections, tables."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            guard_output(reporter._tw)
+
+
+def guard_output(writer: Any) -> None:
+    """Neutralize workflow commands in all that `writer` prints, on GitHub Actions."""
+    if os.environ.get("GITHUB_ACTIONS") and not isinstance(writer._file, GuardedFile):
+        writer._file = GuardedFile(writer._file)
