@@ -20,7 +20,7 @@ from pytest_lmstrix.plan.plan import PlannedModel, ordered
 from pytest_lmstrix.registry.status import shown_status, sort_values, status_of
 from pytest_lmstrix.registry.store import ModelStatus, Registry
 
-_SCHEMA = 1
+LIST_SCHEMA = 1
 """Raised when a key of the JSON changes its meaning or goes; new keys may come at any time."""
 
 _HEADINGS = ("model", "engine", "size", "declared", "verified", "first bad", "status", "TTFT",
@@ -123,7 +123,7 @@ def as_markdown(listed: Iterable[Entry]) -> Iterator[str]:
 def as_json(listed: Iterable[Entry], past: ModelHistory | None) -> str:
     """Pure ASCII: whatever a name holds, it does nothing to a terminal."""
     models = [_object(entry, past) for entry in listed]
-    return json.dumps({"schema": _SCHEMA, "models": models}, indent=2)
+    return json.dumps({"schema": LIST_SCHEMA, "models": models}, indent=2)
 
 
 def _cells(entry: Entry) -> list[TableCell]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import pytest_lmstrix.commands.run  # noqa: F401 - once: pytester forgets what a run imports
+from pytest_lmstrix.registry.lines import encode
 from pytest_lmstrix.registry.store import Registry
 from tests.end_to_end.project import Project
 from tests.registry.results import a_result
@@ -61,16 +62,17 @@ def test_every_line_every_backup_ranges_and_orphans(project: Project, registry: 
     registry.append_many([
         a_result(9000, model="tiny", engine="fake", at=later),
         a_result(512, model="stranger"),
-        a_result(512, model="tiny", engine="fake", ttft_seconds=-1.0),
     ])  # fmt: skip
+    negative = encode(a_result(512, model="tiny", engine="fake", ttft_seconds=1.0))
     with registry.path.open("ab") as file:
+        file.write(negative.replace(b'"ttft_seconds":1.0', b'"ttft_seconds":-1.0'))
         file.write(b'{"schema":1,"context_length":20000000}\n')
     backup(registry).write_bytes(b"{broken\n")
     result = project.run("--lmstrix-health")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines([
         "warning  reports/registry.jsonl:3 * is of the future: *",
-        "error    reports/registry.jsonl:5 * ttft_seconds must not be negative, got -1.0",
+        "error    reports/registry.jsonl:5 * damaged: ttft_seconds must be from 0 *got -1.0",
         "error    reports/registry.jsonl:6 * damaged: *",
         "warning  reports/registry.jsonl * 'tiny' is verified at 9,000 tokens, but declares 8,192",
         "warning  reports/registry.jsonl * 'stranger' has results, but is not in the manifest",

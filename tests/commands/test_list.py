@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 import pytest_lmstrix.commands.run  # noqa: F401 - once: pytester forgets what a run imports
-from pytest_lmstrix.commands.list import SCHEMA
+from pytest_lmstrix.commands.list import LIST_SCHEMA
 from pytest_lmstrix.core.types import Result
 from pytest_lmstrix.options import SORT_KEYS
 from pytest_lmstrix.registry.store import Registry
@@ -146,7 +146,7 @@ def objects(project: Project, *args: str) -> list[dict[str, Any]]:
     result = project.run("--lmstrix-list", "--lmstrix-format=json", *args)
     assert result.ret == pytest.ExitCode.OK
     told = json.loads(result.stdout.str())
-    assert told.pop("schema") == SCHEMA == 1
+    assert told.pop("schema") == LIST_SCHEMA == 1
     (models,) = told.values()
     return list(models)
 
