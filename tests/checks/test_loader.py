@@ -44,6 +44,8 @@ class BareEngine:
     def __init__(self) -> None:
         self.log: list[str] = []
         self.raises: dict[str, BaseException] = {}
+        self.grants: list[int] = []
+        """Granted by the next loads, one after the other, instead of what is asked for."""
 
     def models(self) -> list[ModelFacts]:
         self.may_raise("models")
@@ -53,7 +55,7 @@ class BareEngine:
         self.log.append(f"load {model.id} {context_length}")
         self.may_raise("load")
         progress(1.0)
-        return BareInstance(self, context_length)
+        return BareInstance(self, self.grants.pop(0) if self.grants else context_length)
 
     def may_raise(self, where: str) -> None:
         if where in self.raises:
@@ -142,6 +144,71 @@ def test_what_was_unloaded_in_between_is_loaded_again_when_asked(
     assert first.complete("hi", max_tokens=1).text == "hi"
     assert engine.log.count("load a 5") == 2
     assert [reply.text for reply in first.replies] == ["hi"]
+
+
+def test_a_reload_that_grants_another_context_than_before_is_a_failure_and_unloaded(
+    loader: ModelLoader, engine: BareEngine
+) -> None:
+    engine.grants = [5_000, 4_096]
+    loaded = loader.load(A, 5_000)
+    loader.unload()
+    with pytest.raises(Failure, match="granted 4,096 and not 5,000 as before") as caught:
+        loaded.chat("hello", max_tokens=1)
+    assert (caught.value.verdict, caught.value.phase) == (Verdict.CONTEXT_NOT_GRANTED, "load")
+    assert loader.loaded() is None
+    assert engine.log[-2:] == ["unload", "free"]
+    assert loaded.replies == []
+
+
+def test_a_reload_that_grants_the_same_context_as_before_answers(
+    loader: ModelLoader, engine: BareEngine
+) -> None:
+    engine.grants = [4_096, 4_096]
+    loaded = loader.load(A, 5_000)
+    loader.unload()
+    assert loaded.chat("hello", max_tokens=1).text == "hello"
+
+
+def lose_the_host(loader: ModelLoader, engine: BareEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Load a model whose host is then found unreachable by a request."""
+    monkeypatch.setattr("pytest_lmstrix.checks.loader.RECONNECT_PAUSES", (0.0,))
+    loaded = loader.load(A, 5)
+    refused = Failure("refused", verdict=Verdict.UNREACHABLE, phase="predict")
+    engine.raises.update(complete=refused, models=refused)
+    with pytest.raises(Failure, match="refused"):
+        loaded.complete("x", max_tokens=1)
+    assert loader.unreachable_reason(A) is refused
+
+
+def test_an_unload_that_cannot_reach_a_host_known_to_be_gone_is_not_reported_again(
+    loader: ModelLoader, engine: BareEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose_the_host(loader, engine, monkeypatch)
+    engine.raises["unload"] = Failure("refused", verdict=Verdict.UNREACHABLE)
+    loader.unload()
+    loader.report_leaks()
+    assert (loader.loaded(), engine.log[-1]) == (None, "free")
+
+
+def test_an_unload_that_is_the_first_to_miss_the_host_is_reported(
+    loader: ModelLoader, engine: BareEngine
+) -> None:
+    engine.raises["unload"] = Failure("refused", verdict=Verdict.UNREACHABLE)
+    loader.load(A, 5)
+    loader.unload()
+    with pytest.raises(Failure, match="a may still be in memory: refused") as caught:
+        loader.report_leaks()
+    assert (caught.value.verdict, caught.value.phase) == (Verdict.UNREACHABLE, "unload")
+
+
+def test_an_unload_that_fails_for_another_reason_is_reported_though_the_host_was_gone(
+    loader: ModelLoader, engine: BareEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose_the_host(loader, engine, monkeypatch)
+    engine.raises["unload"] = Failure("still there", verdict=Verdict.ENGINE_ERROR)
+    loader.unload()
+    with pytest.raises(Failure, match="a may still be in memory: still there"):
+        loader.report_leaks()
 
 
 @pytest.mark.parametrize(

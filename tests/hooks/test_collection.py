@@ -49,6 +49,26 @@ def test_models_run_in_smart_order_unless_told_otherwise(project: Project) -> No
     assert order("--lmstrix-sort=sized") == "acb"
 
 
+def test_deep_comes_after_the_other_checks_of_its_model_at_any_size(project: Project) -> None:
+    project.engine(tiny="", small="")
+    project.manifest("[{id: tiny, contexts: [512, 1024]}, {id: small, contexts: [256, 2048]}]")
+    ids = project.ids("--lmstrix", "-m", "fast or full or deep", "--lmstrix-sort=id")
+    assert [each.partition("::test_")[2] for each in ids] == [
+        "fast[small-256]",
+        "full[small-256]",
+        "fast[small-2048]",
+        "full[small-2048]",
+        "deep[small-256]",
+        "deep[small-2048]",
+        "fast[tiny-512]",
+        "full[tiny-512]",
+        "fast[tiny-1024]",
+        "full[tiny-1024]",
+        "deep[tiny-512]",
+        "deep[tiny-1024]",
+    ]
+
+
 def test_embedding_models_are_never_cases(project: Project) -> None:
     project.engine(tiny="", vectors='type="embedding"')
     project.manifest("[{id: tiny, contexts: [512]}, {id: vectors, contexts: [512]}]")

@@ -112,6 +112,38 @@ def test_limit_lines_count_as_full() -> None:
     assert verified(*lines, a_result(8192, "timeout")) == (None, None)
 
 
+def test_a_later_pass_at_a_larger_size_outdates_failed_search_lines() -> None:
+    failed = (
+        a_result(30_000, "prompt_truncated"),
+        a_result(4_502, "prompt_truncated", origin="search"),
+    )
+    assert verified(*failed) == (None, None)
+    assert status(*failed).smallest_bad == 4_502
+    repaired = a_result(30_000), a_result(32_767)
+    assert verified(*failed, *repaired) == (32_767, "full")
+    assert status(*failed, *repaired).smallest_bad is None
+    assert verified(failed[1], a_result(32_767, check="deep")) == (32_767, "deep")
+
+
+@pytest.mark.parametrize(
+    "later",
+    [a_result(4_096), a_result(30_000, check="fast"), a_result(30_000, check="test_mine")],
+    ids=["smaller", "fast", "users-own"],
+)
+def test_a_pass_that_shows_less_outdates_no_failed_search_line(later: Result) -> None:
+    searched = a_result(4_502, "prompt_truncated", origin="search")
+    assert status(searched, later).smallest_bad == 4_502
+    assert status(a_result(30_000), searched).smallest_bad == 4_502  # the pass was before it
+
+
+def test_a_later_pass_at_a_larger_size_outdates_no_failed_case_and_no_searched_pass() -> None:
+    case = a_result(4_502, "prompt_truncated")
+    assert verified(case, a_result(30_000)) == (None, None)
+    assert status(case, a_result(30_000)).smallest_bad == 4_502
+    searched = a_result(4_502, origin="search", load_seconds=1.0)
+    assert verified(searched, a_result(30_000), a_result(8_192, "crashed")) == (4_502, "full")
+
+
 def test_deep_wins_where_both_show_it_and_each_can_be_asked_for() -> None:
     lines = a_result(8192), a_result(8192, check="deep"), a_result(16384)
     assert verified(*lines[:2]) == (8192, "deep")

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, Result
 from pytest_lmstrix.registry import files
+from pytest_lmstrix.registry.fold import Fold
 from pytest_lmstrix.registry.lines import decode, encode
 from pytest_lmstrix.registry.store import Registry, RegistryError
 from tests.registry.results import a_result
@@ -234,6 +235,31 @@ def test_a_registry_sees_what_others_append(path: Path) -> None:
     for size in (8192, 16384):
         Registry(path).append(a_result(size))
         assert reader.verified_context("m") == size
+
+
+@pytest.mark.parametrize("lines_read_before", [0, 1], ids=["first-read", "later-read"])
+def test_a_read_that_was_interrupted_leaves_the_next_one_complete(
+    path: Path, monkeypatch: pytest.MonkeyPatch, lines_read_before: int
+) -> None:
+    lines = [encode(a_result(size)) for size in (2048, 4096, 8192)]
+    lines.insert(2, b"damaged\n")
+    registry = written(path, *lines[:lines_read_before])
+    assert registry.load().results == lines_read_before
+    written(path, *lines)
+    add = Fold.add
+
+    def interrupted(fold: Fold, line: Result) -> None:
+        if line.context_length == 8192:
+            raise KeyboardInterrupt
+        add(fold, line)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Fold, "add", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            registry.load()
+    assert registry.verified_context("m") == 8192
+    loaded = registry.load()
+    assert (loaded.results, [flaw.line for flaw in loaded.damaged]) == (3, [3])
 
 
 def test_a_registry_that_shrank_or_was_replaced_is_read_anew(path: Path) -> None:
