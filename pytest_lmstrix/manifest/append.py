@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +20,7 @@ from pytest_lmstrix.manifest.read import (
     parse_manifest,
     read_bytes,
 )
+from pytest_lmstrix.system.atomic_write import atomic_write
 
 _NEW = """\
 # The models that `pytest --lmstrix` tests, an entry each.
@@ -177,26 +175,15 @@ def _checked(
 
 
 def _replace(path: Path, old: bytes | None, new: bytes) -> None:
-    # A link stays a link: what it leads to is replaced.
+    # A link stays a link: its target is replaced.
     target = path.resolve()
-    temporary: Path | None = None
+
+    def check_unchanged() -> None:
+        if (target.read_bytes() if target.exists() else None) != old:
+            raise ManifestError([f"{path}: was changed by another program meanwhile; try again"])
+
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
-        temporary = Path(name)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(new)
-            file.flush()
-            os.fsync(file.fileno())
-        if old is not None:
-            shutil.copymode(target, temporary)
-        else:
-            temporary.chmod(0o644)
-        if (target.read_bytes() if target.exists() else None) != old:
-            raise ManifestError([f"{path}: was changed meanwhile by somebody else; try again"])
-        temporary.replace(target)
+        atomic_write(target, new, mode=0o644, before_replace=check_unchanged)
     except OSError as error:
         raise ManifestError([f"{path}: cannot be written: {error.strerror or error}"]) from None
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
