@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
-import shutil
-import tempfile
+import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from pytest_lmstrix.manifest.read import (
     parse_manifest,
     read_bytes,
 )
+from pytest_lmstrix.system.atomic_write import atomic_write
 
 _NEW = """\
 # The models that `pytest --lmstrix` tests, an entry each.
@@ -30,6 +30,8 @@ defaults:
   contexts: ladder    # or a list of sizes in tokens, such as [8192, 32768]
 models:
 """
+_WORD = re.compile(r"(hf:)?/?[A-Za-z][A-Za-z0-9_.@]*[/-][A-Za-z0-9_.@/-]*")
+"""Most ids and sources: the letter and the `/` or `-` make them text without any doubt."""
 _FACTS = (
     "type",
     "context_limit",
@@ -85,27 +87,36 @@ def append_models(
 def _new_entries(models: Sequence[Model], manifest: Manifest) -> Iterator[dict[str, Any]]:
     seen = {model.id for model in manifest.models}
     for model in models:
+        if model.id in seen:
+            continue
         entry = msgspec.to_builtins(model)
         entry.pop("fingerprint", None)
         if model.engine == manifest.default_engine:
             del entry["engine"]
         if model.type == "llm":
             del entry["type"]
-        entry = {key: value for key, value in entry.items() if _is_valid(model.id, key, value)}
-        if "id" in entry and model.id not in seen:
+        if not _is_valid(entry):
+            # Something in it is out of bounds: find out what, and keep the rest.
+            id_ = {"id": model.id}
+            entry = {key: value for key, value in entry.items() if _is_valid({**id_, key: value})}
+        if "id" in entry:
             seen.add(model.id)
             yield entry
 
 
-def _is_valid(id_: str, key: str, value: object) -> bool:
-    """Whether a manifest may say so, and reads it as it was written."""
+def _is_valid(entry: dict[str, Any]) -> bool:
+    """Whether a manifest accepts an entry, and reads it as it was written."""
     try:
-        text = f"models: {_flow([{'id': id_, key: value}])}".encode()
+        text = f"models:\n{_lines(entry, 0)}".encode()
         (model,) = parse_manifest(text, Path()).models
     except (ManifestError, UnicodeEncodeError):
         return False
+    return _is_read_as(entry, model)
+
+
+def _is_read_as(entry: dict[str, Any], model: Model) -> bool:
     read: dict[str, object] = msgspec.to_builtins(model)
-    return read["id"] == id_ and read.get(key) == value
+    return all(read.get(key) == value for key, value in entry.items())
 
 
 def _lines(entry: dict[str, Any], indent: int) -> str:
@@ -115,7 +126,25 @@ def _lines(entry: dict[str, Any], indent: int) -> str:
 
 
 def _flow(value: object) -> str:
-    """A value in one line of YAML."""
+    """Return a value as one line of YAML."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_flow, value))}]"
+    if type(value) is int:
+        return str(value)
+    if not isinstance(value, str):
+        return _dumped(value)
+    word = _WORD.fullmatch(value)
+    if word is None:
+        return _scalar(value)
+    return f"'{value}'" if word[1] else value
+
+
+@lru_cache(maxsize=1024)
+def _scalar(text: str) -> str:
+    return _dumped(text)
+
+
+def _dumped(value: object) -> str:
     dumped = yaml.safe_dump(
         [value], default_flow_style=True, width=math.inf, allow_unicode=True, sort_keys=False
     )
@@ -131,15 +160,10 @@ def _checked(
     except ManifestError:
         models = ()
     kept, appended = models[: len(old.models)], models[len(old.models) :]
-    read_back = [msgspec.to_builtins(model) for model in appended]
     if (
         kept != old.models
         or len(appended) != len(entries)
-        or any(
-            read.get(key) != value
-            for entry, read in zip(entries, read_back, strict=True)
-            for key, value in entry.items()
-        )
+        or not all(map(_is_read_as, entries, appended))
     ):
         raise ManifestError(
             [
@@ -151,26 +175,15 @@ def _checked(
 
 
 def _replace(path: Path, old: bytes | None, new: bytes) -> None:
-    # A link stays a link: what it leads to is replaced.
+    # A link stays a link: its target is replaced.
     target = path.resolve()
-    temporary: Path | None = None
+
+    def check_unchanged() -> None:
+        if (target.read_bytes() if target.exists() else None) != old:
+            raise ManifestError([f"{path}: was changed by another program meanwhile; try again"])
+
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
-        temporary = Path(name)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(new)
-            file.flush()
-            os.fsync(file.fileno())
-        if old is not None:
-            shutil.copymode(target, temporary)
-        else:
-            temporary.chmod(0o644)
-        if (target.read_bytes() if target.exists() else None) != old:
-            raise ManifestError([f"{path}: was changed meanwhile by somebody else; try again"])
-        temporary.replace(target)
+        atomic_write(target, new, mode=0o644, before_replace=check_unchanged)
     except OSError as error:
         raise ManifestError([f"{path}: cannot be written: {error.strerror or error}"]) from None
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)

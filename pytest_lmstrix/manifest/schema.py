@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
-from typing import Annotated, Any, Protocol, get_args
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, get_args
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, Struct
 from yaml.nodes import Node
 
 from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, KvCacheType, ModelType, Prompts
 from pytest_lmstrix.manifest.nodes import is_list, plain, shown
-from pytest_lmstrix.weights.source import SourceError, parse_source
+from pytest_lmstrix.weights.source import parse_source
 
 
 class Wrong(Exception):
@@ -24,35 +24,6 @@ class Wrong(Exception):
         self.node = node
 
 
-class Rule(Protocol):
-    """What a key accepts."""
-
-    def read(self, node: Node) -> Any:
-        """The value of a node.
-
-        Raises:
-            Wrong: It is not accepted.
-        """
-
-
-class _Scalar:
-    def __init__(self, type_: Any, expected: str, limits: str = "") -> None:
-        self.type = type_
-        self.expected = expected
-        self.limits = limits
-        """Said as well when the value is a number."""
-
-    def read(self, node: Node) -> Any:
-        value = plain(node)
-        try:
-            return msgspec.convert(value, self.type)
-        except msgspec.ValidationError:
-            text = f"must be {self.expected}"
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                text += self.limits
-            raise Wrong(node, text) from None
-
-
 RESERVED_TAGS = frozenset({
     "skip", "skipif", "xfail", "parametrize", "usefixtures", "filterwarnings", "tryfirst",
     "trylast", "fast", "full", "deep", "limit", "lmstrix", "and", "or", "not", "None", "True",
@@ -61,116 +32,136 @@ RESERVED_TAGS = frozenset({
 """Markers of pytest and of the checks, and the words of marker expressions."""
 
 
-class _Text(_Scalar):
-    def __init__(self) -> None:
-        super().__init__(str, "text", " (in quotes)")
+class Rule(Struct, frozen=True, kw_only=True):
+    """What a key accepts: a scalar or, with `item`, a list."""
 
-    def read(self, node: Node) -> str:
-        text: str = super().read(node)
-        if not text.strip():
-            raise Wrong(node, "must not be empty")
-        if len(text) > 1000:
-            raise Wrong(node, "must be no longer than 1,000 characters")
-        if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in text):
-            raise Wrong(node, "must be one line without control characters")
-        return text
+    expected: str
+    type: Any = str
+    """The msgspec type of a scalar."""
+    number_hint: str = ""
+    """Follows `expected` in the error when the value is a number."""
+    convert: Callable[[Any], Any] | None = None
+    """Returns the scalar to keep, or raises `ValueError` with what it must be."""
+    item: Rule | None = None
+    """The rule of a list's items."""
+    unique: bool = False
+    """The list must not be empty, nor hold an item twice."""
+    instead: str | None = None
+    """A word that may stand in place of the list, read as `None`."""
 
+    def read(self, node: Node) -> Any:
+        """Return the value of a node.
 
-class _Tag(_Text):
-    def read(self, node: Node) -> str:
-        tag = super().read(node)
-        if not re.fullmatch(r"[^\W_][\w-]*", tag):
-            raise Wrong(node, "must be a word of letters, digits, - and _, to be chosen by -m")
-        if tag in RESERVED_TAGS:
-            raise Wrong(node, "must be no marker with a meaning of its own")
-        return tag
-
-
-class _Source(_Text):
-    def read(self, node: Node) -> str:
-        text = super().read(node)
-        try:
-            parse_source(text)
-        except SourceError as error:
-            raise Wrong(node, str(error)) from None
-        return text
-
-
-class _Sha256(_Scalar):
-    def __init__(self) -> None:
-        digits = Annotated[str, Meta(pattern=r"\A[0-9A-Fa-f]{64}\Z")]
-        super().__init__(digits, "64 hexadecimal digits")
-
-    def read(self, node: Node) -> str:
-        digits: str = super().read(node)
-        return digits.lower()
-
-
-class _Each:
-    def __init__(self, item: Rule, expected: str) -> None:
-        self.item = item
-        self.expected = expected
-
-    def read(self, node: Node) -> tuple[Any, ...] | None:
-        if not is_list(node):
-            raise Wrong(node, f"must be {self.expected}")
-        return tuple(self.item.read(item) for item in node.value)
-
-
-class _Contexts(_Each):
-    def read(self, node: Node) -> tuple[int, ...] | None:
-        if plain(node) == "ladder":
+        Raises:
+            Wrong: It is not accepted.
+        """
+        if self.item is None:
+            return self._scalar(node)
+        if self.instead is not None and plain(node) == self.instead:
             return None
-        sizes = super().read(node)
-        if not sizes:
+        return self._list(node, self.item)
+
+    def _scalar(self, node: Node) -> Any:
+        value = plain(node)
+        try:
+            value = msgspec.convert(value, self.type)
+        except msgspec.ValidationError:
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            hint = self.number_hint if is_number else ""
+            raise Wrong(node, f"must be {self.expected}{hint}") from None
+        try:
+            return value if self.convert is None else self.convert(value)
+        except ValueError as error:
+            raise Wrong(node, str(error)) from None
+
+    def _list(self, node: Node, item: Rule) -> tuple[Any, ...]:
+        if not is_list(node) or (self.unique and not node.value):
             raise Wrong(node, f"must be {self.expected}")
-        seen = set()
-        for size, item in zip(sizes, node.value, strict=True):
-            if size in seen:
-                raise Wrong(item, "must differ from each other")
-            seen.add(size)
-        return sizes
+        values = tuple(item.read(each) for each in node.value)
+        if self.unique:
+            seen = set()
+            for value, each in zip(values, node.value, strict=True):
+                if value in seen:
+                    raise Wrong(each, "must differ from each other")
+                seen.add(value)
+        return values
 
 
-def _number(low: int, high: int, expected: str = "a whole number") -> _Scalar:
-    return _Scalar(Annotated[int, Meta(ge=low, le=high)], expected, f" from {low:,} to {high:,}")
+def _line(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be empty")
+    if len(text) > 1000:
+        raise ValueError("must be no longer than 1,000 characters")
+    if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in text):
+        raise ValueError("must be one line without control characters")
+    return text
 
 
-def _choice(literal: Any) -> _Scalar:
-    return _Scalar(literal, "one of " + ", ".join(get_args(literal)))
+def _tag(text: str) -> str:
+    tag = _line(text)
+    if not re.fullmatch(r"[^\W_][\w-]*", tag):
+        raise ValueError("must be a word of letters, digits, - and _, so that -m can select it")
+    if tag in RESERVED_TAGS:
+        raise ValueError("must not be a reserved word of pytest or of this plugin")
+    return tag
+
+
+def _source(text: str) -> str:
+    parse_source(_line(text))
+    return text
+
+
+def _text(convert: Callable[[str], str] = _line) -> Rule:
+    return Rule(expected="text", number_hint=" (in quotes)", convert=convert)
+
+
+def _number(low: int, high: int, expected: str = "a whole number") -> Rule:
+    type_ = Annotated[int, Meta(ge=low, le=high)]
+    return Rule(expected=expected, type=type_, number_hint=f" from {low:,} to {high:,}")
+
+
+def _choice(literal: Any) -> Rule:
+    return Rule(expected="one of " + ", ".join(get_args(literal)), type=literal)
 
 
 _COUNT = 2**31 - 1
 
 LOAD_KEYS: Mapping[str, Rule] = {
     "kv_cache_type": _choice(KvCacheType),
-    "flash_attention": _Scalar(bool, "true or false"),
+    "flash_attention": Rule(expected="true or false", type=bool),
     "gpu_layers": _number(0, _COUNT),
-    "gpu_offload": _Scalar(Annotated[float, Meta(ge=0, le=1)], "a number from 0 to 1"),
+    "gpu_offload": Rule(expected="a number from 0 to 1", type=Annotated[float, Meta(ge=0, le=1)]),
     "batch_size": _number(1, _COUNT),
     "threads": _number(1, _COUNT),
 }
-"""Those of `load`, which is a mapping of its own."""
+"""The keys of `load`, which is a mapping of its own."""
 
 DEFAULT_KEYS: Mapping[str, Rule | None] = {
-    "engine": _Text(),
-    "contexts": _Contexts(
-        _number(1, MAX_CONTEXT_LENGTH, "whole numbers"), "ladder or a list of whole numbers"
+    "engine": _text(),
+    "contexts": Rule(
+        expected="ladder or a list of whole numbers",
+        item=_number(1, MAX_CONTEXT_LENGTH, "whole numbers"),
+        unique=True,
+        instead="ladder",
     ),
     "load": None,
     "prompts": _choice(Prompts),
-    "tags": _Each(_Tag(), "a list of words"),
+    "tags": Rule(expected="a list of words", item=_text(_tag)),
 }
 
 MODEL_KEYS: Mapping[str, Rule | None] = {
-    "id": _Text(),
+    "id": _text(),
     **DEFAULT_KEYS,
     "context_limit": _number(1, MAX_CONTEXT_LENGTH),
     "size_bytes": _number(0, 2**63 - 1),
-    "source": _Source(),
-    "sha256": _Sha256(),
+    "source": _text(_source),
+    "sha256": Rule(
+        expected="64 hexadecimal digits",
+        type=Annotated[str, Meta(pattern=r"\A[0-9A-Fa-f]{64}\Z")],
+        convert=str.lower,
+    ),
     "type": _choice(ModelType),
-    "architecture": _Text(),
-    "quantization": _Text(),
-    "capabilities": _Each(_Text(), "a list of texts"),
+    "architecture": _text(),
+    "quantization": _text(),
+    "capabilities": Rule(expected="a list of texts", item=_text()),
 }

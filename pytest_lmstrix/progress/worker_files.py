@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from pytest_lmstrix.progress.status import Activity
+from pytest_lmstrix.system.atomic_write import atomic_write
 
 
 class Relay:
@@ -27,9 +28,7 @@ class Relay:
             if status is None:
                 self._path.unlink(missing_ok=True)
                 return
-            draft = self._path.with_suffix(".new")
-            draft.write_bytes(msgspec.json.encode(status))
-            draft.replace(self._path)  # never half of it is read
+            atomic_write(self._path, msgspec.json.encode(status), durable=False)
 
 
 class Relays:
@@ -44,8 +43,7 @@ class Relays:
         with suppress(OSError):
             for path in sorted(Path(self.folder).glob("gw*")):
                 with suppress(OSError, msgspec.DecodeError):
-                    if path.suffix != ".new":
-                        found.append(msgspec.json.decode(path.read_bytes(), type=Activity))
+                    found.append(msgspec.json.decode(path.read_bytes(), type=Activity))
         return found
 
     def forget(self, worker: str) -> None:

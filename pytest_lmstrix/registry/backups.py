@@ -20,10 +20,10 @@ from pytest_lmstrix.registry.files import (
     open_to_read,
     registry_error,
     stamped,
-    sync_folder,
     write_durably,
 )
 from pytest_lmstrix.registry.lines import Scan
+from pytest_lmstrix.system.atomic_write import sync_folder
 
 KEPT = 10
 """Backups of one registry that are kept, whatever they hold."""

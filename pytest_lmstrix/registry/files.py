@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import stat
 import sys
 import time
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from filelock import lock_descriptor, unlock_descriptor
+
+from pytest_lmstrix.system.atomic_write import atomic_write, sync_folder
 
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows translates line ends without it
 _POLL_SECONDS = 0.01
@@ -176,34 +177,17 @@ def write_durably(target: Path, source: Path | Iterable[bytes]) -> None:
     Raises:
         RegistryError: It could not be written; nothing is left.
     """
-    part = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as stream:
-            if isinstance(source, Path):
-                with open_to_read(source) as original:
-                    shutil.copyfileobj(original, stream, 1 << 20)
-            else:
-                stream.writelines(source)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(target)
+        atomic_write(target, _chunks(source) if isinstance(source, Path) else source)
     except OSError as error:
         raise registry_error(target, "cannot be written", error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-    sync_folder(target.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a new name in `folder` survive a power cut, where the system can (not on Windows)."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _chunks(path: Path) -> Iterator[bytes]:
+    with open_to_read(path) as stream:
+        while chunk := stream.read(1 << 20):
+            yield chunk
 
 
 def stamped(folder: Path, prefix: str, suffix: str) -> list[Path]:

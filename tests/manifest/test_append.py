@@ -191,12 +191,18 @@ def test_a_folder_that_may_not_be_written_is_an_error_that_names_the_file(
     if old is not None:
         path.write_text(old, encoding="utf-8")
 
-    def refuse(**_: object) -> None:
+    def refuse(*_: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr("tempfile.mkstemp", refuse)
-    with pytest.raises(ManifestError, match=r"models\.yaml: cannot be written: Permission denied"):
-        append_models(path, [NEW])
+    with monkeypatch.context() as patch:
+        patch.setattr("os.open", refuse)
+        with pytest.raises(
+            ManifestError, match=r"models\.yaml: cannot be written: Permission denied"
+        ):
+            append_models(path, [NEW])
+    assert [each.read_text(encoding="utf-8") for each in path.parent.iterdir()] == (
+        [] if old is None else [old]
+    )
 
 
 def test_a_change_in_between_is_not_overwritten(
@@ -208,7 +214,7 @@ def test_a_change_in_between_is_not_overwritten(
         path.write_text("models:\n- id: edited\n", encoding="utf-8")
 
     monkeypatch.setattr("shutil.copymode", edit)
-    with pytest.raises(ManifestError, match="changed meanwhile"):
+    with pytest.raises(ManifestError, match="changed by another program meanwhile"):
         append_models(path, [NEW])
     assert [model.id for model in read_manifest(path)] == ["edited"]
     assert list(path.parent.iterdir()) == [path]

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from pytest_lmstrix.registry import files
 from pytest_lmstrix.registry.backups import backups, contents
 from pytest_lmstrix.registry.lines import encode
 from pytest_lmstrix.registry.store import Registry, RegistryError
@@ -237,7 +236,7 @@ class TestRestore:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         with monkeypatch.context() as patch:
-            patch.setattr(files.shutil, "copyfileobj", fail)
+            patch.setattr(os, "fsync", fail)
             with pytest.raises(RegistryError):
                 registry.restore()
         assert sorted(registry.path.parent.iterdir()) == before
