@@ -146,7 +146,7 @@ def test_a_backup_that_is_not_there_names_those_that_are(
 def test_nothing_to_restore(project: Project) -> None:
     result = project.run("--lmstrix-restore")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: *there is no backup that can be read"])
+    result.stderr.fnmatch_lines(["ERROR: *backups: has no readable backup"])
 
 
 @pytest.mark.parametrize("backup", ["", "=no.jsonl"])
