@@ -1,4 +1,4 @@
-"""What a reply says: reasoning told from the answer, silence, and whole numbers."""
+"""Parses replies: separates reasoning from the answer, detects silence, finds whole numbers."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ _UNOPENED = re.compile(rf"\A.*(?:{_CLOSE})", re.DOTALL | re.IGNORECASE)
 _MARKER = re.compile(r"<\|start\|>\w*|<\|[^<>|]*\|>(?:final<\|message\|>)?")
 
 # Signs, points and Latin letters that touch a number belong to it: -5, .5, 3.5, 1,096, x5, 5th.
-# Other letters do not: scripts without spaces write them right beside it.
+# Other letters do not: scripts without spaces write them next to it.
 _TOUCHING = r"[-+.,A-Za-z\u2212\u2013]"  # with the minus sign and the dash used for it
 _NUMBER = re.compile(rf"(?<!{_TOUCHING}){_TOUCHING}*\d[\dA-Za-z]*(?:[.,':/\u2019\u2044]\d+)*")
 _WHOLE = re.compile(r"\+?0*(\d{1,18})(?:\.0+)?")
-# In short pieces: the time that it takes to sort a run of combining marks is quadratic. With the
-# letter before, which marks belong to.
+# In short pieces, since sorting a run of combining marks takes quadratic time; with the letter
+# before, which the marks belong to.
 _TO_NORMALIZE = re.compile(r"[A-Za-z]?[^\x00-\x7f]{1,8}")
 _SILENT_CATEGORIES = ("C", "Z")
 
 
 def without_reasoning(text: str) -> str:
-    """What is left of `text` without the reasoning, by the tags that models are known to use.
+    """Return `text` without the reasoning, which is found by the tags that models use.
 
-    An unclosed part lasts to the end; what stands before a lone closing tag is reasoning too,
-    since some chat templates write the opening tag themselves.
+    Reasoning without a closing tag extends to the end. Text before a closing tag without an
+    opening one is reasoning too, since some chat templates write the opening tag themselves.
     """
     return _MARKER.sub("", _UNOPENED.sub("", _REASONING.sub("", text)))
 
 
 def is_silence(text: str) -> bool:
-    """Whether `text` is nothing but white space, control and other invisible characters."""
+    """Return whether `text` has only white space, control and other invisible characters."""
     return all(unicodedata.category(character)[0] in _SILENT_CATEGORIES for character in text)
 
 
 def whole_numbers(text: str) -> list[int | None]:
-    """The numbers in `text` in their order; `None` stands for one that is not whole and positive.
+    """Return the numbers in `text` in order, `None` for each that is not whole and positive.
 
     `96.`, `096` and `96.0` are 96; `-96`, `9.6`, `1,096`, `96th` and `²96` are not. Digits of
     other scripts count as digits.

@@ -1,7 +1,8 @@
-"""Plain prose without end: nothing in it can be mistaken for one of the needles.
+"""Filler text for haystacks, without anything that could be mistaken for a needle.
 
-Few sentences, time and again: among many different ones a model of 135M parameters lost a fact in
-8,192 tokens now and then, which says more of its wits than of its context.
+Only a few sentences, repeated in random order: among many different sentences, a model of 135M
+parameters sometimes missed a fact in 8,192 tokens, which measures the model's ability, not its
+context length.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ SENTENCES = (
     "Some clouds moved slowly over the land while the gardener mended a basket.",
     "Not long ago the innkeeper remembered that somebody ought to mend the roof.",
 )
-"""Without numbers, colours or names."""
+"""No numbers, colours or names: those are answers of needles."""
 
 
 def sentence(rng: Random) -> str:
+    """Return a random sentence of filler text."""
     return rng.choice(SENTENCES)

@@ -1,8 +1,8 @@
-"""Prose that fills a context to the brim, with facts hidden in it.
+"""Builds needle-in-a-haystack prompts that fill a context.
 
-One growing text serves several context sizes: the prose for a size begins with the prose for all
-smaller ones, so that an engine's prefix cache pays for every token once. Each size has five facts
-of its own at the same depths of its own prose, and no two facts of a text are of the same kind.
+One text serves several context sizes: the prose for a size begins with the prose for every smaller
+size, so that an engine with a prefix cache processes each token only once. Each size has its own
+five facts, at the same depths of its own prose, and all facts of a text are of different kinds.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from pytest_lmstrix.probes.filler import sentence
 from pytest_lmstrix.probes.needles import NEEDLE_KINDS, NeedleKind
 
 DEPTHS = (0.05, 0.25, 0.5, 0.75, 0.95)
-"""Where the facts lie: 0.0 is as early as can be, 1.0 as late."""
+"""Depths of the facts: 0.0 is the beginning of the prose, 1.0 its end."""
 MAX_SIZES = len(NEEDLE_KINDS) // len(DEPTHS)
-"""Sizes that one text can serve without two facts alike."""
+"""Largest number of sizes for one text, so that all its facts are of different kinds."""
 ANSWER_TOKENS = 12
-"""Room for the answer, and its budget."""
+"""Tokens reserved for the answer, which are also the budget of the reply."""
 SPECIAL_TOKENS = 4
-"""Room for what an engine puts around a prompt, such as a begin-of-text token."""
+"""Tokens reserved for what an engine adds to a prompt, such as a begin-of-text token."""
 FILL = 0.98
-"""The least share of a context, less the room for the answer, that is filled."""
+"""Minimum share to fill of a context without the tokens reserved for the answer."""
 
 CountTokens = Callable[[str], int]
 
-_CUE = "\n\nWhat was said above:\n\n"  # with it, a 135M model got 450 of 450 controls right
+_CUE = "\n\nWhat was said above:\n\n"  # with it, a 135M model passed 450 of 450 controls
 _PARAGRAPH = 6  # sentences
-_CHOICE = 9  # of the kinds that are left, the best to recall: five are drawn from so many
+_CHOICE = 9  # each size draws its five kinds from this many of those left, the easiest first
 _SHORTER = 16  # tokens by which another question may be shorter than the longest
-_ROUNDS = 4  # of laying out the text
-_AIMED = 8  # attempts at its end, before plain bisection
-_TOLERANCE = 0.005  # of the length of the prose
-_SAMPLE = 200  # sentences, from which the characters per token are estimated
+_ROUNDS = 4  # rounds of laying out the text
+_AIMED = 8  # attempts to place the end by estimate, before plain bisection
+_TOLERANCE = 0.005  # share of the length of the prose
+_SAMPLE = 200  # sentences used to estimate the characters per token
 
 
 class Needle(Struct, frozen=True, kw_only=True):
@@ -47,26 +47,26 @@ class Needle(Struct, frozen=True, kw_only=True):
 
     depth: float
     opening: str
-    """The beginning of its sentence, and of no other one."""
+    """The beginning of its sentence, unique in the text."""
     answer: str
 
     @property
     def sentence(self) -> str:
-        """The fact as it stands in the text, said twice.
+        """The fact as written in the text, where it is stated twice.
 
-        So does the pass key test of https://arxiv.org/abs/2305.16300. Said once, it was lost now
-        and then, some 7,500 tokens later, by a 135M model trained for 8,192.
+        The pass key test of https://arxiv.org/abs/2305.16300 does the same. When it was stated
+        once, a 135M model trained for 8,192 tokens sometimes missed it about 7,500 tokens later.
         """
         fact = f"{self.opening} {self.answer}."
         return f"{fact} Remember it: {fact[0].lower()}{fact[1:]}"
 
     @property
     def question(self) -> str:
-        """What is put after a text, for the model to go on with."""
+        """The text appended to the prose, which the model is to continue."""
         return _CUE + self.opening
 
     def recalled(self, reply: str) -> bool:
-        """Whether the first sentence of `reply` has the answer in it, as a word of its own."""
+        """Return whether the first sentence of `reply` contains the answer as a whole word."""
         first = re.split(r"[.!?\n]", reply.strip(), maxsplit=1)[0]
         return (
             re.search(rf"(?<!\w){re.escape(self.answer)}(?!\w)", first, re.IGNORECASE) is not None
@@ -74,7 +74,7 @@ class Needle(Struct, frozen=True, kw_only=True):
 
 
 class Haystack(Struct, frozen=True, kw_only=True):
-    """What fills one context size."""
+    """The prompts that fill a context of one size."""
 
     size: int
     """The context length to fill, tokens."""
@@ -83,7 +83,7 @@ class Haystack(Struct, frozen=True, kw_only=True):
     needles: tuple[Needle, ...]
     """The facts of this size, in the order of their depths."""
     prompt_tokens: tuple[int, ...]
-    """Tokens of the prose with the question for each needle, special tokens left out."""
+    """Tokens of the prose with the question for each needle, without special tokens."""
 
     @property
     def control(self) -> str:
@@ -92,23 +92,23 @@ class Haystack(Struct, frozen=True, kw_only=True):
 
 
 def fill(seed: int, sizes: Iterable[int], count_tokens: CountTokens) -> tuple[Haystack, ...]:
-    """A haystack for each size, in ascending order; the same for the same seed and vocabulary.
+    """Build a haystack for each size, in ascending order; deterministic for a seed and vocabulary.
 
     `count_tokens` counts in the model's own vocabulary. It is called about ten times for each
-    size, with all of its prompt.
+    size, with the whole prompt.
 
     Raises:
         ValueError: There are more sizes than `MAX_SIZES`.
-        Failure: `inconclusive`, when a size is too small for its facts; `engine_error`, when there
-            are no tokens in prose.
+        Failure: `inconclusive` when a size is too small for its facts; `engine_error` when the
+            engine counts no tokens in prose.
     """
     ascending = sorted(set(sizes))
     if len(ascending) > MAX_SIZES:
-        raise ValueError(f"{len(ascending)} sizes: one text serves {MAX_SIZES} at most")
+        raise ValueError(f"got {len(ascending)} sizes; one text serves at most {MAX_SIZES}")
     rng = Random(seed)
     left = list(NEEDLE_KINDS[: max(_CHOICE, len(DEPTHS) * len(ascending))])
     drawn = dict[int, list[NeedleKind]]()
-    for size in reversed(ascending):  # the largest needs the best
+    for size in reversed(ascending):  # the largest gets the easiest kinds
         drawn[size] = rng.sample(left[:_CHOICE], len(DEPTHS))
         left = [kind for kind in left if kind not in drawn[size]]
     sample = " ".join(sentence(rng) for _ in range(_SAMPLE))
@@ -123,7 +123,7 @@ def fill(seed: int, sizes: Iterable[int], count_tokens: CountTokens) -> tuple[Ha
             for depth, kind in zip(DEPTHS, drawn[size], strict=True)
         )
         spans.append(_Span(size, needles, pitch))
-    # Where a fact belongs depends on how long the prose turns out to be, and the other way round.
+    # The places of the facts depend on the length of the prose, which depends on the facts.
     for _ in range(_ROUNDS):
         stream = _write(Random(seed), spans)
         haystacks = tuple(span.cut(seed, stream, count_tokens) for span in spans)
@@ -137,7 +137,7 @@ def fill(seed: int, sizes: Iterable[int], count_tokens: CountTokens) -> tuple[Ha
 
 
 class _Span:
-    """A size on its way to a haystack; `pitch` is the number of characters per token, about."""
+    """Finds the prose of one size; `pitch` is the estimated number of characters per token."""
 
     def __init__(self, size: int, needles: tuple[Needle, ...], pitch: float) -> None:
         self.size = size
@@ -147,22 +147,22 @@ class _Span:
         least = math.ceil(FILL * (size - ANSWER_TOKENS))
         if least > self.most:
             raise _too_small(size)
-        # For the prompt with the longest question; with the others it is a little shorter.
+        # For the prompt with the longest question; those with the others are a little shorter.
         self.least = least + min((self.most - least) // 2, _SHORTER)
-        # No fuller than asked for: on its last tokens a model may be weaker than it has to be.
+        # Not fuller than necessary: a model may be weaker at the last tokens of its context.
         self.most = min(self.most, self.least + max(_SHORTER, size // 200))
         self.slack = (self.most - self.least) / 2
         self.longest = max((needle.question for needle in needles), key=len)
         self.length = int((self.least + self.slack) * pitch) - len(self.longest)
-        """Characters of the prose, about."""
+        """Estimated characters of the prose."""
 
     def places(self) -> list[tuple[float, str]]:
-        """Each fact after the character where it is to begin."""
+        """Return the position of each fact, in characters, with its sentence."""
         return [(n.depth * (self.length - len(n.sentence)), n.sentence) for n in self.needles]
 
     def cut(self, seed: int, stream: str, count_tokens: CountTokens) -> Haystack:
-        """End the prose after a sentence if that fills the context, else after a word."""
-        fits, over = 0, len(stream)  # stream[:fits] leaves room, stream[:over] does not
+        """Cut the prose to size, after a sentence if that fills the context, else after a word."""
+        fits, over = 0, len(stream)  # stream[:fits] is too short, stream[:over] is too long
         aim, attempts = self.length, 0
         while True:
             guesses = [(fits + over) // 2]
@@ -188,7 +188,7 @@ class _Span:
             aim = end + int((self.least + self.slack - max(used)) * self.pitch)
 
     def settles(self, prose: str) -> bool:
-        """Whether `prose` is as long as was expected; its length is what is expected from now."""
+        """Return whether `prose` is as long as expected; expect its length from now on."""
         expected, self.length = self.length, len(prose)
         return abs(self.length - expected) <= _TOLERANCE * self.length
 
@@ -207,7 +207,7 @@ def _too_small(size: int) -> Failure:
 
 
 def _write(rng: Random, spans: list[_Span]) -> str:
-    """More prose than the largest size can hold, every fact a paragraph where it belongs."""
+    """Write more prose than the largest size can hold, each fact a paragraph at its place."""
     hidden = sorted((place for span in spans for place in span.places()), reverse=True)
     enough = 1.2 * max(span.length for span in spans)
     text = [sentence(rng) + " "]

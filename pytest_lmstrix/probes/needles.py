@@ -1,9 +1,9 @@
 """The kinds of facts that can be hidden in prose.
 
-What a small model confuses is not thereby out of its reach. So openings are told apart by more
-than a word, no answer belongs to two kinds, and none is what the prose itself is about. Best are
-openings that tell what sort of thing follows, tried on a model of 135M parameters at the far end
-of 8,192 tokens.
+A small model that confuses two facts has still read both. So openings differ in more than one
+word, no answer belongs to two kinds, and no answer occurs in the prose itself. Openings that name
+the kind of thing that follows work best, as measured with a model of 135M parameters at the far
+end of 8,192 tokens.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from msgspec import Struct
 
 
 class NeedleKind(Struct, frozen=True, kw_only=True):
-    """A sentence beginning, and what may complete it."""
+    """The beginning of a sentence, and the answers that can complete it."""
 
     opening: str
     answers: Sequence[str]
@@ -64,4 +64,4 @@ NEEDLE_KINDS = tuple(
     )
     for opening, answers in _FACTS.items()
 )
-"""Enough for the facts of seven sizes, the longest ladder; the best to recall come first."""
+"""Enough for the facts of seven sizes, the longest ladder; the easiest to recall come first."""

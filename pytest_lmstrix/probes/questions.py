@@ -1,4 +1,4 @@
-"""What `fast` and `full` ask a model, and how the answers are graded."""
+"""The questions of `fast` and `full`, and how their answers are graded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 COMPLETION_TOKENS = 8
-"""Budget of a raw completion: room for a number and what little may stand before it."""
+"""Budget of a raw completion: enough for a number and a few tokens before it."""
 CHAT_TOKENS = 1024
 """Budget of a chat reply: a reasoning model thinks before it answers."""
 
@@ -31,11 +31,11 @@ class Question(Struct, frozen=True, kw_only=True):
 
     name: str
     completion: str
-    """To be gone on with; ends without a space, which most vocabularies put before a word."""
+    """The text to continue; ends without a space, since most vocabularies put it before a word."""
     chat: str
     expected: int | None
-    """`None`: anything but silence will do."""
-    given: frozenset[int] = frozenset()
+    """`None`: any reply but silence passes."""
+    operands: frozenset[int] = frozenset()
     """The numbers in the question, which a chat reply may repeat."""
 
 
@@ -59,7 +59,7 @@ SUM = Question(
     completion="1 + 1 = 2\n4 + 4 = 8\n6 + 3 = 9\n2 + 3 =",
     chat="What is 2 + 3? Reply with the number only, in digits.",
     expected=5,
-    given=frozenset({2, 3}),
+    operands=frozenset({2, 3}),
 )
 FULL = (NINETY_SIX, SUM)
 """The semantic questions."""
@@ -92,11 +92,15 @@ PROBES: dict[str, Callable[[Loaded], ProbeResult]] = {
     "fast": say_hello,
     "full": answer_questions,
 }
-"""Check -> what it asks a loaded model; `deep` and `limit` have ways of their own."""
+"""Check -> its probe of a loaded model; `deep` and `limit` have their own."""
 
 
 def ask(instance: Instance, prompts: Prompts, question: Question) -> Reply:
-    """Ask a loaded model; whatever goes wrong in it is raised as `Failure`."""
+    """Ask a loaded model `question`.
+
+    Raises:
+        Failure: The request failed.
+    """
     if prompts == "chat":
         messages = (Message(role="user", content=question.chat),)
         return instance.chat(messages, max_tokens=CHAT_TOKENS)
@@ -104,11 +108,11 @@ def ask(instance: Instance, prompts: Prompts, question: Question) -> Reply:
 
 
 def grade(question: Question, reply: Reply, prompts: Prompts = "completion") -> Verdict:
-    """`ok`, `wrong_answer`, `empty_reply` or `no_answer_in_budget`.
+    """Return `ok`, `wrong_answer`, `empty_reply` or `no_answer_in_budget`.
 
-    Of a completion the first number on the first line is the answer, since the model goes on with
-    examples of its own; of a chat reply, all that the last line with a number in it names besides
-    the given ones.
+    The answer of a completion is the first number on its first line, since the model continues
+    with examples of its own. The answer of a chat reply is every number on its last line with a
+    number other than the operands.
     """
     silent = is_silence(reply.text) and is_silence(reply.reasoning)
     if question.expected is None:
@@ -116,7 +120,7 @@ def grade(question: Question, reply: Reply, prompts: Prompts = "completion") -> 
     said = without_reasoning(reply.text).splitlines()
     lines = [whole_numbers(line) for line in said if not is_silence(line)]
     if prompts == "chat":
-        answers = [answer for line in lines if (answer := set(line) - question.given)]
+        answers = [answer for line in lines if (answer := set(line) - question.operands)]
         answer = answers[-1] if answers else set()
         cut_short = not answer
     else:
@@ -130,10 +134,10 @@ def grade(question: Question, reply: Reply, prompts: Prompts = "completion") -> 
 
 
 def grade_full(replies: Sequence[Reply], prompts: Prompts = "completion") -> tuple[Verdict, str]:
-    """The verdict on the replies to `FULL`, and what was wrong with each in one line.
+    """Return the verdict on the replies to `FULL`, and the wrong answers in one line.
 
-    One right answer is enough: near the edge of memory a single bad draw must not cost the
-    verdict. Of two wrong ones, the one that says least against the model names the verdict.
+    One right answer is enough: near the limit of memory a single bad sample must not decide the
+    verdict. Of two wrong answers, the less severe one gives the verdict.
     """
     grades = [grade(q, reply, prompts) for q, reply in zip(FULL, replies, strict=True)]
     detail = "; ".join(

@@ -1,4 +1,4 @@
-"""What `deep` finds: whether a model recalls the facts that were hidden in its full context."""
+"""The probe of `deep`: whether a model recalls the facts hidden in its filled context."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ if TYPE_CHECKING:
     from pytest_lmstrix.engines.base import Instance
 
 PASS_MARK = 0.85
-"""The share of its own control score that a model has to reach."""
+"""Share of its own control score that a model has to reach."""
 LEAST_CONTROL = 3
-"""With fewer facts recalled from a few lines, nothing is said about a context."""
+"""Facts that a model must recall from a few lines, or else `deep` is inconclusive."""
 
 
 class Control(Struct, frozen=True, kw_only=True):
-    """What was found without the prose."""
+    """The result of asking without the prose."""
 
     score: int
     """Facts recalled, 0..5."""
     special_tokens: int = 0
-    """Tokens that the engine counts in every prompt besides those of the text; negative where
-    `count_tokens` counts some that a prompt does not have."""
+    """Tokens that the engine adds to every prompt; negative where `count_tokens` counts tokens
+    that a prompt does not have."""
 
 
 class Recall(Struct, frozen=True, kw_only=True):
-    """What was recalled from one haystack."""
+    """The facts recalled from one haystack, and the verdict."""
 
     verdict: Verdict
     detail: str = ""
     recalled: dict[str, bool]
     """Depth such as "0.25" -> whether the fact hidden there was recalled."""
     replies: tuple[Reply, ...] = ()
-    """To the questions in the order of their depths; empty if they were not asked."""
+    """To the questions in the order of their depths; empty when they were not asked."""
 
 
 def ask_control(instance: Instance, haystack: Haystack) -> Control:
     """Ask for the facts without the prose.
 
-    Ask all sizes for it before the first `ask_filled`: it drops the prose from the prefix cache.
+    Call it for all sizes before the first `ask_filled`: it drops the prose from the prefix cache.
     """
     prompts = [haystack.control + needle.question for needle in haystack.needles]
     replies = [_ask(instance, prompt) for prompt in prompts]
@@ -56,7 +56,7 @@ def ask_control(instance: Instance, haystack: Haystack) -> Control:
 
 
 def ask_filled(instance: Instance, haystack: Haystack, control: Control) -> Recall:
-    """Fill the context and ask for every fact, unless the control score makes that vain."""
+    """Fill the context and ask for every fact, unless the control score is too low to judge by."""
     if control.score < LEAST_CONTROL:
         verdict, detail = judge_deep(control.score, {})
         return Recall(verdict=verdict, detail=detail, recalled={})
@@ -65,7 +65,7 @@ def ask_filled(instance: Instance, haystack: Haystack, control: Control) -> Reca
 
 
 def grade_recall(haystack: Haystack, control: Control, replies: tuple[Reply, ...]) -> Recall:
-    """Attempts the replies to the questions of a haystack, given in the order of its needles."""
+    """Grade the replies to the questions of a haystack, in the order of its needles."""
     recalled = {
         f"{needle.depth:g}": needle.recalled(reply.text)
         for needle, reply in zip(haystack.needles, replies, strict=True)
@@ -81,7 +81,7 @@ def grade_recall(haystack: Haystack, control: Control, replies: tuple[Reply, ...
 
 
 def judge_deep(control: int, recalled: dict[str, bool]) -> tuple[Verdict, str]:
-    """`ok`, `recall_failed` or `inconclusive`, and why in one line.
+    """Return `ok`, `recall_failed` or `inconclusive`, with the reason in one line.
 
     `control` is the number of facts recalled without the prose.
     """

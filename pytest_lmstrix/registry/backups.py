@@ -1,7 +1,7 @@
 """Backups of the registry: exact copies in `backups/` beside it.
 
-The newest ten are kept, and of the older ones each that neither the one after it nor the newest
-begins with: a registry only grows, so that such a one holds what was lost since.
+The newest ten are kept. An older one is deleted only if the next one or the newest one begins with
+it: since a registry is append-only, any other holds data that was lost later.
 """
 
 from __future__ import annotations
@@ -26,38 +26,38 @@ from pytest_lmstrix.registry.lines import Scan
 from pytest_lmstrix.system.atomic_write import sync_folder
 
 KEPT = 10
-"""Backups of one registry that are kept, whatever they hold."""
+"""Newest backups of a registry that are kept in any case."""
 
 
 class Contents(Struct, frozen=True, kw_only=True):
-    """What a registry file holds."""
+    """Counts of the lines of a registry file."""
 
     results: int
-    """Lines that are read, those of a newer schema included."""
+    """Intact lines, including those of a newer schema."""
     damaged: int
 
     @property
     def intact(self) -> bool:
-        """It holds results, and no line is damaged."""
+        """Whether it has results, and no line is damaged."""
         return self.results > 0 and not self.damaged
 
 
 class Restored(Struct, frozen=True, kw_only=True):
-    """What a restore did."""
+    """The outcome of a restore."""
 
     backup: Path
     contents: Contents
     replaced: Path | None
-    """Where the registry that was there is kept; `None` when there was none."""
+    """The file that keeps the previous registry; `None` when there was none."""
 
 
 def backups(path: Path) -> list[Path]:
-    """The backups of the registry `path`, oldest first."""
+    """Return the backups of the registry `path`, oldest first."""
     return stamped(path.parent / "backups", f"{path.stem}-", path.suffix)
 
 
 def contents(path: Path) -> Contents:
-    """Read through the registry or backup `path`.
+    """Count the lines of the registry or backup `path`.
 
     Raises:
         RegistryError: It cannot be read.
@@ -99,14 +99,14 @@ def make_backup(path: Path) -> Path | None:
 def _prune(path: Path) -> None:
     known = backups(path)
     for older, following in pairwise(known[: 1 - KEPT]):
-        # Not to be read, or open on Windows: the next session tries again.
+        # One that is unreadable, or open on Windows, is left to the next session.
         with contextlib.suppress(OSError, RegistryError):
             if any(_begins_with(newer, older) for newer in (following, known[-1])):
                 older.unlink()
 
 
 def _begins_with(newer: Path, older: Path) -> bool:
-    """Whether nothing that `older` holds was lost in `newer`; compared as bytes, which is quick."""
+    """Return whether `newer` begins with the bytes of `older`, so that nothing was lost."""
     if newer.stat().st_size < older.stat().st_size:
         return False
     with open_to_read(older) as old, open_to_read(newer) as new:
@@ -117,13 +117,13 @@ def _begins_with(newer: Path, older: Path) -> bool:
 
 
 def choose_backup(path: Path, backup: Path | str | None) -> tuple[Path, Contents]:
-    """The backup of the registry `path` to put back, and what it holds; changes nothing.
+    """Return the backup of the registry `path` to restore, and its contents; change nothing.
 
-    `backup` is a file, or its name among the backups; `None` stands for the newest one without
-    a damaged line, else the newest that holds any result.
+    `backup` is a file, or the name of one of the backups. `None` selects the newest one with
+    results and no damaged line, else the newest one with any result.
 
     Raises:
-        RegistryError: There is no such backup, or it holds no result.
+        RegistryError: There is no such backup, or it has no result.
     """
     if backup is not None:
         places = (path.parent / "backups" / backup, Path(backup))
@@ -133,10 +133,10 @@ def choose_backup(path: Path, backup: Path | str | None) -> tuple[Path, Contents
             raise registry_error(places[0], "cannot be read", error) from error
         if source is None:
             known = ", ".join(one.name for one in reversed(backups(path))) or "none"
-            raise RegistryError(f"{backup}: there is no such backup; there are: {known}")
+            raise RegistryError(f"{backup}: backup not found; available: {known}")
         found = contents(source)
         if not found.results:
-            raise RegistryError(f"{source}: holds no result that can be read; choose another")
+            raise RegistryError(f"{source}: has no readable result; choose another backup")
         return source, found
     readable: list[tuple[Path, Contents]] = []
     for one in reversed(backups(path)):
@@ -147,22 +147,22 @@ def choose_backup(path: Path, backup: Path | str | None) -> tuple[Path, Contents
     for one, found in readable:
         if found.results:
             return one, found
-    raise RegistryError(f"{path.parent / 'backups'}: there is no backup that can be read")
+    raise RegistryError(f"{path.parent / 'backups'}: has no readable backup")
 
 
 def restore_backup(path: Path, source: Path, found: Contents) -> Restored:
-    """Put the backup `source`, of `choose_backup`, in the place of the registry `path`.
+    """Replace the registry `path` by the backup `source`, which `choose_backup` returned.
 
-    The caller holds its lock.
+    The caller holds the lock of the registry.
 
     Raises:
-        RegistryError: It cannot be put there.
+        RegistryError: It cannot be replaced.
     """
     fresh = next_stamped(path.parent, f"{path.stem}.restored-", path.suffix)
     write_durably(fresh, source)
     kept = next_stamped(path.parent, f"{path.stem}.replaced-", path.suffix)
     try:
-        # Never copied: what stands there may be unreadable.
+        # Linked or renamed, not copied: it may be unreadable.
         with contextlib.suppress(FileNotFoundError):
             _keep(path, kept)
         fresh.replace(path)
@@ -174,7 +174,7 @@ def restore_backup(path: Path, source: Path, found: Contents) -> Restored:
 
 def _keep(path: Path, kept: Path) -> None:
     try:
-        os.link(path, kept)  # so that `path` is never without a file, whoever is killed when
+        os.link(path, kept)  # so that `path` always exists, even if this process is killed
     except FileNotFoundError:
         raise
     except OSError:  # it is a folder, or the disk has no links

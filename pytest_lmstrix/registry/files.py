@@ -1,6 +1,6 @@
-"""Registry files on disk: every write is whole and durable, or it is undone and said.
+"""Registry files on disk: every write is complete and durable, or is undone and raises an error.
 
-Nothing here knows what a line means.
+The contents of the lines are not interpreted here.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ _WINDOWS = sys.platform == "win32"
 
 
 class RegistryError(Exception):
-    """The registry cannot be read or written; the text names the file and the way out."""
+    """The registry cannot be read or written; the text names the file and the remedy."""
 
 
 def lock_file(path: Path) -> Path:
-    """The file that guards the registry `path`."""
+    """Return the lock file of the registry `path`."""
     return path.with_name(path.name + ".lock")
 
 
 class RegistryLock:
-    """The lock that every writer of one registry takes; a dead owner's is free at once.
+    """The lock of all writers of a registry; it is released when its owner dies.
 
-    It is the one that `filelock.FileLock` takes of the same file, without its bookkeeping, which
-    costs as much as a quick disk's fsync.
+    It is compatible with `filelock.FileLock` on the same file, without its bookkeeping, which
+    takes as long as an fsync on a fast disk.
     """
 
     def __init__(self, path: Path, timeout_seconds: float) -> None:
@@ -48,7 +48,7 @@ class RegistryLock:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold it, and the registry's folder exists; it cannot be taken twice.
+        """Hold the lock, and create the folder of the registry; not reentrant.
 
         Raises:
             RegistryError: Another process holds it too long, or the folder cannot be written.
@@ -59,7 +59,7 @@ class RegistryLock:
                 if time.monotonic() >= deadline:
                     raise RegistryError(
                         f"{self._path}: another process has held this lock for {self._timeout:g} s;"
-                        " wait for it or end it, the lock is free once it is gone"
+                        " wait for it or end it; the lock is released when it exits"
                     )
                 time.sleep(_POLL_SECONDS)
         except OSError as error:
@@ -68,23 +68,23 @@ class RegistryLock:
             yield
         finally:
             try:
-                # Closing alone would leave it to a child that was forked meanwhile.
+                # Closing alone would leave the lock to a child forked in the meantime.
                 with contextlib.suppress(OSError):
                     unlock_descriptor(descriptor)
-            finally:  # Ctrl-C may come right then
+            finally:  # even after Ctrl-C
                 os.close(descriptor)
 
     def _acquired(self) -> int | None:
         try:
             descriptor = self._opened()
         except PermissionError:
-            # There, what a virus scanner reads cannot be opened meanwhile.
+            # On Windows, a file cannot be opened while a virus scanner reads it.
             if _WINDOWS and self._path.is_file() and os.access(self._path, os.W_OK):
                 return None
             raise
         acquired = False
         try:
-            # A file that was deleted before it was locked guards nothing.
+            # The lock of a file that was deleted in the meantime excludes no one.
             acquired = lock_descriptor(descriptor, blocking=False) and (
                 os.fstat(descriptor).st_nlink > 0
             )
@@ -102,19 +102,19 @@ class RegistryLock:
 
 
 def registry_error(path: Path, what: str, error: OSError) -> RegistryError:
-    """`error` as a `RegistryError` that names the file."""
+    """Return `error` as a `RegistryError` that names the file."""
     return RegistryError(f"{path}: {what}: {error.strerror or error}")
 
 
 def open_to_read(path: Path) -> BinaryIO:
-    """The registry or a backup, buffered for reading from end to end.
+    """Open the registry or a backup, buffered for reading all of it.
 
     Raises:
-        FileNotFoundError: There is none.
-        RegistryError: It is no file, or may not be read.
+        FileNotFoundError: It does not exist.
+        RegistryError: It is not a regular file, or cannot be read.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # opening a named pipe would block for ever
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a named pipe would block
             raise _not_a_file(path)
         return path.open("rb", buffering=1 << 20)
     except FileNotFoundError:
@@ -128,12 +128,12 @@ def _not_a_file(path: Path) -> RegistryError:
 
 
 def append_line_bytes(path: Path, data: bytes) -> None:
-    """Add `data` in one write and sync it; the caller holds the lock.
+    """Append `data` in one write and sync it; the caller holds the lock.
 
-    A torn line that another process left gets its newline first, so that nothing is glued to it.
+    A torn line that another process left is ended with a newline first.
 
     Raises:
-        RegistryError: Not written, and what had been written is taken back.
+        RegistryError: It was not written; a partial write is undone.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | _BINARY, 0o666)
@@ -152,7 +152,7 @@ def append_line_bytes(path: Path, data: bytes) -> None:
         try:
             _write(descriptor, data)
         except OSError:
-            # Should this fail too, what is left is a torn line, and those are set aside.
+            # If this fails too, a torn line is left, which will be set aside.
             with contextlib.suppress(OSError):
                 os.ftruncate(descriptor, end)
             raise
@@ -165,17 +165,17 @@ def append_line_bytes(path: Path, data: bytes) -> None:
 
 
 def _write(descriptor: int, data: bytes) -> None:
-    # A full disk first takes a part; only the next attempt says why.
+    # A full disk accepts a part first; only the next write raises the error.
     while data:
         data = data[os.write(descriptor, data) :]
     os.fsync(descriptor)
 
 
 def write_durably(target: Path, source: Path | Iterable[bytes]) -> None:
-    """Make `target` of `source`'s exact bytes; it appears whole or not at all.
+    """Write the exact bytes of `source` to `target`, by an atomic replace.
 
     Raises:
-        RegistryError: It could not be written; nothing is left.
+        RegistryError: It could not be written; no partial file is left.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -191,7 +191,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
 
 
 def stamped(folder: Path, prefix: str, suffix: str) -> list[Path]:
-    """The files that `next_stamped` named, oldest first."""
+    """Return the files named by `next_stamped`, oldest first."""
     pattern = re.compile(re.escape(prefix) + r"\d{8}-\d{6}-\d{6}" + re.escape(suffix))
     try:
         return sorted(path for path in folder.iterdir() if pattern.fullmatch(path.name))
@@ -200,9 +200,9 @@ def stamped(folder: Path, prefix: str, suffix: str) -> list[Path]:
 
 
 def next_stamped(folder: Path, prefix: str, suffix: str) -> Path:
-    """A free name with the UTC time that sorts after all others; the caller holds the lock.
+    """Return an unused name with the UTC time that sorts last; the caller holds the lock.
 
-    A clock that was set back does not make a new file look old.
+    This also holds after the clock was set back.
     """
     stamp = int(f"{datetime.now(UTC):%Y%m%d%H%M%S%f}")
     if others := stamped(folder, prefix, suffix):
@@ -213,14 +213,14 @@ def next_stamped(folder: Path, prefix: str, suffix: str) -> Path:
 
 
 def set_aside(path: Path, damaged: Iterable[bytes]) -> Path | None:
-    """Copy lines that are damaged beside the registry `path`, each once however often it is read.
+    """Copy damaged lines to a file beside the registry `path`, except those copied earlier.
 
-    Returns the new file, or `None` when all were there already. The caller holds the lock.
+    Returns the new file, or `None` when all were copied earlier. The caller holds the lock.
     """
     prefix, suffix = f"{path.stem}.corrupt-", path.suffix
     seen: set[bytes] = set()
     for earlier in stamped(path.parent, prefix, suffix):
-        # What cannot be read costs no more than a second copy.
+        # If an earlier copy is unreadable, its lines are copied again.
         with contextlib.suppress(OSError, RegistryError), open_to_read(earlier) as stream:
             seen.update(stream.read().split(b"\n"))
     fresh = dict.fromkeys(line for raw in damaged if (line := raw.removesuffix(b"\n")) not in seen)

@@ -1,8 +1,8 @@
 """The fold over the registry's lines: the status of each model.
 
-The newest line is the last one in the file, whatever its date: a clock that was wrong once must
-not outrank later lines. `core.verdicts.Traits` describes what each verdict counts for. Every line
-but those of evidence `none` replaces the one before it with the same check and size. A `limit`
+The newest line is the last one in the file, whatever its date: a line with a wrong date must not
+outrank later ones. `core.verdicts.Traits` describes the evidence of each verdict. Every line,
+except those of evidence `none`, replaces the one before it with the same check and size. A `limit`
 line counts as `full` at the size that it found. An `ok` in `full`, `limit` or `deep` also replaces
 an earlier `fast` verdict at the same size. A search line that failed explains the failure that
 caused the search: a later pass at a larger size outdates it. Users' own checks never decide
@@ -54,7 +54,7 @@ class Known(Struct, frozen=True, kw_only=True):
 
 
 class _Mark(Struct, frozen=True, gc=False):
-    """What is kept of a line besides its key: there may be a million."""
+    """The fields kept of a line besides its key; small, since there may be a million."""
 
     order: int
     verdict: Verdict
@@ -73,24 +73,24 @@ _Setup = tuple[str, str, str | None, str | None, str, str]
 
 
 class ModelStatus(Struct, frozen=True, kw_only=True):
-    """What is known of a model with one fingerprint; `None` is not known. Sizes in tokens."""
+    """The status of a model with one fingerprint; `None` is unknown. Sizes in tokens."""
 
     model: str
     status: Status
-    """By the newest verdicts: `missing` or `corrupted` when the last one said so, else `completed`
-    when any size works, `failed` when all fail, `untested` when nothing was judged."""
+    """By the newest verdicts: `missing` or `corrupted` after such a verdict, else `completed` when
+    any size works, `failed` when all fail, `untested` when no verdict could be reached."""
     fingerprint: str | None = None
     verified_context: int | None = None
     """The largest size whose newest verdict is `ok` in `full` or `deep`, nothing smaller failing
     in any check."""
     verified_check: VerifyingCheck | None = None
-    """The check that shows it; `deep` where both do."""
+    """The check that verified it; `deep` when both did."""
     largest_good: int | None = None
-    """Works in `full` or `deep`, whatever smaller sizes do."""
+    """The largest size that works in `full` or `deep`, even if a smaller one fails."""
     smallest_bad: int | None = None
     smallest_bad_verdict: Verdict | None = None
     verdict: Verdict | None = None
-    """The newest of all."""
+    """The newest verdict of all."""
     last_tested: datetime | None = None
     load_seconds: float | None = None
     """This and the speeds were measured at the verified context."""
@@ -99,7 +99,7 @@ class ModelStatus(Struct, frozen=True, kw_only=True):
 
 
 class Fold:
-    """Adds up results, in the order of the file."""
+    """Accumulates results, in the order of the file."""
 
     def __init__(self) -> None:
         self._models: dict[str, dict[_Setup, dict[int, _Mark]]] = {}
@@ -109,7 +109,7 @@ class Fold:
         """Results so far."""
 
     def add(self, line: Result) -> None:
-        """Count in the next result."""
+        """Add the next result."""
         self.count += 1
         if line.verdict is _UNREACHABLE:
             self._models.setdefault(line.model, {})
@@ -122,7 +122,7 @@ class Fold:
             line.settings,
             line.check,
         )
-        if setup != self._setup:  # the sizes of a model mostly follow each other
+        if setup != self._setup:  # consecutive lines mostly have the same setup
             self._setup = setup
             self._sizes = self._models.setdefault(line.model, {}).setdefault(setup, {})
         self._sizes[line.context_length] = _Mark(
@@ -139,11 +139,11 @@ class Fold:
         )
 
     def models(self) -> tuple[str, ...]:
-        """Every model that has a line, in the order of their first."""
+        """Return every model that has a line, in the order of their first lines."""
         return tuple(self._models)
 
     def known(self, model: str) -> tuple[Known, ...]:
-        """All newest verdicts of `model`, the newest first."""
+        """Return all newest verdicts of `model`, newest first."""
         marks = [
             (mark.order, setup, size, mark)
             for setup, sizes in self._models.get(model, {}).items()
@@ -161,10 +161,10 @@ class Fold:
         engine: str | None = None,
         settings: str | None = None,
     ) -> ModelStatus | None:
-        """What is known of `model`, or `None` when no line names it.
+        """Return the status of `model`, or `None` when it has no line.
 
-        `check` is the only one that may verify, unless both may. `fingerprint` is the newest one
-        seen, unless given. `engine` and `settings` leave out what was found with others.
+        Only `check` can verify a size, or both checks if it is `None`. `fingerprint` defaults to
+        the newest one seen. `engine` and `settings` exclude results of others.
         """
         if model not in self._models:
             return None
@@ -175,7 +175,7 @@ class Fold:
         ]
         if fingerprint is None:
             fingerprint = next((line.fingerprint for line in lines if line.fingerprint), None)
-        # Unknown weights may be these: that can bar a pass, never make one.
+        # Unknown weights may be the same: they can prevent a verified size, but not verify one.
         lines = [
             line
             for line in lines
@@ -209,7 +209,7 @@ class Fold:
 
 
 def current(newest_first: Iterable[Known]) -> Iterator[Known]:
-    """Leave out the failed search lines that a later pass at a larger size outdates."""
+    """Yield the lines without failed search lines that a later pass at a larger size outdates."""
     works = 0
     for line in newest_first:
         passed = line.verdict is Verdict.OK
@@ -242,7 +242,7 @@ def _known(setup: _Setup, size: int, mark: _Mark) -> Known:
 
 
 def _by_size(lines: Iterable[Known]) -> dict[_Size, Known]:
-    """The newest verdict of each built-in check at each size, from lines that come newest first."""
+    """Return the newest verdict of each built-in check at each size; lines are newest first."""
     sizes: dict[_Size, Known] = {}
     for line in lines:
         if line.check not in CHECKS:
@@ -259,7 +259,7 @@ def _by_size(lines: Iterable[Known]) -> dict[_Size, Known]:
 
 
 def _proof(sizes: dict[_Size, Known], good: list[_Size]) -> _Size | None:
-    """The largest good size below which nothing fails; `deep` where `full` shows it too."""
+    """Return the largest good size below which nothing fails; `deep` rather than `full`."""
     bar = min(
         (size.tokens for size in sizes if sizes[size].verdict.evidence in ("bad", "open")),
         default=MAX_CONTEXT_LENGTH,

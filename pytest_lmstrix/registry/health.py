@@ -1,4 +1,4 @@
-"""A check-up of the registry and its backups; it only reads."""
+"""A read-only health check of the registry and its backups."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Literal
 from msgspec import Struct
 
 from pytest_lmstrix.core.checks import CHECKS
+from pytest_lmstrix.core.formatting import counted
 from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, Result
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.registry.backups import backups, contents
@@ -22,30 +23,30 @@ from pytest_lmstrix.registry.lines import Flaw, Scan
 Severity = Literal["error", "warning", "info"]
 
 LISTED = 100
-"""Findings of lines that are listed; the rest are counted."""
+"""Findings about lines to list per severity; the rest are counted."""
 
 _PADDING = 256  # llama.cpp rounds a context up to a multiple of it
 _CLOCK_SKEW = timedelta(minutes=5)
 
 
 class Problem(Struct, frozen=True, kw_only=True):
-    """One thing to know. An `error` costs results, or will."""
+    """One finding. An `error` means that results are lost, or cannot be added."""
 
     severity: Severity
     where: Path
     line: int | None = None
-    """Counted from 1; `None` is the file as a whole."""
+    """Counted from 1; `None` for the file as a whole."""
     text: str
 
 
 class HealthReport(Struct, frozen=True, kw_only=True):
-    """Everything that was found, in the order of the files."""
+    """All findings, in the order of the files."""
 
     findings: tuple[Problem, ...]
 
     @property
     def healthy(self) -> bool:
-        """There is no error among the findings."""
+        """Whether no finding is an error."""
         return not any(finding.severity == "error" for finding in self.findings)
 
 
@@ -55,10 +56,10 @@ def check_health(
     models: Collection[str] | None = None,
     context_limits: Mapping[str, int] | None = None,
 ) -> HealthReport:
-    """Check the registry `path`, every line of it, and its backups; never raises on what is there.
+    """Check every line of the registry `path`, and its backups; problems are findings, not raised.
 
-    `models` are those of the manifest: others are orphans. `context_limits` are declared maxima
-    in tokens.
+    `models` are those of the manifest: others in the registry are findings. `context_limits` are
+    their declared maxima in tokens.
     """
     path = Path(os.path.realpath(path))
     findings = (*_registry(path, models, context_limits or {}), *_backups(path))
@@ -81,7 +82,7 @@ def _registry(
                     if found[severity] <= LISTED:
                         yield Problem(severity=severity, where=path, line=scan.line, text=text)
     except FileNotFoundError:
-        yield Problem(severity="info", where=path, text="there is no registry yet")
+        yield Problem(severity="info", where=path, text="the registry does not exist yet")
         yield from _obstacles(path)
         return
     except (OSError, RegistryError) as error:
@@ -90,15 +91,15 @@ def _registry(
         return
     for severity, count in found.items():
         if count > LISTED:
-            text = f"{count - LISTED:,} more findings of this severity"
+            text = f"{counted(count - LISTED, 'more finding')} of this severity"
             yield Problem(severity=severity, where=path, text=text)
     yield from _obstacles(path)
     yield from _models(path, fold, models, limits)
-    yield Problem(severity="info", where=path, text=f"{fold.count:,} results")
+    yield Problem(severity="info", where=path, text=counted(fold.count, "result"))
 
 
 def _obstacles(path: Path) -> Iterator[Problem]:
-    """What keeps a run from adding a result, as far as it can be told without trying."""
+    """Yield what prevents a run from adding results, as far as can be seen without writing."""
     folder = path.parent / "backups"
     for needed in (path, lock_file(path), folder):
         text = None
@@ -108,7 +109,7 @@ def _obstacles(path: Path) -> Iterator[Problem]:
             elif not os.access(needed, os.W_OK):
                 text = "no permission"
         elif not os.access(next(each for each in path.parents if each.exists()), os.W_OK):
-            text = "no permission to make it"
+            text = "no permission to create it"
         if text is not None:
             yield Problem(severity="error", where=needed, text=f"results cannot be added: {text}")
 
@@ -116,14 +117,17 @@ def _obstacles(path: Path) -> Iterator[Problem]:
 def _line(item: Result | Flaw, limits: Mapping[str, int]) -> Iterator[tuple[Severity, str]]:
     if isinstance(item, Flaw):
         if item.kind == "torn":
-            yield "warning", "the last line has no end: its writer was killed, or is still at it"
+            yield (
+                "warning",
+                "the last line is incomplete: its writer was killed or is still writing",
+            )
         elif item.kind == "newer":
-            yield "warning", f"written by a later version, not counted in: {item.reason}"
+            yield "warning", f"written by a later version, not evaluated: {item.reason}"
         else:
             yield "error", f"damaged: {item.reason}"
         return
     if (item.verdict is Verdict.OK) != (item.outcome == "passed") and item.check in CHECKS:
-        yield "error", f"verdict {item.verdict} does not go with outcome {item.outcome}"
+        yield "error", f"verdict {item.verdict} does not match outcome {item.outcome}"
     granted, limit = item.granted_context_length, limits.get(item.model)
     if granted is not None:
         if not 0 < granted <= MAX_CONTEXT_LENGTH + _PADDING:
@@ -131,7 +135,7 @@ def _line(item: Result | Flaw, limits: Mapping[str, int]) -> Iterator[tuple[Seve
         elif limit is not None and granted >= limit + _PADDING:
             yield "warning", f"{granted:,} tokens granted, {item.model!r} declares {limit:,}"
     if item.at > datetime.now(UTC) + _CLOCK_SKEW:
-        yield "warning", f"is of the future: {item.at:%Y-%m-%d %H:%M} UTC"
+        yield "warning", f"is dated in the future: {item.at:%Y-%m-%d %H:%M} UTC"
 
 
 def _models(
@@ -156,9 +160,9 @@ def _backups(path: Path) -> Iterator[Problem]:
             text = str(error).removeprefix(f"{backup}: ")
             yield Problem(severity="warning", where=backup, text=text)
             continue
-        text = f"{held.results:,} results"
+        text = counted(held.results, "result")
         if held.intact:
             yield Problem(severity="info", where=backup, text=text)
         else:
-            text += f", {held.damaged:,} damaged lines"
+            text += f", {counted(held.damaged, 'damaged line')}"
             yield Problem(severity="warning", where=backup, text=text)

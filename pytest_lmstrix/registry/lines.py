@@ -1,4 +1,4 @@
-"""Lines of the registry: a result as one line of JSON, and back again."""
+"""Encodes results as lines of the registry, which are JSON Lines, and decodes them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from msgspec import Struct
 from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, MEASURED, Result, is_sane
 
 SCHEMA = 1
-"""The newest schema that is understood here."""
+"""The newest schema that this version understands."""
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # editors on Windows may put it before the first line
 _NEWLINE = ord("\n")
 
 
 class Flaw(Struct, frozen=True, kw_only=True):
-    """A line that is no result.
+    """A line without a result.
 
-    `damaged`: not to be read. `newer`: of a schema that a later version wrote, kept as it is.
-    `torn`: the last line, without its end; its writer was killed, or is still at it.
+    `damaged`: unreadable. `newer`: of a schema that a later version wrote, kept unchanged.
+    `torn`: an incomplete last line; its writer was killed or is still writing.
     """
 
     line: int
@@ -44,10 +44,10 @@ _decode_head = msgspec.json.Decoder(_Head).decode
 
 
 def encode(result: Result) -> bytes:
-    """`result` as one line, its newline included, that is sure to be read back.
+    """Encode `result` as one line with its newline, and verify that it can be decoded.
 
     Raises:
-        ValueError: It breaks the schema.
+        ValueError: It violates the schema.
     """
     if result.at.tzinfo is None:
         raise ValueError("at must have a time zone")
@@ -55,10 +55,10 @@ def encode(result: Result) -> bytes:
     try:
         body = msgspec.json.encode(result)
     except UnicodeEncodeError:
-        # What a model says may hold half a surrogate pair, which no UTF-8 can.
+        # A reply may contain half a surrogate pair, which cannot be encoded as UTF-8.
         text = json.dumps(msgspec.to_builtins(result), ensure_ascii=False)
         body = msgspec.json.encode(json.loads(text.encode("utf-8", "replace")))
-    # Both are left out where they are defaults, but readers need them.
+    # Both are omitted when they are defaults, but readers need them.
     if result.origin == "case":
         body = b'{"origin":"case",' + body[1:]
     if result.schema == SCHEMA:
@@ -68,10 +68,10 @@ def encode(result: Result) -> bytes:
 
 
 def decode(raw: bytes) -> Result:
-    """The result in a line.
+    """Decode the result in a line.
 
     Raises:
-        ValueError: It holds none; the text says why.
+        ValueError: It has none; the text gives the reason.
     """
     try:
         result = _decode(raw)
@@ -106,9 +106,10 @@ _LIMIT_ANSWERS = ("works up to ", "works at no size ")
 
 
 def _with_origin(old: Result) -> Result:
-    """A `limit` line from before there was an `origin`: an answer, or a size that was searched.
+    """Return an old `limit` line, which has no `origin`, as an answer or as a searched size.
 
-    Sizes tried below a failure were recorded as `limit`, too.
+    Before there were origins, all sizes of a search were recorded as `limit`, also those tried
+    after a failure of `full`.
     """
     if old.detail.startswith(_LIMIT_ANSWERS):
         return old
@@ -123,14 +124,14 @@ def _in_utc(at: datetime) -> datetime:
 
 
 class Scan:
-    """Reads `stream` from where it stands, line by line; no line spoils another."""
+    """Reads `stream` line by line from its current position; a damaged line affects no other."""
 
     def __init__(self, stream: BinaryIO, next_line: int = 1) -> None:
         self._stream = stream
         self.next_line = next_line
-        """Number of the line that the next scan begins in, once this one is through."""
+        """Number of the line at which the next scan begins, once this one has finished."""
         self.line = 0
-        """Number of the line that was yielded last."""
+        """Number of the last line yielded."""
 
     def __iter__(self) -> Iterator[Result | Flaw]:
         number, raw = self.next_line - 1, b"\n"
@@ -145,7 +146,7 @@ class Scan:
                 self.line = number
                 yield result
             if raw[-1] != _NEWLINE:
-                break  # a live writer may go on here, in the middle of a line
+                break  # its writer may still be adding to this line
         self.next_line = number + raw.endswith(b"\n")
 
 

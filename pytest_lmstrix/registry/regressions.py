@@ -1,8 +1,8 @@
-"""What changed: results of a run against those before it, like with like. Pure.
+"""Compares the results of a run with earlier, comparable ones to find changes. Pure.
 
-Alike are results of the same weights, load settings and check (its version included). Among them,
-those of the same engine, engine version, host and machine are compared; where there are none, the
-newest of another setup are, and the change says so and is never a regression.
+Comparable are results of the same weights, load settings and check (including its version). Among
+them, those of the same engine, engine version, host and machine are the baseline; without any, the
+newest of another setup are: such a change names the difference and is never a regression.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ Measure = Literal[
     "load_seconds",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-"""The worst first."""
+"""Worst first."""
 
 PERCENT = 25.0
-"""A speed that differs by less from the median of its history is taken for the same."""
+"""Smaller deviations of a speed from the median of its history are ignored."""
 LEAST_HISTORY = 3
-"""Speeds are compared where there are so many earlier ones."""
+"""Earlier values required to compare a speed."""
 MOST_HISTORY = 20
-"""Of each setup, check and size the newest so many results count."""
+"""Newest results kept as the history of each setup, check and size."""
 LEAST_SECONDS = 0.1
-"""Times that differ by less are taken for the same, whatever the percentage."""
+"""Smaller deviations of a time are ignored, whatever the percentage."""
 NOISE_DEVIATIONS = 3 * 1.4826
 """Three standard deviations, in median absolute deviations of a normal distribution."""
 SPEEDS: tuple[Measure, ...] = (
@@ -52,7 +52,7 @@ _BROKEN = ("bad", "open", "model")
 
 
 class Change(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One thing that is not as it was."""
+    """One difference from the results before."""
 
     kind: Kind
     measure: Measure
@@ -65,23 +65,23 @@ class Change(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A verdict, tokens, or the median of `history` values."""
     after: str | int | float | None
     spread: tuple[float, float] | None = None
-    """The lowest and the highest of the values that `before` is the median of."""
+    """The lowest and highest of the values whose median is `before`."""
     history: int = 1
-    """How many earlier results it was compared with."""
+    """Number of earlier results in the comparison."""
     elsewhere: str = ""
-    """What else differs: another machine, host, engine or engine version."""
+    """The difference in setup: another machine, host, engine or engine version."""
 
     @property
     def is_regression(self) -> bool:
-        """Whether it is for the worse, like compared with like.
+        """Whether it is a change for the worse in the same setup.
 
-        How long a load takes depends on what the disk cache holds: shown, but no regression.
+        Load times depend on the disk cache: they are shown, but are not regressions.
         """
         return self.kind in _GATED and not self.elsewhere and self.measure != "load_seconds"
 
 
 class History:
-    """Earlier results, of each setup, check and size the newest; added oldest first."""
+    """The newest earlier results of each setup, check and size; added oldest first."""
 
     def __init__(self) -> None:
         self._kept: defaultdict[str, dict[_Key, deque[tuple[int, Result]]]] = defaultdict(dict)
@@ -96,7 +96,7 @@ class History:
         recent.append((self._count, result))
 
     def of(self, model: str) -> list[Result]:
-        """What is kept of `model`, oldest first."""
+        """Return the kept results of `model`, oldest first."""
         kept = (pair for recent in self._kept.get(model, {}).values() for pair in recent)
         return [result for _, result in sorted(kept, key=lambda pair: pair[0])]
 
@@ -104,7 +104,7 @@ class History:
 def compare(
     now: Iterable[Result], history: History, *, percent: float = PERCENT
 ) -> tuple[Change, ...]:
-    """What the results `now` change, the worst kind first; see `Change`."""
+    """Return the changes that the results `now` bring, the worst kind first."""
     of_model: defaultdict[str, list[Result]] = defaultdict(list)
     for result in now:
         if result.verdict.evidence != "none":
@@ -131,7 +131,7 @@ def _key(result: Result) -> _Key:
 
 
 def _same_weights(one: Result, other: Result) -> bool:
-    """Unknown weights may be these, but they cannot show that these work."""
+    """Unknown weights may be the same, but cannot show that the known ones work."""
     return one.fingerprint == other.fingerprint or any(
         result.fingerprint is None and result.verdict.evidence != "good" for result in (one, other)
     )
@@ -204,10 +204,10 @@ def _speeds(
 
 
 def _contexts(results: Sequence[Result], earlier: Sequence[Result]) -> Iterable[Change]:
-    """Verified contexts before and after, for each setup that the model was tested with now."""
+    """Compare the verified contexts before and after, for each setup of the results."""
     setups: defaultdict[_Key, list[Result]] = defaultdict(list)
     for result in results:
-        if result.verdict.evidence in ("good", "bad", "open"):  # says something of its size
+        if result.verdict.evidence in ("good", "bad", "open"):  # evidence about its size
             setups[*_setup(result), result.fingerprint, result.settings].append(result)
     for now in setups.values():
         newest = now[-1]
@@ -232,9 +232,9 @@ def _contexts(results: Sequence[Result], earlier: Sequence[Result]) -> Iterable[
 
 
 def _known_good(before: Sequence[Result], now: Sequence[Result]) -> list[Result]:
-    """Those of `now` whose check and size were good: only they can show that less works.
+    """Return those of `now` whose check and size were good: only they can show a regression.
 
-    What fails where nobody looked before may have failed all along.
+    A size that was not tested before may have failed before, too.
     """
     last = {_evidence(old): old.verdict.evidence for old in before}
     return [new for new in now if last.get(_evidence(new)) == "good"]

@@ -1,4 +1,4 @@
-"""What is known of the models of a manifest, by the registry alone: no engine is asked. Pure."""
+"""Statuses of the models of a manifest from the registry alone, without asking an engine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pytest_lmstrix.registry.store import ModelStatus, Registry
 
 
 def status_of(registry: Registry, model: Model) -> ModelStatus:
-    """What is known of `model` with the engine, the load settings and the weights that it names.
+    """Return the status of `model` with its own engine, load settings and weights.
 
     Raises:
         RegistryError: The registry cannot be read.
@@ -27,14 +27,14 @@ def status_of(registry: Registry, model: Model) -> ModelStatus:
 
 
 def shown_status(model: Model, known: ModelStatus) -> str:
-    """`embedding` for what is never tested, else that of the registry."""
+    """Return `embedding` for models that are never tested, else the status in the registry."""
     return "embedding" if model.type == "embedding" else known.status
 
 
 def sort_values(registry: Registry, models: Iterable[Model]) -> dict[str, Callable[[str], Any]]:
-    """For `plan.ordered`: the values by which models are sorted that only the registry knows.
+    """Return for `plan.ordered` the sort keys whose values come from the registry.
 
-    It is read when the first value is asked for.
+    The registry is read when the first value is requested.
     """
     by_id = {model.id: model for model in models}
 

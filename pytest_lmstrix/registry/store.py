@@ -1,7 +1,7 @@
-"""The registry: every result on disk, one line of JSON each, only ever added to.
+"""The registry: an append-only JSON Lines file with every result.
 
-Any number of processes may share one. What `append` has returned from is on disk and stays there,
-whoever is killed. Reading takes no lock, changes nothing and never fails on what a line holds.
+Any number of processes may share it. When `append` returns, its result is on disk and survives a
+kill of any process. Reading takes no lock, changes nothing and never fails because of a line.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ __all__ = ["Flaw", "Known", "Loaded", "ModelStatus", "Registry", "RegistryError"
 
 
 class Loaded(Struct, frozen=True, kw_only=True):
-    """What a registry was found to hold."""
+    """The contents of a registry, as they were read."""
 
     results: int
     damaged: tuple[Flaw, ...] = ()
     newer: tuple[Flaw, ...] = ()
-    """Lines of a schema that only a later version understands; kept, but not counted in."""
+    """Lines of a schema that only a later version understands; kept, but not evaluated."""
     torn: Flaw | None = None
-    """A last line without its end: its writer was killed, or is still at it."""
+    """An incomplete last line: its writer was killed or is still writing."""
     set_aside: Path | None = None
-    """Where damaged lines were copied to just now."""
+    """The file to which this load copied damaged lines."""
 
 
 class _Reading:
-    """How far the file has been read, and what was in it."""
+    """The part of the file read so far, and its contents."""
 
     def __init__(self) -> None:
         self.seen = (0, 0, -1)
@@ -63,37 +63,37 @@ class _Reading:
 
 
 class Registry:
-    """The results in the file `path`; it need not exist yet.
+    """The results in the file `path`, which need not exist yet.
 
-    Raises of every method that touches the file:
-        RegistryError: It cannot be read, written or locked.
+    Every method that uses the file raises `RegistryError` when it cannot be read, written or
+    locked.
     """
 
     def __init__(self, path: Path | str, *, lock_timeout_seconds: float = 60.0) -> None:
-        # Real and absolute: one lock whatever it is called, and the folder may change.
+        # Resolved and absolute: all names of a file share one lock, and the folder may change.
         self.path = Path(os.path.realpath(path))
         self._lock = RegistryLock(self.path, lock_timeout_seconds)
         self._reading = _Reading()
 
     def append(self, result: Result) -> None:
-        """Put `result` on disk, for good: it is synced when this returns.
+        """Append `result` durably: it is synced to disk when this returns.
 
         Raises:
-            RegistryError: It is not in the file.
-            ValueError: It breaks the schema.
+            RegistryError: It was not written.
+            ValueError: It violates the schema.
         """
         self.append_many((result,))
 
     def append_many(self, results: Iterable[Result]) -> None:
-        """The same for several, in one write."""
+        """Append several results durably, in one write; see `append`."""
         if data := b"".join(map(encode, results)):
             with self._lock.held():
                 append_line_bytes(self.path, data)
 
     def load(self) -> Loaded:
-        """Read what is new in the file, and copy damaged lines aside, each once.
+        """Read the new lines of the file, and copy each damaged line once to a file beside it.
 
-        They stay in the registry as well, and so does everything else.
+        The registry itself is not changed.
         """
         reading = self._refresh()
         copied = None
@@ -109,7 +109,7 @@ class Registry:
         )
 
     def results(self) -> Iterator[Result]:
-        """Every result, oldest first, read from the file one by one."""
+        """Yield every result, oldest first, reading the file line by line."""
         try:
             with open_to_read(self.path) as stream:
                 for item in Scan(stream):
@@ -121,7 +121,7 @@ class Registry:
             raise registry_error(self.path, "cannot be read", error) from error
 
     def history(self, model: str) -> tuple[Result, ...]:
-        """Every result of `model`, oldest first."""
+        """Return every result of `model`, oldest first."""
         return tuple(result for result in self.results() if result.model == model)
 
     def status(
@@ -132,27 +132,27 @@ class Registry:
         engine: str | None = None,
         settings: str | None = None,
     ) -> ModelStatus | None:
-        """What is known of `model`, or `None` when no line names it.
+        """Return the status of `model`, or `None` when it has no line.
 
-        `fingerprint` is that of the newest weights seen, unless given. `engine` and `settings`
-        leave out what was found with others.
+        `fingerprint` defaults to that of the newest weights seen. `engine` and `settings` exclude
+        results of others.
         """
         return self._refresh().fold.status(
             model, fingerprint=fingerprint, engine=engine, settings=settings
         )
 
     def statuses(self) -> tuple[ModelStatus, ...]:
-        """What is known of every model that has a line."""
+        """Return the status of every model that has a line."""
         fold = self._refresh().fold
         return tuple(status for model in fold.models() if (status := fold.status(model)))
 
     def verified_context(
         self, model: str, *, check: VerifyingCheck | None = None, fingerprint: str | None = None
     ) -> int | None:
-        """The largest size, in tokens, that is verified for the newest weights, or for those given.
+        """Return the largest verified size, in tokens, or `None` when there is none.
 
-        That is: its newest verdict is `ok` in `check` (`None`: in `full` or `deep`), and nothing
-        smaller fails. `None` is not known.
+        Its newest verdict is `ok` in `check` (`None`: in `full` or `deep`), and no smaller size
+        fails. `fingerprint` defaults to that of the newest weights seen.
         """
         status = self._refresh().fold.status(model, check=check, fingerprint=fingerprint)
         return status.verified_context if status else None
@@ -167,10 +167,10 @@ class Registry:
         fingerprint: str | None = None,
         settings: str | None = None,
     ) -> tuple[Known, ...]:
-        """The newest verdicts of `model` that match, the newest first; `None` matches any.
+        """Return the newest verdicts of `model` that match, newest first; `None` matches any value.
 
         There is one for each engine, host, fingerprint, settings, check and size; `unreachable`
-        is no verdict.
+        results are ignored.
         """
         return tuple(
             line
@@ -183,7 +183,7 @@ class Registry:
         )
 
     def backup(self) -> Path | None:
-        """Copy the file as it is into `backups/`; see `registry_backups` for how many are kept.
+        """Copy the file into `backups/`; see `registry.backups` for the copies that are kept.
 
         Returns the copy, or `None` when there is nothing to copy yet.
         """
@@ -191,14 +191,14 @@ class Registry:
             return make_backup(self.path)
 
     def restore(self, backup: Path | str | None = None) -> Restored:
-        """Put a backup back, and keep what it replaces; see `choose_backup`."""
-        chosen = choose_backup(self.path, backup)  # without the lock, which makes its folder
+        """Restore a backup, and keep the file that it replaces; see `choose_backup`."""
+        chosen = choose_backup(self.path, backup)  # without the lock, which creates its folder
         with self._lock.held():
             return restore_backup(self.path, *chosen)
 
     def _refresh(self) -> _Reading:
-        """Read on where the last reading ended, or from the start if it is another file now."""
-        reading, self._reading = self._reading, _Reading()  # anew, should this be interrupted
+        """Read the lines added since the last reading, or everything if the file was replaced."""
+        reading, self._reading = self._reading, _Reading()  # if interrupted, start over
         try:
             now = self.path.stat()
             if reading.seen != (now.st_dev, now.st_ino, now.st_size):

@@ -54,7 +54,7 @@ def backup(registry: Registry) -> Path:
 def test_no_registry_is_no_illness(project: Project) -> None:
     result = project.run("--lmstrix-health")
     assert result.ret == pytest.ExitCode.OK
-    result.stdout.fnmatch_lines(["info  reports/registry.jsonl  there is no registry yet"])
+    result.stdout.fnmatch_lines(["info  reports/registry.jsonl  the registry does not exist yet"])
 
 
 def test_every_line_every_backup_ranges_and_orphans(project: Project, registry: Registry) -> None:
@@ -71,12 +71,12 @@ def test_every_line_every_backup_ranges_and_orphans(project: Project, registry: 
     result = project.run("--lmstrix-health")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines([
-        "warning  reports/registry.jsonl:3 * is of the future: *",
+        "warning  reports/registry.jsonl:3 * is dated in the future: *",
         "error    reports/registry.jsonl:5 * damaged: ttft_seconds must be from 0 *got -1.0",
         "error    reports/registry.jsonl:6 * damaged: *",
         "warning  reports/registry.jsonl * 'tiny' is verified at 9,000 tokens, but declares 8,192",
         "warning  reports/registry.jsonl * 'stranger' has results, but is not in the manifest",
-        "warning  reports/backups/* 0 results, 1 damaged lines",
+        "warning  reports/backups/* 0 results, 1 damaged line",
         "not healthy: the errors cost results, or will",
     ])  # fmt: skip
 
@@ -140,13 +140,13 @@ def test_a_backup_that_is_not_there_names_those_that_are(
 ) -> None:
     result = project.run("--lmstrix-restore=no.jsonl")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([f"ERROR: no.jsonl: *there are: {backup(registry).name}"])
+    result.stderr.fnmatch_lines([f"ERROR: no.jsonl: *available: {backup(registry).name}"])
 
 
 def test_nothing_to_restore(project: Project) -> None:
     result = project.run("--lmstrix-restore")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: *there is no backup that can be read"])
+    result.stderr.fnmatch_lines(["ERROR: *backups: has no readable backup"])
 
 
 @pytest.mark.parametrize("backup", ["", "=no.jsonl"])

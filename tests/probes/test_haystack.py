@@ -161,7 +161,7 @@ def test_whole_ladder_with_few_counts() -> None:
 
 
 def test_too_many_sizes_for_one_text() -> None:
-    with pytest.raises(ValueError, match=f"one text serves {MAX_SIZES} at most"):
+    with pytest.raises(ValueError, match=f"one text serves at most {MAX_SIZES}"):
         fill(1, range(1000, 1001 + MAX_SIZES), words)
 
 

@@ -30,7 +30,7 @@ def test_examples_do_not_contain_the_answer(question: Question) -> None:
     assert question.expected is not None
     assert str(question.expected) not in question.completion
     assert str(question.expected) not in question.chat
-    assert question.given == set(whole_numbers(question.chat))
+    assert question.operands == set(whole_numbers(question.chat))
 
 
 @pytest.mark.parametrize("question", [HELLO, *FULL], ids=lambda question: question.name)

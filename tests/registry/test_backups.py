@@ -183,7 +183,9 @@ class TestRestore:
     def test_a_name_that_does_not_exist_lists_those_that_do(self, registry: Registry) -> None:
         backup = registry.backup()
         assert backup is not None
-        with pytest.raises(RegistryError, match=f"tuesday: there is no such backup.*{backup.name}"):
+        with pytest.raises(
+            RegistryError, match=f"tuesday: backup not found; available: .*{backup.name}"
+        ):
             registry.restore("tuesday")
 
     def test_a_name_that_cannot_be_looked_up_is_an_error_that_names_it(
@@ -195,9 +197,9 @@ class TestRestore:
     def test_a_backup_without_results_replaces_nothing(self, registry: Registry) -> None:
         bad = registry.path.with_name("bad.jsonl")
         bad.write_bytes(b"\0\n")
-        with pytest.raises(RegistryError, match="holds no result"):
+        with pytest.raises(RegistryError, match="has no readable result"):
             registry.restore(bad)
-        with pytest.raises(RegistryError, match="no backup that can be read"):
+        with pytest.raises(RegistryError, match="backups: has no readable backup"):
             registry.restore()
         assert registry.load().results == 1
 

@@ -39,12 +39,12 @@ def test_a_healthy_registry_and_its_backups(path: Path) -> None:
     report = check_health(path, models={"m"}, context_limits={"m": 8192})
     assert report.healthy
     assert trouble(report) == []
-    assert [finding.text for finding in report.findings] == ["1 results", "1 results"]
+    assert [finding.text for finding in report.findings] == ["1 result", "1 result"]
 
 
 def test_no_registry_is_no_trouble(path: Path) -> None:
     [finding] = check_health(path).findings
-    assert (finding.severity, finding.text) == ("info", "there is no registry yet")
+    assert (finding.severity, finding.text) == ("info", "the registry does not exist yet")
 
 
 def test_damaged_lines_are_named_by_number_and_nothing_is_changed(path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_newer_schema_is_a_warning(path: Path) -> None:
         ),
         ({"granted_context_length": 0}, "error", "granted_context_length 0 is out of range"),
         ({"context_length": 0}, "error", "damaged: context_length must be 1 to 10,000,000, got 0"),
-        ({"outcome": "failed"}, "error", "verdict ok does not go with outcome failed"),
+        ({"outcome": "failed"}, "error", "verdict ok does not match outcome failed"),
         ({"granted_context_length": 8448}, "warning", "8,448 tokens granted, 'm' declares 8,192"),
         (
             {"granted_context_length": 10_000_257},
@@ -154,7 +154,7 @@ def test_damaged_backups_are_found_with_the_file_named(path: Path) -> None:
     folder.mkdir()
     report = check_health(path)
     assert [(finding.where, finding.text) for finding in trouble(report)] == [
-        (damaged, "1 results, 1 damaged lines"),
+        (damaged, "1 result, 1 damaged line"),
         (folder, "is not a file; move it away or name another registry"),
     ]
 
@@ -182,7 +182,7 @@ def test_a_folder_in_which_no_registry_can_be_made(
     report = check_health(path.parent / "reports" / path.name)
     assert not report.healthy
     assert {one.text for one in trouble(report)} == {
-        "results cannot be added: no permission to make it"
+        "results cannot be added: no permission to create it"
     }
 
 
