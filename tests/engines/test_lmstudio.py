@@ -167,7 +167,7 @@ def test_a_setting_that_lm_studio_does_not_take_is_refused(
     studio: Any, settings: LoadSettings
 ) -> None:
     own = studio()
-    with pytest.raises(Failure, match="'tiny': LM Studio cannot be asked for load setting"):
+    with pytest.raises(Failure, match="'tiny': LM Studio does not support load setting"):
         own.engine.load(Model(id="tiny", engine="lmstudio", load=settings), 4096, Watched())
     assert own.server.loads() == []
 
