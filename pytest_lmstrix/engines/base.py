@@ -1,4 +1,4 @@
-"""What an engine is: the protocols that every engine, built in or registered, fulfils."""
+"""The protocols that every engine implements, built in or registered."""
 
 from __future__ import annotations
 
@@ -9,46 +9,46 @@ from pytest_lmstrix.core.types import Message, Model, ModelFacts, Reply
 
 
 class Progress(Protocol):
-    """Told how far an engine is; every call also says that it is alive."""
+    """Receives the progress of an engine; every call is also a heartbeat."""
 
     def __call__(self, fraction: float, /) -> None:
-        """A load has come to `fraction`, 0..1."""
+        """Report the completed fraction of a load, 0..1."""
 
     def prefill(self, done: int, total: int) -> None:
-        """`done` of `total` prompt tokens are in the KV cache."""
+        """Report that `done` of `total` prompt tokens are in the KV cache."""
 
 
 class Instance(Protocol):
-    """A model that is loaded. Whatever goes wrong in it is raised as `Failure`."""
+    """A loaded model; every error in it is raised as `Failure`."""
 
     @property
     def context_length(self) -> int:
-        """Granted, read back from the engine; tokens."""
+        """The granted context length in tokens, read back from the engine."""
 
     def complete(self, prompt: str, *, max_tokens: int, temperature: float = 0.0) -> Reply:
-        """Go on with `prompt` as it is, without any chat template."""
+        """Continue `prompt` as it is, without a chat template."""
 
     def chat(self, messages: Sequence[Message], *, max_tokens: int) -> Reply:
         """Answer `messages` through the model's chat template, at temperature 0."""
 
     def count_tokens(self, text: str) -> int:
-        """Tokens of `text` in the model's own vocabulary, without special tokens."""
+        """Count the tokens of `text` in the model's vocabulary, without special tokens."""
 
     def unload(self) -> None:
-        """Unload and confirm that it is gone; harmless when repeated."""
+        """Unload the model and confirm it; idempotent."""
 
 
 class Engine(Protocol):
-    """What loads models.
+    """Loads models.
 
-    An engine may also have these, which are used where they exist:
+    Optional members, used where they exist:
 
-    - `host: str`: what only one model at a time may be loaded on; the engine's name otherwise.
-    - `version: str`: of what runs the models.
-    - `facts(model: Model) -> ModelFacts | None`: what is known of one model before any load;
-      otherwise it is looked up in `models()`.
+    - `host: str`: the host that holds one model at a time; by default the engine's name.
+    - `version: str`: the version of the software that runs the models.
+    - `facts(model: Model) -> ModelFacts | None`: the facts of one model before any load;
+      by default looked up in `models()`.
     - `fetch(model: Model)`: downloads its weights, before its load.
-    - `sweep(is_dead: Callable[[str], bool])`: unloads what owners that are dead have left loaded.
+    - `sweep(is_dead: Callable[[str], bool])`: unloads the instances of exited owners.
     - `close() -> None`: called once, at the end of the session.
 
     And an instance `peak_memory_bytes: int | None`, and `fingerprint: str | None`.
@@ -56,14 +56,14 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """What `engine:` in a manifest calls it."""
+        """The name for `engine:` in a manifest."""
 
     def models(self) -> list[ModelFacts]:
-        """Every model that it has, embedding models included."""
+        """Return all its models, embedding models included."""
 
     def load(self, model: Model, context_length: int, progress: Progress) -> Instance:
         """Load `model` with room for `context_length` tokens.
 
         Raises:
-            Failure: It does not load; nothing is left behind.
+            Failure: It cannot be loaded; nothing stays in memory.
         """

@@ -1,4 +1,4 @@
-"""Engines by name: the built-in ones, made when first needed, and those that others register."""
+"""Engines by name: the built-in ones, created on first use, and registered ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BUILT_IN = ("lmstudio", "llamacpp")
 
 
 class EngineUnavailable(ValueError):
-    """No engine of that name, or what it needs is not installed; the text says what to do."""
+    """An unknown engine, or one whose dependency is not installed; the text names the fix."""
 
 
 class Weights(Protocol):
@@ -31,9 +31,8 @@ class Weights(Protocol):
 class Engines:
     """The engines of one process.
 
-    `home` is the LM Studio host that is used for models which every host has; `None` leaves the
-    discovery to the SDK. Time-outs are silence limits in seconds. `tell` is for what a person has
-    to know at once.
+    `home` is the LM Studio host for models that every host has; `None` leaves the discovery to
+    the SDK. Time-outs are silence limits in seconds. `tell` receives urgent messages for the user.
     """
 
     def __init__(
@@ -58,7 +57,7 @@ class Engines:
 
     def require(self, name: str) -> None:
         """Raises:
-        EngineUnavailable: There is no engine `name`.
+        EngineUnavailable: `name` is unknown, or its dependency is not installed.
         """
         if name in self._registered:
             return
@@ -69,14 +68,14 @@ class Engines:
         if name not in BUILT_IN:
             names = sorted({*BUILT_IN, *self._registered})
             near = difflib.get_close_matches(name, names, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else f"; known are {', '.join(names)}"
-            raise EngineUnavailable(f"no engine is called '{name}'{hint}")
+            hint = f"; did you mean '{near[0]}'?" if near else f"; choose from {', '.join(names)}"
+            raise EngineUnavailable(f"'{name}' is not a known engine{hint}")
 
     def get(self, name: str, hosts: Sequence[str] = ()) -> Engine:
         """The engine `name`; of LM Studio's hosts the home host if it is in `hosts`, or the first.
 
         Raises:
-            EngineUnavailable: There is no engine `name`.
+            EngineUnavailable: `name` is unknown, or its dependency is not installed.
         """
         self.require(name)
         if name in self._registered:
@@ -97,7 +96,7 @@ class Engines:
                 load_timeout=self._load_timeout,
                 reply_timeout=self._reply_timeout,
                 owner=self._owner,
-                # A load that nobody hears of any more is as silent as any other.
+                # A late load gets no longer than any other silent load.
                 late_load_seconds=min(LATE_LOAD_SECONDS, self._load_timeout),
                 tell=self._tell,
             )
@@ -117,10 +116,10 @@ class Engines:
 
 
 def facts_of(engine: Engine, model: Model) -> ModelFacts | None:
-    """What `engine` knows of `model` before any load.
+    """Return the facts that `engine` has of `model` before any load.
 
     Raises:
-        Exception: It cannot be asked; anything at all of an engine of somebody else's.
+        Exception: The query failed; third-party engines may raise anything.
     """
     ask: Callable[[Model], ModelFacts | None] | None = getattr(engine, "facts", None)
     if ask is not None:
@@ -129,12 +128,12 @@ def facts_of(engine: Engine, model: Model) -> ModelFacts | None:
 
 
 def host_of(engine: Engine) -> str:
-    """What only one model at a time may be loaded on."""
+    """Return the host that holds one model at a time."""
     return getattr(engine, "host", None) or engine.name
 
 
 def version_of(engine: Engine) -> str | None:
     version: str | None = None
-    with suppress(Exception):  # an engine of somebody else's may raise anything
+    with suppress(Exception):  # third-party engines may raise anything
         version = getattr(engine, "version", None)
     return version

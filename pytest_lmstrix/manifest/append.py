@@ -1,4 +1,4 @@
-"""New models for models.yaml: appended, with every byte that is there left alone."""
+"""Appends new models to models.yaml; existing bytes never change."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from pytest_lmstrix.manifest.read import (
 from pytest_lmstrix.system.atomic_write import atomic_write
 
 _NEW = """\
-# The models that `pytest --lmstrix` tests, an entry each.
-# `pytest --lmstrix-scan` appends what it finds and changes nothing that is here already.
+# The models that `pytest --lmstrix` tests, one entry each.
+# `pytest --lmstrix-scan` appends the models it finds and never changes existing lines.
 defaults:
   engine: {engine}
   contexts: ladder    # or a list of sizes in tokens, such as [8192, 32768]
 models:
 """
 _WORD = re.compile(r"(hf:)?/?[A-Za-z][A-Za-z0-9_.@]*[/-][A-Za-z0-9_.@/-]*")
-"""Most ids and sources: the letter and the `/` or `-` make them text without any doubt."""
+"""Most ids and sources: a letter first and a `/` or `-` mean text in YAML."""
 _FACTS = (
     "type",
     "context_limit",
@@ -44,7 +44,7 @@ _FACTS = (
 
 
 def model_of(facts: ModelFacts, engine: str) -> Model:
-    """The entry that stands for what an engine says of a model."""
+    """Return the manifest entry for the facts of an engine's model."""
     known = {name: getattr(facts, name) for name in _FACTS}
     return Model(id=facts.id, engine=engine, **known)
 
@@ -54,13 +54,12 @@ def append_models(
 ) -> tuple[Model, ...]:
     """Append those `models` that the manifest `path` does not have, and return them.
 
-    A file that is not there is made, if there is anything to append; what is there already stays
-    byte for byte the beginning of the new file, which replaces the old one in one step. A model
-    whose id no manifest may have is left out, and so is a fact that is out of bounds.
-    `engine` is the one of models that name none.
+    A missing file is created if there is anything to append. The old content stays byte for byte
+    the beginning of the new file, which replaces the old one atomically. Models with an invalid
+    id and facts that are out of bounds are left out. `engine` is the default engine.
 
     Raises:
-        ManifestError: The file is wrong, or does not end with a list that can be appended to.
+        ManifestError: The file is not valid, or does not end with a list to append to.
     """
     try:
         old = read_bytes(path)
@@ -96,7 +95,7 @@ def _new_entries(models: Sequence[Model], manifest: Manifest) -> Iterator[dict[s
         if model.type == "llm":
             del entry["type"]
         if not _is_valid(entry):
-            # Something in it is out of bounds: find out what, and keep the rest.
+            # Find the values that are out of bounds, and keep the rest.
             id_ = {"id": model.id}
             entry = {key: value for key, value in entry.items() if _is_valid({**id_, key: value})}
         if "id" in entry:
@@ -105,7 +104,7 @@ def _new_entries(models: Sequence[Model], manifest: Manifest) -> Iterator[dict[s
 
 
 def _is_valid(entry: dict[str, Any]) -> bool:
-    """Whether a manifest accepts an entry, and reads it as it was written."""
+    """Return whether an entry is valid and is read back unchanged."""
     try:
         text = f"models:\n{_lines(entry, 0)}".encode()
         (model,) = parse_manifest(text, Path()).models
@@ -154,7 +153,7 @@ def _dumped(value: object) -> str:
 def _checked(
     new: bytes, path: Path, old: Manifest, entries: Sequence[dict[str, Any]], engine: str
 ) -> tuple[Model, ...]:
-    """The appended models, as they will be read."""
+    """Return the appended models as they are read back."""
     try:
         models = parse_manifest(new, path, engine=engine).models
     except ManifestError:

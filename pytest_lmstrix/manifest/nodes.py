@@ -1,4 +1,4 @@
-"""YAML as nodes that know their lines: bounded in every direction, nothing executed."""
+"""YAML as nodes with line numbers: size and depth are limited, nothing is executed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pytest_lmstrix.weights.source import redact
 MAX_BYTES = 4_000_000
 """8,000 models take about 1 MB."""
 MAX_VALUES = 500_000
-"""Values in one manifest, those behind an alias counted wherever it stands."""
+"""Values in one manifest; those of an alias count at each use."""
 MAX_DEPTH = 20
 _MAX_PROBLEMS = 50
 _REPARSED = 100_000
@@ -36,50 +36,50 @@ _Loader: _LoaderType = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
 _DECIMAL = re.compile(r"\+?(?:0|[1-9][0-9_]{0,30})")
 _OTHER = object()
-"""Stands for a value that no key accepts."""
+"""A value that is not valid for any key."""
 
 
 class ManifestError(ValueError):
-    """What is wrong with a manifest: one line, that of the first problem."""
+    """The problems of a manifest; its text is the first one."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         super().__init__(problems[0] + more)
         self.problems = tuple(problems)
-        """Every problem, a line each, in the file's order."""
+        """Every problem, one line each, in the file's order."""
 
 
 class Problems:
-    """What was found wrong with the file `path`."""
+    """Collects the problems of the file `path`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._found: list[tuple[int, str]] = []
 
     def add(self, line: int, text: str) -> None:
-        """Note `text` for a line, counted from 1; raise when there are a great many already."""
+        """Add `text` for a line, counted from 1; raise when the list is full."""
         self._found.append((line, text))
         if len(self._found) >= _MAX_PROBLEMS:
             self.raise_any()
 
     def raise_any(self) -> None:
-        """Raise `ManifestError` if anything was noted."""
+        """Raise `ManifestError` if there are problems."""
         if self._found:
             self._found.sort(key=lambda found: found[0])
             raise ManifestError([f"{self._path}:{line}: {text}" for line, text in self._found])
 
     def error(self, line: int, text: str) -> ManifestError:
-        """The error to raise for a problem that ends all reading."""
+        """Return the error for a problem that stops the reading."""
         return ManifestError([f"{self._path}:{line}: {text}"])
 
 
 def line_of(part: Node | Event) -> int:
-    """The line that a part of the document begins on, counted from 1."""
+    """Return the first line of a part of the document, counted from 1."""
     return part.start_mark.line + 1 if part.start_mark is not None else 1
 
 
 def compose(data: bytes, problems: Problems) -> Node | None:
-    """The YAML document in `data`, `None` when it holds nothing.
+    """Parse the YAML document in `data`; `None` when it is empty.
 
     Raises:
         ManifestError: It is not UTF-8, not YAML, too large, too deep, or not one document.
@@ -114,13 +114,13 @@ def _tab_hint(text: str, line: int) -> str:
 
 
 def _check_depth(text: str, problems: Problems) -> None:
-    """Raise our own error where nesting is what libyaml refused, ahead of the parser's events."""
+    """Raise our own error if libyaml refused the nesting, ahead of the parser's events."""
     with suppress(yaml.YAMLError):
         _check_size(text[:_REPARSED], problems, loader=yaml.SafeLoader)
 
 
 def _check_size(text: str, problems: Problems, loader: _LoaderType = _Loader) -> None:
-    # Composing recurses, and an alias costs nothing until it is followed: so count beforehand.
+    # Composing recurses and expands aliases: count before.
     sizes: dict[str | None, int] = {}
     open_: list[tuple[str | None, int]] = [(None, 0)]
     for event in yaml.parse(text, Loader=loader):
@@ -137,7 +137,7 @@ def _check_size(text: str, problems: Problems, loader: _LoaderType = _Loader) ->
             anchor, size = None, sizes.get(event.anchor, 1)
             if event.anchor in (name for name, _ in open_):
                 raise problems.error(
-                    line_of(event), f"alias *{event.anchor} stands inside its own value"
+                    line_of(event), f"alias *{event.anchor} is inside its own value"
                 )
         else:
             continue
@@ -161,10 +161,10 @@ def is_mapping(node: Node) -> TypeGuard[MappingNode]:
 
 
 def plain(node: Node) -> object:
-    """The scalar that a node stands for: text, number, true or false, or `None`.
+    """Return the scalar value of a node: text, number, true or false, or `None`.
 
-    Of the many ways in which YAML writes numbers only decimals count: to a reader 010 is ten.
-    Anything else is an object that no type accepts.
+    Of YAML's notations of numbers only decimals are valid: people read 010 as ten.
+    Anything else is an object that fits no type.
     """
     if not isinstance(node, ScalarNode):
         return _OTHER
@@ -184,7 +184,7 @@ def plain(node: Node) -> object:
 
 
 def shown(node: Node) -> str:
-    """A value as a message names it, in one line."""
+    """Return a value for a message, in one line."""
     if not node.tag.startswith(_TAG) or "/" in node.tag:
         return f"the tag {_cut(node.tag.removeprefix(_TAG))!r}"
     if not isinstance(node, ScalarNode):

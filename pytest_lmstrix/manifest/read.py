@@ -1,4 +1,4 @@
-"""models.yaml, read and checked; docs/models-yaml.md is its reference."""
+"""Reads and validates models.yaml; its reference is docs/models-yaml.md."""
 
 from __future__ import annotations
 
@@ -28,36 +28,36 @@ __all__ = ["Manifest", "ManifestError", "ManifestNotFound", "parse_manifest", "r
 
 
 class ManifestNotFound(ManifestError):
-    """There is no such file."""
+    """The file does not exist."""
 
 
 class Manifest(Struct, frozen=True, kw_only=True):
-    """What a models.yaml says."""
+    """The content of a models.yaml."""
 
     models: tuple[Model, ...]
     default_engine: str | None
-    """`engine` of its `defaults`."""
+    """The `engine` of its `defaults`."""
     has_list: bool
-    """It has the key `models`."""
+    """Whether it has the key `models`."""
     indent: int
     """Columns before the dashes of its list of models."""
 
 
 def read_manifest(path: Path, *, engine: str = "lmstudio") -> tuple[Model, ...]:
-    """The models of a manifest in its own order; `engine` is that of models that name none.
+    """Return the models of a manifest in its order; `engine` is the default engine.
 
     Raises:
-        ManifestNotFound: There is no such file.
-        ManifestError: It cannot be read, or says something that it may not.
+        ManifestNotFound: The file does not exist.
+        ManifestError: It cannot be read, or is not valid.
     """
     return parse_manifest(read_bytes(path), path, engine=engine).models
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a manifest.
+    """Return the bytes of a manifest.
 
     Raises:
-        ManifestNotFound: There is no such file.
+        ManifestNotFound: The file does not exist.
         ManifestError: It cannot be read.
     """
     try:
@@ -71,12 +71,12 @@ def read_bytes(path: Path) -> bytes:
 def parse_manifest(
     data: bytes, path: Path, *, engine: str = "lmstudio", may_be_empty: bool = False
 ) -> Manifest:
-    """What `data`, the bytes of the file `path`, says; nothing in it is executed.
+    """Parse `data`, the bytes of the file `path`; nothing in it is executed.
 
-    `may_be_empty` allows a list of models without any, or none at all.
+    `may_be_empty` allows an empty or missing list of models.
 
     Raises:
-        ManifestError: It says something that it may not.
+        ManifestError: It is not valid.
     """
     problems = Problems(path)
     manifest = _Reader(problems, engine, may_be_empty).manifest(compose(data, problems))
@@ -85,14 +85,14 @@ def parse_manifest(
 
 
 class _Reader:
-    """Goes through the nodes, notes every problem, and keeps what is right."""
+    """Walks the nodes, collects every problem, and keeps the valid values."""
 
     def __init__(self, problems: Problems, engine: str, may_be_empty: bool) -> None:
         self._problems = problems
         self._engine = engine
         self._may_be_empty = may_be_empty
         self._lines: dict[str, int] = {}
-        """Model id -> the line that it was first seen on."""
+        """Model id -> the line of its first entry."""
 
     def manifest(self, root: Node | None) -> Manifest:
         models: tuple[Model, ...] = ()
@@ -121,7 +121,8 @@ class _Reader:
                 yield from self._model(entry, position, defaults)
         elif not self._may_be_empty:
             self._problems.add(
-                line_of(entries), "models is empty; `pytest --lmstrix-scan` adds those it finds"
+                line_of(entries),
+                "models is empty; `pytest --lmstrix-scan` adds the models it finds",
             )
 
     def _model(self, entry: Node, position: int, defaults: dict[str, Any]) -> Iterator[Model]:
@@ -142,12 +143,12 @@ class _Reader:
         fields["load"] = {**defaults.get("load", {}), **own.get("load", {})}
         limit, contexts = fields.get("context_limit"), fields.get("contexts")
         if limit is not None and contexts is not None and "contexts" not in own:
-            # What a model asks for itself is tested, whatever was declared.
+            # A model's own contexts are tested even beyond its declared limit.
             fields["contexts"] = tuple(size for size in contexts if size <= limit) or (limit,)
         yield msgspec.convert(fields, Model)
 
     def _values(self, node: Node, rules: Mapping[str, Rule | None], where: str) -> dict[str, Any]:
-        """Those values of a mapping that follow their rules."""
+        """Return the valid values of a mapping."""
         values: dict[str, Any] = {}
         for key, value in self._mapping(node, rules, where).items():
             rule = rules[key]
@@ -161,7 +162,7 @@ class _Reader:
         return values
 
     def _mapping(self, node: Node, known: Collection[str], where: str) -> dict[str, Node]:
-        """The values of a mapping by key, those of unknown keys left out."""
+        """Return the values of a mapping by key, without unknown keys."""
         if not is_mapping(node):
             self._problems.add(line_of(node), f"{where} must be a mapping, got {shown(node)}")
             return {}
@@ -169,18 +170,20 @@ class _Reader:
         for key, value in node.value:
             name = key.value if isinstance(key, ScalarNode) else ""
             if name in found:
-                self._problems.add(line_of(key), f"{where}: {name} is there twice")
+                self._problems.add(line_of(key), f"{where}: {name} is given twice")
             elif name in known:
                 found[name] = value
             else:
                 near = get_close_matches(name, known, n=1)
-                hint = f"did you mean {near[0]}?" if near else "known are " + ", ".join(known)
-                self._problems.add(line_of(key), f"{where}: unknown key {shown(key)}; {hint}")
+                hint = f"did you mean {near[0]}?" if near else "choose from " + ", ".join(known)
+                self._problems.add(
+                    line_of(key), f"{where}: {shown(key)} is not a valid key; {hint}"
+                )
         return found
 
 
 def _child(entry: Node, name: str) -> Node | None:
-    """The value of a key, however wrong the rest of an entry is."""
+    """Return the value of a key, even if the rest of the entry is not valid."""
     if isinstance(entry, MappingNode):
         return next((value for key, value in entry.value if plain(key) == name), None)
     return None

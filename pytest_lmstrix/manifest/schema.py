@@ -1,4 +1,4 @@
-"""The keys of models.yaml, and what each of them accepts."""
+"""The keys of models.yaml and the rule of each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pytest_lmstrix.weights.source import parse_source
 
 
 class Wrong(Exception):
-    """A value that a key does not accept: where it is, and what would be right."""
+    """An invalid value: its node, and the expected value."""
 
     def __init__(self, node: Node, text: str) -> None:
         super().__init__(f"{text}, got {shown(node)}")
@@ -33,7 +33,7 @@ RESERVED_TAGS = frozenset({
 
 
 class Rule(Struct, frozen=True, kw_only=True):
-    """What a key accepts: a scalar or, with `item`, a list."""
+    """The valid values of a key: scalars or, with `item`, lists."""
 
     expected: str
     type: Any = str
@@ -41,7 +41,7 @@ class Rule(Struct, frozen=True, kw_only=True):
     number_hint: str = ""
     """Follows `expected` in the error when the value is a number."""
     convert: Callable[[Any], Any] | None = None
-    """Returns the scalar to keep, or raises `ValueError` with what it must be."""
+    """Returns the scalar to keep, or raises `ValueError` with the requirement."""
     item: Rule | None = None
     """The rule of a list's items."""
     unique: bool = False
@@ -53,7 +53,7 @@ class Rule(Struct, frozen=True, kw_only=True):
         """Return the value of a node.
 
         Raises:
-            Wrong: It is not accepted.
+            Wrong: The value is not valid.
         """
         if self.item is None:
             return self._scalar(node)

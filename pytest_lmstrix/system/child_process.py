@@ -1,8 +1,8 @@
 """Child processes: everything about them that differs between operating systems.
 
-A `Child` is kept apart from the terminal (Ctrl-C is its parent's to attempts), and nothing that it
-writes can block it. Its standard input is a pipe that only this process holds: a child that ends
-at end of file there cannot outlive its parent, however that ends.
+A `Child` is kept apart from the terminal (its parent handles Ctrl-C), and nothing that it
+writes can block it. Its standard input is a pipe that only this process holds: a child that exits
+at end of file there cannot outlive its parent, however that exits.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LOG_LINES = 200
 _LOG_LINE_BYTES = 4096
 _POLL_SECONDS = 0.02
 _KILL_SECONDS = 30.0
-"""How long a killed process may take to give its memory back."""
+"""Time limit for a killed process to exit and release its memory."""
 _CREATION_FLAGS = 0
 if sys.platform == "win32":
     _CREATION_FLAGS = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
@@ -44,7 +44,7 @@ _NTSTATUS = {
 
 
 _DRAIN_SECONDS = 10.0
-"""How long what a dead child wrote may take to arrive, on a busy machine."""
+"""Time limit for reading the remaining output of an exited child, on a busy machine."""
 
 
 class Child:
@@ -64,7 +64,7 @@ class Child:
         self.peak_memory_bytes: int | None = None
         """Largest resident memory of any one process in it, weights mapped from disk included.
 
-        Kept by the system on Linux and Windows, elsewhere the largest that `activity` met.
+        Kept by the system on Linux and Windows, elsewhere the largest seen by `activity`.
         """
         self._log_lines = 0
         self._head: list[bytes] = []
@@ -76,7 +76,7 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             creationflags=_CREATION_FLAGS,
-            start_new_session=True,  # without meaning on Windows
+            start_new_session=True,  # ignored on Windows
         )
         try:
             self._tree = [psutil.Process(self._process.pid)]
@@ -84,7 +84,7 @@ class Child:
                 _start(self._read_lines, self._process.stdout),
                 _start(self._read_log, self._process.stderr),
             ]
-            with contextlib.suppress(OSError):  # it is dead already: its exit status will tell
+            with contextlib.suppress(OSError):  # it has exited: its exit status shows why
                 _pipe(self._process.stdin).write(first_line)
                 _pipe(self._process.stdin).flush()
         except BaseException:
@@ -109,29 +109,28 @@ class Child:
         return self.exit_status == -9 and self._oom_kills != _oom_kills()
 
     def wait(self, timeout_seconds: float) -> int | None:
-        """Its exit status, waited for no longer than that."""
+        """Wait up to `timeout_seconds` for the exit, and return the exit status."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout_seconds)
         return self.exit_status
 
     def log(self) -> list[str]:
-        """What it wrote to standard error: the first and the last lines."""
+        """Return the first and the last lines that it wrote to standard error."""
         if self._process.poll() is not None:
             for reader in self._readers:
-                reader.join(
-                    _DRAIN_SECONDS
-                )  # a dead child's pipes are at their end, or never will be
+                # A pipe still open after that was inherited by another process.
+                reader.join(_DRAIN_SECONDS)
         return [line.decode(errors="replace").rstrip() for line in [*self._head, *self._tail]]
 
     def forget_log(self) -> None:
-        """Let `log` begin here."""
+        """Clear the log."""
         self._head.clear()
         self._tail.clear()
 
     def activity(self) -> tuple[int, ...]:
-        """Changes while it takes memory, reads from disk or writes its log.
+        """Return figures that change while it allocates memory, reads from disk or logs.
 
-        Processor time is not in it: a child that spins in a deadlock burns that, too.
+        Processor time is not among them: a child spinning in a deadlock uses that, too.
         """
         figures = [self._log_lines]
         for process in self._find_tree():
@@ -142,9 +141,9 @@ class Child:
         return tuple(figures)
 
     def end(self, patience_seconds: float = 5.0) -> list[int]:
-        """End it and its descendants: politely by end of file, then by force.
+        """End it and its descendants: gracefully by end of file, then by force.
 
-        Returns the ids of processes that live on all the same. Harmless when repeated.
+        Return the ids of the processes that survive even that. Idempotent.
         """
         self.activity()
         with contextlib.suppress(OSError):
@@ -167,7 +166,7 @@ class Child:
         return self._tree
 
     def _wait_for_end(self, timeout_seconds: float) -> list[psutil.Process]:
-        """Those that are alive after that time."""
+        """Wait up to `timeout_seconds`, and return the processes still alive."""
         deadline = time.monotonic() + timeout_seconds
         while (alive := self._alive()) and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
@@ -191,7 +190,7 @@ class Child:
 
 
 def describe_exit(status: int) -> str:
-    """An exit status in words, such as `killed by SIGKILL` or `exit status 1`."""
+    """Describe an exit status, such as `killed by SIGKILL` or `exit status 1`."""
     if -128 < status < 0:
         try:
             return f"killed by {signal.Signals(-status).name}"
@@ -227,7 +226,7 @@ def _runs(process: psutil.Process) -> bool:
 
 def _bytes_read(process: psutil.Process) -> int:
     if sys.platform == "darwin":
-        return 0  # not told there
+        return 0  # not available there
     return process.io_counters().read_bytes
 
 
@@ -243,7 +242,7 @@ def _peak_bytes(process: psutil.Process) -> int:
 
 
 def _oom_kills() -> int | None:
-    """How many processes the system has killed for lack of memory; `None` where it is not told.
+    """Return how many processes the system has killed for lack of memory; `None` where unknown.
 
     Source: `oom_kill` in /proc/vmstat, proc(5).
     """

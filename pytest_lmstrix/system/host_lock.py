@@ -21,10 +21,10 @@ from filelock import FileLock, Timeout
 from pytest_lmstrix.core.sanitize import one_line
 
 FOLDER_VARIABLE = "PYTEST_LMSTRIX_LOCKS"
-"""Environment variable that names another folder for the locks, which all must then share."""
+"""Environment variable for another lock folder, which all processes must then share."""
 
 DEFAULT_PORT = 1234
-"""Of a host named without one: LM Studio's."""
+"""LM Studio's port, for a host given without one."""
 
 _POLL_SECONDS = 0.2
 
@@ -33,18 +33,19 @@ _POLL_SECONDS = 0.2
 def host_lock(
     host: str, *, on_wait: Callable[[str], None] | None = None, timeout: float | None = None
 ) -> Iterator[None]:
-    """Hold `host` alone among all processes of this machine.
+    """Lock `host` against all other processes of this machine.
 
-    `on_wait` is told who holds it: once when the waiting begins, and whenever that changes.
-    `timeout` is in seconds, `None` waits for ever. The system frees the lock of a process that
-    dies in any way. Another `host_lock` of the same host in this process waits as well.
+    `on_wait` receives its holder when the waiting begins and whenever the holder changes.
+    `timeout` is in seconds, `None` waits without a limit. The system releases the lock of a
+    process that exits in any way. Another `host_lock` of the same
+    host in this process waits, too.
 
     Locks are in the folder `pytest-lmstrix` of `/tmp`, shared by all users; on Windows in the
     temporary folder of each user, since a file made by one user there cannot be locked by another.
 
     Raises:
         TimeoutError: It is still held after `timeout` seconds.
-        OSError: The folder for the locks cannot be used; says which and why.
+        OSError: The lock folder cannot be used; the text names it and the cause.
     """
     path = _folder() / f"{_file_name(host)}.lock"
     if path.is_symlink():
@@ -76,7 +77,7 @@ def host_lock(
 
 def _file_name(host: str) -> str:
     name, port = host.strip("[]"), DEFAULT_PORT
-    with suppress(ValueError):  # of a port that is no number
+    with suppress(ValueError):  # the port is not a number
         if not _is_address(name):
             parts = urlsplit(host if "://" in host else f"//{host}")
             name, port = parts.hostname or host, parts.port or DEFAULT_PORT
@@ -113,10 +114,12 @@ def _folder() -> Path:
         folder = Path("/tmp") / "pytest-lmstrix"
     with suppress(FileExistsError):
         folder.mkdir(parents=True)
-        # Everybody may add a lock, nobody may take away another's. Not by `mkdir`: the umask.
+        # All users may add locks but not remove others'. `mkdir` would apply the umask.
         folder.chmod(0o1777)
     if folder.is_symlink() or not folder.is_dir():
-        raise NotADirectoryError(f"{folder}: the folder for the locks is something else")
+        raise NotADirectoryError(
+            f"{folder}: the lock folder must be a folder, not a link or a file"
+        )
     return folder
 
 
@@ -124,7 +127,7 @@ _NEVER_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 def _read(path: Path) -> str:
-    """What any user may have written there, made harmless; empty when it cannot be read."""
+    """Return the sanitized text of a file that any user can write; empty if unreadable."""
     with suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY | _NEVER_FOLLOW)
         with os.fdopen(descriptor, "rb") as file:
@@ -147,11 +150,11 @@ def _write(path: Path, text: str) -> None:
 
 
 def _myself() -> str:
-    user = "somebody"
+    user = "unknown user"
     with suppress(KeyError, OSError, ImportError):  # a user id without a name
         user = getpass.getuser()
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
     worker = os.environ.get("PYTEST_XDIST_WORKER")
-    if worker and sys.argv[0] == "-c":  # it has no command line of its own
+    if worker and sys.argv[0] == "-c":  # a worker has no command line of its own
         command = f"worker {worker} of pytest-xdist, started by pid {os.getppid()}"
     return f"pid {os.getpid()} of {user}: {one_line(command, 120)}"

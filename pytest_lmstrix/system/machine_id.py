@@ -1,4 +1,4 @@
-"""Identifies the machine that results come from."""
+"""Identifies the machine that produced a result."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import uuid
 
 
 def machine_id() -> str:
-    """Identifies this machine without naming it: results are compared with their like.
+    """Return an anonymous id of this machine: only results of one machine are compared.
 
-    `PYTEST_LMSTRIX_MACHINE` gives machines that are alike, such as hosted runners, one name.
+    `PYTEST_LMSTRIX_MACHINE` gives identical machines, such as hosted runners, one id.
     """
     given = os.environ.get("PYTEST_LMSTRIX_MACHINE")
     # Not the host name, which changes with the network; the hardware's address, unless random.

@@ -18,7 +18,7 @@ _TOKEN = re.compile(r"([0-9a-f]{12})-([0-9a-f]{1,8})-([0-9a-f]{1,16})")
 
 
 def owner_token() -> str:
-    """Names this process for as long as it lives: machine, process id and start time.
+    """Return a unique id of this process: machine, process id and start time.
 
     At most 38 characters of `0-9a-f-`, so that it fits in an LM Studio identifier.
     """
@@ -27,9 +27,9 @@ def owner_token() -> str:
 
 
 def owner_is_dead(token: str) -> bool:
-    """Whether the process that `owner_token` named so has provably ended.
+    """Return whether the process with that `owner_token` has certainly exited.
 
-    Never so for one of another machine, container or boot, nor for what is no token.
+    False for one of another machine, container or boot, and for an invalid token.
     """
     found = _TOKEN.fullmatch(token)
     if found is None or found[1] != _machine():
@@ -43,16 +43,16 @@ def owner_is_dead(token: str) -> bool:
 
 @cache
 def _machine() -> str:
-    """What process ids are unique in: a boot of a machine, and a namespace of its processes."""
+    """Return the scope in which process ids are unique: a boot and a process namespace."""
     try:
         if sys.platform == "linux":
-            # Neither names nor addresses tell two containers or a machine and its clone apart.
+            # Names and addresses may be equal in two containers, or a machine and its clone.
             boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
             facts = f"{boot} {Path('/proc/self/ns/pid').readlink()}"
         else:
             facts = f"{platform.node()} {uuid.getnode()}"
     except OSError:
-        facts = secrets.token_hex()  # like no other, so nothing can be proven
+        facts = secrets.token_hex()  # unique, so no owner counts as exited
     return hashlib.sha256(facts.encode()).hexdigest()[:12]
 
 
@@ -70,7 +70,7 @@ def _exists(pid: int) -> bool:
 
 
 def _started(pid: int) -> int | None:
-    """When a process began, in units of its own; 0 if it has ended, `None` if that is hidden."""
+    """Return a start time in system units; 0 if the process has exited, `None` if hidden."""
     try:
         if sys.platform == "linux":
             # Ticks since the boot: psutil's seconds move when the clock is set.

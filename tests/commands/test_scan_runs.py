@@ -248,7 +248,7 @@ def test_engines_that_the_manifest_names_and_nobody_has(
     empty.manifest("\n  - {id: a, engine: fake}")
     result = scan(empty, server)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines(["fake * not asked: no engine is called 'fake'*"])
+    result.stdout.fnmatch_lines(["fake * not asked: 'fake' is not a known engine*"])
     result.stdout.no_fnmatch_line("gone*")
 
 
@@ -267,7 +267,7 @@ def test_a_mistake_in_the_manifest_stops_it_first(empty: Project, server: LmStud
     empty.manifest("\n  - {id: a, contexst: 1}")
     result = scan(empty, server)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: models.yaml:3: model 'a': unknown key 'contexst'*"])
+    result.stderr.fnmatch_lines(["ERROR: models.yaml:3: model 'a': 'contexst' is not a valid key*"])
     assert server.calls == []
 
 

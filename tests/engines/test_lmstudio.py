@@ -167,7 +167,7 @@ def test_a_setting_that_lm_studio_does_not_take_is_refused(
     studio: Any, settings: LoadSettings
 ) -> None:
     own = studio()
-    with pytest.raises(Failure, match="'tiny': LM Studio cannot be asked for load setting"):
+    with pytest.raises(Failure, match="'tiny': LM Studio does not support load setting"):
         own.engine.load(Model(id="tiny", engine="lmstudio", load=settings), 4096, Watched())
     assert own.server.loads() == []
 
@@ -583,7 +583,7 @@ def test_a_load_that_finishes_after_its_time_out_is_unloaded(
 ) -> None:
     own = studio(faults=(Fault(where="load_progress", kind="hang", after=0.5),), load_timeout=0.3)
     release = _when(own.server, lambda: len(own.server.named("listLoaded")) > 3, own.server.release)
-    with pytest.raises(Failure, match=r"nothing new for 0.3 s while loading tiny") as failed:
+    with pytest.raises(Failure, match=r"no progress for 0.3 s while loading tiny") as failed:
         own.load()
     release.join()
     assert (failed.value.verdict, failed.value.phase) == (Verdict.TIMEOUT, "load")
@@ -595,7 +595,7 @@ def test_a_load_that_finishes_after_its_time_out_is_unloaded(
 def test_a_load_that_says_the_same_for_ever_is_silent(studio: Any) -> None:
     same = Fault(where="load_progress", kind="repeat", after=0.5, seconds=0.05)
     own = studio(faults=(same,), load_timeout=0.5)
-    with pytest.raises(Failure, match=r"nothing new for 0.5 s while loading tiny") as failed:
+    with pytest.raises(Failure, match=r"no progress for 0.5 s while loading tiny") as failed:
         own.load()
     assert (failed.value.verdict, failed.value.phase) == (Verdict.TIMEOUT, "load")
     assert own.ours() == []
@@ -606,7 +606,7 @@ def test_a_prefill_that_says_the_same_for_ever_is_silent(studio: Any) -> None:
     same = Fault(where="prefill", kind="repeat", after=0.5, seconds=0.05)
     own = studio(faults=(same,), reply_timeout=0.5)
     instance = own.load()
-    with pytest.raises(Failure, match=r"nothing new for 0.5 s while answering") as failed:
+    with pytest.raises(Failure, match=r"no progress for 0.5 s while answering") as failed:
         instance.complete("6 + 3 =", max_tokens=4)
     assert (failed.value.verdict, failed.value.phase) == (Verdict.TIMEOUT, "predict")
     assert own.ours() == []
@@ -615,7 +615,7 @@ def test_a_prefill_that_says_the_same_for_ever_is_silent(studio: Any) -> None:
 def test_after_progress_a_prefill_may_be_silent_no_longer_than_a_reply(studio: Any) -> None:
     same = Fault(where="prefill", kind="repeat", after=0.5, seconds=0.05)
     own = studio(faults=(same,), reply_timeout=0.5)
-    with pytest.raises(Failure, match=r"nothing new for 0.5 s while answering"):
+    with pytest.raises(Failure, match=r"no progress for 0.5 s while answering"):
         own.load().complete("word " * 500, max_tokens=4)
 
 
@@ -697,7 +697,7 @@ def test_a_reply_that_times_out_is_cancelled_and_the_instance_unloaded(
 ) -> None:
     own = studio(faults=(Fault(where="fragment", kind="hang"),), reply_timeout=0.3)
     instance = own.load()
-    with pytest.raises(Failure, match=r"nothing new for 0.3 s while answering") as failed:
+    with pytest.raises(Failure, match=r"no progress for 0.3 s while answering") as failed:
         instance.complete("2 + 3 =", max_tokens=4)
     assert (failed.value.verdict, failed.value.phase) == (Verdict.TIMEOUT, "predict")
     assert len(cancelled) == 1

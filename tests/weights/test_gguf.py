@@ -125,7 +125,7 @@ def test_the_parts_of_a_split_model_are_one(tmp_path: Path) -> None:
 
 def test_a_header_cut_anywhere_is_an_error_that_names_the_file(tmp_path: Path) -> None:
     whole = write_model(tmp_path / "m.gguf").read_bytes()
-    # Tensor names and data follow the last value; they are llama.cpp's to attempts.
+    # Tensor names and data follow the last value; they are llama.cpp's to judge.
     end = whole.index(b"token_embd.weight") - 8
     for size in range(end):
         cut = tmp_path / "cut.gguf"

@@ -23,15 +23,15 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 REFUSED = 70
-"""Exit status of a server that could not load the model, and has said why."""
+"""Exit status of a server that could not load the model and has logged why."""
 _ORPHAN_POLL_SECONDS = 1.0
 _GPU_BATCH_TOKENS = 512
 _CPU_BATCH_TOKENS = 128
-"""Prefilled between two signs of life; larger ones make a CPU no faster, only silent for longer."""
+"""Prefilled between two heartbeats; larger batches are no faster on a CPU."""
 
 
 def main() -> NoReturn:
-    """Supervise; serve when told so."""
+    """Supervise a server, or serve, by the arguments."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.argv[1:] == ["serve"]:
         _serve()
@@ -46,7 +46,7 @@ def _supervise() -> NoReturn:
     )
     _at_end_of_input(server.kill)
     assert server.stdin is not None
-    with contextlib.suppress(OSError):  # it is dead already: its exit status will tell
+    with contextlib.suppress(OSError):  # it has exited: its exit status shows why
         server.stdin.write(configuration)
     while True:
         try:
@@ -85,12 +85,12 @@ def _serve() -> NoReturn:
     params.hostnames = ["127.0.0.1"]
     params.port = 0
     params.n_parallel = 1
-    params.fit_params = False  # what is asked for, or an error
+    params.fit_params = False  # the requested context, or an error
     params.ctx_shift = False
     params.cache_prompt = True
     params.cache_ram_mib = 0  # else up to 8 GiB of old prompts are kept beside the KV cache
     params.cache_idle_slots = False
-    params.sse_ping_interval = -1  # a ping is no sign that the model gets on
+    params.sse_ping_interval = -1  # a ping does not show progress of the model
     params.offline = True
     params.ui = False
     if (threads := configuration["threads"]) is not None:

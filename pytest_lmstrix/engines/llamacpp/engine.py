@@ -53,7 +53,7 @@ class LlamaCppEngine:
         self._folders = folders
 
     def models(self) -> list[ModelFacts]:
-        """Every model file in the usual places; those that cannot be read are left out."""
+        """Return every model file in the usual places; unreadable ones are left out."""
         folders = gguf.usual_places() if self._folders is None else self._folders
         found = []
         for name, path in gguf.find(folders).items():
@@ -64,7 +64,7 @@ class LlamaCppEngine:
         return found
 
     def facts(self, model: Model) -> ModelFacts | None:
-        """What the header of the model's file says; `None` if it cannot be read.
+        """Return the facts in the header of the model's file; `None` if unreadable.
 
         Weights elsewhere are fetched only for a model whose context limit is not known.
         """
@@ -75,10 +75,10 @@ class LlamaCppEngine:
             path = self._file(model)
             return gguf.model_facts(path, name=model.id, sha256=model.sha256)
         except (OSError, ValueError, Failure):
-            return None  # its load will tell why
+            return None  # its load raises the reason
 
     def fetch(self, model: Model) -> Path:
-        """Download the weights of `model` if they are elsewhere; its file on this machine."""
+        """Download the weights of `model` if needed, and return their file."""
         return self._file(model)
 
     def load(self, model: Model, context_length: int, progress: Progress) -> LlamaCppInstance:
@@ -115,7 +115,7 @@ class LlamaCppEngine:
                 timeout=self._reply_timeout,
                 # The server closes idle connections, which is a race for whoever keeps them.
                 limits=httpx.Limits(max_keepalive_connections=0),
-                trust_env=False,  # no proxy stands between this machine and itself
+                trust_env=False,  # no proxy for connections to this machine
             )
             return LlamaCppInstance(child, client, path, progress)
         except BaseException:
@@ -139,7 +139,7 @@ class LlamaCppEngine:
         return path
 
     def _address(self, child: Child, path: Path, progress: Progress) -> str:
-        """Where the server listens, once the model is loaded."""
+        """Wait until the model is loaded, and return the server's address."""
         size_bytes = sum(part.stat().st_size for part in gguf.parts(path))
         seen, since = child.activity(), time.monotonic()
         while True:
@@ -154,7 +154,7 @@ class LlamaCppEngine:
                 return str(json.loads(line)["address"])
             if (now := child.activity()) != seen:
                 seen, since = now, time.monotonic()
-                # The share of the weights that is in memory: llama.cpp tells no better.
+                # The share of the weights that is in memory: llama.cpp reports nothing better.
                 progress(min(0.99, (child.peak_memory_bytes or 0) / max(1, size_bytes)))
             elif time.monotonic() - since > self._load_timeout:
                 raise silence(self._load_timeout, "loading", "load")
@@ -165,7 +165,7 @@ def _not_found(reason: str) -> Failure:
 
 
 def _check_magic(path: Path) -> None:
-    """Sparing a process what is no model at all, such as a saved error page.
+    """Reject a file that is not a model, such as a saved error page.
 
     Source: the GGUF specification, whose files begin with these bytes.
     """

@@ -1,4 +1,4 @@
-"""A llama.cpp server that holds one model: what it is asked, what it answers, why it died.
+"""A llama.cpp server that holds one model: requests, answers and causes of an exit.
 
 Source: the README of llama.cpp's server, https://github.com/ggml-org/llama.cpp/tree/master/tools/server
 """
@@ -24,15 +24,15 @@ from pytest_lmstrix.engines.llamacpp.child import REFUSED
 from pytest_lmstrix.system.child_process import Child, describe_exit
 
 _DEATH_SECONDS = 5.0
-"""How long a process whose connection broke may take to be seen dead."""
-_TELLING_LINES = 12
+"""Time limit to detect the exit of a process whose connection broke."""
+_ERROR_LINES = 12
 _LOG_PREFIX = re.compile(r"^[\d.]+ (?P<level>[A-Z]) ")
 _TELLING = re.compile(r"error|assert|fail|terminate|what\(\)|unable|insufficient|denied", re.I)
 _EMPTY_WORDS = re.compile(
     r"send_error|exiting due to model loading error"
     r"|failed to (load|create.context with) model\b(?! from)"
 )
-"""Lines that only say that something failed; what a request was refused for is in its answer."""
+"""Lines without a cause of failure; the reason of a refused request is in its answer."""
 
 
 class _Settings(Struct):
@@ -118,7 +118,7 @@ class LlamaCppInstance:
         return self._child.peak_memory_bytes
 
     def complete(self, prompt: str, *, max_tokens: int, temperature: float = 0.0) -> Reply:
-        """Go on with `prompt`; see `Instance.complete`."""
+        """Continue `prompt`; see `Instance.complete`."""
         body = {"prompt": prompt, "n_predict": max_tokens, "temperature": temperature}
         return self._reply("/completion", body)
 
@@ -133,7 +133,7 @@ class LlamaCppInstance:
         return len(self._tokens(text))
 
     def unload(self) -> None:
-        """End the process and confirm that it is gone; harmless when repeated."""
+        """End the process and confirm its exit; idempotent."""
         self._client.close()
         if left := self._child.end():
             raise Failure.from_engine(f"processes {left} do not end", phase="unload")
@@ -191,7 +191,7 @@ class LlamaCppInstance:
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
-        """Turn what goes wrong in a request into a `Failure`; leave nothing computing."""
+        """Raise errors of a request as `Failure`; cancel its computation."""
         if self._client.is_closed:
             raise Failure("the model is unloaded", verdict=Verdict.ENGINE_ERROR, phase=self._phase)
         self._child.forget_log()
@@ -219,7 +219,7 @@ def _parsed(data: bytes, kind: type[_T]) -> _T:
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.MsgspecError as error:
-        raise Failure.from_engine(f"llama.cpp answered what nobody expects: {error}") from error
+        raise Failure.from_engine(f"llama.cpp sent an unexpected answer: {error}") from error
 
 
 def _decoded(response: httpx.Response, kind: type[_T]) -> _T:
@@ -229,7 +229,7 @@ def _decoded(response: httpx.Response, kind: type[_T]) -> _T:
 
 
 def _lines(response: httpx.Response) -> Iterator[bytes]:
-    # Not `iter_lines`, which also splits at the likes of U+2028: a model may say that.
+    # Not `iter_lines`, which also splits at U+2028 and others, which a model may write.
     rest = b""
     for chunk in response.iter_bytes():
         *lines, rest = (rest + chunk).split(b"\n")
@@ -252,9 +252,9 @@ def silence(seconds: float | None, doing: str, phase: Phase) -> Failure:
 
 
 def death(child: Child, path: Path, phase: Phase) -> Failure:
-    """Why the process of a server that holds the model in `path` has ended."""
+    """Explain why the server process of the model in `path` has exited."""
     status = child.wait(_DEATH_SECONDS)
-    reason = "\n".join(_telling(child.log())).replace(str(path), "the model file")
+    reason = "\n".join(_error_lines(child.log())).replace(str(path), "the model file")
     if status == REFUSED:
         return Failure.from_engine(
             reason or "llama.cpp refused to load and did not say why", phase=phase
@@ -270,9 +270,9 @@ def death(child: Child, path: Path, phase: Phase) -> Failure:
     return Failure.from_engine(text, phase=phase, exit_status=status)
 
 
-def _telling(log: Sequence[str]) -> list[str]:
-    """The lines that say what went wrong, without timestamps; else the last that are no log's."""
-    telling, foreign = [], []
+def _error_lines(log: Sequence[str]) -> list[str]:
+    """Return the lines with an error, without timestamps, or the last foreign lines."""
+    errors, foreign = [], []
     for line in log:
         prefix = _LOG_PREFIX.match(line)
         words = line[prefix.end() :] if prefix else line
@@ -280,5 +280,5 @@ def _telling(log: Sequence[str]) -> list[str]:
             foreign.append(line)
         wrong = prefix["level"] == "E" if prefix else _TELLING.search(line)
         if wrong and not _EMPTY_WORDS.search(words):
-            telling.append(words)
-    return list(dict.fromkeys(telling))[:_TELLING_LINES] or foreign[-_TELLING_LINES:]
+            errors.append(words)
+    return list(dict.fromkeys(errors))[:_ERROR_LINES] or foreign[-_ERROR_LINES:]

@@ -1,4 +1,4 @@
-"""The connection to an LM Studio server: found, bounded in time, and made anew after trouble."""
+"""The connection to an LM Studio server: discovery, timeouts and reconnection."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from pytest_lmstrix.engines.lmstudio.errors import failure_from
 _T = TypeVar("_T")
 
 RPC_SECONDS = 30.0
-"""A server that takes longer to connect or to answer a short call is taken for gone."""
+"""Time limit for a connection or a short call; then the server counts as unreachable."""
 
 CLOSE_SECONDS = 5.0
-"""A client that takes longer to close is left to itself: the SDK has no limit there."""
+"""Time limit for closing a client: the SDK has none."""
 
 _SDK_LOGGERS = (
     "AsyncWebsocketHandler",
@@ -49,7 +49,7 @@ _SDK_LOGGERS = (
 
 
 class Link:
-    """A client of one server, replaced by a fresh one whenever it may have become unusable.
+    """A client of one server, replaced whenever it may have become unusable.
 
     The SDK has one time limit for the whole process; calls must not overlap in it.
     """
@@ -58,13 +58,13 @@ class Link:
         self._host = host.removeprefix("http://").rstrip("/") if host else None
         self._client: Client | None = None
         for name in _SDK_LOGGERS:
-            # Where nobody has set logging up, it writes warnings to stderr, in JSON.
+            # Where logging is not configured, it writes warnings to stderr, in JSON.
             if not (logger := logging.getLogger(name)).handlers:
                 logger.addHandler(logging.NullHandler())
 
     @property
     def host(self) -> str:
-        """`host:port`; the first default port of LM Studio that answers when none was given.
+        """`host:port`; by default the first of LM Studio's default ports that answers.
 
         Raises:
             Failure: No server answers there.
@@ -84,7 +84,7 @@ class Link:
         doing: str,
         namespace: Literal["llm", "system"] = "llm",
     ) -> _T:
-        """The answer to a short call; asked again where an old connection turns out dead.
+        """Return the answer to a short call; retry once if an old connection is broken.
 
         Raises:
             Failure: There is none within `RPC_SECONDS`, or it is an error.
@@ -122,18 +122,20 @@ class Link:
             client = self._connected(namespace)
             set_sync_api_timeout(silence_seconds)
             with warnings.catch_warnings():
-                # A newer server may say more than the SDK knows; as an error it would end the call.
+                # A newer server may send fields unknown to the SDK; an error would end the call.
                 warnings.simplefilter("ignore", LMStudioUnknownMessageWarning)
                 yield client
         except Exception as error:
             # The limit may have been changed on the way; what counts is the one that ran out.
             ran_out = get_sync_api_timeout() or silence_seconds
-            told = failure_from(error, phase, doing=doing, silence_seconds=ran_out, silent=silent)
-            if told.verdict in (Verdict.TIMEOUT, Verdict.UNREACHABLE):
+            failure = failure_from(
+                error, phase, doing=doing, silence_seconds=ran_out, silent=silent
+            )
+            if failure.verdict in (Verdict.TIMEOUT, Verdict.UNREACHABLE):
                 self.drop()
-            if told is error:
+            if failure is error:
                 raise
-            raise told from error
+            raise failure from error
         except BaseException:
             self.drop()
             raise
@@ -141,7 +143,7 @@ class Link:
             set_sync_api_timeout(limit)
 
     def loaded(self, phase: Phase) -> list[str]:
-        """The identifiers of all language model instances on the server, anybody's."""
+        """Return the identifiers of all language model instances on the server."""
         return self.ask(
             lambda client: [each["identifier"] for each in client.llm.remote_call("listLoaded")],
             phase=phase,
@@ -149,7 +151,7 @@ class Link:
         )
 
     def drop(self) -> None:
-        """Close the client; the next call makes another."""
+        """Close the client; the next call creates another."""
         client, self._client = self._client, None
         if client is not None:
             with suppress(Exception):
@@ -166,7 +168,7 @@ class Link:
         except Exception as error:
             text = " ".join(str(error).split())
             if "all" in getproxies():
-                # The SDK leaves its WebSockets to whatever proxy the environment names.
+                # The SDK would use the environment's proxy for its WebSockets.
                 text += f" (ALL_PROXY is set: set NO_PROXY={self.host.rpartition(':')[0]} as well)"
             if isinstance(error, TimeoutError):
                 text = f"LM Studio at {self.host} has not let us in for {RPC_SECONDS:g} s"
@@ -208,7 +210,7 @@ def stalling(seconds: float, then: float | None = None) -> Iterator[Callable[[],
         moved.set()
         watcher.join()
         if get_sync_api_timeout() == 0.0:
-            set_sync_api_timeout(limit)  # for `talking` to tell which limit ran out
+            set_sync_api_timeout(limit)  # `talking` reads which limit was exceeded
 
 
 class _Client(Client):
@@ -233,7 +235,7 @@ class _Client(Client):
 
 
 def _within(seconds: float, call: Callable[[], object]) -> None:
-    """Wait for `call` no longer than `seconds`: the SDK has no limit where this is used."""
+    """Wait for `call` up to `seconds`: the SDK has no limit here."""
     done: Future[None] = Future()
 
     def run() -> None:

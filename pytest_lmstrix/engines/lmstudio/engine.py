@@ -22,16 +22,16 @@ from pytest_lmstrix.engines.lmstudio.listing import listed_models, load_config
 _log = logging.getLogger(__name__)
 
 PREFIX = "lmstrix-"
-"""How the identifiers of our instances begin; no other instance is ever touched."""
+"""Prefix of our instances' identifiers; other instances are never touched."""
 
 LATE_LOAD_SECONDS = 120.0
-"""How long a load that was given up is watched for, to be unloaded when it finishes after all."""
+"""How long an abandoned load is watched, to unload it if it finishes late."""
 
 UNHEARD_LOAD_SECONDS = 15.0
-"""The same for an interrupted load that was not heard of yet: it may never have been asked for."""
+"""The same for an interrupted load without progress: it may never have been requested."""
 
 UNLOAD_SECONDS = 30.0
-"""How long an instance may stay listed after LM Studio agreed to unload it."""
+"""How long an instance may stay listed after LM Studio accepted to unload it."""
 
 _NO_ROOM = (Verdict.OUT_OF_MEMORY, Verdict.GUARDRAIL_REFUSED)
 _POLL_SECONDS = 0.2
@@ -65,14 +65,14 @@ class LmStudioEngine:
         self.unload_seconds = unload_seconds
         self.tell = tell
         self._open: set[str] = set()
-        """Asked for, and not known to be gone."""
+        """Requested, and not known to be unloaded."""
         self._strays: set[str] = set()
-        """Those of them that nobody holds any more."""
+        """Those of them that were abandoned."""
         self._listing: dict[str, ModelFacts] | None = None
 
     @property
     def host(self) -> str:
-        """`host:port`; looked for at LM Studio's default ports where none was given.
+        """`host:port`; by default discovered at LM Studio's default ports.
 
         `localhost` as long as no server is found there: whatever is asked of it then fails.
         """
@@ -91,20 +91,20 @@ class LmStudioEngine:
 
     @cached_property
     def version(self) -> str | None:
-        """The version of LM Studio, such as `0.4.2+1`; `None` when it does not tell. Asked once."""
+        """The version of LM Studio, such as `0.4.2+1`; `None` if unknown. Cached."""
         with suppress(Failure):
-            told = self.link.ask(
+            answer = self.link.ask(
                 lambda client: client.system.remote_call("version"),
                 phase="connect",
                 doing="asking for the version",
                 namespace="system",
             )
-            parts = (told.get("version"), told.get("build")) if isinstance(told, dict) else ()
+            parts = (answer.get("version"), answer.get("build")) if isinstance(answer, dict) else ()
             return "+".join(str(part) for part in parts if part is not None) or None
         return None
 
     def models(self) -> list[ModelFacts]:
-        """Every model on the server's disks, embedding models included.
+        """Return every model on the server's disks, embedding models included.
 
         Raises:
             Failure: The server does not answer.
@@ -119,9 +119,9 @@ class LmStudioEngine:
         return models
 
     def facts(self, model: Model) -> ModelFacts | None:
-        """What LM Studio says of `model`, from one listing a session; `None` if it has none."""
+        """Return LM Studio's facts of `model`, from one listing per session, or `None`."""
         if self._listing is None:
-            self._listing = {}  # a server that does not answer is not asked for each model
+            self._listing = {}  # an unreachable server is not asked again for each model
             self.models()
         return self._listing.get(model.id)
 
@@ -132,7 +132,7 @@ class LmStudioEngine:
             Failure: It does not load; what may have come of it is unloaded.
         """
         config = load_config(model, context_length)
-        self._release_strays()  # asks at least once, and so finds out a connection that died
+        self._release_strays()  # a request that detects a broken connection
         identifier = f"{PREFIX}{self.owner}-{secrets.token_hex(4)}"
         doing = f"loading {model.id}"
         self._open.add(identifier)
@@ -166,14 +166,14 @@ class LmStudioEngine:
             if isinstance(error, Failure) and error.verdict in _NO_ROOM and (left := self._left()):
                 text = (
                     f"{error.text}\nstill in memory are {', '.join(left)},"
-                    f" so this says nothing of {model.id}: unload them in LM Studio"
+                    f" so this does not count against {model.id}: unload them in LM Studio"
                 )
-                # The only verdict that is on no model: smaller sizes of it are not tried either.
+                # The only verdict about the host, not the model: no smaller size is tried.
                 raise Failure(text, verdict=Verdict.UNREACHABLE, phase="load") from error
             raise
 
     def unload(self, identifier: str) -> None:
-        """Unload an instance of ours and wait until it is no longer listed; gone is gone.
+        """Unload an instance of ours and wait until it is no longer listed; idempotent.
 
         Raises:
             Failure: LM Studio refuses, or goes on listing it.
@@ -202,7 +202,7 @@ class LmStudioEngine:
                 raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="unload")
 
     def sweep(self, is_dead: Callable[[str], bool]) -> list[str]:
-        """Unload the instances whose owner is dead by `is_dead(owner)`; return their identifiers.
+        """Unload the instances whose `is_dead(owner)` is true; return their identifiers.
 
         Raises:
             Failure: The server does not answer.
@@ -212,7 +212,7 @@ class LmStudioEngine:
         return [identifier for identifier in dead if self._unloaded(identifier)]
 
     def close(self) -> None:
-        """Unload whatever is left, loads included that finished after they were given up."""
+        """Unload all remaining instances, including abandoned loads that finished late."""
         self._strays |= self._open
         if self._strays:
             with suppress(Failure):
@@ -229,15 +229,15 @@ class LmStudioEngine:
     def abandon(
         self, identifier: str, error: BaseException, *, loading: bool, heard: bool = True
     ) -> None:
-        """Unload what `error` has made us give up, a load that finishes only later included.
+        """Unload the instance that `error` ended, including a load that finishes late.
 
         Raises:
-            Failure: The server does not answer at all, so its silence says nothing of the model.
+            Failure: The server does not answer at all, so the model is not to blame.
         """
         verdict = error.verdict if isinstance(error, Failure) else None
         late = loading and verdict in (None, Verdict.TIMEOUT, Verdict.UNREACHABLE)
         if loading and not isinstance(error.__cause__, LMStudioServerError):
-            self._strays.add(identifier)  # nobody said that the load is over
+            self._strays.add(identifier)  # the server has not reported the end of the load
         try:
             if late:
                 unheard = not heard and verdict is None
@@ -252,14 +252,14 @@ class LmStudioEngine:
                 raise trouble from error
 
     def _left(self) -> list[str]:
-        """Ours that nobody uses: what is loaded while a load of ours fails, other workers' too."""
+        """Return our unused instances, other workers' included: we load one at a time."""
         listed: list[str] = []
         with suppress(Failure):
             listed = self.link.loaded("load")
         return sorted(self._strays.union(name for name in listed if name.startswith(PREFIX)))
 
     def _release_strays(self, patience_seconds: float = 0.0) -> None:
-        """Unload what was given up, once it is listed; wait for that so long."""
+        """Unload abandoned instances; wait up to `patience_seconds` until they are listed."""
         deadline = time.monotonic() + patience_seconds
         if self._strays and patience_seconds:
             self.tell(
@@ -276,7 +276,7 @@ class LmStudioEngine:
             time.sleep(_POLL_SECONDS)
 
     def _unloaded(self, identifier: str) -> bool:
-        """Unload a leftover; a refusal is logged only, for what is loaded next is not to blame."""
+        """Unload a leftover; a refusal is only logged, since the next model is not to blame."""
         try:
             self.unload(identifier)
         except Failure as trouble:
@@ -290,7 +290,7 @@ class LmStudioEngine:
         try:
             self.link.ask(lambda client: client.llm.unload(identifier), phase="unload", doing=doing)
         except Failure as failure:
-            # Slow to answer or gone already: the listing will tell.
+            # Slow to answer or unloaded already: the listing shows which.
             slow = isinstance(failure.__cause__, TimeoutError)
             if failure.verdict is not Verdict.MODEL_NOT_FOUND and not slow:
                 raise

@@ -1,4 +1,4 @@
-"""What the `lmstudio` SDK raises, told as `Failure`: the server's own words, without decoration."""
+"""Errors of the `lmstudio` SDK as `Failure`: the server's own text, undecorated."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from lmstudio import (
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.verdicts import Phase, Verdict
 
-# Closing a client cancels what waits on it, with an error that is none of the SDK's own.
+# Closing a client cancels what waits on it, with an error from outside the SDK.
 _LOST = (LMStudioWebsocketError, CancelledError, httpx.HTTPError)
 
 
 def failure_from(
     error: Exception, phase: Phase, *, doing: str, silence_seconds: float, silent: Verdict
 ) -> Failure:
-    """`error` as a `Failure`; `doing` says what was under way, such as "loading llama-3.2".
+    """Return `error` as a `Failure`; `doing` is the current action, such as "loading llama-3.2".
 
     `silent` is the verdict when nothing new came for `silence_seconds`.
     """
@@ -31,7 +31,7 @@ def failure_from(
         case Failure():
             return error
         case LMStudioTimeoutError():
-            text = f"LM Studio said nothing new for {silence_seconds:g} s while {doing}"
+            text = f"LM Studio made no progress for {silence_seconds:g} s while {doing}"
             return Failure(text, verdict=silent, phase=phase)
         case LMStudioServerError():
             return Failure.from_engine(_words(error), phase=phase, code=_code(error))
@@ -45,15 +45,15 @@ def failure_from(
             text = f"LM Studio answered {doing} with what its SDK does not read: {error}"
         case _:
             text = f"The LM Studio SDK failed while {doing}: {_one_line(error)}"
-    # Before a model is asked for, it cannot be at fault.
+    # Before a model is requested, it cannot be at fault.
     verdict = Verdict.UNREACHABLE if phase == "connect" else Verdict.ENGINE_ERROR
     return Failure(text, verdict=verdict, phase=phase)
 
 
 def _words(error: LMStudioServerError) -> str:
     # Unchecked by the SDK: any of these may be of any type.
-    told = error.server_error
-    parts = (told.root_title, told.title, told.cause) if told else ()
+    answer = error.server_error
+    parts = (answer.root_title, answer.title, answer.cause) if answer else ()
     words = (part.strip() for part in parts if isinstance(part, str))
     return ": ".join(dict.fromkeys(filter(None, words))) or _one_line(error)
 

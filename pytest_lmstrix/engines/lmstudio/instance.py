@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 SLOWEST_PREFILL = 50.0
-"""Prompt tokens per second below which a prefill that shows no progress is taken for hung."""
+"""Prompt tokens per second below which a prefill without progress counts as hung."""
 
 SPARE_FRAGMENTS = 100
 """Beyond two for each token allowed: a reply in still more does not mean to end."""
 
 MEASURABLE_PROMPT_TOKENS = 512
-"""With fewer, the time to the first token says more of the connection than of the prefill."""
+"""With fewer, the time to the first token measures the connection more than the prefill."""
 
 _STOP_REASONS: dict[str, Literal["stop", "length"]] = {
     "eosFound": "stop",
@@ -42,7 +42,7 @@ _STOP_REASONS: dict[str, Literal["stop", "length"]] = {
 _BROKEN_OFF = {
     "modelUnloaded": (Verdict.CRASHED, "LM Studio unloaded the instance while it answered"),
     "userStopped": (Verdict.ENGINE_ERROR, "the answer was stopped in LM Studio"),
-    "failed": (Verdict.ENGINE_ERROR, "LM Studio says that the prediction failed"),
+    "failed": (Verdict.ENGINE_ERROR, "LM Studio reports a failed prediction"),
 }
 
 
@@ -60,16 +60,16 @@ class LmStudioInstance:
             LLM.get_context_length, "asking for the granted context length"
         )
         if self._context_length < 1:
-            text = f"LM Studio does not tell the context length that it granted to {identifier}"
+            text = f"LM Studio does not report the context length granted to {identifier}"
             raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="load")
 
     @property
     def context_length(self) -> int:
-        """Granted, as the server tells it after the load; tokens."""
+        """The granted context length in tokens, as the server reports it after the load."""
         return self._context_length
 
     def complete(self, prompt: str, *, max_tokens: int, temperature: float = 0.0) -> Reply:
-        """Go on with `prompt` as it is, without the model's chat template."""
+        """Continue `prompt` as it is, without the model's chat template."""
         config = _prediction_config(max_tokens, temperature)
 
         def start(llm: LLM, prefilled: Callable[[float], None]) -> PredictionStream:
@@ -82,7 +82,7 @@ class LmStudioInstance:
     def chat(self, messages: Sequence[Message], *, max_tokens: int) -> Reply:
         """Answer `messages` through the model's chat template, at temperature 0.
 
-        Reasoning that LM Studio leaves in the text is told apart by its `<think>` tags.
+        Reasoning that LM Studio leaves in the text is separated by its `<think>` tags.
         """
         config = _prediction_config(max_tokens, temperature=0.0)
         history = Chat()
@@ -101,11 +101,11 @@ class LmStudioInstance:
         return msgspec.structs.replace(reply, text=text, reasoning=reasoning)
 
     def count_tokens(self, text: str) -> int:
-        """Tokens of `text` as the model counts them."""
+        """Count the tokens of `text` in the model's vocabulary."""
         return self._ask(lambda llm: llm.count_tokens(text), "counting tokens")
 
     def unload(self) -> None:
-        """Unload and wait until the server no longer lists it; harmless when repeated.
+        """Unload and wait until the server no longer lists it; idempotent.
 
         Raises:
             Failure: It is still loaded, or the server does not answer.
@@ -188,14 +188,14 @@ class LmStudioInstance:
     def _is_fresh(self, prompt: str) -> bool:
         """Whether the KV cache can hold next to nothing of `prompt`, judging by all before it.
 
-        LM Studio does not tell how much of a prompt it still held.
+        LM Studio does not report how much of a prompt was cached.
         """
         head = prompt[: len(prompt) // 50 + 1]
         return not any(sent.startswith(head) for sent in self._sent)
 
 
 def split_reasoning(text: str) -> tuple[str, str]:
-    """Reasoning and answer of `text`, told apart by `<think>` and `</think>`.
+    """Split `text` into reasoning and answer at `<think>` and `</think>`.
 
     Many chat templates open the reasoning themselves, so that only its end is in the text; and
     where the budget was spent on reasoning there is no end.
@@ -210,7 +210,7 @@ def _prediction_config(max_tokens: int, temperature: float) -> LlmPredictionConf
     return {
         "maxTokens": max_tokens,
         "temperature": temperature,
-        # The default would cut the middle out of a prompt that is too long, without a word.
+        # The default would silently cut the middle out of a prompt that is too long.
         "contextOverflowPolicy": "stopAtLimit",
     }
 
@@ -228,8 +228,8 @@ def _measured(value: float | None) -> float | None:
 
 @contextmanager
 def _cancelled(stream: PredictionStream) -> Iterator[None]:
-    """Cancel the prediction when it is given up; the SDK itself would let it run on."""
-    # An SDK stream that has raised has let go of its channel, and with it of cancelling.
+    """Cancel an abandoned prediction; the SDK itself would let it run on."""
+    # An SDK stream that has raised has closed its channel, and can no longer cancel.
     channel = stream._channel
     try:
         yield

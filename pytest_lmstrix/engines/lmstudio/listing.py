@@ -1,4 +1,4 @@
-"""LM Studio's words for models and load settings, in ours and back. Pure."""
+"""Translates LM Studio's models and load settings to ours and back. Pure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _Listed(msgspec.Struct, rename="camel"):
 
 
 def listed_models(listing: Iterable[object]) -> list[ModelFacts]:
-    """The models of a raw listing; an entry that cannot be read is logged and left out."""
+    """Return the models of a raw listing; invalid entries are logged and left out."""
     models = []
     for entry in listing:
         try:
@@ -62,9 +62,9 @@ def _facts(listed: _Listed) -> ModelFacts:
 
 
 def load_config(model: Model, context_length: int) -> LlmLoadModelConfigDict:
-    """What the SDK is to load `model` with.
+    """Return the SDK's load configuration for `model`.
 
-    With `gpu_offload` it also tells the server to split layers evenly over several GPUs.
+    With `gpu_offload` it also makes the server split layers evenly over several GPUs.
 
     Raises:
         Failure: A setting is not LM Studio's. The SDK would drop it without a word.
@@ -91,7 +91,7 @@ def load_config(model: Model, context_length: int) -> LlmLoadModelConfigDict:
 def _not_honoured(model: Model, setting: str, value: object) -> Failure:
     honoured = "kv_cache_type (not bf16), flash_attention, gpu_offload, batch_size"
     text = (
-        f"model {model.id!r}: LM Studio cannot be asked for load setting {setting}: {value!r};"
-        f" it can for {honoured}"
+        f"model {model.id!r}: LM Studio does not support load setting {setting}: {value!r};"
+        f" it supports {honoured}"
     )
     return Failure(text, verdict=Verdict.ENGINE_ERROR, phase="load")
