@@ -16,7 +16,7 @@ def test_theirs(pytestconfig):
 """
 
 
-@pytest.mark.parametrize("args", [("--all",), ("--help",), ("--all", "-p", "conftest")])
+@pytest.mark.parametrize("args", [("--all",), ("--help",)])
 def test_an_all_of_a_conftest_is_its_own(project: Project, args: tuple[str, ...]) -> None:
     project.pytester.makeconftest(OWN_ALL)
     result = project.run_apart("conftest.py", *args)
