@@ -86,7 +86,7 @@ def add_options(parser: pytest.Parser) -> None:
 
 
 def add_short_all(parser: pytest.Parser) -> None:
-    """Add `--all` for `--lmstrix-all`, unless a plugin or a conftest.py has an option of that name."""
+    """Add `--all` for `--lmstrix-all`, unless a plugin or conftest.py has an `--all` of its own."""
     group = parser.getgroup("lmstrix")
     with suppress(ValueError, argparse.ArgumentError):
         group.addoption("--all", dest="lmstrix_all", action="store_true", help="As --lmstrix-all")
