@@ -10,6 +10,7 @@ import ast
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from pytest_lmstrix.core.checks import CHECKS
 
 COMMANDS = ("scan", "list", "health", "restore")
 """`--lmstrix-<command>` runs instead of tests."""
+
+HELP_ALL = "Test also what is already known (default: only what is untested, failed or changed)"
 
 SORT_KEYS = ("smart", "id", "size", "ctx", "declared", "ttft", "tps", "status", "tested")
 
@@ -48,11 +51,7 @@ def add_options(parser: pytest.Parser) -> None:
     group = parser.getgroup("lmstrix", "local LLM models as test cases (pytest-lmstrix)")
     add = group.addoption
     add("--lmstrix", action="store_true", help="Run model tests, and nothing else")
-    help_all = "Test also what is already known (default: only what is untested, failed or changed)"
-    try:
-        add("--all", "--lmstrix-all", dest="lmstrix_all", action="store_true", help=help_all)
-    except (ValueError, argparse.ArgumentError):  # another plugin has taken --all
-        add("--lmstrix-all", dest="lmstrix_all", action="store_true", help=help_all)
+    add("--lmstrix-all", dest="lmstrix_all", action="store_true", help=HELP_ALL)
 
     def setting(name: str, help: str, default: Any, kind: Any = "string", **more: Any) -> None:
         add(f"--lmstrix-{name}", dest=f"lmstrix_{name}", default=None, help=help, **more)
@@ -84,6 +83,13 @@ def add_options(parser: pytest.Parser) -> None:
         help=f"Order of the models: {', '.join(SORT_KEYS)}; a trailing d reverses, as in smartd"
         " (default: smart)")  # fmt: skip
     _add_commands(parser, add)
+
+
+def add_short_all(parser: pytest.Parser) -> None:
+    """Add `--all` for `--lmstrix-all`, unless a plugin or conftest.py has an `--all` of its own."""
+    group = parser.getgroup("lmstrix")
+    with suppress(ValueError, argparse.ArgumentError):
+        group.addoption("--all", dest="lmstrix_all", action="store_true", help="As --lmstrix-all")
 
 
 def _add_commands(parser: pytest.Parser, add: Callable[..., None]) -> None:

@@ -62,7 +62,7 @@ def test_the_short_all_yields_to_another_plugin(project: Project) -> None:
 
 def test_help_lists_the_options(project: Project) -> None:
     shown = project.run("--help").stdout.str()
-    for option in ("--lmstrix ", "--all, --lmstrix-all", "--lmstrix-ctx=N[,N...]", "HOST:PORT"):
+    for option in ("--lmstrix ", "--all ", "--lmstrix-all ", "--lmstrix-ctx=N[,N...]", "HOST:PORT"):
         assert option in shown
 
 
