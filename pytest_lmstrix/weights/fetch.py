@@ -20,8 +20,7 @@ from platformdirs import user_cache_path
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.weights.download import DownloadProgress, download, download_failure, size_of
-from pytest_lmstrix.weights.gguf import parts
-from pytest_lmstrix.weights.source import LocalSource, parse_source
+from pytest_lmstrix.weights.source import LocalSource, parse_source, parts
 
 _log = logging.getLogger(__name__)
 _CHUNK_BYTES = 1 << 20

@@ -20,8 +20,8 @@ from gguf import LlamaFileType
 from gguf.constants import GGUFValueType as Type
 
 from pytest_lmstrix.core.types import ModelFacts, fingerprint
+from pytest_lmstrix.weights.source import SPLIT, parts
 
-_SPLIT = re.compile(r"-(?P<number>\d{5})-of-(?P<count>\d{5})$")
 _FORMATS = {
     Type.UINT8: "<B",
     Type.INT8: "<b",
@@ -131,7 +131,7 @@ def model_facts(path: Path, *, name: str | None = None, sha256: str | None = Non
     )
     size_bytes = sum(part.stat().st_size for part in parts(path))
     return ModelFacts(
-        id=name or _SPLIT.sub("", path.stem),
+        id=name or SPLIT.sub("", path.stem),
         type="embedding" if embeds else "llm",
         context_limit=context_limit if isinstance(context_limit, int) else None,
         size_bytes=size_bytes,
@@ -141,18 +141,6 @@ def model_facts(path: Path, *, name: str | None = None, sha256: str | None = Non
         quantization=_quantization(header.get("general.file_type")),
         fingerprint=fingerprint(sha256=sha256, size_bytes=size_bytes, path=str(path)),
     )
-
-
-def parts(path: Path) -> list[Path]:
-    """The files of a model, given its first: `name-00001-of-00003.gguf` stands for three."""
-    split = _SPLIT.search(path.stem)
-    if split is None:
-        return [path]
-    stem, count = path.stem[: split.start()], int(split["count"])
-    return [
-        path.with_name(f"{stem}-{number:05}-of-{count:05}{path.suffix}")
-        for number in range(1, count + 1)
-    ]
 
 
 def usual_places() -> list[Path]:
@@ -204,7 +192,7 @@ def find(folders: Iterable[Path]) -> dict[str, Path]:
 
 def _gguf_files(folder: Path) -> Iterator[Path]:
     for path in sorted(_below(folder)):
-        split = _SPLIT.search(path.stem)
+        split = SPLIT.search(path.stem)
         if path.is_file() and (split is None or int(split["number"]) == 1):
             yield path
 
@@ -224,7 +212,7 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def _name(path: Path, depth: int) -> str:
-    stem = path.with_name(_SPLIT.sub("", path.stem))
+    stem = path.with_name(SPLIT.sub("", path.stem))
     return "/".join(stem.parts[-depth:])
 
 

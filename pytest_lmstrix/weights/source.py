@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from msgspec import Struct
@@ -144,3 +144,19 @@ class _RedactUrls(logging.Filter):
 
 
 logging.getLogger("httpx").addFilter(_RedactUrls())
+
+
+SPLIT = re.compile(r"-(?P<number>\d{5})-of-(?P<count>\d{5})$")
+"""The end of the name of one file of a split model."""
+
+
+def parts(path: Path) -> list[Path]:
+    """The files of a model, given its first: `name-00001-of-00003.gguf` stands for three."""
+    split = SPLIT.search(path.stem)
+    if split is None:
+        return [path]
+    stem, count = path.stem[: split.start()], int(split["count"])
+    return [
+        path.with_name(f"{stem}-{number:05}-of-{count:05}{path.suffix}")
+        for number in range(1, count + 1)
+    ]

@@ -21,6 +21,7 @@ from pytest_lmstrix.engines.llamacpp import child as child_program
 from pytest_lmstrix.engines.llamacpp.server import LlamaCppInstance, death, silence
 from pytest_lmstrix.system.child_process import Child
 from pytest_lmstrix.weights import gguf
+from pytest_lmstrix.weights.source import parts
 
 _POLL_SECONDS = 0.1
 
@@ -133,14 +134,14 @@ class LlamaCppEngine:
                 raise _not_found(f"no file of that name in {', '.join(map(str, folders))}")
             return path
         path = self._weights(model) if self._weights is not None else Path(model.source)
-        for part in gguf.parts(path):
+        for part in parts(path):
             if not part.is_file():
                 raise _not_found(f"no such file: {part}")
         return path
 
     def _address(self, child: Child, path: Path, progress: Progress) -> str:
         """Wait until the model is loaded, and return the server's address."""
-        size_bytes = sum(part.stat().st_size for part in gguf.parts(path))
+        size_bytes = sum(part.stat().st_size for part in parts(path))
         seen, since = child.activity(), time.monotonic()
         while True:
             try:
