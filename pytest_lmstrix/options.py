@@ -5,12 +5,10 @@ Nothing heavy is imported here: every pytest run with the plugin installed comes
 
 from __future__ import annotations
 
-import argparse
 import ast
 import os
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,9 +85,12 @@ def add_options(parser: pytest.Parser) -> None:
 
 def add_short_all(parser: pytest.Parser) -> None:
     """Add `--all` for `--lmstrix-all`, unless a plugin or conftest.py has an `--all` of its own."""
-    group = parser.getgroup("lmstrix")
-    with suppress(ValueError, argparse.ArgumentError):
-        group.addoption("--all", dest="lmstrix_all", action="store_true", help="As --lmstrix-all")
+    # pytest 8.4 notices a conflict between groups only when it parses.
+    groups = (*parser._groups, parser._anonymous)
+    if not any("--all" in option.names() for group in groups for option in group.options):
+        parser.getgroup("lmstrix").addoption(
+            "--all", dest="lmstrix_all", action="store_true", help="As --lmstrix-all"
+        )
 
 
 def _add_commands(parser: pytest.Parser, add: Callable[..., None]) -> None:
