@@ -132,7 +132,7 @@ def _sweep_all(
     for engine in used.values():
         try:
             _sweep(engine)
-        except Exception as error:  # an engine of somebody else's may raise anything
+        except Exception as error:  # third-party engines may raise anything
             left = f"{host_of(engine)} may still have loaded what a worker that died has left"
             tell(f"{left}: {error}")
 
