@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.end_to_end.project import Project
+if TYPE_CHECKING:
+    from tests.end_to_end.project import Project
 
 
 @pytest.fixture(autouse=True)
@@ -17,9 +20,15 @@ def _own_locks(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
 
 
+@pytest.fixture(scope="session")
+def _project_module() -> str:
+    """Import it before pytester notes which modules to forget; a run of the models needs none."""
+    return import_module("tests.end_to_end.project").__name__
+
+
 @pytest.fixture
-def project(pytester: pytest.Pytester) -> Iterator[Project]:
-    project = Project(pytester)
+def project(_project_module: str, pytester: pytest.Pytester) -> Iterator[Project]:
+    project: Project = import_module(_project_module).Project(pytester)
     yield project
     for process in project.started:
         process.kill()

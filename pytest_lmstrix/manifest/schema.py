@@ -102,7 +102,7 @@ def _tag(text: str) -> str:
     if not re.fullmatch(r"[^\W_][\w-]*", tag):
         raise ValueError("must be a word of letters, digits, - and _, so that -m can select it")
     if tag in RESERVED_TAGS:
-        raise ValueError("must not be a reserved word of pytest or of this plugin")
+        raise ValueError("must be a word that neither pytest nor this plugin reserves")
     return tag
 
 
