@@ -201,3 +201,17 @@ def test_having_the_plugin_installed_costs_nothing() -> None:
     ).stdout.split()
     assert "pytest_lmstrix.plugin" in loaded
     assert not HEAVY & set(loaded)
+
+
+def test_a_run_of_the_models_imports_nothing_that_only_the_tests_need() -> None:
+    tree = ast.parse(Path(__file__).with_name("conftest.py").read_text(encoding="utf-8"))
+    names = {
+        name.partition(".")[0]
+        for node in import_statements(tree, for_types=False)
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+        )
+    }
+    assert names <= {*sys.stdlib_module_names, "pytest"}
