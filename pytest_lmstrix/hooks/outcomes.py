@@ -81,11 +81,11 @@ class Outcomes:
         failure = call.excinfo.value if call.excinfo is not None else None
         if isinstance(failure, Failure):
             runxfail = item.config.getoption("runxfail")
-            _speak_plainly(report, failure, call, runxfail=runxfail)
+            _shorten_failure(report, failure, call, runxfail=runxfail)
         if results:
             _attach(report, results)
         if case is not None:
-            _make_harmless(report)
+            _sanitize_report(report)
         return report
 
     def _users_results(
@@ -151,7 +151,7 @@ def _attach(report: pytest.TestReport, results: list[Result]) -> None:
         report.sections.append(("what the model said", replies))
 
 
-def _speak_plainly(
+def _shorten_failure(
     report: pytest.TestReport, failure: Failure, call: pytest.CallInfo[Any], *, runxfail: bool
 ) -> None:
     """Report the verdict as what it stands for, without a traceback through the plugin.
@@ -178,7 +178,7 @@ def _speak_plainly(
         report.longrepr = (path, line or 0, f"Skipped: {failure.explain()}")
 
 
-def _make_harmless(report: pytest.TestReport) -> None:
+def _sanitize_report(report: pytest.TestReport) -> None:
     """What a model said may be in messages, in values of assertions, and in what a test printed."""
     report.sections = [(name, clean(text, SECTION_LIMIT)) for name, text in report.sections]
     report.user_properties = [

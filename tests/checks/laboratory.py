@@ -18,7 +18,7 @@ SKIPPED = None
 """What a case is that was not tried, because a smaller size had failed."""
 
 
-class Nobody:
+class NoWatch:
     """A `Watch` and a `Progress` without a person before it."""
 
     def loading(self, model_id: str, context_length: int) -> Progress:
@@ -34,7 +34,7 @@ class Nobody:
 
 
 def loader_for(engine: Engine) -> ModelLoader:
-    return ModelLoader(lambda model: engine, host_lock=lambda host: nullcontext(), watch=Nobody())
+    return ModelLoader(lambda model: engine, host_lock=lambda host: nullcontext(), watch=NoWatch())
 
 
 @contextmanager
