@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "pytest_lmstrix"
+TESTS = Path(__file__).parent
+PACKAGE = TESTS.parent / "pytest_lmstrix"
 MOST_LINES = 350
 MOST_FILES = 10
 """In a folder, besides `__init__.py`."""
@@ -132,8 +133,10 @@ def test_no_room_is_imported_by_a_room_that_it_imports() -> None:
         pytest.fail(" <- ".join(error.args[1]))
 
 
-def test_a_folder_has_ten_files_at_most() -> None:
-    count = Counter(path.parent for path in FILES.values() if path.stem != "__init__")
+@pytest.mark.parametrize("top", [PACKAGE, TESTS], ids=["package", "tests"])
+def test_a_folder_has_ten_files_at_most(top: Path) -> None:
+    count = Counter(path.parent for path in top.rglob("*.py") if path.stem != "__init__")
+    assert count
     assert {str(folder): n for folder, n in count.items() if n > MOST_FILES} == {}
 
 

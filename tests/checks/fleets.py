@@ -28,7 +28,7 @@ from tests.standin.lmstudio import (
     StandInModel,
     Unsupported,
 )
-from tests.standin.lmstudio.behaviours import AnyBehaviour, Check
+from tests.standin.lmstudio.models.behaviours import AnyBehaviour, Check
 
 BLUR = 0.9
 """A model that forgets a tenth of a context has forgotten a fact; of less, no more can be said."""

@@ -31,7 +31,7 @@ from tests.standin.lmstudio import (
     SeesLast,
     StandInModel,
 )
-from tests.standin.lmstudio.behaviours import AnyBehaviour
+from tests.standin.lmstudio.models.behaviours import AnyBehaviour
 
 DECLARED = 131_072
 

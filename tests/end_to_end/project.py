@@ -16,8 +16,8 @@ from pytest_lmstrix.core.types import Result
 CONFTEST = """
 from pathlib import Path
 from tests.standin.fake_engine import FakeEngine
-from tests.standin.lmstudio.behaviours import *
-from tests.standin.lmstudio.models import StandInModel
+from tests.standin.lmstudio.models.behaviours import *
+from tests.standin.lmstudio.models.model import StandInModel
 
 ROOT = Path(__file__).parent
 

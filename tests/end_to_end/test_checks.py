@@ -18,7 +18,7 @@ from tests.standin.lmstudio import (
     SeesLast,
     StandInModel,
 )
-from tests.standin.lmstudio.behaviours import AnyBehaviour
+from tests.standin.lmstudio.models.behaviours import AnyBehaviour
 
 FLEET: dict[str, tuple[AnyBehaviour, ...]] = {
     "healthy": (),

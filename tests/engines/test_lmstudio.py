@@ -37,8 +37,8 @@ from tests.standin.lmstudio import (
     ServerError,
     StandInModel,
     UserInstance,
-    hostile,
 )
+from tests.standin.lmstudio.models import hostile
 
 TINY = StandInModel(key="tiny")
 MODEL = Model(id="tiny", engine="lmstudio")

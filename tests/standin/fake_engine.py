@@ -3,7 +3,7 @@
 In a `conftest.py`::
 
     from tests.standin.fake_engine import FakeEngine
-    from tests.standin.lmstudio.models import StandInModel
+    from tests.standin.lmstudio.models.model import StandInModel
 
     def pytest_lmstrix_engines(config):
         return [FakeEngine((StandInModel(key="tiny"),))]
@@ -20,10 +20,11 @@ from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Message, Model, ModelFacts, Reply, fingerprint
 from pytest_lmstrix.core.verdicts import Phase
 from pytest_lmstrix.engines.base import Progress
-from tests.standin.lmstudio import brain, errors
-from tests.standin.lmstudio.behaviours import Load, MissingFromDisk, Prompt
+from tests.standin.lmstudio import errors
 from tests.standin.lmstudio.errors import Refused
-from tests.standin.lmstudio.models import StandInModel
+from tests.standin.lmstudio.models import brain
+from tests.standin.lmstudio.models.behaviours import Load, MissingFromDisk, Prompt
+from tests.standin.lmstudio.models.model import StandInModel
 
 
 class FakeEngine:

@@ -11,7 +11,8 @@ import pytest
 from pytest_lmstrix.core.verdicts import Verdict
 from tests.end_to_end.project import Project
 from tests.standin.file_server import file_server
-from tests.standin.lmstudio import LmStudioServer, Says, StandInModel, hostile
+from tests.standin.lmstudio import LmStudioServer, Says, StandInModel
+from tests.standin.lmstudio.models import hostile
 
 ODD_IDS = [
     "publisher/model@q4_k_m",

@@ -4,7 +4,10 @@
 ...     client = lmstudio.Client(server.host)
 """
 
-from tests.standin.lmstudio.behaviours import (
+from tests.standin.lmstudio.calls import Call, CallLog, Change, Violation
+from tests.standin.lmstudio.errors import ServerError
+from tests.standin.lmstudio.faults import Fault
+from tests.standin.lmstudio.models.behaviours import (
     Corrupted,
     Crashes,
     CrashesAbove,
@@ -24,10 +27,7 @@ from tests.standin.lmstudio.behaviours import (
     SlowDecode,
     Unsupported,
 )
-from tests.standin.lmstudio.calls import Call, CallLog, Change, Violation
-from tests.standin.lmstudio.errors import ServerError
-from tests.standin.lmstudio.faults import Fault
-from tests.standin.lmstudio.models import StandInModel, UserInstance
+from tests.standin.lmstudio.models.model import StandInModel, UserInstance
 from tests.standin.lmstudio.server import LmStudioServer
 
 __all__ = [

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from tests.standin.lmstudio.faults import Fault
-from tests.standin.lmstudio.models import StandInModel, UserInstance
+from tests.standin.lmstudio.models.model import StandInModel, UserInstance
 from tests.standin.lmstudio.server import LmStudioServer
 
 

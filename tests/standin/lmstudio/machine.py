@@ -11,11 +11,11 @@ from typing import Any, Literal
 from lmstudio._sdk_models import ModelSpecifierInstanceReference, ModelSpecifierQuery
 
 from tests.standin.lmstudio import errors
-from tests.standin.lmstudio.behaviours import Load, MissingFromDisk
 from tests.standin.lmstudio.calls import CallLog, Change
 from tests.standin.lmstudio.errors import Refused
-from tests.standin.lmstudio.minds import Mind, StandInMind
-from tests.standin.lmstudio.models import StandInModel, UserInstance
+from tests.standin.lmstudio.models.behaviours import Load, MissingFromDisk
+from tests.standin.lmstudio.models.minds import Mind, StandInMind
+from tests.standin.lmstudio.models.model import StandInModel, UserInstance
 
 Why = Literal["load", "user", "unload", "ttl", "crash", "restart"]
 Specifier = ModelSpecifierQuery | ModelSpecifierInstanceReference

@@ -15,13 +15,14 @@ from typing import Any, Self
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
-from tests.standin.lmstudio import errors, wire
+from tests.standin.lmstudio import errors
 from tests.standin.lmstudio.calls import Call, CallLog
-from tests.standin.lmstudio.connection import Connection, Note, Unanswered
 from tests.standin.lmstudio.errors import Refused
 from tests.standin.lmstudio.faults import Fault, FaultBook, Where
 from tests.standin.lmstudio.machine import Machine
-from tests.standin.lmstudio.models import StandInModel, UserInstance
+from tests.standin.lmstudio.models.model import StandInModel, UserInstance
+from tests.standin.lmstudio.protocol import wire
+from tests.standin.lmstudio.protocol.connection import Connection, Note, Unanswered
 
 _LOG = logging.getLogger(__name__)
 _LOG.addHandler(logging.NullHandler())

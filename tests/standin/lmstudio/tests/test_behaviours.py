@@ -26,11 +26,11 @@ from tests.standin.lmstudio import (
     SlowDecode,
     StandInModel,
     Unsupported,
-    brain,
 )
-from tests.standin.lmstudio.behaviours import AnyBehaviour, Load
 from tests.standin.lmstudio.errors import Refused
-from tests.standin.lmstudio.minds import Message, Prediction, Request, StandInMind
+from tests.standin.lmstudio.models import brain
+from tests.standin.lmstudio.models.behaviours import AnyBehaviour, Load
+from tests.standin.lmstudio.models.minds import Message, Prediction, Request, StandInMind
 
 MAX = 2_000
 ANSWER_ROOM = 12

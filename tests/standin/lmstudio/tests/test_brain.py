@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_lmstrix.probes.haystack import fill
-from tests.standin.lmstudio import brain
+from tests.standin.lmstudio.models import brain
 
 PROSE = "The rain fell on the roof of the mill. Nobody came up the road that day. " * 200
 

@@ -15,8 +15,8 @@ from tests.standin.lmstudio import (
     Says,
     StandInModel,
     UserInstance,
-    hostile,
 )
+from tests.standin.lmstudio.models import hostile
 from tests.standin.lmstudio.tests.conftest import Connect
 
 TINY = StandInModel(key="tiny", max_context_length=8192)

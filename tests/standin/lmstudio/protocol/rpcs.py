@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 from lmstudio._sdk_models import ModelQuery, ModelSpecifierQuery
 
-from tests.standin.lmstudio import wire
 from tests.standin.lmstudio.errors import Refused
 from tests.standin.lmstudio.faults import Where
 from tests.standin.lmstudio.machine import Instance, Specifier
-from tests.standin.lmstudio.minds import render
-from tests.standin.lmstudio.predicting import messages
+from tests.standin.lmstudio.models.minds import render
+from tests.standin.lmstudio.protocol import wire
+from tests.standin.lmstudio.protocol.predicting import messages
 
 if TYPE_CHECKING:
-    from tests.standin.lmstudio.connection import Connection, Note
+    from tests.standin.lmstudio.protocol.connection import Connection, Note
     from tests.standin.lmstudio.server import LmStudioServer
 
 

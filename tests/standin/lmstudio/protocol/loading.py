@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from lmstudio._sdk_models import ModelQuery, ModelSpecifierQuery
 
-from tests.standin.lmstudio import errors, wire
-from tests.standin.lmstudio.embedded import load_mind
+from tests.standin.lmstudio import errors
 from tests.standin.lmstudio.errors import Refused
-from tests.standin.lmstudio.models import StandInModel
+from tests.standin.lmstudio.models.embedded import load_mind
+from tests.standin.lmstudio.models.model import StandInModel
+from tests.standin.lmstudio.protocol import wire
 
 if TYPE_CHECKING:
-    from tests.standin.lmstudio.connection import Channel, Note
+    from tests.standin.lmstudio.protocol.connection import Channel, Note
 
 
 async def load(channel: Channel, parameter: Any, note: Note) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from tests.standin.lmstudio.behaviours import AnyBehaviour, Check
+from tests.standin.lmstudio.models.behaviours import AnyBehaviour, Check
 
 
 class StandInModel(Struct, frozen=True, kw_only=True, omit_defaults=True):

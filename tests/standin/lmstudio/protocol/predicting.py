@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from lmstudio._sdk_models import ChatHistoryData, PredictionChannelRequest, TextData
 
-from tests.standin.lmstudio import errors, wire
+from tests.standin.lmstudio import errors
 from tests.standin.lmstudio.errors import Refused
 from tests.standin.lmstudio.machine import Instance
-from tests.standin.lmstudio.minds import Message, Prediction, Request
-from tests.standin.lmstudio.models import StandInModel
+from tests.standin.lmstudio.models.minds import Message, Prediction, Request
+from tests.standin.lmstudio.models.model import StandInModel
+from tests.standin.lmstudio.protocol import wire
 
 if TYPE_CHECKING:
-    from tests.standin.lmstudio.connection import Channel, Note
+    from tests.standin.lmstudio.protocol.connection import Channel, Note
 
 
 async def predict(channel: Channel, parameter: PredictionChannelRequest, note: Note) -> None:

@@ -7,10 +7,11 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from tests.standin.lmstudio import brain, errors
-from tests.standin.lmstudio.behaviours import Piece, Prompt, Says
+from tests.standin.lmstudio import errors
 from tests.standin.lmstudio.errors import Refused
-from tests.standin.lmstudio.models import StandInModel
+from tests.standin.lmstudio.models import brain
+from tests.standin.lmstudio.models.behaviours import Piece, Prompt, Says
+from tests.standin.lmstudio.models.model import StandInModel
 
 _END_OF_TURN = "<|end|>\n"
 _ASSISTANT = "<|assistant|>\n"

@@ -10,11 +10,12 @@ from pytest_lmstrix.core import types
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Instance
-from tests.standin.lmstudio import brain, errors
-from tests.standin.lmstudio.behaviours import Embedded, Piece
+from tests.standin.lmstudio import errors
 from tests.standin.lmstudio.errors import Refused, ServerError
-from tests.standin.lmstudio.minds import Mind, Prediction, Request, StandInMind
-from tests.standin.lmstudio.models import StandInModel
+from tests.standin.lmstudio.models import brain
+from tests.standin.lmstudio.models.behaviours import Embedded, Piece
+from tests.standin.lmstudio.models.minds import Mind, Prediction, Request, StandInMind
+from tests.standin.lmstudio.models.model import StandInModel
 
 _UNLIMITED = 4096
 """Tokens that a prediction without a limit may have."""

@@ -11,10 +11,10 @@ import msgspec
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
-from tests.standin.lmstudio import loading, predicting, rpcs, wire
 from tests.standin.lmstudio.calls import Call, Violation
 from tests.standin.lmstudio.errors import Refused, ServerError
 from tests.standin.lmstudio.faults import Fault
+from tests.standin.lmstudio.protocol import loading, predicting, rpcs, wire
 
 if TYPE_CHECKING:
     from tests.standin.lmstudio.server import LmStudioServer

@@ -1,0 +1,1 @@
+"""The models that the stand-in serves, their behaviours and what answers for them."""

@@ -1,0 +1,1 @@
+"""The LM Studio protocol: messages, framing, calls and channels."""
