@@ -130,13 +130,13 @@ def test_a_model_works_up_to_its_capacity_and_not_above(
     ],
     ids=str,
 )
-def test_some_models_work_nowhere(behaviour: AnyBehaviour) -> None:
+def test_some_models_fail_at_every_size(behaviour: AnyBehaviour) -> None:
     model = StandInModel(key="m", behaviours=(behaviour,))
     assert model.capacity("full") == 0
     assert not passes(model, "full", 512)
 
 
-def test_crashes_once() -> None:
+def test_a_model_that_crashes_once_works_afterwards() -> None:
     model = StandInModel(key="m", behaviours=(Crashes(at="predict"),))
     mind = StandInMind(model, 4096)
     with pytest.raises(Refused, match="crashed without additional information") as crash:
@@ -145,7 +145,7 @@ def test_crashes_once() -> None:
     assert text(ask(mind, "2+3=", attempt=2)) == "5"
 
 
-def test_thinking_spends_the_budget() -> None:
+def test_reasoning_uses_the_token_budget() -> None:
     mind = StandInMind(StandInModel(key="m", behaviours=(Reasons(tokens=20),)), 4096)
     short = ask(mind, "2+3=", chat=True)
     assert (short.stop_reason, short.predicted_tokens) == ("maxPredictedTokensReached", 12)
@@ -167,13 +167,13 @@ def test_the_cache_holds_the_last_prompt() -> None:
     assert again.ttft_seconds == (first.prompt_tokens - again.cached_tokens) / 100.0
 
 
-def test_slow_above_a_size() -> None:
+def test_decoding_is_slow_above_a_size() -> None:
     model = StandInModel(key="m", behaviours=(SlowDecode(above=1000, tokens_per_second=0.5),))
     assert ask(StandInMind(model, 1000), "2+3=").tokens_per_second == 50.0
     assert ask(StandInMind(model, 1001), "2+3=").tokens_per_second == 0.5
 
 
-def test_a_reply_ends_with_the_context() -> None:
+def test_a_reply_stops_at_the_context_limit() -> None:
     mind = StandInMind(StandInModel(key="m", bos_tokens=0), 8)
     reply = ask(mind, "It is a b c", budget=None)
     assert (reply.predicted_tokens, reply.stop_reason) == (3, "contextLengthReached")

@@ -14,20 +14,20 @@ PROSE = "The rain fell on the roof of the mill. Nobody came up the road that day
 
 @settings(deadline=None)
 @given(st.text())
-def test_tokens_joined_give_the_text_back(text: str) -> None:
+def test_joined_tokens_equal_the_text(text: str) -> None:
     assert "".join(brain.tokenize(text)) == text
 
 
 @settings(deadline=None)
 @given(st.text(), st.text())
-def test_whole_words_count_the_same_alone_and_together(one: str, two: str) -> None:
+def test_token_counts_of_whole_words_add_up(one: str, two: str) -> None:
     together = brain.count_tokens(f"{one}\n{two}")
     assert together == brain.count_tokens(one) + 1 + brain.count_tokens(two)
 
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from("abc")), st.lists(st.sampled_from("abc")))
-def test_shared_prefix_is_the_longest_one(one: list[str], two: list[str]) -> None:
+def test_shared_prefix_is_the_longest_common_prefix(one: list[str], two: list[str]) -> None:
     n = brain.shared_prefix(one, two)
     assert one[:n] == two[:n]
     assert one[n : n + 1] != two[n : n + 1] or one[n:] == two[n:] == []
@@ -66,12 +66,12 @@ def test_shared_prefix_is_the_longest_one(one: list[str], two: list[str]) -> Non
         ),
     ],
 )
-def test_answers_as_a_competent_model_would(prompt: str, reply: str) -> None:
+def test_replies_to_known_prompts_are_correct(prompt: str, reply: str) -> None:
     assert brain.answer(prompt) == reply
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_recalls_whatever_is_hidden(seed: int) -> None:
+def test_hidden_facts_are_recalled(seed: int) -> None:
     for haystack in fill(seed, [1024, 4096], brain.count_tokens):
         for needle in haystack.needles:
             assert needle.recalled(brain.answer(haystack.prose + needle.question))
@@ -79,7 +79,7 @@ def test_recalls_whatever_is_hidden(seed: int) -> None:
 
 
 @pytest.mark.parametrize("prompt", ["", "\n", PROSE, "The pass key is"])
-def test_says_something_harmless_when_there_is_nothing_to_know(prompt: str) -> None:
+def test_a_prompt_without_facts_gets_a_neutral_reply(prompt: str) -> None:
     reply = brain.answer(prompt)
     assert reply.strip()
     assert not any(c.isdigit() for c in reply)
@@ -87,5 +87,5 @@ def test_says_something_harmless_when_there_is_nothing_to_know(prompt: str) -> N
 
 @settings(deadline=None)
 @given(st.text())
-def test_any_prompt_has_a_reply(prompt: str) -> None:
+def test_any_prompt_gets_a_reply(prompt: str) -> None:
     assert brain.answer(prompt)

@@ -23,7 +23,7 @@ TINY = StandInModel(key="tiny")
 USERS = UserInstance(key="tiny", identifier="chat")
 
 
-def test_an_error_of_ones_own(connect: Connect) -> None:
+def test_a_fault_can_carry_a_custom_error(connect: Connect) -> None:
     error = ServerError(title="Boom", cause="because", suggestion="do not")
     with LmStudioServer([TINY], faults=[Fault(where="load", kind="error", error=error)]) as server:
         llm = connect(server.host).llm
@@ -34,7 +34,7 @@ def test_an_error_of_ones_own(connect: Connect) -> None:
         assert llm.load_new_instance("tiny").identifier == "tiny"
 
 
-def test_skip_times_and_model_choose_the_occasion(connect: Connect) -> None:
+def test_skip_times_and_model_select_the_faulty_call(connect: Connect) -> None:
     fault = Fault(where="predict", kind="error", skip=1, times=2, model="tin")
     with LmStudioServer([TINY, StandInModel(key="other")], faults=[fault]) as server:
         llm = connect(server.host).llm
@@ -70,7 +70,7 @@ def test_a_load_outlives_its_connection(connect: Connect) -> None:
         assert [i.identifier for i in connect(server.host).llm.list_loaded()] == ["late"]
 
 
-def test_a_load_that_trickles(connect: Connect, short_silence: float) -> None:
+def test_a_load_with_slow_progress(connect: Connect, short_silence: float) -> None:
     model = StandInModel(key="big", load_steps=10)
     slow = Fault(where="load_progress", kind="slow", seconds=short_silence / 4, times=10)
     with LmStudioServer([model], faults=[slow]) as server:
@@ -100,7 +100,7 @@ def test_a_channel_that_closes_without_a_result(connect: Connect) -> None:
             llm.complete("Once upon a time")
 
 
-def test_a_broken_connection_ends_a_prediction_and_no_instance(connect: Connect) -> None:
+def test_a_broken_connection_ends_the_prediction_but_keeps_the_instance(connect: Connect) -> None:
     fault = Fault(where="fragment", kind="close_socket", after=3)
     with LmStudioServer([TINY], faults=[fault]) as server:
         llm = connect(server.host).llm.load_new_instance("tiny", "mine")
@@ -112,7 +112,7 @@ def test_a_broken_connection_ends_a_prediction_and_no_instance(connect: Connect)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"type": "channelSend"}'])
-def test_frames_of_rubbish_break_the_clients_session_only(connect: Connect, text: str) -> None:
+def test_garbage_frames_break_only_the_client_session(connect: Connect, text: str) -> None:
     fault = Fault(where="fragment", kind="garbage", text=text)
     with LmStudioServer([TINY], faults=[fault]) as server:
         llm = connect(server.host).llm.load_new_instance("tiny", "mine")
@@ -123,9 +123,7 @@ def test_frames_of_rubbish_break_the_clients_session_only(connect: Connect, text
 
 
 @pytest.mark.parametrize(("exit_code", "text"), [(6, "Exit code: 6"), (None, "Exit code: null")])
-def test_a_crash_takes_the_instance_along(
-    connect: Connect, exit_code: int | None, text: str
-) -> None:
+def test_a_crash_removes_the_instance(connect: Connect, exit_code: int | None, text: str) -> None:
     fault = Fault(where="predict", kind="crash", exit_code=exit_code)
     with LmStudioServer([TINY], loaded=[USERS], faults=[fault]) as server:
         llm = connect(server.host).llm.load_new_instance("tiny", "mine")
@@ -164,7 +162,7 @@ def test_a_restart_loses_everything_but_the_port(connect: Connect, where: str) -
         assert connect(server.host).llm.list_loaded() == []
 
 
-def test_gone_for_good_and_back(connect: Connect) -> None:
+def test_a_server_can_go_away_and_come_back(connect: Connect) -> None:
     with LmStudioServer([TINY], faults=[Fault(where="predict", kind="gone")]) as server:
         llm = connect(server.host).llm.load_new_instance("tiny")
         with pytest.raises(lmstudio.LMStudioWebsocketError):
@@ -216,7 +214,7 @@ def test_a_greeting_that_hangs() -> None:
 
 
 @pytest.mark.parametrize("kind", ["error", "close_socket", "gone"])
-def test_a_connection_that_is_not_to_be_had(connect: Connect, kind: str) -> None:
+def test_a_connection_can_be_refused(connect: Connect, kind: str) -> None:
     fault = Fault(where="connect", kind=kind)  # type: ignore[arg-type]
     with LmStudioServer(faults=[fault]) as server:
         with pytest.raises((lmstudio.LMStudioError, ValueError, KeyError)):
@@ -236,7 +234,7 @@ def test_a_frozen_server_thaws(connect: Connect, short_silence: float) -> None:
 
 
 @pytest.mark.parametrize("where", ["load", "load_progress", "predict", "fragment", "connect"])
-def test_stopping_ends_what_hangs_at_once(connect: Connect, where: str) -> None:
+def test_stopping_ends_hanging_calls_immediately(connect: Connect, where: str) -> None:
     fault = Fault(where=where, kind="hang")  # type: ignore[arg-type]
     with LmStudioServer([TINY], faults=[fault]) as server:
         client = connect(server.host)
@@ -252,7 +250,7 @@ def test_stopping_ends_what_hangs_at_once(connect: Connect, where: str) -> None:
         stopping.join()
 
 
-def test_what_the_user_does_in_the_app(connect: Connect) -> None:
+def test_user_actions_in_the_app_change_the_instances(connect: Connect) -> None:
     with LmStudioServer([TINY], loaded=[USERS]) as server:
         server.load_for_user(UserInstance(key="tiny", identifier="second", context_length=99))
         loaded = connect(server.host).llm.list_loaded()

@@ -71,7 +71,7 @@ def test_stopping_leaves_no_thread() -> None:
         },
     ],
 )
-def test_what_is_not_valid_gets_a_warning_and_no_answer(message: dict[str, object]) -> None:
+def test_an_invalid_message_gets_a_warning_and_no_answer(message: dict[str, object]) -> None:
     with LmStudioServer([TINY]) as server, raw(server) as socket:
         socket.send(json.dumps(message))
         assert json.loads(socket.recv())["type"] == "communicationWarning"
@@ -90,7 +90,7 @@ def test_a_frozen_server_answers_no_ping() -> None:
         assert pong.wait(10)
 
 
-def test_five_warnings_are_enough() -> None:
+def test_the_connection_closes_after_five_warnings() -> None:
     with LmStudioServer() as server, raw(server) as socket:
         for _ in range(7):
             socket.send("not JSON")

@@ -35,7 +35,7 @@ def details(error: lmstudio.LMStudioServerError) -> dict[str, object]:
     return data
 
 
-def test_greeting_and_the_answer_to_everything_else() -> None:
+def test_http_greeting_and_answers_to_other_paths() -> None:
     with LmStudioServer() as server:
         assert lmstudio.Client.is_valid_api_host(server.host)
         other = httpx.get(f"http://{server.host}/v1/models", trust_env=False)
@@ -99,7 +99,7 @@ def test_identifiers_and_default_context(connect: Connect) -> None:
         assert server.max_loaded_at_once("tiny:") == 1
 
 
-def test_get_or_load_takes_what_is_there(connect: Connect) -> None:
+def test_get_or_load_reuses_a_loaded_instance(connect: Connect) -> None:
     with LmStudioServer([TINY]) as server:
         llm = connect(server.host).llm
         assert llm.model("tiny", config={"contextLength": 2048}).get_context_length() == 2048
@@ -115,7 +115,7 @@ def test_get_or_load_takes_what_is_there(connect: Connect) -> None:
         ("embed", "generic.domainMismatch"),
     ],
 )
-def test_loads_of_what_is_not_there(connect: Connect, key: str, code: str) -> None:
+def test_loading_a_missing_model_is_refused(connect: Connect, key: str, code: str) -> None:
     lost = StandInModel(key="lost", behaviours=(MissingFromDisk(),))
     with (
         LmStudioServer([TINY, EMBEDDING, lost]) as server,
@@ -125,7 +125,7 @@ def test_loads_of_what_is_not_there(connect: Connect, key: str, code: str) -> No
     assert details(error.value)["code"] == code
 
 
-def test_use_and_unload_of_what_is_not_loaded(connect: Connect) -> None:
+def test_using_or_unloading_a_missing_instance_is_refused(connect: Connect) -> None:
     with LmStudioServer([TINY]) as server:
         llm = connect(server.host).llm
         with pytest.raises(lmstudio.LMStudioModelNotFoundError):
@@ -134,7 +134,7 @@ def test_use_and_unload_of_what_is_not_loaded(connect: Connect) -> None:
             lmstudio.LLM("mine", llm).complete("2+3=")
 
 
-def test_unloading_by_key_hits_the_users_instance(connect: Connect) -> None:
+def test_unloading_by_key_unloads_the_users_instance(connect: Connect) -> None:
     with LmStudioServer([TINY], loaded=[UserInstance(key="tiny", identifier="chat")]) as server:
         connect(server.host).llm.unload("tiny")
         assert server.loaded() == ()
@@ -159,7 +159,7 @@ def test_time_to_live_counts_idle_time(connect: Connect) -> None:
     ("guardrail", "text"),
     [(True, "insufficient system resources"), (False, "unable to allocate")],
 )
-def test_memory_is_shared_by_all(connect: Connect, guardrail: bool, text: str) -> None:
+def test_all_instances_share_the_memory(connect: Connect, guardrail: bool, text: str) -> None:
     model = StandInModel(key="m", size_bytes=1000, bytes_per_token=1)
     with LmStudioServer([model], memory_bytes=3500, guardrail=guardrail) as server:
         llm = connect(server.host).llm
@@ -172,7 +172,7 @@ def test_memory_is_shared_by_all(connect: Connect, guardrail: bool, text: str) -
         assert server.max_loaded_at_once() == 2
 
 
-def test_estimates_where_the_server_makes_them(connect: Connect) -> None:
+def test_resource_estimates_are_optional(connect: Connect) -> None:
     class Ask(LMStudioStruct[dict[str, object]], rename="camel"):
         model_key: str
         load_config_stack: dict[str, object]
@@ -186,7 +186,7 @@ def test_estimates_where_the_server_makes_them(connect: Connect) -> None:
         assert server.violations == []
 
 
-def test_prompts_that_do_not_fit(connect: Connect) -> None:
+def test_overlong_prompts_are_refused_or_cut(connect: Connect) -> None:
     with LmStudioServer([TINY]) as server:
         llm = connect(server.host).llm.load_new_instance("tiny", config={"contextLength": 100})
         with pytest.raises(lmstudio.LMStudioServerError, match=r"n_keep: 2\d\d >= n_ctx: 100"):
@@ -197,7 +197,7 @@ def test_prompts_that_do_not_fit(connect: Connect) -> None:
         assert reply.stats.prompt_tokens_count == 76
 
 
-def test_reasoning_is_told_apart(connect: Connect) -> None:
+def test_reasoning_fragments_are_marked(connect: Connect) -> None:
     model = StandInModel(key="r1", behaviours=(Reasons(tokens=3),))
     with LmStudioServer([model]) as server:
         stream = connect(server.host).llm.load_new_instance("r1").respond_stream("2+3=")
@@ -206,7 +206,7 @@ def test_reasoning_is_told_apart(connect: Connect) -> None:
     assert stream.result().content == "<think> hmm hmm hmm</think>5"
 
 
-def test_reasoning_that_only_its_tags_tell_apart(connect: Connect) -> None:
+def test_reasoning_may_be_marked_by_tags_only(connect: Connect) -> None:
     model = StandInModel(key="r1", behaviours=(Reasons(tokens=1, parsed=False),))
     with LmStudioServer([model]) as server:
         stream = connect(server.host).llm.load_new_instance("r1").respond_stream("2+3=")
@@ -222,14 +222,14 @@ def test_stats_may_be_missing(connect: Connect) -> None:
     assert stats.prompt_tokens_count is stats.time_to_first_token_sec is None
 
 
-def test_the_log_keeps_what_was_loaded_at_the_end(connect: Connect) -> None:
+def test_the_log_lists_instances_loaded_at_the_end(connect: Connect) -> None:
     with LmStudioServer([TINY]) as server:
         connect(server.host).llm.load_new_instance("tiny", "left")
     assert server.loaded() == ("left",)
     assert [change.why for change in server.changes] == ["load"]
 
 
-def test_a_port_in_use_is_told_at_once() -> None:
+def test_a_port_in_use_is_an_immediate_error() -> None:
     with LmStudioServer() as server, pytest.raises(ExceptionGroup) as error:
         LmStudioServer(port=server.port).__enter__()
     assert error.value.subgroup(OSError)
@@ -254,7 +254,7 @@ def test_a_stream_can_be_cancelled(connect: Connect) -> None:
 
 
 @pytest.mark.parametrize("text", hostile.TEXTS.values(), ids=hostile.TEXTS.keys())
-def test_hostile_texts_arrive_as_they_are(connect: Connect, text: str) -> None:
+def test_hostile_texts_are_transmitted_unchanged(connect: Connect, text: str) -> None:
     model = StandInModel(key="m", behaviours=(Says(text=text),))
     with LmStudioServer([model]) as server:
         llm = connect(server.host).llm.load_new_instance("m", config={"contextLength": 100_000})

@@ -23,12 +23,12 @@ CONFIG = ServerConfig(
 )
 
 
-def test_a_configuration_survives_its_file(tmp_path: Path) -> None:
+def test_a_configuration_round_trips_through_its_file(tmp_path: Path) -> None:
     CONFIG.write(tmp_path / "server.json")
     assert ServerConfig.read(tmp_path / "server.json") == CONFIG
 
 
-def test_it_serves_logs_and_obeys(connect: Connect, tmp_path: Path) -> None:
+def test_a_server_process_serves_logs_and_takes_commands(connect: Connect, tmp_path: Path) -> None:
     with LmStudioProcess(CONFIG, tmp_path) as process:
         llm = connect(process.host).llm.load_new_instance("tiny", "mine", ttl=9)
         assert llm.complete("2+3=").content == "5"
@@ -45,7 +45,7 @@ def test_it_serves_logs_and_obeys(connect: Connect, tmp_path: Path) -> None:
         assert connect(process.host).llm.list_loaded() == []
 
 
-def test_it_can_be_killed(connect: Connect, tmp_path: Path) -> None:
+def test_a_server_process_can_be_killed(connect: Connect, tmp_path: Path) -> None:
     with LmStudioProcess(CONFIG, tmp_path) as process:
         client = connect(process.host)
         assert len(client.llm.list_loaded()) == 1
