@@ -20,13 +20,13 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "file.txt"
 
 
-def test_it_writes_a_new_file_byte_for_byte(path: Path) -> None:
+def test_a_new_file_is_written_byte_for_byte(path: Path) -> None:
     atomic_write(path, b"a\r\n\0b\n")
     assert path.read_bytes() == b"a\r\n\0b\n"
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_it_replaces_an_old_file_with_parts(path: Path) -> None:
+def test_an_old_file_is_replaced_by_several_chunks(path: Path) -> None:
     path.write_bytes(b"the old content")
     atomic_write(path, (part for part in (b"new", b"", b"er")))
     assert path.read_bytes() == b"newer"
@@ -37,7 +37,7 @@ def test_it_replaces_an_old_file_with_parts(path: Path) -> None:
 @pytest.mark.parametrize(("umask", "mode", "expected"), [
     (0o022, None, 0o644), (0o077, None, 0o600), (0o077, 0o644, 0o644), (0o000, 0o600, 0o600),
 ])  # fmt: skip
-def test_a_new_file_has_the_given_mode_or_that_of_the_umask(
+def test_a_new_file_gets_the_given_mode_or_the_umask(
     path: Path, umask: int, mode: int | None, expected: int
 ) -> None:
     before = os.umask(umask)
@@ -49,7 +49,7 @@ def test_a_new_file_has_the_given_mode_or_that_of_the_umask(
 
 
 @posix
-def test_an_old_file_keeps_its_mode(path: Path) -> None:
+def test_a_replaced_file_keeps_its_mode(path: Path) -> None:
     path.write_bytes(b"old")
     path.chmod(0o640)
     atomic_write(path, b"new", mode=0o644)
@@ -57,7 +57,7 @@ def test_an_old_file_keeps_its_mode(path: Path) -> None:
 
 
 @posix
-def test_others_never_see_more_than_the_old_file_showed(path: Path) -> None:
+def test_temporary_files_are_no_more_readable_than_the_old_file(path: Path) -> None:
     def parts() -> Iterator[bytes]:
         modes.extend(each.stat().st_mode & 0o077 for each in path.parent.iterdir())
         yield b"secret"
@@ -69,7 +69,7 @@ def test_others_never_see_more_than_the_old_file_showed(path: Path) -> None:
     assert modes == [0, 0]
 
 
-def test_a_link_is_replaced_and_its_target_left_alone(path: Path, tmp_path: Path) -> None:
+def test_a_symlink_is_replaced_and_its_target_kept(path: Path, tmp_path: Path) -> None:
     target = tmp_path / "target.txt"
     target.write_bytes(b"target")
     try:
@@ -84,7 +84,7 @@ def test_a_link_is_replaced_and_its_target_left_alone(path: Path, tmp_path: Path
 @pytest.mark.parametrize("old", [None, b"old"], ids=["new", "old"])
 @pytest.mark.parametrize("fault", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()], ids=repr)
 @pytest.mark.parametrize("place", ["data", "fsync", "before_replace", "replace"])
-def test_a_write_that_fails_leaves_everything_as_it_was(
+def test_a_failed_write_changes_nothing(
     path: Path,
     monkeypatch: pytest.MonkeyPatch,
     old: bytes | None,
@@ -111,7 +111,7 @@ def test_a_write_that_fails_leaves_everything_as_it_was(
     assert [each.read_bytes() for each in path.parent.iterdir()] == ([] if old is None else [old])
 
 
-def test_the_old_content_is_there_until_all_of_the_new_is_synced(
+def test_the_old_content_stays_until_the_new_one_is_synced(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path.write_bytes(b"old")
@@ -128,9 +128,7 @@ def test_the_old_content_is_there_until_all_of_the_new_is_synced(
     assert seen == [b"old", b"old", *folder]
 
 
-def test_a_write_that_need_not_last_is_not_synced(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_non_durable_write_is_not_synced(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[int] = []
     monkeypatch.setattr(os, "fsync", synced.append)
     atomic_write(path, b"new", durable=False)
@@ -138,7 +136,7 @@ def test_a_write_that_need_not_last_is_not_synced(
     assert synced == []
 
 
-def test_a_missing_folder_is_not_made(tmp_path: Path) -> None:
+def test_a_missing_folder_is_not_created(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         atomic_write(tmp_path / "gone" / "file.txt", b"new")
     assert list(tmp_path.iterdir()) == []

@@ -18,7 +18,7 @@ def python(code: str, first_line: bytes = b"") -> Child:
     return Child([sys.executable, "-c", code], first_line)
 
 
-def test_a_child_is_told_its_first_line_and_heard() -> None:
+def test_a_child_receives_its_first_line_and_its_output_is_read() -> None:
     child = python("print(input()[::-1]); raise SystemExit(3)", b"secret\n")
     assert child.lines.get(timeout=60) == b"terces\n"
     assert child.lines.get(timeout=60) is None
@@ -26,7 +26,7 @@ def test_a_child_is_told_its_first_line_and_heard() -> None:
     assert child.end() == []
 
 
-def test_a_child_that_waits_ends_by_end_of_file() -> None:
+def test_a_waiting_child_exits_at_end_of_file() -> None:
     child = python(WAIT)
     assert child.exit_status is None
     assert child.wait(0.0) is None
@@ -35,7 +35,7 @@ def test_a_child_that_waits_ends_by_end_of_file() -> None:
     assert child.end() == []
 
 
-def test_descendants_end_with_it() -> None:
+def test_descendants_exit_with_the_child() -> None:
     child = python(
         "import subprocess, sys, time\n"
         "deaf = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
@@ -49,7 +49,7 @@ def test_descendants_end_with_it() -> None:
     assert not psutil.wait_procs([deaf], timeout=60)[1]
 
 
-def test_a_flood_of_errors_blocks_nothing_and_keeps_its_ends() -> None:
+def test_a_flood_on_stderr_does_not_block_and_keeps_head_and_tail() -> None:
     child = python(
         "import sys\n"
         "for i in range(100_000): print('line', i, file=sys.stderr)\n"
@@ -66,7 +66,7 @@ def test_a_flood_of_errors_blocks_nothing_and_keeps_its_ends() -> None:
     child.end()
 
 
-def test_activity_changes_with_memory_and_log_and_else_stands_still() -> None:
+def test_activity_changes_only_with_memory_and_log() -> None:
     child = python(
         "import sys\nprint('up', flush=True)\nfor line in sys.stdin: pass\n",
     )
@@ -78,7 +78,7 @@ def test_activity_changes_with_memory_and_log_and_else_stands_still() -> None:
 
 @signals
 @pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "os._exit(128 + 9)"])
-def test_death_by_a_signal_is_told_through_a_supervisor_too(end: str) -> None:
+def test_death_by_a_signal_is_reported_through_a_supervisor(end: str) -> None:
     child = python(f"import os; {end}")
     assert child.wait(60) == -9
     assert not child.killed_for_memory
@@ -86,7 +86,7 @@ def test_death_by_a_signal_is_told_through_a_supervisor_too(end: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts what it kills")
-def test_a_kill_for_lack_of_memory_is_told_by_the_system_s_count(
+def test_an_out_of_memory_kill_is_detected_by_the_system_counter(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     counts = iter([7, 8])
@@ -97,7 +97,7 @@ def test_a_kill_for_lack_of_memory_is_told_by_the_system_s_count(
     child.end()
 
 
-def test_what_cannot_be_started_says_so() -> None:
+def test_a_program_that_cannot_be_started_is_an_error() -> None:
     with pytest.raises(OSError, match="no-such-program"):
         Child(["no-such-program"], b"")
 

@@ -76,7 +76,7 @@ def is_free(host: str = HOST) -> bool:
         return False
 
 
-def test_another_process_holds_it_until_it_lets_go(spawn: Spawn) -> None:
+def test_the_lock_excludes_another_process_until_released(spawn: Spawn) -> None:
     process = spawn(HOLD, HOST)
     assert line_of(process) == "held"
     assert not is_free()
@@ -88,7 +88,7 @@ def test_another_process_holds_it_until_it_lets_go(spawn: Spawn) -> None:
 
 
 @pytest.mark.parametrize("end", ["kill", "terminate"])
-def test_a_process_that_dies_lets_go(spawn: Spawn, end: str) -> None:
+def test_a_dying_process_releases_the_lock(spawn: Spawn, end: str) -> None:
     process = spawn(HOLD, HOST)
     assert line_of(process) == "held"
     getattr(process, end)()
@@ -96,7 +96,7 @@ def test_a_process_that_dies_lets_go(spawn: Spawn, end: str) -> None:
     assert is_free()
 
 
-def test_who_waits_is_told_who_holds_it_and_gets_it_when_they_die(spawn: Spawn) -> None:
+def test_a_waiter_sees_the_holder_and_gets_the_lock_when_it_dies(spawn: Spawn) -> None:
     process = spawn(HOLD, HOST)
     assert line_of(process) == "held"
     told: list[str] = []
@@ -112,7 +112,9 @@ def test_who_waits_is_told_who_holds_it_and_gets_it_when_they_die(spawn: Spawn) 
     assert f"pid {process.pid} " in told[0]
 
 
-def test_a_worker_says_whose_it_is(spawn: Spawn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_names_itself_and_its_parent_as_holder(
+    spawn: Spawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw3")
     process = spawn(HOLD, HOST)  # by `-c`, as workers are
     assert line_of(process) == "held"
@@ -121,7 +123,7 @@ def test_a_worker_says_whose_it_is(spawn: Spawn, monkeypatch: pytest.MonkeyPatch
         pytest.fail("two at once")
 
 
-def test_nobody_is_told_when_nobody_waits() -> None:
+def test_no_waiting_message_without_waiting() -> None:
     with host_lock(HOST, on_wait=lambda holder: pytest.fail(holder)):
         pass
 
@@ -132,7 +134,7 @@ def test_a_timeout_names_host_and_holder() -> None:
             pytest.fail("two at once")
 
 
-def test_it_is_let_go_after_an_error_and_from_another_thread() -> None:
+def test_the_lock_is_released_after_an_error_and_from_another_thread() -> None:
     with pytest.raises(KeyboardInterrupt), host_lock(HOST):
         raise KeyboardInterrupt
     assert is_free()
@@ -149,24 +151,24 @@ def test_it_is_let_go_after_an_error_and_from_another_thread() -> None:
     ["localhost", "LOCALHOST.", "127.0.0.1", "127.0.0.1:1234", "::1", "[::1]:1234", "127.1.2.3",
      "http://localhost:1234/", "::ffff:127.0.0.1", "0.0.0.0"],
 )  # fmt: skip
-def test_one_host_by_any_name(host: str) -> None:
+def test_names_of_one_host_share_a_lock(host: str) -> None:
     with host_lock(HOST):
         assert not is_free(host)
 
 
 @pytest.mark.parametrize("host", ["localhost:1235", "192.168.0.7", "box", "llamacpp", "fe80::2"])
-def test_other_hosts_are_other_hosts(host: str) -> None:
+def test_different_hosts_have_different_locks(host: str) -> None:
     with host_lock(HOST):
         assert is_free(host)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=300))
-def test_any_name_makes_a_file_name(host: str) -> None:
+def test_any_host_name_gives_a_valid_file_name(host: str) -> None:
     assert is_free(host)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="each user has locks of their own on Windows")
-def test_all_users_may_lock_and_none_may_delete(lock_folder: Path) -> None:
+def test_all_users_can_lock_and_none_can_delete(lock_folder: Path) -> None:
     mask = os.umask(0o077)
     try:
         assert is_free()
@@ -205,7 +207,7 @@ def test_two_users_exclude_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="symbolic links need a privilege on Windows")
-def test_planted_links_are_refused(lock_folder: Path, tmp_path: Path) -> None:
+def test_planted_symlinks_are_refused(lock_folder: Path, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
     assert is_free()
@@ -225,7 +227,7 @@ def test_a_planted_folder_is_refused(lock_folder: Path) -> None:
         is_free()
 
 
-def test_what_others_write_about_themselves_is_harmless(lock_folder: Path) -> None:
+def test_holder_text_of_other_users_is_sanitized(lock_folder: Path) -> None:
     with host_lock(HOST):
         next(lock_folder.glob("*.holder")).write_bytes(
             b"\x1b]0;owned\x07evil\n\xff" + b"x" * 10_000
@@ -237,7 +239,7 @@ def test_what_others_write_about_themselves_is_harmless(lock_folder: Path) -> No
     assert len(str(caught.value)) < 400
 
 
-def test_the_living_are_not_dead(spawn: Spawn) -> None:
+def test_a_running_owner_is_not_dead(spawn: Spawn) -> None:
     assert owner_token() == owner_token()
     assert not owner_is_dead(owner_token())
     process = spawn(SAY_OWNER)
@@ -253,23 +255,23 @@ def test_the_living_are_not_dead(spawn: Spawn) -> None:
     assert owner_is_dead(token)
 
 
-def test_a_process_id_used_again_is_another_process() -> None:
+def test_a_reused_process_id_is_another_process() -> None:
     machine, pid, started = owner_token().split("-")
     assert owner_is_dead(f"{machine}-{pid}-{int(started, 16) - 1:x}")
 
 
-def test_nothing_is_known_of_other_machines() -> None:
+def test_owners_on_other_machines_are_not_dead() -> None:
     _, pid, started = owner_token().split("-")
     assert not owner_is_dead(f"{'0' * 12}-{pid}-{int(started, 16) - 1:x}")
     assert not owner_is_dead(f"{'0' * 12}-7ffffff0-1")
 
 
 @given(st.text(max_size=60))
-def test_what_is_no_token_is_nobody_dead(token: str) -> None:
+def test_an_invalid_token_is_not_a_dead_owner(token: str) -> None:
     assert not owner_is_dead(token)
 
 
-def test_a_process_id_that_cannot_be_proves_nothing() -> None:
+def test_an_impossible_process_id_is_not_a_dead_owner() -> None:
     assert not owner_is_dead(f"{owner_token().split('-')[0]}-ffffffff-1")
 
 
