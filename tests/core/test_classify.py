@@ -27,7 +27,7 @@ MESSAGES = [
 ]
 
 
-def test_seen_messages_are_classified() -> None:
+def test_known_messages_are_classified() -> None:
     wrong = [
         f"{verdict} but {classify(message)}: {message}"
         for message, verdict in MESSAGES
@@ -306,7 +306,7 @@ FAMILIES: dict[Verdict, list[str]] = {
     [(text, verdict) for verdict, texts in FAMILIES.items() for text in texts],
     ids=[f"{verdict}-{n}" for verdict, texts in FAMILIES.items() for n in range(len(texts))],
 )
-def test_families(text: str, verdict: Verdict) -> None:
+def test_failure_families(text: str, verdict: Verdict) -> None:
     assert classify(text) == verdict
 
 
@@ -326,7 +326,9 @@ def test_families(text: str, verdict: Verdict) -> None:
         ("ECONNREFUSED", None, Verdict.UNREACHABLE),
     ],
 )
-def test_code_before_text(code: str, phase: Phase | None, verdict: Verdict) -> None:
+def test_an_error_code_takes_precedence_over_text(
+    code: str, phase: Phase | None, verdict: Verdict
+) -> None:
     assert classify("", code=code, phase=phase) == verdict
     if code != "ECONNREFUSED":  # not a structured code, but a word of text
         assert classify("Segmentation fault, out of memory", code=code, phase=phase) == verdict
@@ -353,23 +355,23 @@ def test_code_before_text(code: str, phase: Phase | None, verdict: Verdict) -> N
         (None, Verdict.ENGINE_ERROR),
     ],
 )
-def test_exit_status_when_the_text_says_nothing(status: int | None, verdict: Verdict) -> None:
+def test_exit_status_decides_when_the_text_is_unknown(status: int | None, verdict: Verdict) -> None:
     assert classify("main: exiting", phase="load", exit_status=status) == verdict
     assert classify("bad magic", phase="load", exit_status=status) == Verdict.CORRUPTED
 
 
-def test_a_process_that_ends_while_predicting_has_died() -> None:
+def test_a_process_exit_during_prediction_is_a_crash() -> None:
     assert classify("", phase="predict", exit_status=0) == Verdict.CRASHED
     assert classify("", phase="predict", exit_status=1) == Verdict.CRASHED
 
 
-def test_a_killed_process_ran_out_of_memory_only_with_evidence() -> None:
+def test_a_killed_process_is_out_of_memory_only_with_evidence() -> None:
     assert classify("", exit_status=-9) == Verdict.CRASHED
     assert classify("oom-kill: task=llama-server", exit_status=-9) == Verdict.OUT_OF_MEMORY
 
 
 @pytest.mark.parametrize("text", ["timed out", "Authentication failed", *chain(*FAMILIES.values())])
-def test_no_model_is_blamed_before_there_is_a_connection(text: str) -> None:
+def test_failures_before_the_connection_are_not_the_models_fault(text: str) -> None:
     assert classify(text, phase="connect") == Verdict.UNREACHABLE
 
 
@@ -379,7 +381,7 @@ def test_no_model_is_blamed_before_there_is_a_connection(text: str) -> None:
     st.none() | st.text(max_size=30),
     st.none() | st.integers(),
 )
-def test_it_never_raises(
+def test_classify_never_raises(
     text: str, phase: Phase | None, code: str | None, status: int | None
 ) -> None:
     assert isinstance(classify(text, phase=phase, code=code, exit_status=status), Verdict)
@@ -401,14 +403,14 @@ def test_it_never_raises(
         "out of ",
     ],
 )
-def test_a_megabyte_takes_no_time_to_speak_of(part: str) -> None:
+def test_a_megabyte_of_text_is_classified_quickly(part: str) -> None:
     text = part * (1_000_000 // len(part))
     began = time.process_time()
     assert classify(text) == Verdict.ENGINE_ERROR
     assert time.process_time() - began < 20  # quadratic would be hours
 
 
-def test_the_end_and_the_start_of_a_long_log_count() -> None:
+def test_head_and_tail_of_a_long_log_are_classified() -> None:
     filler = "llama_model_loader: - kv 10: llama.block_count u32 = 32\n" * 20_000
     assert classify(filler + "cudaMalloc failed: out of memory") == Verdict.OUT_OF_MEMORY
     assert classify("cudaMalloc failed: out of memory\n" + filler) == Verdict.OUT_OF_MEMORY
@@ -437,7 +439,7 @@ def test_policy_of_each_verdict() -> None:
     assert all("\n" not in each.advice for each in Verdict)
 
 
-def test_a_failure_tells_a_person_what_and_what_to_do() -> None:
+def test_a_failure_states_the_problem_and_a_hint() -> None:
     failure = Failure.from_engine(
         "\x1b[31mcudaMalloc failed: out of memory\x1b[0m\x07 ", exit_status=1
     )
@@ -446,18 +448,18 @@ def test_a_failure_tells_a_person_what_and_what_to_do() -> None:
     assert advice == Verdict.OUT_OF_MEMORY.advice
 
 
-def test_a_failure_keeps_the_words_and_shows_a_part() -> None:
+def test_a_failure_keeps_the_full_text_and_displays_a_part() -> None:
     failure = Failure("x" * 100_000, verdict=Verdict.ENGINE_ERROR)
     assert failure.text == "x" * 100_000
     assert len(failure.explain()) < 3_000
     assert "more characters]" in failure.explain()
 
 
-def test_a_failure_without_words_is_its_verdict() -> None:
+def test_a_failure_without_text_displays_its_verdict() -> None:
     assert Failure("", verdict=Verdict.WRONG_ANSWER).explain() == "wrong_answer"
 
 
 @pytest.mark.parametrize("text", ["Model does not exist", "No models loaded", "model not found"])
-def test_a_model_that_was_asked_and_is_not_there_has_gone(text: str) -> None:
+def test_a_missing_model_is_a_crash_while_predicting(text: str) -> None:
     assert classify(text, phase="load") == Verdict.MODEL_NOT_FOUND
     assert classify(text, phase="predict") == Verdict.CRASHED

@@ -14,7 +14,7 @@ from tests.registry.results import a_result
 
 
 @pytest.mark.parametrize("name", pytest_lmstrix.__all__)
-def test_every_public_name_is_there_and_says_what_it_is(name: str) -> None:
+def test_every_public_name_exists_and_is_documented(name: str) -> None:
     assert getattr(pytest_lmstrix, name).__doc__
 
 
@@ -24,19 +24,19 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
     assert not hasattr(pytest_lmstrix, "annotation")
 
 
-def test_a_star_import_gives_all_of_it() -> None:
+def test_a_star_import_exports_all_public_names() -> None:
     names: dict[str, object] = {}
     exec("from pytest_lmstrix import *", names)
     assert set(pytest_lmstrix.__all__) <= set(names)
 
 
-def test_importing_it_imports_nothing() -> None:
+def test_importing_the_package_imports_no_submodules() -> None:
     program = "import sys, pytest_lmstrix; print(*(m for m in sys.modules if 'lmstrix' in m))"
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert told.stdout.split() == [b"pytest_lmstrix"]
 
 
-def test_the_registry_answers_none_when_nothing_is_known(tmp_path: Path) -> None:
+def test_the_registry_returns_none_for_an_unknown_model(tmp_path: Path) -> None:
     registry = Registry(tmp_path / "registry.jsonl")
     assert registry.status("m") is None
     assert registry.verified_context("m") is None

@@ -40,7 +40,7 @@ LIMITS = st.integers(0, 200)
 
 @given(HOSTILE, LIMITS)
 @example("a" * 50 + "\U0001f469\u200d\U0001f469" * 50, 60)
-def test_nothing_dangerous_is_left(text: str, limit: int) -> None:
+def test_no_dangerous_character_is_left(text: str, limit: int) -> None:
     result = clean(text, limit)
     result.encode()
     assert len(result) <= limit
@@ -54,19 +54,19 @@ def test_nothing_dangerous_is_left(text: str, limit: int) -> None:
 
 @given(HOSTILE, LIMITS)
 @example("0" * 21 + " 0", 22)
-def test_cleaning_twice_changes_nothing(text: str, limit: int) -> None:
+def test_cleaning_is_idempotent(text: str, limit: int) -> None:
     assert clean(clean(text, limit), limit) == clean(text, limit)
     assert one_line(one_line(text, limit), limit) == one_line(text, limit)
 
 
 @given(st.text(st.characters(categories=["L", "N", "P", "S", "Zs"]), max_size=300))
-def test_ordinary_text_stays_as_it_is(text: str) -> None:
+def test_ordinary_text_is_unchanged(text: str) -> None:
     invisible = set("\u115f\u1160\u3164\uffa0\ufffc")
     assert clean(text) == "".join(each for each in text if each not in invisible)
 
 
 @given(HOSTILE)
-def test_one_line_is_one_line(text: str) -> None:
+def test_one_line_has_no_line_breaks(text: str) -> None:
     assert one_line(text, 500).splitlines() in ([], [one_line(text, 500)])
 
 
@@ -90,11 +90,11 @@ def test_one_line_is_one_line(text: str) -> None:
         pytest.param("z" + "\u0301" * 500, "z" + "\u0301" * 4, id="tower-of-marks"),
     ],
 )
-def test_what_terminals_obey_is_gone(text: str, shown: str) -> None:
+def test_terminal_control_sequences_are_removed(text: str, shown: str) -> None:
     assert clean(text) == shown
 
 
-def test_what_is_cut_off_is_counted() -> None:
+def test_omitted_characters_are_counted() -> None:
     shown = clean("x" * 22_345)
     kept, rest = re.fullmatch(r"(x+)\.\.\. \[([\d,]+) more characters\]", shown).groups()  # type: ignore[union-attr]
     assert len(shown) == LIMIT
@@ -102,14 +102,14 @@ def test_what_is_cut_off_is_counted() -> None:
 
 
 @given(HOSTILE)
-def test_html_shows_exactly_the_clean_text(text: str) -> None:
+def test_escaped_html_displays_exactly_the_clean_text(text: str) -> None:
     escaped = escape_html(text)
     assert not set("<>\"'") & set(escaped)
     assert html.unescape(escaped) == clean(text)
 
 
 @given(HOSTILE)
-def test_markdown_has_no_markup_left(text: str) -> None:
+def test_markdown_markup_is_escaped(text: str) -> None:
     escaped = escape_markdown(text)
     assert "\n" not in escaped
     assert not set("<>") & set(escaped)
@@ -124,9 +124,7 @@ def test_markdown_has_no_markup_left(text: str) -> None:
     ["\x1b]", "\x9d", "\x1b[", "\x9b1", "\u200d", "\U0001f469\u200d", "\u0301", "a\r", "\x00"],
 )
 @pytest.mark.parametrize("function", [clean, one_line, escape_html, escape_markdown])
-def test_hostile_text_takes_no_longer_than_its_length(
-    part: str, function: Callable[[str], str]
-) -> None:
+def test_hostile_text_is_cleaned_in_linear_time(part: str, function: Callable[[str], str]) -> None:
     def seconds(length: int) -> float:
         text = part * (length // len(part))
         began = time.process_time()
@@ -144,12 +142,12 @@ def test_hostile_text_takes_no_longer_than_its_length(
         pytest.param("\ud83d 42\ude00", "\ufffd 42\ufffd", id="halves-alone"),
     ],
 )
-def test_a_reply_can_be_written_and_sent(said: str, kept: str) -> None:
+def test_a_reply_is_encodable(said: str, kept: str) -> None:
     assert Reply(text=said, reasoning=said) == Reply(text=kept, reasoning=kept)
 
 
 @given(st.text())
-def test_a_reply_that_can_be_written_stays_as_it_is(said: str) -> None:
+def test_an_encodable_reply_is_unchanged(said: str) -> None:
     assert Reply(text=said).text == said
 
 
@@ -165,13 +163,13 @@ def commands(text: str) -> list[str]:
     ["::add-mask::x", "a\n  ::stop-commands::x\nb", "a ##[add-mask]x", "a\r::x::", "::::", "###[x]",
      "\x1b[31m::error::x"],
 )  # fmt: skip
-def test_no_workflow_command_is_left(text: str) -> None:
+def test_workflow_commands_are_neutralized(text: str) -> None:
     assert commands(text)
     assert not commands(without_commands(text))
 
 
 @given(st.lists(st.text("a :#[\n\r")))
-def test_no_workflow_command_arises_from_pieces(pieces: list[str]) -> None:
+def test_removing_characters_creates_no_workflow_command(pieces: list[str]) -> None:
     written = io.StringIO()
     file = GuardedFile(written)
     for piece in pieces:
@@ -180,5 +178,5 @@ def test_no_workflow_command_arises_from_pieces(pieces: list[str]) -> None:
 
 
 @pytest.mark.parametrize("text", ["tests/a.py::test_b[m-1]", "a: b", "## heading", "[x]", "1::2"])
-def test_what_is_not_a_workflow_command_stays(text: str) -> None:
+def test_other_text_is_not_treated_as_a_workflow_command(text: str) -> None:
     assert without_commands(text) == text

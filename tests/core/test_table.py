@@ -27,7 +27,7 @@ ROWS: list[list[TableCell]] = [
 ]
 
 
-def test_the_first_and_the_named_columns_are_flush_left() -> None:
+def test_first_and_named_columns_are_left_aligned() -> None:
     assert shown(ROWS) == [
         "model      engine    size  status",
         "a-model  lmstudio  2.0 GB  ok",
@@ -35,7 +35,7 @@ def test_the_first_and_the_named_columns_are_flush_left() -> None:
     ]
 
 
-def test_gaps_go_first_then_what_is_expendable_then_the_middle_of_the_first_column() -> None:
+def test_narrow_tables_drop_gaps_then_optional_columns_then_shorten_names() -> None:
     assert shown(ROWS, 33)[1] == "a-model  lmstudio  2.0 GB  ok"
     assert shown(ROWS, 30)[1] == "a-model lmstudio 2.0 GB ok"
     assert shown(ROWS, 26)[1] == "a-model 2.0 GB ok"
@@ -45,13 +45,13 @@ def test_gaps_go_first_then_what_is_expendable_then_the_middle_of_the_first_colu
     assert shown(rows, FIRST_COLUMN + 23)[1] == "mmmmmmmm…mmmmmmm lmstudio 2.0 GB ok"
 
 
-def test_colour_does_not_move_columns() -> None:
+def test_colour_does_not_change_column_widths() -> None:
     rows: list[list[TableCell]] = [["a", ("ok", "green"), "1", "x"]]
     (_, line) = table(HEADINGS, rows, paint=lambda text, colour: f"<{colour}>{text}</>")
     assert line == "a          <green>ok</>     1       x"
 
 
-def test_prose_goes_on_below_itself() -> None:
+def test_wrapped_text_is_indented_to_its_column() -> None:
     rows: list[list[TableCell]] = [["error", "a:1", "word " * 8], ["info", "b", ""]]
     assert list(prose(rows, paint=plain, width=42, right=[1])) == [
         "error  a:1  word word word word word word",
@@ -62,7 +62,7 @@ def test_prose_goes_on_below_itself() -> None:
     assert list(prose([], paint=plain)) == []
 
 
-def test_prose_without_room_beside_has_lines_of_its_own() -> None:
+def test_text_that_does_not_fit_beside_moves_to_its_own_lines() -> None:
     rows: list[list[TableCell]] = [["error", "a:1", "word " * 8], ["info", "b", ""]]
     assert list(prose(rows, paint=plain, width=41)) == [
         "error  a:1",
@@ -77,7 +77,7 @@ GRID = st.lists(st.lists(CELLS, min_size=4, max_size=4), max_size=4)
 
 
 @given(GRID, st.integers(1, 200))
-def test_no_line_is_wider_than_the_terminal_or_does_anything_to_it(
+def test_lines_fit_the_terminal_and_hold_no_control_characters(
     rows: list[list[TableCell]], width: int
 ) -> None:
     lines = shown(rows, width)
@@ -89,7 +89,7 @@ def test_no_line_is_wider_than_the_terminal_or_does_anything_to_it(
 
 
 @given(st.lists(st.lists(st.text("ab c\x1b\n", max_size=60), min_size=2, max_size=2), max_size=4))
-def test_prose_keeps_to_its_width_as_well(rows: list[list[str]]) -> None:
+def test_wrapped_text_fits_its_width(rows: list[list[str]]) -> None:
     heads = [" ".join(row[0].replace("\x1b", "").split()) for row in rows]
     for line in prose(rows, paint=plain, width=50):
         assert len(line) <= 50 or line in heads
