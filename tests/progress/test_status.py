@@ -28,7 +28,7 @@ def drawn(*statuses: Activity, columns: int, rest: Rest = REST) -> list[str]:
     return [line.rstrip() for line in capture.get().splitlines()]
 
 
-def test_a_line_of_a_log_says_all() -> None:
+def test_a_log_line_has_all_fields() -> None:
     assert status_line([LOADING], 112, REST) == (
         "llama at 30,000 tokens: loading 45% (12 s) | case 3 of 12, about 3 min 20 s left"
     )
@@ -38,13 +38,13 @@ def test_a_line_of_a_log_says_all() -> None:
     )
 
 
-def test_nothing_is_said_of_the_rest_before_the_tests_are_known() -> None:
+def test_no_estimate_before_collection() -> None:
     unknown = Rest(done=0, total=0, seconds=None)
     assert status_line([OTHER], 112, unknown) == "qwen at 8,191 tokens: loaded (2 s)"
     assert len(drawn(OTHER, columns=80, rest=unknown)) == 1
 
 
-def test_a_board_has_a_line_for_each_worker_and_one_for_the_run() -> None:
+def test_the_status_has_a_line_per_worker_and_one_for_the_run() -> None:
     assert drawn(LOADING, OTHER, columns=100) == [
         "llama at 30,000 tokens  loading 45%  ━━━━━━━━━             12 s",
         "qwen at 8,191 tokens    loaded                             2 s",
@@ -52,20 +52,20 @@ def test_a_board_has_a_line_for_each_worker_and_one_for_the_run() -> None:
     ]
 
 
-def test_where_there_is_less_room_the_bar_goes_and_then_the_name() -> None:
+def test_narrow_terminals_drop_the_bar_then_the_name() -> None:
     assert drawn(LOADING, columns=60)[0] == "llama at 30,000 tokens  loading 45%    12 s"
     assert drawn(LOADING, columns=36)[0] == "llama at 30,00…  loading 45%    12 s"
 
 
 @given(st.text(max_size=40), st.text(max_size=40), st.integers(20, 200))
-def test_it_never_takes_more_than_its_room(what: str, state: str, columns: int) -> None:
+def test_the_status_fits_the_terminal(what: str, state: str, columns: int) -> None:
     status = Activity(what=one_line(what), state=one_line(state), began=100.0, fraction=0.5)
     lines = drawn(status, status, columns=columns)
     assert len(lines) == 3
     assert all(cell_len(line) <= columns for line in lines)
 
 
-def test_the_rest_is_what_earlier_runs_took_at_the_pace_of_this_one() -> None:
+def test_remaining_time_scales_earlier_durations_by_the_current_pace() -> None:
     estimate = Estimate(["a", "b", "c"], {"a": 10.0, "b": 20.0, "c": 30.0})
     assert estimate.rest() == 60.0
     estimate.add("a", 15.0)
@@ -74,7 +74,7 @@ def test_the_rest_is_what_earlier_runs_took_at_the_pace_of_this_one() -> None:
     assert (estimate.done, estimate.rest()) == (1, 100.0)
 
 
-def test_what_no_run_knows_takes_what_others_take() -> None:
+def test_unknown_tests_are_estimated_by_the_others() -> None:
     estimate = Estimate(["a", "b", "c"], {"a": 10.0})
     assert estimate.rest() == 30.0
     unknown = Estimate(["a", "b", "c"], {}, workers=2)
@@ -87,7 +87,7 @@ def test_what_no_run_knows_takes_what_others_take() -> None:
     assert unknown.rest() is None
 
 
-def test_a_log_is_told_of_waiting_at_once_and_once() -> None:
+def test_waiting_is_logged_immediately_and_once() -> None:
     urgent = Urgent()
     waiting = Activity(what="host", state="waiting for me", began=1.0, urgent=True)
     assert urgent.unsaid([LOADING, waiting]) == [waiting]
@@ -96,7 +96,7 @@ def test_a_log_is_told_of_waiting_at_once_and_once() -> None:
     assert urgent.unsaid([waiting, other]) == [other]
 
 
-def test_workers_tell_the_controller() -> None:
+def test_workers_report_to_the_controller() -> None:
     relays = Relays()
     try:
         one, two = Relay(relays.folder, "gw0"), Relay(relays.folder, "gw1")
@@ -113,7 +113,7 @@ def test_workers_tell_the_controller() -> None:
     assert relays.statuses() == []
 
 
-def test_a_log_has_a_line_now_and_then(
+def test_log_lines_are_rate_limited(
     monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config
 ) -> None:
     enough = Event()
