@@ -49,17 +49,17 @@ def holding(known: Known, model: Model = MODEL) -> bool:
     ],
     ids=str,
 )
-def test_what_was_found_with_something_else_does_not_hold(change: dict[str, object]) -> None:
+def test_results_with_other_properties_are_not_reused(change: dict[str, object]) -> None:
     assert holding(KNOWN)
     assert not holding(replace(KNOWN, **change))
 
 
-def test_other_settings_of_the_model_are_another_case() -> None:
+def test_other_load_settings_are_not_reused() -> None:
     assert not holding(KNOWN, replace(MODEL, load=LoadSettings(kv_cache_type="q8_0")))
     assert not holding(KNOWN, replace(MODEL, prompts="chat"))
 
 
-def test_only_what_passed_or_cannot_be_judged_is_settled_by_the_newest_verdict() -> None:
+def test_only_passed_and_inconclusive_cases_are_cached() -> None:
     failed = replace(KNOWN, verdict=Verdict.OUT_OF_MEMORY)
     assert settled([KNOWN], PLANNED) == {"full[a-512]": 1}
     assert settled([failed], PLANNED) == {}
@@ -70,12 +70,12 @@ def test_only_what_passed_or_cannot_be_judged_is_settled_by_the_newest_verdict()
 
 
 @pytest.mark.parametrize("verdict", list(Verdict))
-def test_no_other_verdict_is_settled(verdict: Verdict) -> None:
+def test_no_other_verdict_is_cached(verdict: Verdict) -> None:
     is_settled = bool(settled([replace(KNOWN, verdict=verdict)], PLANNED))
     assert is_settled is (verdict in (Verdict.OK, Verdict.INCONCLUSIVE))
 
 
-def test_ranges_are_by_the_newest_verdict_at_each_size() -> None:
+def test_ranges_use_the_newest_verdict_of_each_size() -> None:
     def found(size: int, verdict: Verdict, check: str = "full") -> Known:
         return replace(KNOWN, context_length=size, verdict=verdict, check=check)
 

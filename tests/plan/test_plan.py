@@ -14,25 +14,25 @@ def model(name: str = "a", **fields: object) -> Model:
 
 
 @given(st.integers(1, 10_000_000))
-def test_the_ladder_stays_below_the_declared_maximum_and_ends_just_there(limit: int) -> None:
+def test_the_ladder_ends_just_below_the_declared_maximum(limit: int) -> None:
     sizes = ladder(limit)
     assert list(sizes) == sorted(set(sizes))
     assert sizes[-1] == max(1, limit - 1)
     assert set(sizes[:-1]) == {size for size in LADDER if size < limit - 1}
 
 
-def test_the_ladder_of_a_model_that_declares_nothing() -> None:
+def test_the_ladder_without_a_declared_maximum() -> None:
     assert ladder(None) == (30_000, 40_000, 60_000, 80_000, 100_000, 120_000)
 
 
-def test_sizes_come_from_the_command_line_then_the_model_then_the_ladder() -> None:
+def test_size_precedence_is_command_line_model_ladder() -> None:
     own = model(contexts=(9, 5), context_limit=100)
     assert planned(own, (7, 3, 7), ()).context_lengths == (3, 7)
     assert planned(own, None, ()).context_lengths == (5, 9)
     assert planned(model(context_limit=100), None, ()).context_lengths == (99,)
 
 
-def test_the_manifest_wins_over_the_engine() -> None:
+def test_the_manifest_overrides_the_engine() -> None:
     facts = ModelFacts(id="a", context_limit=10, size_bytes=20, type="embedding", fingerprint="f")
     known = with_facts(model(context_limit=5), facts)
     assert (known.context_limit, known.size_bytes) == (5, 20)
@@ -43,25 +43,25 @@ def test_the_manifest_wins_over_the_engine() -> None:
     ("declared", "taken"),
     [(10_485_760, 10_000_000), (10_000_000, 10_000_000), (1, 1), (0, None), (-1, None)],
 )
-def test_what_an_engine_declares_is_taken_as_far_as_there_are_sizes_for_it(
+def test_a_declared_maximum_outside_the_valid_sizes_is_clamped_or_ignored(
     declared: int, taken: int | None
 ) -> None:
     facts = ModelFacts(id="a", context_limit=declared)
     assert with_facts(model(), facts).context_limit == taken
 
 
-def test_weights_are_identified_by_what_the_manifest_says_when_the_engine_says_nothing() -> None:
+def test_the_manifest_identifies_weights_unknown_to_the_engine() -> None:
     assert with_facts(model(sha256="ab", source="x"), None).fingerprint == "sha256:ab"
     assert with_facts(model(source="x"), None).fingerprint == "path:x"
     assert with_facts(model(), None).fingerprint is None
 
 
-def test_smart_order_is_size_plus_a_hundred_thousand_bytes_a_token() -> None:
+def test_smart_order_adds_100_000_bytes_per_token_to_the_size() -> None:
     assert smart_key(model(size_bytes=5, context_limit=2)) == 200_005
     assert smart_key(model()) == 0
 
 
-def test_the_unknown_comes_last_in_both_directions() -> None:
+def test_unknown_values_sort_last_in_both_directions() -> None:
     fleet = [planned(model(name), None, ()) for name in "abc"]
     speeds = {"a": 1.0, "b": None, "c": 3.0}
     for key, expected in (("tps", "acb"), ("tpsd", "cab")):
@@ -87,7 +87,7 @@ def test_the_unknown_comes_last_in_both_directions() -> None:
         ("", False),
     ],
 )
-def test_a_marker_expression_is_about_a_check_if_the_check_decides_it(
+def test_a_marker_expression_selects_a_check_if_the_check_decides_it(
     expression: str, wakes: bool
 ) -> None:
     assert selects(expression, "fast") is wakes

@@ -34,7 +34,7 @@ def stepping_down(size: int, capacity: int) -> int | None:
     return next((step for step in steps_down(size) if step <= capacity), None)
 
 
-def test_the_steps_are_exact() -> None:
+def test_steps_are_exact() -> None:
     assert steps_down(60_000)[:3] == [54_000, 48_600, 43_740]
     assert steps_down(60_000)[-1] >= FLOOR > steps_down(60_000)[-1] * 9 // 10
     assert steps_down(4_551) == []
@@ -42,7 +42,7 @@ def test_the_steps_are_exact() -> None:
 
 
 @given(st.integers(4_096, 132_000), st.integers(0, 132_000))
-def test_it_finds_what_stepping_down_finds(size: int, capacity: int) -> None:
+def test_the_search_agrees_with_stepping_down(size: int, capacity: int) -> None:
     model = Model(min(capacity, size - 1))
     assert model.finish(search_below(size)) == stepping_down(size, model.capacity)
     assert len(model.asked) <= MOST_LOADS
@@ -50,7 +50,7 @@ def test_it_finds_what_stepping_down_finds(size: int, capacity: int) -> None:
 
 
 @given(st.data(), st.integers(5_000, 10_000_000))
-def test_what_is_known_good_is_not_gone_below(data: st.DataObject, size: int) -> None:
+def test_the_search_does_not_go_below_a_known_good_size(data: st.DataObject, size: int) -> None:
     known = data.draw(st.integers(1, size - 1))
     model = Model(data.draw(st.integers(known, size - 1)))
     found = model.finish(search_below(size, known_good=known))
@@ -63,13 +63,13 @@ def test_what_is_known_good_is_not_gone_below(data: st.DataObject, size: int) ->
         assert found == next((step for step in steps if step <= model.capacity), known)
 
 
-def test_the_floor_is_tried_first_and_spares_the_rest() -> None:
+def test_the_floor_is_tried_first_and_can_end_the_search() -> None:
     model = Model(100)
     assert model.finish(search_below(60_000)) is None
     assert model.asked == [steps_down(60_000)[-1]]
 
 
-def test_a_granted_context_is_tried_first_and_is_the_answer() -> None:
+def test_a_working_granted_context_ends_the_search() -> None:
     model = Model(8_192)
     assert model.finish(search_below(16_384, granted=8_192)) == 8_192
     assert model.asked == [8_192]
@@ -96,7 +96,7 @@ def test_the_limit_is_found_within_its_tolerance(limit: int, capacity: int) -> N
 
 
 @given(st.data(), st.integers(1_000, 200_000))
-def test_what_is_known_spares_probes(data: st.DataObject, limit: int) -> None:
+def test_known_results_save_probes(data: st.DataObject, limit: int) -> None:
     capacity = data.draw(st.integers(500, limit))
     good = data.draw(st.integers(1, capacity))
     bad = data.draw(st.integers(capacity + 1, limit + 1))
@@ -109,7 +109,7 @@ def test_what_is_known_spares_probes(data: st.DataObject, limit: int) -> None:
         assert all(asked < bad for asked in model.asked)
 
 
-def test_a_bad_size_below_a_good_one_is_not_believed() -> None:
+def test_a_bad_size_below_a_good_one_is_ignored() -> None:
     model = Model(90_000)
     found = model.finish(search_up_to(good=60_000, bad=30_000, limit=131_072))
     assert found is not None
@@ -117,7 +117,7 @@ def test_a_bad_size_below_a_good_one_is_not_believed() -> None:
 
 
 @given(st.integers(1, 1_000), st.integers(1, 200_000), st.integers(1, 250_000))
-def test_nothing_is_said_of_a_model_that_was_not_tried(bad: int, limit: int, capacity: int) -> None:
+def test_an_untried_model_has_no_result(bad: int, limit: int, capacity: int) -> None:
     model = Model(capacity)
     found = model.finish(search_up_to(bad=bad, limit=limit))
     assert model.asked
