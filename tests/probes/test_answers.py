@@ -54,12 +54,12 @@ from pytest_lmstrix.probes.answers import is_silence, whole_numbers, without_rea
     ],
     ids=lambda value: ascii(value)[:40],
 )
-def test_whole_numbers(text: str, numbers: list[int | None]) -> None:
+def test_whole_numbers_are_extracted(text: str, numbers: list[int | None]) -> None:
     assert whole_numbers(text) == numbers
 
 
 @given(st.integers(0, 10**9), st.sampled_from([" {}.", "{}\n", "({})", "is {}!", "{}, so"]))
-def test_a_number_among_punctuation_is_itself(number: int, around: str) -> None:
+def test_a_number_is_found_among_punctuation(number: int, around: str) -> None:
     assert whole_numbers(around.format(number)) == [number]
 
 
@@ -81,7 +81,7 @@ def test_hostile_text_is_read_in_linear_time(text: str) -> None:
 
 
 @given(st.text())
-def test_any_text_is_read(text: str) -> None:
+def test_any_text_is_parsed(text: str) -> None:
     assert all(number is None or number >= 0 for number in whole_numbers(text))
     assert len(without_reasoning(text)) <= len(text)
 
@@ -110,17 +110,17 @@ def test_any_text_is_read(text: str) -> None:
     ],
     ids=ascii,
 )
-def test_reasoning_is_not_the_answer(text: str, answer: str) -> None:
+def test_reasoning_is_stripped_from_the_answer(text: str, answer: str) -> None:
     assert without_reasoning(text) == answer
 
 
 @pytest.mark.parametrize(
     "text", ["", " \n\t\r", "\x00\x1b\x7f", "\u200b\ufeff\u2028\xa0\u3000"], ids=ascii
 )
-def test_silence(text: str) -> None:
+def test_silent_replies(text: str) -> None:
     assert is_silence(text)
 
 
 @pytest.mark.parametrize("text", ["!", "\N{WAVING HAND SIGN}", "\u200ba", "ё", "\ufffd"], ids=ascii)
-def test_no_silence(text: str) -> None:
+def test_replies_that_are_not_silent(text: str) -> None:
     assert not is_silence(text)

@@ -83,7 +83,7 @@ def begin_of_each(haystacks: Sequence[Haystack]) -> dict[str, float]:
 @settings(deadline=None, max_examples=30)
 @example(41973, [1500, 2048, 3000, 4096, 6000, 8192], len)
 @given(st.integers(0, 2**32), ladders, tokenizers)
-def test_fills_every_size_of_a_ladder(
+def test_every_ladder_size_is_filled(
     seed: int, sizes: list[int], count_tokens: CountTokens
 ) -> None:
     haystacks = fill(seed, sizes, count_tokens)
@@ -127,27 +127,27 @@ def test_a_size_without_room_for_the_facts_is_inconclusive() -> None:
 
 @pytest.mark.parametrize("size", [1024, 30_000])
 @pytest.mark.parametrize("tokenizer", ["words", "thirds"])
-def test_depths_are_near(size: int, tokenizer: str) -> None:
+def test_facts_are_near_their_depths(size: int, tokenizer: str) -> None:
     (haystack,) = fill(5, [size], TOKENIZERS[tokenizer])
     tolerance = 0.03 if size == 1024 else 0.005
     for needle in haystack.needles:
         assert depth_of(needle, haystack.prose) == pytest.approx(needle.depth, abs=tolerance)
 
 
-def test_a_word_tokenizer_gets_every_question_above_the_mark_from_1024_on() -> None:
+def test_a_word_tokenizer_fits_every_question_from_1024_tokens() -> None:
     for seed in range(20):
         (haystack,) = fill(seed, [1024], words)
         assert min(haystack.prompt_tokens) >= 0.98 * (1024 - ANSWER_TOKENS)
 
 
-def test_seed_decides() -> None:
+def test_the_seed_determines_the_text() -> None:
     assert fill(1, [1024, 2048], words) == fill(1, [2048, 1024], words)
     (one,), (two,) = fill(1, [1024], words), fill(2, [1024], words)
     assert one.prose != two.prose
     assert one.needles != two.needles
 
 
-def test_whole_ladder_with_few_counts() -> None:
+def test_a_whole_ladder_needs_few_token_counts() -> None:
     sizes = [30_000, 40_000, 60_000, 80_000, 100_000, 120_000, 131_071]
     counted: list[int] = []
 
@@ -160,23 +160,23 @@ def test_whole_ladder_with_few_counts() -> None:
     assert sum(counted) < 12 * sum(sizes)
 
 
-def test_too_many_sizes_for_one_text() -> None:
+def test_too_many_sizes_for_one_text_are_refused() -> None:
     with pytest.raises(ValueError, match=f"one text serves at most {MAX_SIZES}"):
         fill(1, range(1000, 1001 + MAX_SIZES), words)
 
 
-def test_an_engine_that_counts_no_tokens_is_at_fault() -> None:
+def test_an_engine_that_counts_no_tokens_is_an_engine_error() -> None:
     with pytest.raises(Failure, match="0 tokens counted in prose") as raised:
         fill(1, [1024], lambda text: 0)
     assert raised.value.verdict is Verdict.ENGINE_ERROR
 
 
-def test_counts_without_sense_come_to_an_end() -> None:
+def test_inconsistent_token_counts_terminate() -> None:
     with pytest.raises(Failure, match="too small"):
         fill(1, [1024], lambda text: 1 + len(text) % 977)
 
 
-def test_control_has_the_facts_alone() -> None:
+def test_the_control_prompt_has_only_the_facts() -> None:
     (haystack,) = fill(3, [1024], words)
     assert haystack.control.splitlines() == [needle.sentence for needle in haystack.needles]
 
@@ -201,11 +201,11 @@ def test_control_has_the_facts_alone() -> None:
     ],
     ids=ascii,
 )
-def test_recalled(answer: str, reply: str, recalled: bool) -> None:
+def test_recalled_facts(answer: str, reply: str, recalled: bool) -> None:
     assert Needle(depth=0.5, opening="It is", answer=answer).recalled(reply) is recalled
 
 
-def test_the_largest_size_has_the_facts_that_are_best_to_recall() -> None:
+def test_the_largest_size_has_the_preferred_facts() -> None:
     ranks = {kind.opening: rank for rank, kind in enumerate(NEEDLE_KINDS)}
     for seed in range(5):
         sizes = [
@@ -217,7 +217,7 @@ def test_the_largest_size_has_the_facts_that_are_best_to_recall() -> None:
         assert set().union(*sizes) == set(range(15))
 
 
-def test_no_two_kinds_are_alike() -> None:
+def test_fact_kinds_are_distinct() -> None:
     openings = [kind.opening for kind in NEEDLE_KINDS]
     assert len(openings) >= 5 * 7
     for opening in openings:
@@ -229,7 +229,7 @@ def test_no_two_kinds_are_alike() -> None:
     assert told.isdisjoint(answers)
 
 
-def test_prose_says_nothing_of_the_facts() -> None:
+def test_the_filler_text_does_not_mention_the_facts() -> None:
     rng = Random(0)
     prose = set(re.findall(r"\w+", " ".join(sentence(rng) for _ in range(5000)).lower()))
     answers = {answer.lower() for kind in NEEDLE_KINDS for answer in kind.answers}

@@ -34,7 +34,7 @@ def test_examples_do_not_contain_the_answer(question: Question) -> None:
 
 
 @pytest.mark.parametrize("question", [HELLO, *FULL], ids=lambda question: question.name)
-def test_completions_end_where_a_word_begins(question: Question) -> None:
+def test_completion_prompts_end_at_a_word_boundary(question: Question) -> None:
     assert re.search(r"\S\Z", question.completion)
 
 
@@ -99,13 +99,13 @@ def test_budget_spent_before_a_chat_answer(reply: Reply) -> None:
     assert grade(SUM, reply, "chat") is Verdict.NO_ANSWER_IN_BUDGET
 
 
-def test_reasoning_channel_is_no_answer() -> None:
+def test_the_reasoning_channel_does_not_count_as_an_answer() -> None:
     reply = Reply(text="", reasoning="It is 5.", stop_reason="stop")
     assert grade(SUM, reply, "chat") is Verdict.EMPTY_REPLY
 
 
 @pytest.mark.parametrize("prompts", ["completion", "chat"])
-def test_hello_is_anything_but_silence(prompts: str) -> None:
+def test_any_reply_but_silence_passes_hello(prompts: str) -> None:
     heard = [grade(HELLO, reply) for reply in (cut("!"), cut("<think>Hm"), cut("", "Hm"))]
     assert heard == [Verdict.OK] * 3
     assert grade(HELLO, cut(" \n\x00")) is Verdict.EMPTY_REPLY
@@ -128,7 +128,7 @@ def test_either_right_answer_passes(first: str, second: str, verdict: Verdict) -
     assert grade_full((cut(first), cut(second)))[0] is verdict
 
 
-def test_detail_names_what_was_wrong_and_is_tame() -> None:
+def test_the_detail_names_the_error_and_is_sanitized() -> None:
     _, detail = grade_full((cut(" 96"), cut("\x1b[2J" + "4" * 500)))
     assert NINETY_SIX.name not in detail
     assert detail.startswith(r"2+3: wrong_answer, got '\x1b[2J444")

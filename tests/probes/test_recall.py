@@ -79,7 +79,7 @@ def test_pass_mark_is_relative_to_the_control(
     assert judge_deep(control, recall)[0] is verdict
 
 
-def test_says_at_which_depths_it_failed() -> None:
+def test_the_detail_names_the_failed_depths() -> None:
     recall = grade_recall(HAYSTACK, FULL_MARKS, replies(" ANT.", "", " cow", " CAT", " ELK"))
     assert recall.verdict is Verdict.RECALL_FAILED
     assert recall.detail == "does not recall what is hidden at a depth of 25%, 75%"
@@ -92,19 +92,19 @@ def test_says_at_which_depths_it_failed() -> None:
     }
 
 
-def test_a_cut_prompt_is_no_failure_to_recall() -> None:
+def test_a_cut_prompt_is_not_a_recall_failure() -> None:
     recall = grade_recall(HAYSTACK, FULL_MARKS, replies("", "", "", "", "", prompt_tokens=20))
     assert recall.verdict is Verdict.PROMPT_TRUNCATED
     assert recall.detail == "sent 40 prompt tokens, 20 arrived"
 
 
-def test_special_tokens_are_no_cut() -> None:
+def test_special_tokens_do_not_look_like_a_cut() -> None:
     said = replies("ANT", "BEE", "COW", "DOG", "ELK", prompt_tokens=45)
     assert grade_recall(HAYSTACK, FULL_MARKS, said).verdict is Verdict.OK
 
 
 @pytest.mark.parametrize(("special_tokens", "measured"), [(0, 0), (1, 1), (-1, -1), (-40, -4)])
-def test_what_surrounds_a_prompt_is_measured(special_tokens: int, measured: int) -> None:
+def test_the_template_overhead_is_measured(special_tokens: int, measured: int) -> None:
     control = ask_control(Reader(special_tokens=special_tokens), HAYSTACK)
     assert control == Control(score=5, special_tokens=measured)
 
@@ -124,7 +124,7 @@ def test_special_tokens_hide_no_cut(special_tokens: int, arrived: int, verdict: 
     assert grade_recall(HAYSTACK, control, said).verdict is verdict
 
 
-def test_asks_after_the_facts_and_after_the_prose() -> None:
+def test_control_questions_follow_the_facts_and_recall_questions_the_filler() -> None:
     reader = Reader()
     assert ask_control(reader, HAYSTACK) == FULL_MARKS
     assert all(prompt.startswith(f"{HAYSTACK.needles[0].sentence}\n") for prompt in reader.prompts)
@@ -135,7 +135,7 @@ def test_asks_after_the_facts_and_after_the_prose() -> None:
     assert all(prompt.startswith(HAYSTACK.prose) for prompt in reader.prompts)
 
 
-def test_no_filling_for_a_model_that_cannot_be_judged() -> None:
+def test_a_model_that_fails_the_control_is_not_filled() -> None:
     reader = Reader("ant", "bee", "cow")
     control = ask_control(reader, HAYSTACK)
     reader.prompts.clear()
