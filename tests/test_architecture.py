@@ -123,7 +123,7 @@ def test_imports_run_one_way(module: str) -> None:
     assert not above, f"{module} must not know of {sorted(above)}"
 
 
-def test_no_room_is_imported_by_a_room_that_it_imports() -> None:
+def test_folders_do_not_import_each_other() -> None:
     graph: defaultdict[str, set[str]] = defaultdict(set)
     for name in FILES:
         graph[room_of(name)] |= {room_of(own) for own in own_imports(name)} - {room_of(name)}
@@ -134,7 +134,7 @@ def test_no_room_is_imported_by_a_room_that_it_imports() -> None:
 
 
 @pytest.mark.parametrize("top", [PACKAGE, TESTS], ids=["package", "tests"])
-def test_a_folder_has_ten_files_at_most(top: Path) -> None:
+def test_a_folder_has_at_most_ten_files(top: Path) -> None:
     count = Counter(path.parent for path in top.rglob("*.py") if path.stem != "__init__")
     assert count
     assert {str(folder): n for folder, n in count.items() if n > MOST_FILES} == {}
@@ -166,7 +166,7 @@ def defined(tree: ast.Module) -> Iterator[str]:
                 yield name
 
 
-def test_no_module_imports_itself_by_a_detour() -> None:
+def test_modules_have_no_import_cycles() -> None:
     graph = {name: own_imports(name, for_types=False) for name in FILES}
     try:
         TopologicalSorter(graph).prepare()
@@ -177,7 +177,7 @@ def test_no_module_imports_itself_by_a_detour() -> None:
 @pytest.mark.parametrize(
     "module", [name for name in FILES if name in PURE or room_of(name) in PURE]
 )
-def test_pure_rooms_know_nothing_of_pytest(module: str) -> None:
+def test_pure_modules_do_not_import_pytest(module: str) -> None:
     for name in reached(module):
         assert not foreign_imports(name) & PYTEST, f"{module} gets there by {name}"
 
@@ -192,12 +192,12 @@ def test_only_engines_import_engines(module: str) -> None:
 @pytest.mark.parametrize(
     "path", [pytest.param(path, id=name or ".") for name, path in FILES.items()]
 )
-def test_files_are_short_and_named_for_what_they_hold(path: Path) -> None:
+def test_files_are_short_and_have_specific_names(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
     assert path.stem not in ("utils", "helpers", "manager", "misc", "common")
 
 
-def test_having_the_plugin_installed_costs_nothing() -> None:
+def test_the_installed_plugin_imports_nothing_heavy() -> None:
     program = "import pytest_lmstrix.plugin, sys; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
@@ -206,7 +206,7 @@ def test_having_the_plugin_installed_costs_nothing() -> None:
     assert not HEAVY & set(loaded)
 
 
-def test_a_run_of_the_models_imports_nothing_that_only_the_tests_need() -> None:
+def test_a_model_run_imports_no_test_dependencies() -> None:
     tree = ast.parse(Path(__file__).with_name("conftest.py").read_text(encoding="utf-8"))
     names = {
         name.partition(".")[0]
