@@ -30,7 +30,7 @@ def test_a_backup_holds_the_exact_bytes_and_is_named_by_its_time(registry: Regis
     assert backup.read_bytes() == registry.path.read_bytes()
 
 
-def test_the_ten_newest_are_kept_and_nothing_else_is_touched(registry: Registry) -> None:
+def test_the_ten_newest_backups_are_kept_and_other_files_untouched(registry: Registry) -> None:
     mine = registry.path.parent / "backups" / "registry-before-the-move.jsonl"
     mine.parent.mkdir()
     mine.write_text("mine")
@@ -44,7 +44,9 @@ WRECKED = {"garbage": b"garbage\n", "emptied": b"", "another": encode(a_result(4
 
 
 @pytest.mark.parametrize("left", WRECKED.values(), ids=WRECKED)
-def test_what_a_wrecked_registry_held_stays_in_a_backup(registry: Registry, left: bytes) -> None:
+def test_the_last_intact_backup_of_a_damaged_registry_is_kept(
+    registry: Registry, left: bytes
+) -> None:
     registry.append_many(a_result(size) for size in range(1, 302))
     for _ in range(12):
         registry.backup()
@@ -60,7 +62,7 @@ def test_what_a_wrecked_registry_held_stays_in_a_backup(registry: Registry, left
     assert registry.load().results == 302
 
 
-def test_what_was_acknowledged_after_the_damage_stays_too(registry: Registry) -> None:
+def test_results_added_after_the_damage_are_kept_in_backups(registry: Registry) -> None:
     for number in range(40):
         if number == 15:
             damaged = registry.path.read_bytes().replace(b"passed", b"pa\0sed", 1)
@@ -75,7 +77,7 @@ def test_what_was_acknowledged_after_the_damage_stays_too(registry: Registry) ->
     assert contents(second).damaged == 1
 
 
-def test_what_was_put_back_needs_no_backup_besides_the_ten(registry: Registry) -> None:
+def test_a_restored_backup_is_not_kept_beyond_the_ten_newest(registry: Registry) -> None:
     sound = registry.backup()
     registry.path.write_bytes(b"garbage\n")
     wrecked = registry.backup()
@@ -86,7 +88,7 @@ def test_what_was_put_back_needs_no_backup_besides_the_ten(registry: Registry) -
     assert len(backups(registry.path)) == 11
 
 
-def test_a_backup_in_the_way_of_pruning_stops_nothing(registry: Registry) -> None:
+def test_a_backup_that_cannot_be_pruned_is_ignored(registry: Registry) -> None:
     made = [backup for _ in range(10) if (backup := registry.backup())]
     made[1].unlink()
     made[1].mkdir()
@@ -95,7 +97,7 @@ def test_a_backup_in_the_way_of_pruning_stops_nothing(registry: Registry) -> Non
     assert made[1] in backups(registry.path)
 
 
-def test_lines_of_a_later_version_are_worth_a_restore(registry: Registry) -> None:
+def test_a_backup_of_a_newer_schema_can_be_restored(registry: Registry) -> None:
     registry.path.write_bytes(b'{"schema":2}\n')
     later = registry.backup()
     assert later is not None
@@ -104,7 +106,7 @@ def test_lines_of_a_later_version_are_worth_a_restore(registry: Registry) -> Non
     assert registry.restore().backup == later
 
 
-def test_a_clock_set_back_does_not_cost_the_newest_backup(registry: Registry) -> None:
+def test_a_clock_set_back_does_not_prune_the_newest_backup(registry: Registry) -> None:
     folder = registry.path.parent / "backups"
     folder.mkdir()
     for number in range(10):
@@ -123,12 +125,12 @@ def test_each_registry_of_a_folder_has_its_own_backups(registry: Registry) -> No
     assert backups(other.path) == [others]
 
 
-def test_an_empty_registry_needs_no_backup(registry: Registry) -> None:
+def test_an_empty_registry_is_not_backed_up(registry: Registry) -> None:
     registry.path.write_bytes(b"")
     assert registry.backup() is None
 
 
-def test_a_backup_that_cannot_be_written_leaves_nothing(
+def test_a_failed_backup_leaves_no_file(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(descriptor: int) -> None:
@@ -143,7 +145,7 @@ def test_a_backup_that_cannot_be_written_leaves_nothing(
 
 
 class TestRestore:
-    def test_the_newest_intact_one_unless_told(self, registry: Registry) -> None:
+    def test_restore_takes_the_newest_intact_backup_by_default(self, registry: Registry) -> None:
         good = registry.backup()
         registry.append(a_result(16384))
         with registry.path.open("ab") as stream:
@@ -159,7 +161,7 @@ class TestRestore:
         assert restored.replaced.read_bytes() == b"\0" * 1000
         assert list(registry.results()) == [a_result()]
 
-    def test_else_the_newest_that_holds_any_result(self, registry: Registry) -> None:
+    def test_restore_falls_back_to_the_newest_backup_with_results(self, registry: Registry) -> None:
         with registry.path.open("ab") as stream:
             stream.write(b"damage\n")
         damaged = registry.backup()
@@ -170,7 +172,7 @@ class TestRestore:
         assert (restored.contents.results, restored.contents.damaged) == (1, 1)
 
     @pytest.mark.parametrize("as_path", [False, True], ids=["name", "path"])
-    def test_the_one_that_is_named(self, registry: Registry, as_path: bool) -> None:
+    def test_restore_takes_the_named_backup(self, registry: Registry, as_path: bool) -> None:
         first = registry.backup()
         assert first is not None
         registry.append(a_result(16384))
@@ -180,7 +182,7 @@ class TestRestore:
         assert registry.verified_context("m") == 8192
         assert registry.load().results == 1
 
-    def test_a_name_that_does_not_exist_lists_those_that_do(self, registry: Registry) -> None:
+    def test_an_unknown_backup_name_lists_the_existing_ones(self, registry: Registry) -> None:
         backup = registry.backup()
         assert backup is not None
         with pytest.raises(
@@ -188,13 +190,11 @@ class TestRestore:
         ):
             registry.restore("tuesday")
 
-    def test_a_name_that_cannot_be_looked_up_is_an_error_that_names_it(
-        self, registry: Registry
-    ) -> None:
+    def test_an_invalid_backup_name_is_an_error_naming_it(self, registry: Registry) -> None:
         with pytest.raises(RegistryError, match=r"x{300}: cannot be read: "):
             registry.restore("x" * 300)
 
-    def test_a_backup_without_results_replaces_nothing(self, registry: Registry) -> None:
+    def test_a_backup_without_results_is_not_restored(self, registry: Registry) -> None:
         bad = registry.path.with_name("bad.jsonl")
         bad.write_bytes(b"\0\n")
         with pytest.raises(RegistryError, match="has no readable result"):
@@ -203,13 +203,13 @@ class TestRestore:
             registry.restore()
         assert registry.load().results == 1
 
-    def test_it_works_where_there_is_no_registry(self, registry: Registry) -> None:
+    def test_restore_works_without_a_registry(self, registry: Registry) -> None:
         registry.backup()
         registry.path.unlink()
         assert registry.restore().replaced is None
         assert registry.load().results == 1
 
-    def test_it_works_where_a_folder_is_in_place(self, registry: Registry) -> None:
+    def test_restore_replaces_a_folder_at_the_path(self, registry: Registry) -> None:
         registry.backup()
         registry.path.unlink()
         registry.path.mkdir()
@@ -219,7 +219,7 @@ class TestRestore:
         assert (replaced / "mine").read_text() == "kept"
         assert registry.load().results == 1
 
-    def test_the_backup_stays(self, registry: Registry) -> None:
+    def test_restore_keeps_the_backup(self, registry: Registry) -> None:
         backup = registry.backup()
         registry.restore()
         registry.append(a_result(16384))
@@ -227,7 +227,7 @@ class TestRestore:
         assert backup is not None
         assert backup.read_bytes() == encode(a_result())
 
-    def test_a_full_disk_leaves_the_registry_as_it_was(
+    def test_a_full_disk_leaves_the_registry_unchanged(
         self, registry: Registry, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         registry.backup()
@@ -245,7 +245,7 @@ class TestRestore:
         assert registry.load().results == 2
 
 
-def test_a_restore_that_is_cut_short_leaves_the_registry_where_it_was(
+def test_an_interrupted_restore_leaves_the_registry_unchanged(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry.backup()
@@ -264,7 +264,7 @@ def test_a_restore_that_is_cut_short_leaves_the_registry_where_it_was(
     assert registry.path.read_bytes() == before
 
 
-def test_a_disk_without_links_is_restored_to_all_the_same(
+def test_restore_works_on_a_disk_without_hard_links(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry.backup()

@@ -36,13 +36,13 @@ def cached(registry: Registry) -> list[Known]:
     return still_valid(known, BIG, engine_version="0.3.30+1", machine="3f9ac0d51b27")
 
 
-def test_no_line_is_damaged_and_none_has_an_origin(registry: Registry) -> None:
+def test_old_lines_are_intact_and_have_no_origin(registry: Registry) -> None:
     loaded = registry.load()
     assert (loaded.results, loaded.damaged, loaded.newer, loaded.torn) == (18, (), (), None)
     assert b'"origin"' not in GOLDEN.read_bytes()
 
 
-def test_searched_sizes_are_read_as_searched_by_full_and_answers_stay_cases(
+def test_old_limit_probes_are_read_as_searches_and_answers_as_cases(
     registry: Registry,
 ) -> None:
     read = [(r.model, r.check, r.origin, r.context_length, r.verdict) for r in registry.results()]
@@ -69,7 +69,7 @@ def test_searched_sizes_are_read_as_searched_by_full_and_answers_stay_cases(
     ]
 
 
-def test_the_details_of_the_answers_are_as_they_were(registry: Registry) -> None:
+def test_details_of_old_answers_are_unchanged(registry: Registry) -> None:
     details = [r.detail.partition("\n")[0] for r in registry.results() if r.check == "limit"]
     assert details == [
         "works up to 48,600 of 131,072 tokens",
@@ -93,7 +93,7 @@ def test_the_status_counts_searched_sizes(registry: Registry) -> None:
     assert (none.status, none.verified_context, none.smallest_bad) == ("failed", None, 256)
 
 
-def test_a_run_reuses_the_sizes_that_passed_and_the_answer_of_limit(registry: Registry) -> None:
+def test_a_run_reuses_old_passes_and_the_old_limit(registry: Registry) -> None:
     known = cached(registry)
     passed = (4_307, 16_945, 31_886, 43_740, 48_600)
     assert settled(known, planned(BIG, None, ())) == {
@@ -103,7 +103,7 @@ def test_a_run_reuses_the_sizes_that_passed_and_the_answer_of_limit(registry: Re
     assert ranges(known, BIG) == {"full[big]": KnownRange(good=48_600, bad=48_937)}
 
 
-def test_a_size_that_passes_later_outdates_the_searched_sizes_below_it(
+def test_a_later_pass_supersedes_old_searched_sizes_below_it(
     registry: Registry,
 ) -> None:
     first, searched = list(registry.results())[:2]

@@ -42,7 +42,7 @@ def pairs(said: str) -> list[tuple[int, int]]:
     return [(int(writer), int(number)) for writer, number in map(str.split, said.splitlines())]
 
 
-def test_processes_that_are_killed_lose_nothing_acknowledged(tmp_path: Path) -> None:
+def test_killed_processes_lose_no_acknowledged_result(tmp_path: Path) -> None:
     path = tmp_path / "registry.jsonl"
     chance = random.Random(3)
     acknowledged = []
@@ -65,7 +65,7 @@ def test_processes_that_are_killed_lose_nothing_acknowledged(tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="cannot fork")
-def test_hundreds_of_kills_lose_nothing_acknowledged(tmp_path: Path) -> None:
+def test_hundreds_of_kills_lose_no_acknowledged_result(tmp_path: Path) -> None:
     path = tmp_path / "registry.jsonl"
     storm = subprocess.run(
         [sys.executable, writer.__file__, path, str(KILLS), "5"],

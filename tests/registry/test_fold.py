@@ -34,15 +34,15 @@ def verified(*results: Result, **which: str) -> tuple[int | None, str | None]:
     return found.verified_context, found.verified_check
 
 
-def test_every_verdict_has_a_meaning() -> None:
+def test_every_verdict_has_a_status() -> None:
     assert set(TRAITS) == set(Verdict)
 
 
-def test_of_a_model_without_lines_nothing_is_known() -> None:
+def test_a_model_without_lines_has_no_status() -> None:
     assert folded(a_result()).status("other") is None
 
 
-def test_verified_is_the_largest_size_that_is_ok() -> None:
+def test_the_largest_passing_size_is_verified() -> None:
     assert verified(a_result(8192), a_result(16384), a_result(4096)) == (16384, "full")
 
 
@@ -62,12 +62,12 @@ def test_only_the_newest_verdict_of_a_size_counts(verdict: Verdict) -> None:
 @pytest.mark.parametrize(
     "verdict", ["model_not_found", "corrupted", "unsupported", "inconclusive", "unreachable"]
 )
-def test_what_says_nothing_of_a_size_bars_no_larger_one(verdict: str) -> None:
+def test_verdicts_not_about_the_size_do_not_block_larger_sizes(verdict: str) -> None:
     assert verified(a_result(4096, verdict), a_result(8192)) == (8192, "full")
     assert status(a_result(4096, verdict)).smallest_bad is None
 
 
-def test_newest_is_what_stands_last_whatever_the_clock_said() -> None:
+def test_the_last_line_is_the_newest_regardless_of_its_time() -> None:
     wrong_clock = datetime(2099, 1, 1, tzinfo=UTC)
     assert verified(a_result(verdict="timeout", at=wrong_clock), a_result()) == (8192, "full")
 
@@ -81,13 +81,13 @@ def test_an_unreachable_server_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("verdict", BAD)
-def test_smallest_bad_is_the_smallest_size_that_does_not_work(verdict: Verdict) -> None:
+def test_smallest_bad_is_the_smallest_failing_size(verdict: Verdict) -> None:
     found = status(a_result(32768, "crashed"), a_result(16384, verdict), a_result(8192))
     assert (found.smallest_bad, found.smallest_bad_verdict) == (16384, verdict)
 
 
 @pytest.mark.parametrize("verdict", OPEN)
-def test_what_a_patient_run_may_pass_is_not_bad(verdict: Verdict) -> None:
+def test_sizes_that_may_pass_with_more_time_are_not_bad(verdict: Verdict) -> None:
     assert status(a_result(16384, verdict)).smallest_bad is None
     assert status(a_result(16384, verdict)).status == "failed"
 
@@ -98,7 +98,7 @@ def test_fast_verifies_nothing() -> None:
     assert found.status == "completed"
 
 
-def test_a_failed_fast_bars_until_a_newer_full_or_deep_is_ok_there() -> None:
+def test_a_failed_fast_blocks_until_full_or_deep_passes_at_its_size() -> None:
     failed = a_result(4096, "empty_reply", check="fast")
     assert verified(a_result(4096), failed, a_result(8192)) == (4096, "full")
     assert verified(failed, a_result(4096), a_result(8192)) == (8192, "full")
@@ -112,7 +112,7 @@ def test_limit_lines_count_as_full() -> None:
     assert verified(*lines, a_result(8192, "timeout")) == (None, None)
 
 
-def test_a_later_pass_at_a_larger_size_outdates_failed_search_lines() -> None:
+def test_a_later_larger_pass_supersedes_failed_search_lines() -> None:
     failed = (
         a_result(30_000, "prompt_truncated"),
         a_result(4_502, "prompt_truncated", origin="search"),
@@ -130,13 +130,13 @@ def test_a_later_pass_at_a_larger_size_outdates_failed_search_lines() -> None:
     [a_result(4_096), a_result(30_000, check="fast"), a_result(30_000, check="test_mine")],
     ids=["smaller", "fast", "users-own"],
 )
-def test_a_pass_that_shows_less_outdates_no_failed_search_line(later: Result) -> None:
+def test_a_weaker_or_earlier_pass_does_not_supersede_failed_search_lines(later: Result) -> None:
     searched = a_result(4_502, "prompt_truncated", origin="search")
     assert status(searched, later).smallest_bad == 4_502
     assert status(a_result(30_000), searched).smallest_bad == 4_502  # the pass was before it
 
 
-def test_a_later_pass_at_a_larger_size_outdates_no_failed_case_and_no_searched_pass() -> None:
+def test_a_later_larger_pass_does_not_supersede_cases_or_searched_passes() -> None:
     case = a_result(4_502, "prompt_truncated")
     assert verified(case, a_result(30_000)) == (None, None)
     assert status(case, a_result(30_000)).smallest_bad == 4_502
@@ -144,7 +144,7 @@ def test_a_later_pass_at_a_larger_size_outdates_no_failed_case_and_no_searched_p
     assert verified(searched, a_result(30_000), a_result(8_192, "crashed")) == (4_502, "full")
 
 
-def test_deep_wins_where_both_show_it_and_each_can_be_asked_for() -> None:
+def test_deep_takes_precedence_and_each_check_can_be_queried() -> None:
     lines = a_result(8192), a_result(8192, check="deep"), a_result(16384)
     assert verified(*lines[:2]) == (8192, "deep")
     assert verified(*lines) == (16384, "full")
@@ -152,13 +152,13 @@ def test_deep_wins_where_both_show_it_and_each_can_be_asked_for() -> None:
     assert verified(*lines, check="full") == (16384, "full")
 
 
-def test_deep_failing_bars_larger_sizes_that_answer_short_questions() -> None:
+def test_a_failed_deep_blocks_larger_sizes_that_pass_full() -> None:
     assert verified(
         a_result(8192), a_result(8192, "recall_failed", check="deep"), a_result(16384)
     ) == (8192, "full")
 
 
-def test_a_users_own_check_says_nothing_of_sizes() -> None:
+def test_user_checks_do_not_affect_the_verified_size() -> None:
     lines = a_result(8192), a_result(4096, "engine_error", check="test_json")
     assert verified(*lines) == (8192, "full")
     assert status(*lines).status == "completed"
@@ -167,19 +167,19 @@ def test_a_users_own_check_says_nothing_of_sizes() -> None:
 
 
 class TestWeights:
-    def test_the_newest_weights_are_meant_unless_others_are_given(self) -> None:
+    def test_the_newest_weights_are_the_default(self) -> None:
         lines = a_result(32768), a_result(8192, fingerprint="size:2")
         assert verified(*lines) == (8192, "full")
         assert verified(*lines, fingerprint="size:1") == (32768, "full")
         assert verified(*lines, fingerprint="size:3") == (None, None)
         assert status(*lines, fingerprint="size:3").status == "untested"
 
-    def test_unknown_weights_can_bar_a_pass_but_not_make_one(self) -> None:
+    def test_results_with_unknown_weights_can_block_but_not_verify_a_size(self) -> None:
         ok = a_result(8192)
         assert verified(ok, a_result(32768, fingerprint=None)) == (8192, "full")
         assert verified(ok, a_result(4096, "crashed", fingerprint=None)) == (None, None)
 
-    def test_where_none_is_known_they_are_taken_as_one(self) -> None:
+    def test_without_known_weights_all_results_belong_together(self) -> None:
         assert verified(a_result(fingerprint=None)) == (8192, "full")
 
     def test_other_engines_and_settings_can_be_left_out(self) -> None:
@@ -208,7 +208,7 @@ def test_status(verdicts: list[str], expected: str) -> None:
     assert status(*map(a_result, sizes, verdicts)).status == expected
 
 
-def test_figures_are_those_of_the_verified_size() -> None:
+def test_measurements_are_of_the_verified_size() -> None:
     found = status(
         a_result(8192, load_seconds=1.0, ttft_seconds=0.5, decode_tokens_per_second=40.0),
         a_result(16384, "crashed", load_seconds=9.0),
@@ -232,7 +232,7 @@ RESULTS = st.lists(
 
 
 @given(RESULTS, st.sampled_from([None, *get_args(VerifyingCheck)]))
-def test_a_verified_size_was_shown_by_its_newest_line_with_nothing_smaller_failing(
+def test_a_verified_size_passes_and_no_smaller_size_fails(
     results: list[Result], check: VerifyingCheck | None
 ) -> None:
     found = folded(*results).status("m", check=check)
@@ -259,7 +259,7 @@ def test_a_verified_size_was_shown_by_its_newest_line_with_nothing_smaller_faili
 
 
 @given(RESULTS)
-def test_both_checks_together_verify_the_larger_of_each(results: list[Result]) -> None:
+def test_the_verified_size_is_the_larger_of_both_checks(results: list[Result]) -> None:
     fold = folded(*results)
     sizes = {}
     for check in (None, *get_args(VerifyingCheck)):

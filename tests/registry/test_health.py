@@ -42,12 +42,12 @@ def test_a_healthy_registry_and_its_backups(path: Path) -> None:
     assert [finding.text for finding in report.findings] == ["1 result", "1 result"]
 
 
-def test_no_registry_is_no_trouble(path: Path) -> None:
+def test_a_missing_registry_is_healthy(path: Path) -> None:
     [finding] = check_health(path).findings
     assert (finding.severity, finding.text) == ("info", "the registry does not exist yet")
 
 
-def test_damaged_lines_are_named_by_number_and_nothing_is_changed(path: Path) -> None:
+def test_damaged_lines_are_reported_by_number_without_changes(path: Path) -> None:
     found = said(path, a_result(), b"\xff\n", b"\n", b"{}\n", a_result(), b"{")
     assert [(severity, line) for severity, line, _ in found] == [
         ("error", 2),
@@ -89,14 +89,14 @@ def test_a_newer_schema_is_a_warning(path: Path) -> None:
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
 )
-def test_values_out_of_range(
+def test_values_out_of_range_are_reported(
     path: Path, fields: dict[str, object], severity: str, text: str
 ) -> None:
     bad = msgspec.structs.replace(a_result(), **fields)
     assert said(path, a_result(), bad, context_limits={"m": 8192}) == [(severity, 2, text)]
 
 
-def test_what_is_padded_or_a_users_own_is_in_order(path: Path) -> None:
+def test_padded_contexts_and_user_checks_are_healthy(path: Path) -> None:
     padded = a_result(8190, granted_context_length=8192)
     mine = a_result(check="test_mine", outcome="failed")
     assert said(path, padded, mine, context_limits={"m": 8191}, models=["m"]) == []
@@ -104,7 +104,7 @@ def test_what_is_padded_or_a_users_own_is_in_order(path: Path) -> None:
     assert said(path, largest) == []
 
 
-def test_a_time_to_come_is_a_warning(path: Path) -> None:
+def test_a_future_time_is_a_warning(path: Path) -> None:
     soon = datetime.now(UTC) + timedelta(minutes=1)
     late = datetime.now(UTC) + timedelta(days=1)
     [(severity, line, text)] = said(path, a_result(at=soon), a_result(at=late))
@@ -112,7 +112,7 @@ def test_a_time_to_come_is_a_warning(path: Path) -> None:
     assert "future" in text
 
 
-def test_models_that_are_not_in_the_manifest_are_named_once(path: Path) -> None:
+def test_orphaned_models_are_reported_once(path: Path) -> None:
     lines = a_result(model="gone"), a_result(model="gone"), a_result()
     [(severity, line, text)] = said(path, *lines, models=["m"])
     assert (severity, line) == ("warning", None)
@@ -120,20 +120,20 @@ def test_models_that_are_not_in_the_manifest_are_named_once(path: Path) -> None:
     assert said(path, *lines) == []
 
 
-def test_a_verified_size_above_the_declared_maximum(path: Path) -> None:
+def test_a_verified_size_above_the_declared_maximum_is_reported(path: Path) -> None:
     assert said(path, a_result(8192), context_limits={"m": 8191}) == [
         ("warning", None, "'m' is verified at 8,192 tokens, but declares 8,191")
     ]
     assert said(path, a_result(8192), context_limits={"m": 8192}) == []
 
 
-def test_a_flood_of_damage_is_counted_not_listed(path: Path) -> None:
+def test_many_damaged_lines_are_counted_not_listed(path: Path) -> None:
     found = said(path, b"x\n" * (LISTED + 5))
     assert len(found) == LISTED + 1
     assert found[-1] == ("error", None, "5 more findings of this severity")
 
 
-def test_a_binary_file_and_a_folder_in_place(path: Path) -> None:
+def test_a_binary_file_or_a_folder_as_registry_is_reported(path: Path) -> None:
     path.write_bytes(bytes(range(256)) * 10)
     assert not check_health(path).healthy
     path.unlink()
@@ -143,7 +143,7 @@ def test_a_binary_file_and_a_folder_in_place(path: Path) -> None:
     assert "is not a file" in report.findings[0].text
 
 
-def test_damaged_backups_are_found_with_the_file_named(path: Path) -> None:
+def test_damaged_backups_are_reported_by_file(path: Path) -> None:
     registry = Registry(path)
     registry.append(a_result())
     damaged, folder = registry.backup(), registry.backup()
@@ -161,7 +161,7 @@ def test_damaged_backups_are_found_with_the_file_named(path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such permissions")
 @pytest.mark.parametrize("name", ["registry.jsonl", "registry.jsonl.lock", "backups"])
-def test_what_may_not_be_written_keeps_results_out(
+def test_paths_without_write_permission_are_errors(
     path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     registry = Registry(path)
@@ -175,7 +175,7 @@ def test_what_may_not_be_written_keeps_results_out(
     assert finding.text == "results cannot be added: no permission"
 
 
-def test_a_folder_in_which_no_registry_can_be_made(
+def test_a_folder_where_no_registry_can_be_created_is_reported(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.access", lambda asked, *_: asked != path.parent)
@@ -186,7 +186,7 @@ def test_a_folder_in_which_no_registry_can_be_made(
     }
 
 
-def test_what_is_in_the_way_of_results(path: Path) -> None:
+def test_paths_of_the_wrong_type_are_errors(path: Path) -> None:
     Registry(path).append(a_result())
     lock, backups = path.with_name(f"{path.name}.lock"), path.with_name("backups")
     lock.unlink()
@@ -209,7 +209,7 @@ def test_what_is_in_the_way_of_results(path: Path) -> None:
         b'"prompt_tokens":1180591620717411303424',
     ],
 )
-def test_a_number_that_cannot_be_true_is_damage(path: Path, fields: bytes) -> None:
+def test_an_impossible_number_is_damage(path: Path, fields: bytes) -> None:
     line = encode(a_result()).replace(b'{"schema":1,', b'{"schema":1,' + fields + b",", 1)
     [(severity, number, text)] = said(path, a_result(), line)
     assert (severity, number) == ("error", 2)

@@ -51,7 +51,7 @@ def mutated(data: bytearray, chance: random.Random) -> None:
             data.append(0)
 
 
-def test_no_mutation_raises_or_costs_an_intact_line() -> None:
+def test_no_mutation_raises_or_loses_an_intact_line() -> None:
     whole = {line: result for line in LINES for result in scanned(line)[0]}
     chance = random.Random(7)
     damage = 0
@@ -73,13 +73,13 @@ def test_no_mutation_raises_or_costs_an_intact_line() -> None:
 
 @settings(max_examples=500)
 @given(st.lists(st.binary(max_size=60).map(lambda raw: raw + b"\n") | st.sampled_from(LINES)))
-def test_any_lines_between_intact_ones_cost_none_of_them(parts: list[bytes]) -> None:
+def test_arbitrary_lines_do_not_lose_intact_ones(parts: list[bytes]) -> None:
     results, flaws = scanned(b"".join(parts))
     assert [encode(result) for result in results] == [part for part in parts if part in LINES]
     assert {flaw.kind for flaw in flaws} <= {"damaged"}
 
 
-def test_a_growing_file_folds_as_if_read_at_once(tmp_path: Path) -> None:
+def test_incremental_reading_equals_reading_at_once(tmp_path: Path) -> None:
     chance = random.Random(11)
     for number in range(30):
         data = bytearray(b"".join(LINES))

@@ -34,7 +34,7 @@ def kinds(before: list[Result], *now: Result) -> list[str]:
     return [change.kind for change in changes(before, *now)]
 
 
-def test_newly_broken_and_what_that_leaves_verified() -> None:
+def test_a_newly_broken_size_reduces_the_verified_context() -> None:
     before = [a_result(4096), a_result(8192)]
     broken, smaller = changes(before, a_result(8192, "out_of_memory"))
     assert (broken.kind, broken.before, broken.after) == ("newly_broken", "ok", "out_of_memory")
@@ -43,7 +43,7 @@ def test_newly_broken_and_what_that_leaves_verified() -> None:
     assert smaller.is_regression
 
 
-def test_newly_working_and_larger_are_no_regressions() -> None:
+def test_newly_working_and_larger_contexts_are_not_regressions() -> None:
     found = changes([a_result(4096), a_result(8192, "crashed")], a_result(8192))
     assert [change.kind for change in found] == ["newly_working", "larger_context"]
     assert not any(change.is_regression for change in found)
@@ -53,7 +53,7 @@ def test_newly_working_and_larger_are_no_regressions() -> None:
 @pytest.mark.parametrize(
     ("check", "size"), [("deep", 4096), ("fast", 4096), ("full", 2048), ("limit", 2048)]
 )
-def test_what_was_never_tried_before_makes_no_context_smaller(
+def test_a_size_tried_for_the_first_time_does_not_reduce_the_context(
     check: str, size: int, verdict: str
 ) -> None:
     before = [a_result(4096), a_result(8192)]
@@ -63,20 +63,20 @@ def test_what_was_never_tried_before_makes_no_context_smaller(
 
 
 @pytest.mark.parametrize("old", ["inconclusive", "model_not_found"])
-def test_what_was_not_good_before_makes_no_context_smaller(old: str) -> None:
+def test_a_size_that_failed_before_does_not_reduce_the_context(old: str) -> None:
     found = changes([a_result(4096, old), a_result(8192)], a_result(4096, "crashed"))
     assert [(change.kind, change.is_regression) for change in found] == [("changed", False)]
 
 
 @pytest.mark.parametrize("check", ["fast", "full", "deep"])
-def test_what_was_good_and_bars_the_verified_context_now_makes_it_smaller(check: str) -> None:
+def test_a_newly_broken_smaller_size_reduces_the_context(check: str) -> None:
     before = [a_result(2048), a_result(4096, check=check), a_result(8192)]
     broken, smaller = changes(before, a_result(4096, "timeout", check=check))
     assert (broken.kind, broken.check, broken.is_regression) == ("newly_broken", check, True)
     assert (smaller.before, smaller.after, smaller.is_regression) == (8192, 2048, True)
 
 
-def test_a_smaller_context_is_told_as_it_is_with_what_the_search_found() -> None:
+def test_a_smaller_context_includes_the_search_results() -> None:
     now = (a_result(8192, "out_of_memory"), a_result(6000, check="limit"),
            a_result(7000, "out_of_memory", check="limit"))  # fmt: skip
     broken, smaller = changes([a_result(8192)], *now)
@@ -85,29 +85,29 @@ def test_a_smaller_context_is_told_as_it_is_with_what_the_search_found() -> None
     assert smaller.is_regression
 
 
-def test_a_size_that_limit_found_is_one_of_full() -> None:
+def test_limit_results_count_as_full_results() -> None:
     (smaller,) = changes([a_result(8192, check="limit")], a_result(8192, "crashed"))
     assert (smaller.kind, smaller.before, smaller.after) == ("smaller_context", 8192, None)
 
 
-def test_what_works_at_a_new_size_is_a_larger_context() -> None:
+def test_a_pass_at_a_new_larger_size_is_a_larger_context() -> None:
     (larger,) = changes([a_result(4096)], a_result(8192))
     assert (larger.kind, larger.before, larger.after) == ("larger_context", 4096, 8192)
     assert not larger.is_regression
 
 
-def test_a_model_that_is_gone_is_newly_broken_though_its_weights_are_unknown() -> None:
+def test_a_missing_model_with_unknown_weights_is_newly_broken() -> None:
     assert kinds([a_result()], a_result(verdict="model_not_found", fingerprint=None)) == [
         "newly_broken"
     ]
 
 
 @pytest.mark.parametrize("verdict", ["inconclusive", "unreachable"])
-def test_what_says_nothing_of_the_model_is_no_regression(verdict: str) -> None:
+def test_verdicts_not_about_the_model_are_not_regressions(verdict: str) -> None:
     assert not any(c.is_regression for c in changes([a_result()], a_result(verdict=verdict)))
 
 
-def test_one_kind_of_failure_for_another_is_a_change_and_no_regression() -> None:
+def test_a_different_failure_is_a_change_but_not_a_regression() -> None:
     (change,) = changes([a_result(verdict="crashed")], a_result(verdict="timeout"))
     assert (change.kind, change.is_regression) == ("changed", False)
 
@@ -117,7 +117,7 @@ def test_one_kind_of_failure_for_another_is_a_change_and_no_regression() -> None
               {"check_version": 2}, {"context_length": 1}, {"model": "n"}],
     ids=lambda other: next(iter(other)),
 )  # fmt: skip
-def test_what_is_not_alike_is_not_compared(other: dict[str, Any]) -> None:
+def test_results_with_other_conditions_are_not_compared(other: dict[str, Any]) -> None:
     size = other.pop("context_length", 8192)
     assert changes([a_result(size, **other)], a_result(verdict="crashed")) == []
 
@@ -131,7 +131,7 @@ def test_what_is_not_alike_is_not_compared(other: dict[str, Any]) -> None:
         ({"host": "b:1"}, "before on b:1"),
     ],
 )
-def test_results_of_elsewhere_are_shown_as_such_and_never_gated(
+def test_results_from_elsewhere_are_labelled_and_are_not_regressions(
     other: dict[str, Any], told: str
 ) -> None:
     now = a_result(verdict="crashed", machine="a", engine_version="2", host="a:1")
@@ -140,7 +140,7 @@ def test_results_of_elsewhere_are_shown_as_such_and_never_gated(
     assert (change.kind, change.elsewhere, change.is_regression) == ("newly_broken", told, False)
 
 
-def test_like_is_preferred_to_newer_results_of_elsewhere() -> None:
+def test_comparable_results_are_preferred_to_newer_ones_from_elsewhere() -> None:
     before = [a_result(machine="a"), a_result(verdict="crashed", machine="b")]
     assert kinds(before, a_result(machine="a")) == []
 
@@ -149,17 +149,17 @@ def speeds(*values: float, **fields: Any) -> list[Result]:
     return [a_result(**{**fields, SPEED: value}) for value in values]
 
 
-def test_slower_than_the_median_of_its_history() -> None:
+def test_a_speed_below_the_median_of_its_history_is_slower() -> None:
     (change,) = changes(speeds(49.0, 50.0, 51.0), *speeds(30.0))
     assert (change.kind, change.before, change.after) == ("slower", 50.0, 30.0)
     assert (change.spread, change.history, change.is_regression) == ((49.0, 51.0), 3, True)
 
 
-def test_faster_is_told() -> None:
+def test_a_faster_result_is_reported() -> None:
     assert kinds(speeds(49.0, 50.0, 51.0), *speeds(80.0)) == ["faster"]
 
 
-def test_a_longer_time_is_slower_but_a_load_is_no_regression() -> None:
+def test_a_longer_duration_is_slower_but_a_slow_load_is_not_a_regression() -> None:
     before = [a_result(ttft_seconds=1.0, load_seconds=1.0) for _ in range(3)]
     found = changes(before, a_result(ttft_seconds=2.0, load_seconds=2.0))
     assert [(c.kind, c.measure, c.is_regression) for c in found] == [
@@ -168,31 +168,31 @@ def test_a_longer_time_is_slower_but_a_load_is_no_regression() -> None:
     ]
 
 
-def test_milliseconds_are_noise() -> None:
+def test_differences_of_milliseconds_are_ignored() -> None:
     assert changes([a_result(ttft_seconds=0.01)] * 3, a_result(ttft_seconds=0.09)) == []
 
 
-def test_a_noisy_history_hides_what_a_quiet_one_shows() -> None:
+def test_a_noisy_history_widens_the_threshold() -> None:
     assert kinds(speeds(30.0, 45.0, 50.0, 55.0, 70.0), *speeds(33.0)) == []
     assert kinds(speeds(49.0, 50.0, 50.0, 50.0, 51.0), *speeds(33.0)) == ["slower"]
 
 
-def test_the_percentage_is_the_callers() -> None:
+def test_the_percentage_is_configurable() -> None:
     before = speeds(50.0, 50.0, 50.0)
     assert changes(before, *speeds(46.0)) == []
     assert [c.kind for c in changes(before, *speeds(46.0), percent=5)] == ["slower"]
 
 
-def test_too_short_a_history_says_nothing_of_speed() -> None:
+def test_a_short_history_gives_no_speed_change() -> None:
     assert changes(speeds(*[50.0] * (LEAST_HISTORY - 1)), *speeds(1.0)) == []
 
 
-def test_only_the_newest_results_are_history() -> None:
+def test_only_the_newest_results_form_the_history() -> None:
     (change,) = changes(speeds(*[90.0] * MOST_HISTORY, *[50.0] * MOST_HISTORY), *speeds(20.0))
     assert (change.before, change.history) == (50.0, MOST_HISTORY)
 
 
-def test_speeds_of_failures_are_no_history() -> None:
+def test_speeds_of_failures_are_not_in_the_history() -> None:
     assert changes(speeds(50.0, 50.0, 50.0, verdict="crashed"), a_result(verdict="crashed")) == []
 
 
@@ -200,7 +200,7 @@ def test_speeds_of_failures_are_no_history() -> None:
     st.lists(st.floats(1, 1e6), min_size=1, max_size=30),
     st.lists(st.sampled_from(list(Verdict)), min_size=1, max_size=6),
 )
-def test_what_was_found_before_is_no_change(values: list[float], verdicts: list[Verdict]) -> None:
+def test_repeated_results_are_not_changes(values: list[float], verdicts: list[Verdict]) -> None:
     before = speeds(*values)
     before += [a_result(1024 * n, verdict) for n, verdict in enumerate(verdicts, 9)]
     again = [old for old in before if old.context_length != 8192]
@@ -220,7 +220,7 @@ def test_a_regression_fails_the_session_and_is_listed(project: Project) -> None:
     result.stdout.fnmatch_lines(["changed *what*", "tiny*newly broken*full at 512*ok*corrupted*"])
 
 
-def test_the_option_turns_them_into_a_failure(project: Project) -> None:
+def test_fail_on_regression_fails_the_run(project: Project) -> None:
     project.run("--lmstrix").assert_outcomes(passed=2)
     project.engine(tiny="behaviours=(Corrupted(),)")
     result = project.run("--lmstrix", "--all", "--lmstrix-fail-on-regression")
@@ -231,7 +231,7 @@ def test_the_option_turns_them_into_a_failure(project: Project) -> None:
 
 
 @pytest.mark.parametrize("value", ["models.yaml", "-5", "0", "inf", "nan"])
-def test_a_percentage_that_is_none_is_a_usage_error(project: Project, value: str) -> None:
+def test_an_invalid_percentage_is_a_usage_error(project: Project, value: str) -> None:
     result = project.run("--lmstrix", f"--lmstrix-fail-on-regression={value}")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"ERROR: --lmstrix-fail-on-regression: '{value}' is no perc*"])

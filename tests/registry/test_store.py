@@ -39,7 +39,7 @@ def corrupt_files(path: Path) -> list[Path]:
     return sorted(path.parent.glob("registry.corrupt-*.jsonl"))
 
 
-def test_what_is_appended_is_read_back(path: Path) -> None:
+def test_appended_results_are_read_back(path: Path) -> None:
     results = (
         a_result(),
         a_result(4096, "timeout", replies=("96", "\x1b[31m\n"), recall={"0.5": True}),
@@ -51,7 +51,7 @@ def test_what_is_appended_is_read_back(path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be synced")
-def test_a_result_is_one_write_and_one_sync_and_a_new_file_is_synced_by_name_too(
+def test_a_result_is_one_write_and_one_sync_and_a_new_file_syncs_its_folder(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = []
@@ -74,7 +74,7 @@ def test_a_result_is_one_write_and_one_sync_and_a_new_file_is_synced_by_name_too
     assert done == ["write", "file", "folder", "write", "file", "file", "folder"]
 
 
-def test_nothing_is_known_of_a_registry_that_does_not_exist(path: Path) -> None:
+def test_a_missing_registry_has_no_results(path: Path) -> None:
     registry = Registry(path)
     assert registry.load().results == 0
     assert list(registry.results()) == []
@@ -98,12 +98,12 @@ def test_times_are_written_in_utc() -> None:
 
 
 @pytest.mark.parametrize("written", [b"12:00:00", b"21:00:00+09:00"], ids=["none", "tokyo"])
-def test_a_time_without_zone_or_of_another_is_read_as_utc(written: bytes) -> None:
+def test_times_without_zone_or_in_other_zones_are_read_as_utc(written: bytes) -> None:
     at = decode(encode(a_result()).replace(b"12:00:00Z", written)).at
     assert (at, at.tzinfo) == (datetime(2026, 3, 1, 12, tzinfo=UTC), UTC)
 
 
-def test_a_time_that_utc_does_not_have_is_damage(path: Path) -> None:
+def test_a_time_out_of_range_in_utc_is_damage(path: Path) -> None:
     line = encode(a_result()).replace(b"2026-03-01T12:00:00Z", b"0001-01-01T00:00:00+14:00")
     loaded = written(path, line, encode(a_result())).load()
     assert (loaded.results, [flaw.line for flaw in loaded.damaged]) == (1, [1])
@@ -120,7 +120,7 @@ def test_a_time_that_utc_does_not_have_is_damage(path: Path) -> None:
     ],
     ids=["naive-time", "zero", "too-large", "wrong-type", "schema"],
 )
-def test_what_breaks_the_schema_is_not_written(
+def test_results_that_violate_the_schema_are_not_written(
     path: Path, fields: dict[str, object], said: str
 ) -> None:
     with pytest.raises(ValueError, match=said):
@@ -132,17 +132,17 @@ def test_what_breaks_the_schema_is_not_written(
     detail=st.text(st.characters(exclude_categories=())),
     seconds=st.floats(0, 10_000_000) | st.none(),
 )
-def test_any_text_and_any_sane_number_can_be_written(detail: str, seconds: float | None) -> None:
+def test_any_text_and_any_valid_number_can_be_written(detail: str, seconds: float | None) -> None:
     line = encode(a_result(detail=detail, ttft_seconds=seconds))
     assert line.count(b"\n") == 1
     assert decode(line).detail == detail.encode("utf-8", "replace").decode()
 
 
-def test_fields_of_later_versions_are_tolerated() -> None:
+def test_unknown_fields_are_tolerated() -> None:
     assert decode(encode(a_result()).replace(b"{", b'{"new":[1],', 1)) == a_result()
 
 
-def test_a_newer_schema_is_kept_reported_and_not_damaged(path: Path) -> None:
+def test_lines_of_a_newer_schema_are_kept_and_reported_but_not_damaged(path: Path) -> None:
     newer = b'{"schema":2,"model":"m","verdict":"sideways"}\n'
     same_shape = encode(a_result(16384)).replace(b'"schema":1', b'"schema":2')
     registry = written(path, newer, encode(a_result()), same_shape)
@@ -157,7 +157,7 @@ def test_a_newer_schema_is_kept_reported_and_not_damaged(path: Path) -> None:
     [b"\0" * 300, b"\xff\xfe{}", b"{", b"not json", b"[1]", b"{}", b'{"schema":0}', b"[" * 10**5],
     ids=["zeros", "binary", "half", "text", "list", "empty", "schema", "deep"],
 )
-def test_a_damaged_line_is_set_aside_once_and_costs_no_other(path: Path, damage: bytes) -> None:
+def test_a_damaged_line_is_set_aside_once_and_loses_no_other(path: Path, damage: bytes) -> None:
     lines = encode(a_result()), damage + b"\n", encode(a_result(16384))
     loaded = written(path, *lines).load()
     assert loaded.results == 2
@@ -171,7 +171,7 @@ def test_a_damaged_line_is_set_aside_once_and_costs_no_other(path: Path, damage:
     assert corrupt_files(path) == [loaded.set_aside]
 
 
-def test_an_earlier_copy_that_cannot_be_read_costs_a_second_one_at_most(path: Path) -> None:
+def test_an_unreadable_earlier_copy_causes_at_most_one_more(path: Path) -> None:
     registry = written(path, b"one\n", encode(a_result()))
     blocked = path.with_name("registry.corrupt-20260101-000000-000000.jsonl")
     blocked.mkdir()
@@ -193,9 +193,7 @@ def test_only_new_damage_is_set_aside(path: Path) -> None:
 
 
 @pytest.mark.parametrize("length", [1, 50, -2])
-def test_a_torn_last_line_is_ignored_and_the_next_result_is_not_glued_to_it(
-    path: Path, length: int
-) -> None:
+def test_the_next_result_is_not_appended_to_a_torn_last_line(path: Path, length: int) -> None:
     torn = encode(a_result(4096))[:length]
     registry = written(path, encode(a_result()), torn)
     loaded = registry.load()
@@ -211,7 +209,7 @@ def test_a_torn_last_line_is_ignored_and_the_next_result_is_not_glued_to_it(
     assert corrupt_files(path)[0].read_bytes() == torn + b"\n"
 
 
-def test_a_last_line_that_only_lacks_its_newline_is_a_result(path: Path) -> None:
+def test_a_last_line_without_newline_is_a_result(path: Path) -> None:
     registry = written(path, encode(a_result()), encode(a_result(16384)).rstrip())
     assert registry.load().results == 2
     registry.append(a_result(4096))
@@ -222,14 +220,14 @@ def test_a_last_line_that_only_lacks_its_newline_is_a_result(path: Path) -> None
     assert [flaw.line for flaw in loaded.damaged] == [4]
 
 
-def test_windows_line_ends_blank_lines_and_a_byte_order_mark_are_no_damage(path: Path) -> None:
+def test_windows_line_ends_blank_lines_and_a_byte_order_mark_are_not_damage(path: Path) -> None:
     line = encode(a_result())
     registry = written(path, b"\xef\xbb\xbf", line, line.replace(b"\n", b"\r\n"), b"\n \r\n", line)
     loaded = registry.load()
     assert (loaded.results, loaded.damaged, loaded.torn) == (3, (), None)
 
 
-def test_a_registry_sees_what_others_append(path: Path) -> None:
+def test_lines_appended_by_others_are_read(path: Path) -> None:
     reader = Registry(path)
     assert reader.verified_context("m") is None
     for size in (8192, 16384):
@@ -238,7 +236,7 @@ def test_a_registry_sees_what_others_append(path: Path) -> None:
 
 
 @pytest.mark.parametrize("lines_read_before", [0, 1], ids=["first-read", "later-read"])
-def test_a_read_that_was_interrupted_leaves_the_next_one_complete(
+def test_an_interrupted_read_does_not_affect_the_next_one(
     path: Path, monkeypatch: pytest.MonkeyPatch, lines_read_before: int
 ) -> None:
     lines = [encode(a_result(size)) for size in (2048, 4096, 8192)]
@@ -262,7 +260,7 @@ def test_a_read_that_was_interrupted_leaves_the_next_one_complete(
     assert (loaded.results, [flaw.line for flaw in loaded.damaged]) == (3, [3])
 
 
-def test_a_registry_that_shrank_or_was_replaced_is_read_anew(path: Path) -> None:
+def test_a_truncated_or_replaced_registry_is_read_again(path: Path) -> None:
     registry = written(path, encode(a_result()), encode(a_result(16384)))
     assert registry.verified_context("m") == 16384
     path.write_bytes(encode(a_result()))
@@ -279,7 +277,7 @@ def test_a_registry_that_shrank_or_was_replaced_is_read_anew(path: Path) -> None
     assert registry.status("m") is None
 
 
-def test_history_is_every_result_of_the_model_oldest_first(path: Path) -> None:
+def test_history_lists_all_results_of_the_model_oldest_first(path: Path) -> None:
     strange = 'a"\\é'
     mine = [a_result(size, model=strange) for size in (3, 1, 2)]
     registry = Registry(path)
@@ -288,7 +286,7 @@ def test_history_is_every_result_of_the_model_oldest_first(path: Path) -> None:
     assert registry.history(strange) == tuple(mine)
 
 
-def test_known_gives_the_newest_verdict_of_each_kind(path: Path) -> None:
+def test_known_returns_the_newest_result_of_each_case(path: Path) -> None:
     registry = Registry(path)
     registry.append_many(
         [
@@ -311,7 +309,7 @@ def test_known_gives_the_newest_verdict_of_each_kind(path: Path) -> None:
     assert registry.known("nobody") == ()
 
 
-def test_the_lock_has_a_limit_and_its_error_names_the_file(path: Path) -> None:
+def test_waiting_for_the_lock_times_out_with_the_file_named(path: Path) -> None:
     registry = Registry(path, lock_timeout_seconds=0.05)
     registry.append(a_result())
     with (
@@ -323,7 +321,7 @@ def test_the_lock_has_a_limit_and_its_error_names_the_file(path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps files that are open")
-def test_a_lock_file_deleted_before_it_was_locked_guards_nothing(
+def test_a_lock_file_deleted_before_locking_is_locked_again(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock, taken = Path(f"{path}.lock"), []
@@ -340,7 +338,7 @@ def test_a_lock_file_deleted_before_it_was_locked_guards_nothing(
     assert Registry(path).load().results == 1
 
 
-def test_a_disk_without_locks_is_an_error_that_names_the_file(
+def test_a_disk_without_locks_is_an_error_naming_the_file(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing(descriptor: int, *, blocking: bool) -> bool:
@@ -362,9 +360,7 @@ def test_waiting_for_a_lock_leaves_no_file_open(path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="cannot fork")
-def test_a_child_that_was_forked_meanwhile_does_not_keep_the_lock(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_forked_child_does_not_keep_the_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inherited = []
 
     def forked(descriptor: int, *, blocking: bool) -> bool:
@@ -380,9 +376,7 @@ def test_a_child_that_was_forked_meanwhile_does_not_keep_the_lock(
         os.close(descriptor)
 
 
-def test_ctrl_c_while_it_is_released_leaves_no_lock(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_during_release_leaves_no_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     registry = Registry(path, lock_timeout_seconds=0.05)
 
     def interrupted(descriptor: int) -> None:
@@ -396,7 +390,7 @@ def test_ctrl_c_while_it_is_released_leaves_no_lock(
     assert registry.load().results == 2
 
 
-def test_on_windows_a_lock_file_that_is_being_read_is_opened_later(
+def test_on_windows_opening_a_busy_lock_file_is_retried(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Registry(path).append(a_result())
@@ -432,7 +426,7 @@ def in_thread(work: Callable[[], object]) -> None:
         raise raised[0]
 
 
-def test_reading_waits_for_no_lock(path: Path) -> None:
+def test_reading_does_not_wait_for_the_lock(path: Path) -> None:
     registry = Registry(path, lock_timeout_seconds=0)
     registry.append(a_result())
     with filelock.FileLock(f"{path}.lock"):
@@ -440,7 +434,7 @@ def test_reading_waits_for_no_lock(path: Path) -> None:
     assert registry.load().results == 1
 
 
-def test_names_of_one_file_share_one_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_paths_of_one_file_share_a_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Registry(path).append(a_result())
     monkeypatch.chdir(path.parent)
     relative = Registry(path.name)
@@ -450,7 +444,7 @@ def test_names_of_one_file_share_one_lock(path: Path, monkeypatch: pytest.Monkey
     assert relative.path == Registry(path).path
 
 
-def test_threads_lose_nothing(path: Path) -> None:
+def test_concurrent_threads_lose_no_results(path: Path) -> None:
     def write(number: int) -> None:
         registry = Registry(path)
         for size in range(1, 21):
@@ -474,7 +468,7 @@ class TestFullDisk:
         return registry
 
     @pytest.mark.parametrize("taken", [0, 1, 60])
-    def test_what_was_written_of_a_line_is_taken_back(
+    def test_a_partly_written_line_is_truncated(
         self, registry: Registry, monkeypatch: pytest.MonkeyPatch, taken: int
     ) -> None:
         before = registry.path.read_bytes()
@@ -497,7 +491,7 @@ class TestFullDisk:
         registry.append(a_result(4096))
         assert registry.load().results == 2
 
-    def test_a_part_that_cannot_be_taken_back_costs_nothing_else(
+    def test_a_partial_line_that_cannot_be_truncated_loses_no_other(
         self, registry: Registry, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         write = os.write
@@ -521,7 +515,7 @@ class TestFullDisk:
         assert loaded.results == 2
         assert [flaw.line for flaw in loaded.damaged] == [2]
 
-    def test_a_failed_sync_is_no_success(
+    def test_a_failed_sync_is_an_error(
         self, registry: Registry, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def fail(descriptor: int) -> None:
@@ -534,7 +528,7 @@ class TestFullDisk:
         assert registry.load().results == 1
 
     @pytest.mark.skipif(sys.platform == "win32", reason="no limit of a file's size to set")
-    def test_a_real_limit_of_the_files_size(self, registry: Registry) -> None:
+    def test_a_file_size_limit_is_an_error_without_loss(self, registry: Registry) -> None:
         code = (
             "import resource, signal, sys;"
             "from pytest_lmstrix.registry.store import Registry, RegistryError;"
@@ -555,7 +549,7 @@ class TestFullDisk:
 
 
 @pytest.mark.parametrize("use", ["load", "append", "results", "backup"])
-def test_a_folder_in_place_of_the_registry_is_an_error_that_names_it(path: Path, use: str) -> None:
+def test_a_folder_as_registry_is_an_error_naming_it(path: Path, use: str) -> None:
     path.mkdir(parents=True)
     registry = Registry(path)
     uses: dict[str, Callable[[], object]] = {
@@ -569,7 +563,7 @@ def test_a_folder_in_place_of_the_registry_is_an_error_that_names_it(path: Path,
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no named pipes in folders")
-def test_a_named_pipe_is_not_waited_for(path: Path) -> None:
+def test_a_named_pipe_does_not_block(path: Path) -> None:
     path.parent.mkdir()
     os.mkfifo(path)
     for use in (Registry(path).load, lambda: Registry(path).append(a_result())):
@@ -577,7 +571,7 @@ def test_a_named_pipe_is_not_waited_for(path: Path) -> None:
             use()
 
 
-def test_a_file_in_place_of_the_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_a_file_as_registry_folder_is_an_error_naming_it(tmp_path: Path) -> None:
     (tmp_path / "reports").write_text("mine")
     with pytest.raises(RegistryError, match="reports"):
         Registry(tmp_path / "reports" / "registry.jsonl").append(a_result())
@@ -586,7 +580,7 @@ def test_a_file_in_place_of_the_folder_is_an_error_that_names_it(tmp_path: Path)
 @pytest.mark.skipif(
     sys.platform == "win32" or os.geteuid() == 0, reason="permissions do not bind this user"
 )
-def test_no_permission_is_an_error_that_names_the_file(path: Path) -> None:
+def test_missing_permission_is_an_error_naming_the_file(path: Path) -> None:
     registry = Registry(path)
     registry.append(a_result())
     path.chmod(0)
@@ -596,7 +590,7 @@ def test_no_permission_is_an_error_that_names_the_file(path: Path) -> None:
         registry.append(a_result())
 
 
-def test_importing_it_imports_neither_pytest_nor_an_engine() -> None:
+def test_importing_the_registry_imports_neither_pytest_nor_an_engine() -> None:
     code = (
         "import sys, pytest_lmstrix.registry.store, pytest_lmstrix.registry.health;"
         "print({'pytest', 'lmstudio', 'httpx', 'yaml', 'rich', 'psutil'} & set(sys.modules))"
@@ -605,7 +599,7 @@ def test_importing_it_imports_neither_pytest_nor_an_engine() -> None:
     assert run.stdout.strip() == "set()"
 
 
-def test_results_compare_whole(path: Path) -> None:
+def test_results_compare_by_all_fields(path: Path) -> None:
     registry = Registry(path)
     registry.append(a_result(seed=2**63, recall={"0.05": False}))
     [result] = registry.results()
