@@ -120,7 +120,7 @@ def expect_true_limit(run: Run, subject: Subject) -> None:
 
 
 @pytest.mark.parametrize("batch", range(FLEETS // BATCH))
-def test_every_verdict_and_every_size_is_true(batch: int) -> None:
+def test_all_verdicts_and_sizes_match_the_simulated_fleet(batch: int) -> None:
     fleets = {seed: fleet(seed) for seed in range(batch * BATCH, (batch + 1) * BATCH)}
     models = [each.stand_in for subjects in fleets.values() for each in subjects]
     with LmStudioServer(models) as server, loader_of(server) as loader:

@@ -105,7 +105,7 @@ def test_the_host_is_locked_from_load_to_confirmed_unload(
     assert engine.log[2:] == ["unload", "free"]
 
 
-def test_a_pause_follows_an_unload_before_the_host_is_free(
+def test_the_host_is_released_after_the_pause_that_follows_an_unload(
     engine: BareEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextmanager
@@ -127,7 +127,9 @@ def test_a_pause_follows_an_unload_before_the_host_is_free(
     assert engine.log[1:] == ["unload", "pause 2.5", "free"]
 
 
-def test_one_load_serves_until_another_is_wanted(loader: ModelLoader, engine: BareEngine) -> None:
+def test_a_load_is_reused_until_another_is_requested(
+    loader: ModelLoader, engine: BareEngine
+) -> None:
     first = loader.load(A, 5)
     assert loader.load(A, 5) is first
     loader.load(A, 6)
@@ -136,7 +138,7 @@ def test_one_load_serves_until_another_is_wanted(loader: ModelLoader, engine: Ba
     assert loads == ["load a 5", "unload", "load a 6", "unload", "load b 6"]
 
 
-def test_what_was_unloaded_in_between_is_loaded_again_when_asked(
+def test_an_unloaded_model_is_loaded_again_on_request(
     loader: ModelLoader, engine: BareEngine
 ) -> None:
     first = loader.load(A, 5)
@@ -146,7 +148,7 @@ def test_what_was_unloaded_in_between_is_loaded_again_when_asked(
     assert [reply.text for reply in first.replies] == ["hi"]
 
 
-def test_a_reload_that_grants_another_context_than_before_is_a_failure_and_unloaded(
+def test_a_reload_with_another_granted_context_fails_and_is_unloaded(
     loader: ModelLoader, engine: BareEngine
 ) -> None:
     engine.grants = [5_000, 4_096]
@@ -160,7 +162,7 @@ def test_a_reload_that_grants_another_context_than_before_is_a_failure_and_unloa
     assert loaded.replies == []
 
 
-def test_a_reload_that_grants_the_same_context_as_before_answers(
+def test_a_reload_with_the_same_granted_context_answers(
     loader: ModelLoader, engine: BareEngine
 ) -> None:
     engine.grants = [4_096, 4_096]
@@ -180,7 +182,7 @@ def lose_the_host(loader: ModelLoader, engine: BareEngine, monkeypatch: pytest.M
     assert loader.unreachable_reason(A) is refused
 
 
-def test_an_unload_that_cannot_reach_a_host_known_to_be_gone_is_not_reported_again(
+def test_an_unload_on_a_host_known_unreachable_is_not_reported_again(
     loader: ModelLoader, engine: BareEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lose_the_host(loader, engine, monkeypatch)
@@ -190,7 +192,7 @@ def test_an_unload_that_cannot_reach_a_host_known_to_be_gone_is_not_reported_aga
     assert (loader.loaded(), engine.log[-1]) == (None, "free")
 
 
-def test_an_unload_that_is_the_first_to_miss_the_host_is_reported(
+def test_an_unload_that_first_finds_the_host_unreachable_is_reported(
     loader: ModelLoader, engine: BareEngine
 ) -> None:
     engine.raises["unload"] = Failure("refused", verdict=Verdict.UNREACHABLE)
@@ -201,7 +203,7 @@ def test_an_unload_that_is_the_first_to_miss_the_host_is_reported(
     assert (caught.value.verdict, caught.value.phase) == (Verdict.UNREACHABLE, "unload")
 
 
-def test_an_unload_that_fails_for_another_reason_is_reported_though_the_host_was_gone(
+def test_an_unload_that_fails_otherwise_on_an_unreachable_host_is_reported(
     loader: ModelLoader, engine: BareEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lose_the_host(loader, engine, monkeypatch)
@@ -219,7 +221,7 @@ def test_an_unload_that_fails_for_another_reason_is_reported_though_the_host_was
         ("unload", lambda loader: (loader.load(A, 5), loader.unload(), loader.report_leaks())),
     ],
 )
-def test_whatever_an_engine_raises_is_a_failure_and_the_host_is_free(
+def test_any_engine_exception_is_a_failure_and_releases_the_host(
     loader: ModelLoader, engine: BareEngine, where: str, ask: Callable[[ModelLoader], object]
 ) -> None:
     engine.raises[where] = RuntimeError("CUDA error: out of memory")
@@ -232,16 +234,14 @@ def test_whatever_an_engine_raises_is_a_failure_and_the_host_is_free(
     assert engine.log[-1] == "free"
 
 
-def test_an_interrupt_in_a_load_passes_and_frees_the_host(
-    loader: ModelLoader, engine: BareEngine
-) -> None:
+def test_an_interrupted_load_releases_the_host(loader: ModelLoader, engine: BareEngine) -> None:
     engine.raises["load"] = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         loader.load(A, 5)
     assert engine.log[-1] == "free"
 
 
-def test_a_missing_model_is_not_tried_at_another_size(
+def test_a_missing_model_is_not_loaded_at_another_size(
     loader: ModelLoader, engine: BareEngine
 ) -> None:
     engine.raises["load"] = Failure("gone", verdict=Verdict.MODEL_NOT_FOUND)
@@ -251,7 +251,7 @@ def test_a_missing_model_is_not_tried_at_another_size(
     assert engine.log.count("lock bare") == 1
 
 
-def test_a_corrupted_cache_seen_in_a_reply_is_remembered(
+def test_a_corrupted_cache_detected_in_a_reply_is_remembered(
     loader: ModelLoader, engine: BareEngine
 ) -> None:
     engine.raises["complete"] = Failure.from_engine("llama_memory is null", phase="predict")
@@ -263,7 +263,7 @@ def test_a_corrupted_cache_seen_in_a_reply_is_remembered(
     assert loader.load(B, 6).model is B
 
 
-def test_weights_that_cannot_be_fetched_say_nothing_of_the_host(
+def test_a_failed_weights_download_does_not_mark_the_host_unreachable(
     loader: ModelLoader, engine: BareEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pytest_lmstrix.checks.loader.RECONNECT_PAUSES", (0.0,))
@@ -280,5 +280,5 @@ def test_weights_that_cannot_be_fetched_say_nothing_of_the_host(
     assert loader.unreachable_reason(B) is not None
 
 
-def test_a_chat_takes_a_plain_message(loader: ModelLoader) -> None:
+def test_chat_accepts_a_plain_message(loader: ModelLoader) -> None:
     assert loader.load(A, 5).chat("hello", max_tokens=1).text == "hello"

@@ -83,7 +83,7 @@ class TestGoingDown:
             (60_000, None, True),
         ],
     )
-    def test_from_4096_to_below_the_declared_maximum(
+    def test_the_search_range_is_4096_to_below_the_declared_maximum(
         self, size: int, declared: int | None, goes: bool
     ) -> None:
         results = full(run_of(Scripted(OutOfMemory(above=500))), size, declared)
@@ -99,18 +99,18 @@ class TestGoingDown:
             (4_096, "fails at 4,096; no smaller size is tried"),
         ],
     )
-    def test_it_claims_no_more_than_was_tried(self, size: int, said: str) -> None:
+    def test_the_detail_claims_only_tried_sizes(self, size: int, said: str) -> None:
         result, *tried = full(run_of(Scripted(OutOfMemory(above=500))), size)
         assert result.detail.splitlines()[0] == said
         assert bool(tried) is ("no smaller size" not in said)
 
-    def test_a_granted_context_that_fails_is_a_size_that_was_tried(self) -> None:
+    def test_a_failing_granted_context_counts_as_tried(self) -> None:
         engine = Scripted(GrantsAtMost(tokens=4_200), Gibberish(above=500))
         result = full(run_of(engine), 4_500)[0]
         assert "fails at 4,500; works at no size tried down to 4,200" in result.detail
 
     @pytest.mark.parametrize("verdict", list(Verdict))
-    def test_only_where_a_smaller_size_may_do_better(
+    def test_only_verdicts_that_a_smaller_size_may_change_are_searched(
         self, verdict: Verdict, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(PROBES, "full", lambda loaded: ProbeResult(verdict=verdict))
@@ -122,7 +122,7 @@ class TestGoingDown:
         }
         assert (len(results) == 1) is (verdict in hopeless)
 
-    def test_a_model_that_fails_at_the_floor_costs_one_more_load(self) -> None:
+    def test_a_model_that_fails_at_the_floor_needs_one_more_load(self) -> None:
         engine = Scripted(OutOfMemory(above=500))
         full(run_of(engine), 60_000)
         assert engine.taken() == [60_000, 4_307]
@@ -137,27 +137,27 @@ class TestGoingDown:
         assert run.size_policy.too_large("deep", case(80_000)) == reason
         assert run.size_policy.too_large("full", case(60_000)) is None
 
-    def test_no_size_is_skipped_before_one_has_failed(self) -> None:
+    def test_no_size_is_skipped_before_a_failure(self) -> None:
         assert run_of(Scripted()).size_policy.too_large("full", case(10_000_001)) is None
 
-    def test_another_model_is_not_skipped_for_it(self) -> None:
+    def test_other_models_are_not_skipped(self) -> None:
         run = run_of(Scripted(OutOfMemory(above=50_000)))
         full(run, 60_000)
         other = Case(model=Model(id="other", engine="fake"), context_length=80_000)
         assert run.size_policy.too_large("full", other) is None
 
-    def test_the_limit_is_searched_all_the_same(self) -> None:
+    def test_limit_is_not_skipped_after_a_failure(self) -> None:
         run = run_of(Scripted(OutOfMemory(above=50_000)))
         full(run, 60_000)
         assert run.size_policy.too_large("limit", case(DECLARED)) is None
 
-    def test_what_is_known_good_is_not_gone_below(self) -> None:
+    def test_the_search_does_not_go_below_a_known_good_size(self) -> None:
         engine = Scripted(OutOfMemory(above=50_000))
         run = run_of(engine, known={"full[tiny]": KnownRange(good=40_000)})
         assert "works at 48,600" in full(run, 60_000)[0].detail
         assert all(size > 40_000 for size in engine.taken())
 
-    def test_what_this_run_has_seen_good_is_not_gone_below(self) -> None:
+    def test_the_search_does_not_go_below_a_size_passed_in_this_run(self) -> None:
         engine = Scripted(OutOfMemory(above=50_000))
         run = run_of(engine)
         run.check("full", [case(30_000), case(40_000)])
@@ -165,20 +165,20 @@ class TestGoingDown:
         full(run, 60_000)
         assert all(size > 40_000 for size in engine.taken())
 
-    def test_what_was_known_good_and_larger_does_not_count(self) -> None:
+    def test_a_larger_known_good_size_is_ignored(self) -> None:
         run = run_of(
             Scripted(OutOfMemory(above=50_000)), known={"full[tiny]": KnownRange(good=80_000)}
         )
         assert "works at 48,600" in full(run, 60_000)[0].detail
 
-    def test_what_full_once_did_at_a_larger_size_is_no_size_that_fast_works_at(self) -> None:
+    def test_a_larger_size_passed_by_full_does_not_count_for_fast(self) -> None:
         engine = Scripted(OutOfMemory(above=50_000))
         run = run_of(engine, known={"full[tiny]": KnownRange(good=80_000)})
         fast = run.check("fast", [case(60_000)])[60_000]
         assert fast is not SKIPPED
         assert "works at 48,600" in fast[0].detail
 
-    def test_two_checks_of_one_size_go_down_once(self) -> None:
+    def test_two_checks_of_one_size_share_a_search(self) -> None:
         engine = Scripted(OutOfMemory(above=50_000))
         run = run_of(engine)
         fast = run.check("fast", [case(60_000)])[60_000]
@@ -188,25 +188,25 @@ class TestGoingDown:
         assert "works at 48,600" in full(run, 60_000)[0].detail
         assert engine.taken() == [60_000]
 
-    def test_a_hello_is_not_known_to_work_in_full(self) -> None:
+    def test_a_passed_hello_does_not_count_for_full(self) -> None:
         engine = Scripted(Gibberish(above=10_000))
         run = run_of(engine)
         run.check("fast", [case(20_000)])
         assert "works at 9,414" in full(run, 30_000)[0].detail
 
-    def test_searched_sizes_are_marked_as_such(self) -> None:
+    def test_searched_sizes_have_origin_search(self) -> None:
         results = full(run_of(Scripted(OutOfMemory(above=50_000))), 60_000)
         assert {r.check for r in results} == {"full"}
         assert [r.origin for r in results] == ["case", *["search"] * (len(results) - 1)]
 
-    def test_a_granted_context_that_fails_too_spares_the_sizes_above_it(self) -> None:
+    def test_a_failing_granted_context_excludes_larger_sizes(self) -> None:
         engine = Scripted(GrantsAtMost(tokens=15_000), Gibberish(above=14_500))
         assert "works at 14,348" in full(run_of(engine), 30_000)[0].detail
         loads = engine.taken()
         assert loads[:2] == [30_000, 15_000]
         assert all(size < 15_000 for size in loads[2:])
 
-    def test_a_model_that_crashes_costs_no_more_and_is_told_as_exactly(self) -> None:
+    def test_a_crashing_model_is_searched_as_exactly_with_no_more_loads(self) -> None:
         for capacity in steps_down(120_000):
             engine = Scripted(CrashesAbove(above=capacity))
             result = full(run_of(engine), 120_000)[0]
@@ -222,7 +222,7 @@ class TestGoingDown:
             (4_307, [4_307, 16_945, 16_945, 31_886, 31_886, 43_740]),
         ],
     )
-    def test_tries_that_accidents_take_are_in_the_six(
+    def test_retries_count_towards_the_six_loads(
         self, steady: int | None, loads: list[int]
     ) -> None:
         class Unsteady(Scripted):
@@ -238,7 +238,7 @@ class TestGoingDown:
         assert engine.taken()[2:] == loads
         assert "fails at 60,000; works at 31,886" in result.detail
 
-    def test_it_costs_six_loads_at_most(self) -> None:
+    def test_a_search_takes_at_most_six_loads(self) -> None:
         for capacity in steps_down(999_999):
             engine = Scripted(OutOfMemory(above=capacity))
             result = full(run_of(engine), 999_999, 1_000_000)[0]
@@ -246,7 +246,7 @@ class TestGoingDown:
             assert len(engine.taken()) - 1 <= 6
 
     @pytest.mark.parametrize("met", [Verdict.TIMEOUT, Verdict.UNREACHABLE])
-    def test_a_search_that_cannot_be_ended_says_so(self, met: Verdict) -> None:
+    def test_an_aborted_search_is_described(self, met: Verdict) -> None:
         engine = Scripted(OutOfMemory(above=50_000), failing={4_307: met})
         run = run_of(engine)
         (result, tried) = full(run, 60_000)
@@ -257,7 +257,7 @@ class TestGoingDown:
         assert tried.verdict is met
         assert "works at" not in result.detail
 
-    def test_a_model_that_is_gone_on_the_way_is_not_skipped_as_too_large(self) -> None:
+    def test_a_model_that_disappears_during_the_search_is_not_skipped_as_too_large(self) -> None:
         engine = Scripted(OutOfMemory(above=50_000), failing={4_307: Verdict.CORRUPTED})
         run = run_of(engine)
         found = run.check("full", [case(60_000), case(80_000)])
@@ -267,16 +267,14 @@ class TestGoingDown:
 
 
 class TestDeep:
-    def test_one_load_serves_all_sizes(self) -> None:
+    def test_deep_uses_one_load_for_all_sizes(self) -> None:
         engine = Scripted()
         found = run_of(engine).check("deep", [case(n) for n in (1_024, 2_048, 4_096)])
         assert [results and results[0].verdict for results in found.values()] == [Verdict.OK] * 3
         assert engine.taken() == [4_096]
 
     @pytest.mark.parametrize("verdict", [Verdict.TIMEOUT, Verdict.CRASHED, Verdict.OUT_OF_MEMORY])
-    def test_a_size_that_does_not_load_is_not_blamed_on_smaller_ones(
-        self, verdict: Verdict
-    ) -> None:
+    def test_a_size_that_does_not_load_does_not_fail_smaller_ones(self, verdict: Verdict) -> None:
         engine = Scripted(failing={4_096: verdict})
         found = run_of(engine).check("deep", [case(n) for n in (1_024, 2_048, 4_096)])
         assert [results and results[0].verdict for results in found.values()] == [
@@ -284,13 +282,13 @@ class TestDeep:
         ]
         assert engine.taken()[:3] == [4_096, 2_048, 4_096]
 
-    def test_a_larger_size_that_crashed_once_is_tried_again(self) -> None:
+    def test_a_larger_size_that_crashed_once_is_retried(self) -> None:
         engine = Scripted(Crashes(at="load", times=1))
         found = run_of(engine).check("deep", [case(n) for n in (1_024, 4_096)])
         assert [results and results[0].verdict for results in found.values()] == [Verdict.OK] * 2
 
     @pytest.mark.parametrize(("at", "told_of"), [("load", 4_096), ("predict", 1_024)])
-    def test_an_accident_in_a_load_for_several_sizes_is_told_of_one(
+    def test_a_crash_in_a_shared_load_is_reported_for_one_size(
         self, at: Literal["load", "predict"], told_of: int
     ) -> None:
         engine = Scripted(Crashes(at=at, times=1))
@@ -305,7 +303,7 @@ class TestDeep:
             assert bool(result.detail) is bool(said)
 
     @pytest.mark.parametrize("verdict", [Verdict.TIMEOUT, Verdict.CRASHED])
-    def test_a_load_for_a_smaller_size_is_a_try_of_the_larger_one(self, verdict: Verdict) -> None:
+    def test_a_shared_load_counts_as_an_attempt_at_the_larger_size(self, verdict: Verdict) -> None:
         engine = Scripted(failing={4_090: verdict})
         found = run_of(engine).check("deep", [case(n) for n in (1_024, 4_090)])
         assert [(r[0].verdict, r[0].retried) for r in found.values() if r is not SKIPPED] == [
@@ -313,7 +311,7 @@ class TestDeep:
         ]
         assert engine.taken() == [4_090, 1_024, 4_090]
 
-    def test_what_a_larger_context_has_no_memory_for_is_no_accident(self) -> None:
+    def test_out_of_memory_in_a_larger_context_is_not_retried(self) -> None:
         engine = Scripted(OutOfMemory(above=2_048, at="predict"))
         found = run_of(engine).check("deep", [case(n) for n in (1_024, 4_090)])
         assert [(r[0].verdict, r[0].retried) for r in found.values() if r is not SKIPPED] == [
@@ -329,7 +327,7 @@ class TestDeep:
         ],
         ids=["out of memory", "gibberish", "crashes once"],
     )
-    def test_what_fails_in_a_larger_load_is_tried_in_its_own(self, how: AnyBehaviour) -> None:
+    def test_a_size_that_fails_in_a_larger_load_gets_its_own_load(self, how: AnyBehaviour) -> None:
         engine = Scripted(how)
         found = run_of(engine).check("deep", [case(n) for n in (1_024, 2_048)] + [case(4_090)])
         verdicts = [results and results[0].verdict for results in found.values()]
@@ -337,7 +335,7 @@ class TestDeep:
         # The larger load is not made again for the next size, which would fail likewise.
         assert engine.taken() == [4_090, 1_024, 2_048, 4_090]
 
-    def test_a_size_too_small_for_its_facts_spoils_no_load_of_the_others(self) -> None:
+    def test_a_size_too_small_for_its_facts_does_not_affect_other_sizes(self) -> None:
         engine = Scripted()
         found = run_of(engine).check("deep", [case(n) for n in (64, 1_024, 2_048, 4_096)])
         verdicts = [results[0].verdict for results in found.values() if results is not SKIPPED]
@@ -346,25 +344,25 @@ class TestDeep:
         assert "64 tokens is too small" in found[64][0].detail
         assert engine.taken() == [4_096, 4_096]  # what is no pass is unloaded
 
-    def test_sizes_too_small_for_the_facts_of_all_are_filled_one_by_one(self) -> None:
+    def test_sizes_too_small_for_all_facts_are_filled_separately(self) -> None:
         engine = Scripted()
         found = run_of(engine).check("deep", [case(n) for n in (212, 214, 216)])
         assert [results and results[0].verdict for results in found.values()] == [Verdict.OK] * 3
         assert engine.taken() == [216]
 
-    def test_garbage_above_a_size_that_was_recalled_is_no_lack_of_wits(self) -> None:
+    def test_garbage_above_a_recalled_size_is_recall_failed(self) -> None:
         found = run_of(Scripted(Gibberish(above=2_048))).check("deep", [case(2_048), case(4_000)])
         assert found[4_000] is not SKIPPED
         assert found[4_000][0].verdict is Verdict.RECALL_FAILED
         assert "recalls 0 of 5 facts from a few lines" in found[4_000][0].detail
         assert "2,048" in found[4_000][0].detail
 
-    def test_garbage_from_the_start_may_be_a_lack_of_wits(self) -> None:
+    def test_garbage_at_every_size_is_inconclusive(self) -> None:
         found = run_of(Scripted(Gibberish(above=1))).check("deep", [case(1_024), case(2_048)])
         verdicts = [results and results[0].verdict for results in found.values()]
         assert verdicts == [Verdict.INCONCLUSIVE] * 2
 
-    def test_a_context_that_was_not_granted_is_told_with_both_numbers(self) -> None:
+    def test_a_context_not_granted_is_reported_with_both_numbers(self) -> None:
         engine = Scripted(GrantsAtMost(tokens=2_048))
         found = run_of(engine).check("deep", [case(1_024), case(4_000)])
         assert found[4_000] is not SKIPPED
@@ -374,7 +372,7 @@ class TestDeep:
         assert result.detail == "asked for 4,000 tokens of context, granted 2,048"
         assert engine.taken() == [4_000, 1_024, 4_000]  # no size is shown in a load like that
 
-    def test_it_goes_down_by_filling_and_skips_larger_sizes(self) -> None:
+    def test_deep_searches_smaller_sizes_and_skips_larger_ones(self) -> None:
         run = run_of(Scripted(SeesLast(tokens=4_500)))
         found = run.check("deep", [case(1_024), case(5_500), case(6_000)])
         assert found[5_500] is not SKIPPED
@@ -394,7 +392,7 @@ class TestLimit:
         ranges = {"full[tiny]": known} if known else {}
         return run_of(engine, known=ranges).size_policy.run("limit", case(DECLARED))
 
-    def test_every_probe_is_a_line_and_none_above_the_declared_maximum(self) -> None:
+    def test_limit_records_every_probe_and_none_above_the_declared_maximum(self) -> None:
         engine = Scripted(OutOfMemory(above=50_000))
         results = self.limit(engine)
         assert sorted(r.context_length for r in results) == sorted(engine.taken())
@@ -404,24 +402,24 @@ class TestLimit:
         assert results[0].verdict is Verdict.OK
         assert 49_500 <= results[0].context_length <= 50_000
 
-    def test_a_model_without_a_limit_costs_one_load(self) -> None:
+    def test_limit_takes_one_load_when_the_declared_maximum_works(self) -> None:
         engine = Scripted()
         (result,) = self.limit(engine)
         assert result.detail == "works up to 131,072 of 131,072 tokens"
         assert engine.taken() == [DECLARED]
 
-    def test_what_is_known_bounds_the_search_and_is_shown_once_more(self) -> None:
+    def test_known_sizes_bound_the_limit_search_and_are_confirmed(self) -> None:
         engine = Scripted(OutOfMemory(above=50_000))
         results = self.limit(engine, KnownRange(good=49_900, bad=50_100))
         assert engine.taken() == [49_900]
         assert results[0].context_length == 49_900
 
-    def test_what_was_known_good_and_is_no_more_is_not_the_answer(self) -> None:
+    def test_a_known_good_size_that_now_fails_is_not_the_limit(self) -> None:
         engine = Scripted(OutOfMemory(above=10_000))
         results = self.limit(engine, KnownRange(good=49_900, bad=50_100))
         assert 9_744 <= results[0].context_length <= 10_000
 
-    def test_what_this_run_has_seen_bounds_it_too(self) -> None:
+    def test_sizes_tried_in_this_run_bound_the_limit_search(self) -> None:
         engine = Scripted(OutOfMemory(above=50_000))
         run = run_of(engine)
         run.check("full", [case(40_000), case(60_000)])
@@ -430,7 +428,7 @@ class TestLimit:
         assert all(48_600 <= size < 54_000 for size in engine.taken())
         assert 49_500 <= results[0].context_length <= 50_000
 
-    def test_newer_results_outweigh_what_was_known(self) -> None:
+    def test_newer_results_override_known_ones(self) -> None:
         engine = Scripted(OutOfMemory(above=10_000))
         run = run_of(engine, known={"full[tiny]": KnownRange(good=80_000, bad=90_000)})
         run.check("full", [case(60_000)])
@@ -443,26 +441,26 @@ class TestLimit:
         assert run.size_policy.run("limit", case(DECLARED))[0].context_length == DECLARED
 
     @pytest.mark.parametrize("verdict", [Verdict.TIMEOUT, Verdict.UNREACHABLE, Verdict.CORRUPTED])
-    def test_what_says_nothing_of_sizes_ends_it_and_is_the_result(self, verdict: Verdict) -> None:
+    def test_a_verdict_not_about_the_size_ends_the_limit_search(self, verdict: Verdict) -> None:
         engine = Scripted(OutOfMemory(above=50_000), failing={4_096: verdict})
         result, *others = self.limit(engine)
         assert (result.verdict, result.context_length) == (verdict, 4_096)
         assert [r.context_length for r in others] == [DECLARED]
 
-    def test_a_model_that_works_nowhere_fails(self) -> None:
+    def test_limit_fails_if_no_size_works(self) -> None:
         result, *_ = self.limit(Scripted(OutOfMemory(above=10)))
         assert result.verdict is Verdict.OUT_OF_MEMORY
         assert result.detail.startswith("works at no size from 256 tokens up\n")
 
     @pytest.mark.parametrize("small", [8, 200, 256])
-    def test_a_small_size_that_failed_is_no_proof_that_none_works(self, small: int) -> None:
+    def test_a_failed_small_size_does_not_end_the_limit_search(self, small: int) -> None:
         engine = Scripted(failing={small: Verdict.CONTEXT_TOO_LARGE})
         assert self.limit(engine, KnownRange(bad=small))[0].context_length == DECLARED
         run = run_of(engine)
         full(run, small)
         assert run.size_policy.run("limit", case(DECLARED))[0].verdict is Verdict.OK
 
-    def test_a_model_that_fails_at_a_small_size_and_at_all_others_fails(self) -> None:
+    def test_limit_fails_if_a_small_size_and_all_others_fail(self) -> None:
         engine = Scripted(OutOfMemory(above=10))
         run = run_of(engine)
         full(run, 256)
@@ -477,7 +475,7 @@ class TestLimit:
         assert engine.taken() == [DECLARED]
 
 
-def test_a_crash_is_tried_again_once_and_says_so() -> None:
+def test_a_crash_is_retried_once_and_reported() -> None:
     engine = Scripted(Crashes(at="load", times=1))
     (result,) = full(run_of(engine), 8_192)
     assert (result.verdict, result.retried) == (Verdict.OK, True)
@@ -489,7 +487,7 @@ def test_a_crash_is_tried_again_once_and_says_so() -> None:
 @pytest.mark.parametrize(
     ("losses", "verdict"), [(1, Verdict.OK), (2, Verdict.OK), (3, Verdict.UNREACHABLE)]
 )
-def test_a_connection_may_be_lost_twice(losses: int, verdict: Verdict) -> None:
+def test_a_lost_connection_is_retried_twice(losses: int, verdict: Verdict) -> None:
     class Losing(Scripted):
         def load(self, model: Model, context_length: int, progress: Progress) -> FakeInstance:
             lost = len(self.loads) < losses
@@ -509,19 +507,21 @@ def test_a_connection_may_be_lost_twice(losses: int, verdict: Verdict) -> None:
         (30_300, 30_465, Verdict.CONTEXT_NOT_GRANTED),
     ],
 )
-def test_more_may_be_granted_up_to_the_next_256(asked: int, granted: int, verdict: Verdict) -> None:
+def test_a_context_may_be_padded_to_a_multiple_of_256(
+    asked: int, granted: int, verdict: Verdict
+) -> None:
     engine = Scripted(GrantsMore(extra=granted - asked))
     result = full(run_of(engine), asked, asked)[0]
     assert (result.verdict, result.granted_context_length) == (verdict, granted)
 
 
-def test_what_failed_is_not_left_loaded() -> None:
+def test_a_failed_model_is_unloaded() -> None:
     engine = Scripted(Gibberish(above=10_000))
     full(run_of(engine), 60_000, 60_000)
     assert engine.loaded == 0
 
 
-def test_what_fails_beside_the_facts_of_other_sizes_is_tried_without_them(
+def test_a_size_that_fails_with_shared_facts_is_retried_with_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A model that takes one of many facts for another is not one that cannot see them."""

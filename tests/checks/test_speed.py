@@ -17,14 +17,16 @@ NOTE = "slow: decodes 10.0 tokens/s, 50.0 at 1,024"
 
 
 @given(RATES, st.integers(1, 1_000), st.floats(0.1, 1_000.0))
-def test_only_the_next_smaller_size_counts(known: dict[int, float], size: int, rate: float) -> None:
+def test_speed_is_compared_to_the_next_smaller_size_only(
+    known: dict[int, float], size: int, rate: float
+) -> None:
     below = [other for other in known if other < size]
     slow = bool(below) and CLIFF * rate < known[max(below)]
     assert (slow_note(size, rate, known) is not None) is slow
 
 
 @pytest.mark.parametrize(("rate", "slow"), [(16.0, True), (17.0, False), (60.0, False)])
-def test_less_than_a_third_is_slow(rate: float, slow: bool) -> None:
+def test_a_speed_below_a_third_is_slow(rate: float, slow: bool) -> None:
     note = slow_note(2_000, rate, {500: 1.0, 1_000: 50.0, 2_000: 999.0, 4_000: 999.0})
     assert (note == f"slow: decodes {rate:.1f} tokens/s, 50.0 at 1,000") is slow
 
@@ -38,7 +40,7 @@ def slow(project: Project) -> Project:
 
 
 @pytest.mark.parametrize("check", ["full", "deep"])
-def test_a_cliff_is_a_note_and_no_failure(slow: Project, check: str) -> None:
+def test_a_speed_drop_is_a_note_not_a_failure(slow: Project, check: str) -> None:
     # One at a time, as `deep` measures all sizes in one load.
     sizes = ("512", "1024", "2048", "4096")
     for size in sizes if check == "deep" else (",".join(sizes),):
@@ -47,7 +49,7 @@ def test_a_cliff_is_a_note_and_no_failure(slow: Project, check: str) -> None:
     assert [r.notes for r in slow.results] == [(), (), (NOTE,), ()]
 
 
-def test_it_is_in_table_reports_and_junit(slow: Project) -> None:
+def test_a_speed_drop_is_in_the_table_reports_and_junit(slow: Project) -> None:
     result = slow.run("--lmstrix", "--junitxml=out.xml")
     result.assert_outcomes(passed=4)
     result.stdout.fnmatch_lines(["tiny *ok, slow *"])
@@ -64,13 +66,13 @@ def test_it_is_in_table_reports_and_junit(slow: Project) -> None:
     assert properties == [("test_full[tiny-2048]", NOTE)]
 
 
-def test_the_smaller_size_may_be_of_an_earlier_run(slow: Project) -> None:
+def test_the_smaller_size_can_be_from_an_earlier_run(slow: Project) -> None:
     slow.run("--lmstrix", "--lmstrix-ctx", "1024").assert_outcomes(passed=1)
     slow.run("--lmstrix", "--lmstrix-ctx", "2048").assert_outcomes(passed=1)
     assert slow.results[-1].notes == (NOTE,)
 
 
-def test_speeds_of_other_checks_say_nothing(slow: Project) -> None:
+def test_speeds_of_other_checks_are_not_compared(slow: Project) -> None:
     slow.run("-m", "deep", "--lmstrix-ctx", "1024").assert_outcomes(passed=1)
     slow.run("-m", "full", "--lmstrix-ctx", "2048").assert_outcomes(passed=1)
     assert slow.results[-1].notes == ()
