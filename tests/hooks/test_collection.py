@@ -19,7 +19,7 @@ def test_one_item_per_model_and_context_length(project: Project) -> None:
     project.run("--lmstrix").assert_outcomes(passed=3)
 
 
-def test_the_ladder_below_the_declared_maximum_and_the_maximum_less_one(project: Project) -> None:
+def test_default_sizes_are_the_ladder_and_the_declared_maximum_less_one(project: Project) -> None:
     project.engine(tiny="max_context_length=65_536")
     project.manifest("[{id: tiny}]")
     assert project.ids("--lmstrix") == [ID.format(n) for n in (30_000, 40_000, 60_000, 65_535)]
@@ -32,7 +32,7 @@ def test_ctx_replaces_the_ladder(project: Project) -> None:
     ]
 
 
-def test_models_run_in_smart_order_unless_told_otherwise(project: Project) -> None:
+def test_models_run_in_smart_order_by_default(project: Project) -> None:
     project.manifest(
         "[{id: a, size_bytes: 3, contexts: [9], context_limit: 9},"
         " {id: b, size_bytes: 1, contexts: [9], context_limit: 9},"
@@ -49,7 +49,7 @@ def test_models_run_in_smart_order_unless_told_otherwise(project: Project) -> No
     assert order("--lmstrix-sort=sized") == "acb"
 
 
-def test_deep_comes_after_the_other_checks_of_its_model_at_any_size(project: Project) -> None:
+def test_deep_runs_after_the_other_checks_of_its_model(project: Project) -> None:
     project.engine(tiny="", small="")
     project.manifest("[{id: tiny, contexts: [512, 1024]}, {id: small, contexts: [256, 2048]}]")
     ids = project.ids("--lmstrix", "-m", "fast or full or deep", "--lmstrix-sort=id")
@@ -69,7 +69,7 @@ def test_deep_comes_after_the_other_checks_of_its_model_at_any_size(project: Pro
     ]
 
 
-def test_embedding_models_are_never_cases(project: Project) -> None:
+def test_embedding_models_are_not_collected(project: Project) -> None:
     project.engine(tiny="", vectors='type="embedding"')
     project.manifest("[{id: tiny, contexts: [512]}, {id: vectors, contexts: [512]}]")
     result = project.run("--lmstrix")
@@ -78,7 +78,7 @@ def test_embedding_models_are_never_cases(project: Project) -> None:
     assert project.engine_log == ["load tiny 512", "unload tiny"]
 
 
-def test_fast_runs_the_fast_cases_alone_and_needs_no_lmstrix(project: Project) -> None:
+def test_dash_m_fast_runs_only_fast_cases_without_lmstrix(project: Project) -> None:
     project.pytester.makepyfile("def test_of_the_user(): assert False")
     result = project.run("-m", "fast", "-k", "tiny", "-v")
     result.assert_outcomes(passed=2, deselected=1)
@@ -86,7 +86,9 @@ def test_fast_runs_the_fast_cases_alone_and_needs_no_lmstrix(project: Project) -
 
 
 @pytest.mark.parametrize("expression", ["not fast", "slow", "not slow"])
-def test_other_marker_expressions_leave_it_asleep(project: Project, expression: str) -> None:
+def test_other_marker_expressions_do_not_activate_the_plugin(
+    project: Project, expression: str
+) -> None:
     project.pytester.makepyfile("def test_of_the_user(): pass")
     project.run("-m", expression).assert_outcomes(
         **({"deselected": 1} if expression == "slow" else {"passed": 1})
@@ -94,7 +96,7 @@ def test_other_marker_expressions_leave_it_asleep(project: Project, expression: 
     assert project.engine_log == []
 
 
-def test_a_marker_called_fast_without_a_manifest_is_the_projects_own(
+def test_a_fast_marker_without_a_manifest_belongs_to_the_project(
     pytester: pytest.Pytester,
 ) -> None:
     pytester.makepyfile("import pytest\n@pytest.mark.fast\ndef test_of_the_user(): pass")
@@ -102,14 +104,14 @@ def test_a_marker_called_fast_without_a_manifest_is_the_projects_own(
     assert not (pytester.path / "reports").exists()
 
 
-def test_without_lmstrix_it_is_inert(project: Project) -> None:
+def test_the_plugin_is_inert_without_lmstrix(project: Project) -> None:
     project.pytester.makepyfile("def test_of_the_user(): pass")
     project.run().assert_outcomes(passed=1)
     assert not (project.path / "reports").exists()
     assert project.engine_log == []
 
 
-def test_a_user_test_that_wants_a_model_is_skipped_without_lmstrix(project: Project) -> None:
+def test_a_user_test_with_the_model_fixture_is_skipped_without_lmstrix(project: Project) -> None:
     project.pytester.makepyfile("def test_of_the_user(lmstrix_model): assert False")
     result = project.run("-rs")
     result.assert_outcomes(skipped=1)
@@ -126,7 +128,7 @@ def test_with_lmstrix_other_tests_are_deselected(project: Project) -> None:
     project.run("--lmstrix").assert_outcomes(passed=4, deselected=1)
 
 
-def test_node_ids_name_single_cases_of_any_check(project: Project) -> None:
+def test_node_ids_select_single_cases_of_any_check(project: Project) -> None:
     result = project.run("--lmstrix", "models.yaml::test_fast[tiny-512]")
     result.assert_outcomes(passed=1)
     assert [(r.check, r.context_length) for r in project.results] == [("fast", 512)]
@@ -141,7 +143,7 @@ def test_ids_with_odd_characters_run_and_rerun(project: Project, model: str) -> 
     assert project.results[0].model == model
 
 
-def test_paths_on_the_command_line_are_all_that_is_collected(project: Project) -> None:
+def test_only_paths_on_the_command_line_are_collected(project: Project) -> None:
     project.pytester.makepyfile(test_own="def test_of_a_model(lmstrix_model): pass")
     assert project.ids("--lmstrix", "test_own.py") == [
         "test_own.py::test_of_a_model[tiny-512]",
@@ -164,7 +166,7 @@ def test_tags_are_markers_and_keywords(project: Project) -> None:
     assert project.ids("--lmstrix", "--strict-markers", "-m", "full and nightly") == expected
 
 
-def test_a_manifest_elsewhere(project: Project) -> None:
+def test_the_manifest_option_selects_another_file(project: Project) -> None:
     (project.path / "sub").mkdir()
     (project.path / "models.yaml").rename(project.path / "sub" / "fleet.yaml")
     assert project.ids("--lmstrix", "--lmstrix-models", "sub/fleet.yaml") == [
@@ -175,7 +177,7 @@ def test_a_manifest_elsewhere(project: Project) -> None:
     project.run("--lmstrix").assert_outcomes(passed=2)
 
 
-def test_marked_user_tests_choose_models_and_sizes(project: Project) -> None:
+def test_the_mark_selects_models_and_sizes_of_user_tests(project: Project) -> None:
     project.engine(tiny="", llama="")
     project.manifest("[{id: tiny, contexts: [512]}, {id: llama, contexts: [512]}]")
     project.pytester.makepyfile(
@@ -193,7 +195,7 @@ def test_marked_user_tests_choose_models_and_sizes(project: Project) -> None:
     result.stdout.fnmatch_lines(["SKIPPED*no model of the manifest is meant*"])
 
 
-def test_dash_m_alone_leaves_the_projects_own_tests_in(project: Project) -> None:
+def test_dash_m_without_lmstrix_keeps_the_projects_tests(project: Project) -> None:
     project.pytester.makepyfile("import pytest\n@pytest.mark.fast\ndef test_mine(): assert 0")
     project.run("-m", "fast").assert_outcomes(passed=2, failed=1)
     project.run("--lmstrix", "-m", "fast").assert_outcomes(deselected=3)
@@ -201,7 +203,7 @@ def test_dash_m_alone_leaves_the_projects_own_tests_in(project: Project) -> None
 
 @pytest.mark.parametrize("scope", ["function", "class", "module", "session"])
 @pytest.mark.parametrize("args", [(), ("--lmstrix", "-k", "test_own")], ids=["asleep", "awake"])
-def test_fixtures_of_any_scope_may_build_on_the_model(
+def test_fixtures_of_any_scope_can_use_the_model(
     project: Project, scope: str, args: tuple[str, ...]
 ) -> None:
     project.pytester.makepyfile(
@@ -228,7 +230,7 @@ MARKS = {
 
 
 @pytest.mark.parametrize("arguments", MARKS)
-def test_a_mistake_in_the_mark_is_told_in_one_line(project: Project, arguments: str) -> None:
+def test_an_invalid_mark_is_a_one_line_error(project: Project, arguments: str) -> None:
     project.pytester.makepyfile(
         f"import pytest\n@pytest.mark.lmstrix({arguments})\ndef test_own(lmstrix_model): pass"
     )
@@ -239,7 +241,7 @@ def test_a_mistake_in_the_mark_is_told_in_one_line(project: Project, arguments: 
 
 
 @pytest.mark.parametrize("tag", ["skip", "fast", "a b", "a:b", "_x", "usefixtures", "not"])
-def test_tags_that_mean_something_else_are_refused(project: Project, tag: str) -> None:
+def test_reserved_tags_are_refused(project: Project, tag: str) -> None:
     project.manifest(f"[{{id: tiny, tags: ['{tag}']}}]")
     result = project.run("--lmstrix")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
@@ -247,14 +249,14 @@ def test_tags_that_mean_something_else_are_refused(project: Project, tag: str) -
 
 
 @pytest.mark.parametrize("expression", ["not slow", "nightly", "not deep"])
-def test_a_marker_of_the_projects_own_adds_no_checks(project: Project, expression: str) -> None:
+def test_a_project_marker_does_not_add_checks(project: Project, expression: str) -> None:
     project.pytester.makeini("[pytest]\nmarkers = slow")
     project.manifest("[{id: tiny, contexts: [512], tags: [nightly]}]")
     ids = project.ids("--lmstrix", "-m", expression)
     assert ids == ["models.yaml::test_full[tiny-512]"]
 
 
-def test_a_manifest_is_found_through_a_link(project: Project) -> None:
+def test_a_manifest_is_found_through_a_symlink(project: Project) -> None:
     project.manifest("[{id: tiny, contexts: [512]}]")
     models = project.path / "models.yaml"
     elsewhere = models.rename(project.path / "real.yml")

@@ -12,7 +12,7 @@ from tests.end_to_end.project import Project
 HOSTILE = r'"<script>alert(1)</script>\x1b[31m\x1b]0;title\x07\x00\u202e<b>bold</b>"'
 
 
-def test_every_judged_case_has_a_line_with_its_figures(project: Project) -> None:
+def test_every_judged_case_has_a_registry_line_with_measurements(project: Project) -> None:
     project.run("--lmstrix").assert_outcomes(passed=2)
     first, second = project.results
     assert (first.context_length, second.context_length) == (512, 1024)
@@ -46,7 +46,7 @@ def test_a_result_is_on_disk_before_the_next_test_starts(project: Project) -> No
     project.run("--lmstrix", "-k", "test_own").assert_outcomes(passed=2)
 
 
-def test_a_users_failed_assertion_is_a_wrong_answer(project: Project) -> None:
+def test_a_failed_user_assertion_is_a_wrong_answer(project: Project) -> None:
     project.pytester.makepyfile(
         """
         import json, pytest
@@ -79,7 +79,7 @@ def test_a_users_failed_assertion_is_a_wrong_answer(project: Project) -> None:
     assert project.engine_log == ["load tiny 512", "unload tiny"]
 
 
-def test_a_load_that_fails_is_a_failure_of_users_tests_too(project: Project) -> None:
+def test_a_failed_load_fails_user_tests(project: Project) -> None:
     project.engine(tiny="behaviours=(OutOfMemory(above=600),)", lost="behaviours=(Corrupted(),)")
     project.manifest("[{id: tiny, contexts: [512, 1024]}, {id: lost, contexts: [512, 1024]}]")
     project.pytester.makepyfile(
@@ -93,9 +93,7 @@ def test_a_load_that_fails_is_a_failure_of_users_tests_too(project: Project) -> 
 
 
 @pytest.mark.parametrize(("granted", "passes"), [(511, False), (512, True), (513, False)])
-def test_the_granted_context_is_never_taken_on_trust(
-    project: Project, granted: int, passes: bool
-) -> None:
+def test_the_granted_context_is_verified(project: Project, granted: int, passes: bool) -> None:
     how = f"GrantsAtMost(tokens={granted})" if granted <= 512 else "GrantsMore(extra=1)"
     project.engine(tiny=f"behaviours=({how},)")
     project.manifest("[{id: tiny, contexts: [512]}]")
@@ -107,14 +105,14 @@ def test_the_granted_context_is_never_taken_on_trust(
         assert f"granted {granted}" in project.results[0].detail
 
 
-def test_more_granted_up_to_a_multiple_of_256_is_padding(project: Project) -> None:
+def test_a_context_padded_to_a_multiple_of_256_passes(project: Project) -> None:
     project.engine(tiny="behaviours=(GrantsMore(multiple_of=256),)")
     project.manifest("[{id: tiny, contexts: [30000]}]")
     project.run("--lmstrix").assert_outcomes(passed=1)
     assert project.results[0].granted_context_length == 30_208
 
 
-def test_hostile_replies_are_harmless(project: Project) -> None:
+def test_hostile_replies_are_sanitized(project: Project) -> None:
     project.engine(tiny=f"behaviours=(Says(text={HOSTILE}),)", decoy="")
     project.manifest("[{id: tiny, contexts: [512]}]")
     result = project.run("--lmstrix", "--color=no")
@@ -129,14 +127,14 @@ def test_hostile_replies_are_harmless(project: Project) -> None:
     assert "alert(1)" in project.results[0].replies[0]
 
 
-def test_report_columns(project: Project) -> None:
+def test_the_html_report_has_model_columns(project: Project) -> None:
     project.run("--lmstrix").assert_outcomes(passed=2)
     report = (project.path / "reports" / "report.html").read_text(encoding="utf-8")
     for heading in ("Model", "Context", "Verdict", "Load", "TTFT", "Decode tokens/s"):
         assert heading in report
 
 
-def test_a_report_of_the_users_own_choice_is_left_to_him(project: Project) -> None:
+def test_an_explicit_html_option_is_respected(project: Project) -> None:
     project.run("--lmstrix", "--html", "mine.html").assert_outcomes(passed=2)
     assert (project.path / "mine.html").exists()
     assert not (project.path / "reports" / "report.html").exists()
@@ -174,7 +172,7 @@ def asked(model: str, size: int) -> dict[str, str]:
     return {"lmstrix_model": model, "lmstrix_context_length": str(size)}
 
 
-def test_junit_tells_of_what_model_and_size_a_skipped_test_is(project: Project) -> None:
+def test_junit_has_model_and_size_of_a_skipped_test(project: Project) -> None:
     project.engine(tiny="behaviours=(OutOfMemory(above=5000),)")
     project.manifest("[{id: tiny, contexts: [8192, 16384, 32768]}]")
     project.run("--lmstrix", "--junitxml=out.xml").assert_outcomes(failed=1, skipped=2)
@@ -184,7 +182,7 @@ def test_junit_tells_of_what_model_and_size_a_skipped_test_is(project: Project) 
     assert found["test_full[tiny-32768]"] == asked("tiny", 32768)
 
 
-def test_junit_tells_of_what_model_and_size_a_test_unreachable_reason_is(project: Project) -> None:
+def test_junit_has_model_and_size_of_an_unreachable_test(project: Project) -> None:
     project.pytester.makeconftest(
         """
         from pytest_lmstrix.weights.download import WEIGHTS
@@ -204,7 +202,7 @@ def test_junit_tells_of_what_model_and_size_a_test_unreachable_reason_is(project
     assert found["test_full[tiny-1024]"] == asked("tiny", 1024)
 
 
-def test_junit_tells_of_what_model_and_size_a_broken_test_is(project: Project) -> None:
+def test_junit_has_model_and_size_of_a_broken_test(project: Project) -> None:
     project.pytester.makepyfile(
         test_own="""
         import pytest
@@ -233,7 +231,7 @@ def test_junit_has_the_notes(project: Project) -> None:
     assert found["test_full[tiny-1024]"]["lmstrix_notes"].startswith("slow: ")
 
 
-def test_the_closing_table(project: Project) -> None:
+def test_the_summary_table(project: Project) -> None:
     result = project.run("--lmstrix")
     result.stdout.fnmatch_lines(
         [
@@ -270,7 +268,7 @@ def test_a_registry_that_cannot_be_read_is_a_usage_error(project: Project) -> No
     assert project.engine_log == []
 
 
-def test_what_died_in_a_users_test_is_loaded_anew_for_the_next(project: Project) -> None:
+def test_a_model_that_crashed_in_a_user_test_is_reloaded_for_the_next(project: Project) -> None:
     project.engine(tiny="behaviours=(Crashes(at='predict', times=1),)")
     project.pytester.makepyfile(
         """
@@ -289,7 +287,7 @@ def test_what_died_in_a_users_test_is_loaded_anew_for_the_next(project: Project)
     assert project.engine_log == 2 * ["load tiny 512", "unload tiny"]
 
 
-def test_a_load_for_a_users_own_test_is_tried_again_as_for_ours(project: Project) -> None:
+def test_a_failed_load_of_a_user_test_is_retried(project: Project) -> None:
     project.engine(
         tiny="behaviours=(Crashes(at='load', times=1),)",
         dead="behaviours=(Crashes(at='load', times=2),)",
@@ -309,7 +307,7 @@ def test_a_load_for_a_users_own_test_is_tried_again_as_for_ours(project: Project
     assert len(project.engine_log) == 6
 
 
-def test_a_registry_that_cannot_be_written_any_more_ends_the_run(project: Project) -> None:
+def test_a_registry_that_becomes_unwritable_ends_the_run(project: Project) -> None:
     project.pytester.makepyfile(
         """
         from pathlib import Path
@@ -327,7 +325,7 @@ def test_a_registry_that_cannot_be_written_any_more_ends_the_run(project: Projec
     assert project.engine_log == ["load tiny 1", "unload tiny", "load tiny 2", "unload tiny"]
 
 
-def test_under_xdist_all_is_the_same(project: Project) -> None:
+def test_xdist_gives_the_same_results(project: Project) -> None:
     project.engine(tiny="", lost="behaviours=(MissingFromDisk(),)", big="size_bytes=5")
     models = ", ".join(f"{{id: {key}, contexts: [512, 1024]}}" for key in ("tiny", "lost", "big"))
     project.manifest(f"[{models}]")
@@ -339,7 +337,7 @@ def test_under_xdist_all_is_the_same(project: Project) -> None:
     assert "lmstrix_verdict" in (project.path / "out.xml").read_text(encoding="utf-8")
 
 
-def test_what_is_known_is_not_asked_again(project: Project) -> None:
+def test_cached_results_are_not_run_again(project: Project) -> None:
     project.engine(tiny="behaviours=(OutOfMemory(above=600),)")
     project.run("--lmstrix").assert_outcomes(passed=1, failed=1)
     project.run("--lmstrix").assert_outcomes(failed=1, deselected=1)
@@ -347,7 +345,7 @@ def test_what_is_known_is_not_asked_again(project: Project) -> None:
     project.run("--lmstrix", "--all").assert_outcomes(passed=1, failed=1)
 
 
-def test_nothing_left_to_ask_is_a_success(project: Project) -> None:
+def test_a_run_with_only_cached_results_succeeds(project: Project) -> None:
     project.run("--lmstrix").assert_outcomes(passed=2)
     result = project.run("--lmstrix")
     result.assert_outcomes(deselected=2)
@@ -355,7 +353,7 @@ def test_nothing_left_to_ask_is_a_success(project: Project) -> None:
     assert project.run("--lmstrix", "-k", "nothing").ret == pytest.ExitCode.NO_TESTS_COLLECTED
 
 
-def test_a_users_check_is_asked_again_when_it_was_edited(project: Project) -> None:
+def test_an_edited_user_test_runs_again(project: Project) -> None:
     project.pytester.makepyfile(test_own="def test_own(lmstrix_model): assert lmstrix_model")
     assert len(project.ids("--lmstrix", "test_own.py")) == 2
     project.run("--lmstrix", "test_own.py").assert_outcomes(passed=2)
@@ -364,7 +362,7 @@ def test_a_users_check_is_asked_again_when_it_was_edited(project: Project) -> No
     assert len(project.ids("--lmstrix", "test_own.py")) == 2
 
 
-def test_checks_of_one_name_in_two_files_are_two_checks(project: Project) -> None:
+def test_user_tests_with_one_name_in_two_files_are_distinct(project: Project) -> None:
     source = "import pathlib\ndef test_one(lmstrix_model): assert 'good' in __file__"
     project.pytester.makepyfile(test_bad=source, test_good=source)
     project.run("--lmstrix", "test_bad.py", "test_good.py").assert_outcomes(passed=2, failed=2)
@@ -375,7 +373,7 @@ def test_checks_of_one_name_in_two_files_are_two_checks(project: Project) -> Non
     ]
 
 
-def test_a_reload_that_is_granted_less_is_no_pass(project: Project) -> None:
+def test_a_reload_with_a_smaller_context_does_not_pass(project: Project) -> None:
     project.pytester.makeconftest(
         """
         from pytest_lmstrix import Reply
@@ -414,7 +412,7 @@ def test_a_reload_that_is_granted_less_is_no_pass(project: Project) -> None:
         "return Instance(0)",
     ],
 )
-def test_an_odd_engine_gets_an_engine_error(project: Project, trouble: str) -> None:
+def test_a_misbehaving_engine_is_an_engine_error(project: Project, trouble: str) -> None:
     project.pytester.makeconftest(
         f"""
         class Instance:
@@ -434,7 +432,7 @@ def test_an_odd_engine_gets_an_engine_error(project: Project, trouble: str) -> N
     assert "Traceback" not in result.stdout.str()
 
 
-def test_what_a_users_test_shows_of_a_reply_is_harmless(project: Project) -> None:
+def test_replies_shown_by_user_tests_are_sanitized(project: Project) -> None:
     project.engine(tiny=f"behaviours=(Says(text={HOSTILE}),)")
     project.manifest("[{id: tiny, contexts: [512]}]")
     project.pytester.makepyfile(
@@ -453,7 +451,7 @@ def test_what_a_users_test_shows_of_a_reply_is_harmless(project: Project) -> Non
     assert "alert(1)" in result.stdout.str()
 
 
-def test_a_failed_load_tells_its_cause_once_and_harmlessly(project: Project) -> None:
+def test_a_failed_load_reports_its_sanitized_cause_once(project: Project) -> None:
     project.pytester.makeconftest(
         r"""
         class Odd:

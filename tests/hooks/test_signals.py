@@ -94,7 +94,9 @@ def _serves(process: psutil.Process) -> bool:
 @posix_only
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("moment", ["load", "reply"])
-def test_llamacpp_child_is_gone(project: Project, number: signal.Signals, moment: str) -> None:
+def test_a_signal_ends_the_llamacpp_child(
+    project: Project, number: signal.Signals, moment: str
+) -> None:
     run = LlamaRun(project)
     run.see_child()
     if moment == "reply":
@@ -104,7 +106,7 @@ def test_llamacpp_child_is_gone(project: Project, number: signal.Signals, moment
 
 
 @pytest.mark.parametrize("moment", ["load", "reply"])
-def test_llamacpp_child_is_gone_when_the_run_is_killed(project: Project, moment: str) -> None:
+def test_killing_the_run_ends_the_llamacpp_child(project: Project, moment: str) -> None:
     run = LlamaRun(project)
     run.see_child()
     if moment == "reply":
@@ -119,7 +121,7 @@ def test_llamacpp_child_is_gone_when_the_run_is_killed(project: Project, moment:
 @pytest.mark.parametrize(
     ("where", "endpoint"), [("load_progress", "loadModel"), ("fragment", "predict")]
 )
-def test_lmstudio_instance_is_gone(
+def test_a_signal_unloads_the_lmstudio_instance(
     project: Project, number: signal.Signals, where: str, endpoint: str
 ) -> None:
     project.pytester.makefile(".yaml", models="models: [{id: tiny, contexts: [512]}]")
@@ -138,7 +140,7 @@ def test_lmstudio_instance_is_gone(
     assert server.violations == []
 
 
-def test_what_a_killed_run_left_behind_is_swept_by_the_next(project: Project) -> None:
+def test_leftovers_of_a_killed_run_are_swept_by_the_next(project: Project) -> None:
     project.pytester.makefile(".yaml", models="models: [{id: tiny, contexts: [512]}]")
     fault = Fault(where="fragment", kind="hang")
     with LmStudioServer([StandInModel(key="tiny")], faults=[fault]) as server:
@@ -171,7 +173,7 @@ def test_a_signal_before_anything_is_loaded_ends_the_run(project: Project, tmp_p
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_while_the_reports_are_written_lets_them_be_written(
+def test_a_signal_during_report_writing_does_not_lose_reports(
     project: Project, number: signal.Signals
 ) -> None:
     project.engine(tiny="")
@@ -197,7 +199,7 @@ def pytest_sessionfinish():
 
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("ending", ["pass", "while True: time.sleep(0.01)"])
-def test_a_signal_right_after_a_lock_was_taken_does_not_leave_it_taken(
+def test_a_signal_right_after_locking_releases_the_lock(
     project: Project, number: signal.Signals, ending: str
 ) -> None:
     logging = (

@@ -29,5 +29,5 @@ MODELS = {f"{each}-512": each for each in IDS} | {each: each for each in IDS}
         ("", None),
     ],
 )
-def test_the_model_of_a_node_id(node_id: str, model: str | None) -> None:
+def test_the_model_is_parsed_from_a_node_id(node_id: str, model: str | None) -> None:
     assert model_in(node_id, MODELS) == model
