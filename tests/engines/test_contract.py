@@ -121,11 +121,11 @@ def shared(loader: ModelLoader) -> Iterator[Instance]:
     instance.unload()
 
 
-def test_the_context_asked_for_is_granted(shared: Instance) -> None:
+def test_the_requested_context_is_granted(shared: Instance) -> None:
     assert shared.context_length == LARGE
 
 
-def test_complete_goes_on_with_the_prompt(shared: Instance) -> None:
+def test_complete_continues_the_prompt(shared: Instance) -> None:
     reply = shared.complete(FEW_SHOT, max_tokens=4)
     assert "5" in reply.text
     assert reply.completion_tokens is not None
@@ -136,16 +136,16 @@ def test_complete_goes_on_with_the_prompt(shared: Instance) -> None:
     assert reply.ttft_seconds > 0
 
 
-def test_temperature_0_says_the_same_again(shared: Instance) -> None:
+def test_temperature_0_is_deterministic(shared: Instance) -> None:
     first, second = (shared.complete(STORY, max_tokens=6).text for _ in range(2))
     assert first == second != ""
 
 
-def test_a_budget_that_is_used_up(shared: Instance) -> None:
+def test_an_exhausted_token_budget_is_the_stop_reason(shared: Instance) -> None:
     assert shared.complete(STORY * 2 + "The miller", max_tokens=2).stop_reason == "length"
 
 
-def test_chat_answers(shared: Instance) -> None:
+def test_chat_replies(shared: Instance) -> None:
     reply = shared.chat([Message(role="user", content="Say hello")], max_tokens=12)
     assert reply.text.strip()
     assert reply.completion_tokens is not None
@@ -159,7 +159,7 @@ def test_tokens_are_counted(shared: Instance) -> None:
     assert abs(ten - 10 * one) <= 20
 
 
-def test_prompt_tokens_show_that_nothing_was_cut(shared: Instance) -> None:
+def test_prompt_tokens_count_the_whole_prompt(shared: Instance) -> None:
     prompt = STORY * 20
     reply = shared.complete(prompt, max_tokens=1)
     assert reply.prompt_tokens is not None
@@ -173,7 +173,7 @@ def test_a_prompt_longer_than_the_context_is_an_error(shared: Instance) -> None:
     assert "5" in shared.complete(FEW_SHOT, max_tokens=4).text
 
 
-def test_unload_frees_and_may_be_repeated(loader: ModelLoader) -> None:
+def test_unload_is_idempotent(loader: ModelLoader) -> None:
     before = loader.loaded()
     instance = loader.load(SMALL)
     assert loader.loaded() == before + 1
@@ -182,14 +182,14 @@ def test_unload_frees_and_may_be_repeated(loader: ModelLoader) -> None:
     assert loader.loaded() == before
 
 
-def test_loaded_again_at_another_size(loader: ModelLoader) -> None:
+def test_a_model_can_be_reloaded_at_another_size(loader: ModelLoader) -> None:
     for context_length in (SMALL, LARGE, SMALL):
         instance = loader.load(context_length)
         assert instance.context_length == context_length
         instance.unload()
 
 
-def test_what_was_unloaded_answers_with_a_failure(loader: ModelLoader) -> None:
+def test_an_unloaded_instance_raises_a_failure(loader: ModelLoader) -> None:
     instance = loader.load(SMALL)
     instance.unload()
     with pytest.raises(Failure) as failed:
@@ -197,7 +197,7 @@ def test_what_was_unloaded_answers_with_a_failure(loader: ModelLoader) -> None:
     assert failed.value.verdict is not Verdict.MODEL_NOT_FOUND
 
 
-def test_a_missing_model(loader: ModelLoader) -> None:
+def test_a_missing_model_is_a_failure(loader: ModelLoader) -> None:
     before = loader.loaded()
     with pytest.raises(Failure) as failed:
         loader.engine.load(loader.missing, SMALL, Ignored())

@@ -132,13 +132,13 @@ def gone(processes: list[psutil.Process]) -> bool:
 
 
 @pytest.mark.parametrize(("asked", "granted"), [(512, 512), (600, 768), (16_384, 8_192)])
-def test_the_context_is_read_back(loader: ModelLoader, asked: int, granted: int) -> None:
+def test_the_granted_context_is_read_back(loader: ModelLoader, asked: int, granted: int) -> None:
     instance = loader.load(asked)
     assert instance.context_length == granted
     instance.unload()
 
 
-def test_facts_come_from_the_header_of_the_file() -> None:
+def test_facts_are_read_from_the_file_header() -> None:
     path = str(weights.smollm2())
     facts = LlamaCppEngine().facts(Model(id="tiny", engine="llamacpp", source=path))
     assert facts is not None
@@ -147,7 +147,7 @@ def test_facts_come_from_the_header_of_the_file() -> None:
     assert facts.fingerprint == f"size:98362432 path:{path}"
 
 
-def test_weights_elsewhere_are_not_fetched_for_facts_that_are_declared() -> None:
+def test_remote_weights_with_declared_facts_are_not_downloaded() -> None:
     fetched: list[Model] = []
 
     def fetch(model: Model) -> Path:
@@ -163,7 +163,7 @@ def test_weights_elsewhere_are_not_fetched_for_facts_that_are_declared() -> None
     assert facts.context_limit == 8192
 
 
-def test_a_model_without_a_source_is_looked_up_by_its_name(tmp_path: Path) -> None:
+def test_a_model_without_a_source_is_found_by_file_name(tmp_path: Path) -> None:
     (tmp_path / "tiny.gguf").symlink_to(weights.smollm2())
     engine = LlamaCppEngine(folders=[tmp_path])
     assert [facts.id for facts in engine.models()] == ["tiny"]
@@ -174,7 +174,7 @@ def test_a_model_without_a_source_is_looked_up_by_its_name(tmp_path: Path) -> No
     assert failure.value.verdict is Verdict.MODEL_NOT_FOUND
 
 
-def test_load_progress_never_claims_the_end_before_it(loader: ModelLoader) -> None:
+def test_load_progress_stays_below_one_until_loaded(loader: ModelLoader) -> None:
     progress = Recorder()
     loader.load(512, progress).unload()
     assert progress.loads[-1] == 1.0
@@ -201,7 +201,7 @@ def test_load_settings_reach_llama_cpp(loader: ModelLoader) -> None:
         ),
     ],
 )
-def test_a_setting_that_cannot_be_honoured_is_an_error(
+def test_an_unsupported_setting_is_an_error(
     loader: ModelLoader, load: LoadSettings, reason: str
 ) -> None:
     with pytest.raises(Failure, match=reason) as failure:
@@ -231,7 +231,7 @@ def _cut(data: bytes) -> bytes:
         ),
     ],
 )
-def test_a_bad_file_is_told_by_what_llama_cpp_said(
+def test_a_bad_file_is_classified_by_the_llama_cpp_log(
     loader: ModelLoader,
     tmp_path: Path,
     damage: Callable[[bytes], bytes],
@@ -249,7 +249,7 @@ def test_a_bad_file_is_told_by_what_llama_cpp_said(
 
 
 @pytest.mark.parametrize("name", ["missing.gguf", "cut-00001-of-00002.gguf"])
-def test_a_missing_file_is_not_found(loader: ModelLoader, tmp_path: Path, name: str) -> None:
+def test_a_missing_file_is_model_not_found(loader: ModelLoader, tmp_path: Path, name: str) -> None:
     if "-of-" in name:
         (tmp_path / name).symlink_to(weights.smollm2())
     with pytest.raises(Failure, match="no such file") as failure:
@@ -273,7 +273,7 @@ def test_a_completion_is_measured(shared: LlamaCppInstance) -> None:
     assert shared.complete(prompt + FEW_SHOT, max_tokens=4).text == reply.text
 
 
-def test_a_shared_prefix_is_prefilled_once(shared: LlamaCppInstance) -> None:
+def test_a_shared_prefix_is_processed_once(shared: LlamaCppInstance) -> None:
     prefix = "A tale of three ships and a lighthouse. " * 20
     first = shared.complete(prefix + "The first", max_tokens=1)
     second = shared.complete(prefix + "Another", max_tokens=1)
@@ -283,7 +283,7 @@ def test_a_shared_prefix_is_prefilled_once(shared: LlamaCppInstance) -> None:
     assert second.prompt_tokens - second.cached_prompt_tokens < 10
 
 
-def test_prefill_progress_comes_batch_by_batch(loader: ModelLoader) -> None:
+def test_prefill_progress_is_reported_per_batch(loader: ModelLoader) -> None:
     progress = Recorder()
     instance = loader.load(512, progress)
     total = instance.complete("word " * 300, max_tokens=1).prompt_tokens
@@ -295,7 +295,7 @@ def test_prefill_progress_comes_batch_by_batch(loader: ModelLoader) -> None:
     assert len(set(done)) >= 300 // 64
 
 
-def test_a_chat_goes_through_the_template(shared: LlamaCppInstance) -> None:
+def test_a_chat_uses_the_template(shared: LlamaCppInstance) -> None:
     reply = shared.chat([Message(role="user", content="Say hello.")], max_tokens=12)
     assert reply.text
     assert reply.reasoning == ""
@@ -305,7 +305,7 @@ def test_a_chat_goes_through_the_template(shared: LlamaCppInstance) -> None:
     )
 
 
-def test_a_prompt_beyond_the_context_is_refused_and_harms_nothing(
+def test_an_overlong_prompt_is_refused_and_the_instance_stays_usable(
     shared: LlamaCppInstance,
 ) -> None:
     with pytest.raises(Failure) as failure:
@@ -315,7 +315,7 @@ def test_a_prompt_beyond_the_context_is_refused_and_harms_nothing(
     assert shared.complete(FEW_SHOT, max_tokens=2).text.split()[0] == "5"
 
 
-def test_a_reply_ends_where_the_context_does(loader: ModelLoader) -> None:
+def test_a_reply_stops_at_the_context_limit(loader: ModelLoader) -> None:
     instance = loader.load(256)
     prompt = "one two " * 120
     free = 256 - instance.count_tokens(prompt)
@@ -328,7 +328,7 @@ def test_a_reply_ends_where_the_context_does(loader: ModelLoader) -> None:
 @pytest.mark.parametrize(
     "text", ["a\u2028b\x85c\x0bd\x1ce", "data: [DONE]\n\nerror: {}", "\0", "🎉" * 9]
 )
-def test_any_text_passes_unharmed(shared: LlamaCppInstance, text: str) -> None:
+def test_any_text_is_transmitted_unchanged(shared: LlamaCppInstance, text: str) -> None:
     # The server repeats a prompt in its answer, unescaped.
     reply = shared.complete(text + FEW_SHOT, max_tokens=1)
     assert reply.prompt_tokens == shared.count_tokens(text + FEW_SHOT) + shared.special_tokens
@@ -337,7 +337,7 @@ def test_any_text_passes_unharmed(shared: LlamaCppInstance, text: str) -> None:
 # --- safety
 
 
-def test_the_server_is_on_loopback_and_wants_its_key(loader: ModelLoader) -> None:
+def test_the_server_listens_on_loopback_and_requires_its_key(loader: ModelLoader) -> None:
     instance = loader.load()
     (listening,) = (c for c in loader.server().net_connections("tcp") if c.status == "LISTEN")
     assert listening.laddr.ip == "127.0.0.1"
@@ -353,7 +353,7 @@ def test_the_server_is_on_loopback_and_wants_its_key(loader: ModelLoader) -> Non
     instance.unload()
 
 
-def test_the_process_list_shows_no_key(loader: ModelLoader) -> None:
+def test_the_key_is_not_in_the_process_list(loader: ModelLoader) -> None:
     instance = loader.load()
     for process in loader.processes():
         *_, script = (argument for argument in process.cmdline() if argument != "serve")
@@ -362,7 +362,7 @@ def test_the_process_list_shows_no_key(loader: ModelLoader) -> None:
     instance.unload()
 
 
-def test_no_proxy_comes_between(loader: ModelLoader, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxies_are_not_used(loader: ModelLoader, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     instance = loader.load()
     assert instance.count_tokens("a b c") == 3
@@ -372,7 +372,7 @@ def test_no_proxy_comes_between(loader: ModelLoader, monkeypatch: pytest.MonkeyP
 # --- ends, wanted and unwanted
 
 
-def test_unload_ends_every_process_and_may_be_repeated(loader: ModelLoader) -> None:
+def test_unload_ends_every_process_and_is_idempotent(loader: ModelLoader) -> None:
     instance = loader.load()
     processes = loader.processes()
     assert len(processes) >= 2
@@ -385,7 +385,7 @@ def test_unload_ends_every_process_and_may_be_repeated(loader: ModelLoader) -> N
         instance.complete("a", max_tokens=1)
 
 
-def test_two_engines_do_not_keep_each_others_models(loader: ModelLoader) -> None:
+def test_an_engine_does_not_keep_models_of_another_alive(loader: ModelLoader) -> None:
     first, second = loader.load(), loader.load()
     first.unload()
     left = loader.processes()
@@ -422,7 +422,7 @@ def test_a_server_killed_while_it_loads_is_a_crash(loader: ModelLoader) -> None:
 
 
 @pytest.mark.parametrize("which", ["server", "supervisor"])
-def test_a_hung_reply_times_out_and_leaves_nothing(loader: ModelLoader, which: str) -> None:
+def test_a_hung_reply_times_out_and_leaves_no_process(loader: ModelLoader, which: str) -> None:
     def hang() -> None:
         for process in loader.processes() if which == "supervisor" else [loader.server()]:
             process.suspend()
@@ -435,7 +435,7 @@ def test_a_hung_reply_times_out_and_leaves_nothing(loader: ModelLoader, which: s
     assert loader.processes() == []
 
 
-def test_a_hung_load_times_out_and_leaves_nothing(loader: ModelLoader) -> None:
+def test_a_hung_load_times_out_and_leaves_no_process(loader: ModelLoader) -> None:
     progress = Recorder(on_load=lambda: loader.server().suspend())
     loader = ModelLoader(LlamaCppEngine(load_timeout=1.0), loader.known)
     with pytest.raises(Failure, match="no progress for 1 s while loading") as failure:
@@ -447,7 +447,7 @@ def _interrupt() -> None:
     raise KeyboardInterrupt
 
 
-def test_an_interrupt_leaves_nothing(loader: ModelLoader) -> None:
+def test_an_interrupt_leaves_no_process(loader: ModelLoader) -> None:
     with pytest.raises(KeyboardInterrupt):
         loader.load(512, Recorder(on_load=_interrupt))
     assert loader.processes() == []
@@ -458,7 +458,7 @@ def test_an_interrupt_leaves_nothing(loader: ModelLoader) -> None:
 
 
 @signals
-def test_ctrl_c_is_not_for_the_server(loader: ModelLoader) -> None:
+def test_ctrl_c_does_not_reach_the_server(loader: ModelLoader) -> None:
     instance = loader.load()
     for process in loader.processes():
         if sys.platform != "win32":
@@ -488,7 +488,7 @@ instance.complete("word " * 2000, max_tokens=1)
 
 
 @pytest.mark.parametrize("moment", ["starting", "loading", "replying"])
-def test_no_server_outlives_its_parent(loader: ModelLoader, moment: str) -> None:
+def test_the_server_exits_with_its_parent(loader: ModelLoader, moment: str) -> None:
     command = [sys.executable, "-c", PARENT, str(weights.smollm2())]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
@@ -506,7 +506,7 @@ def test_no_server_outlives_its_parent(loader: ModelLoader, moment: str) -> None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork on Windows")
-def test_a_fork_of_the_parent_keeps_no_server_alive(loader: ModelLoader) -> None:
+def test_a_forked_child_does_not_keep_the_server_alive(loader: ModelLoader) -> None:
     # It has the other end of the server's pipe, so that there is no end of file.
     fork = "import os, time\nif os.fork() == 0: time.sleep(600)\n"
     parent_code = PARENT.replace("instance.complete", fork + "instance.complete")

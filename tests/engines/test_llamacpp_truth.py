@@ -70,7 +70,7 @@ def test_every_size_is_filled_and_recalled(filled: list[tuple[Haystack, Recall]]
         assert 0.98 * room <= min(prompts) <= max(prompts) <= room
 
 
-def test_the_fill_is_paid_for_once(filled: list[tuple[Haystack, Recall]]) -> None:
+def test_the_filler_is_processed_once(filled: list[tuple[Haystack, Recall]]) -> None:
     fresh = [
         (reply.prompt_tokens or 0) - (reply.cached_prompt_tokens or 0)
         for _, recall in filled
@@ -81,7 +81,7 @@ def test_the_fill_is_paid_for_once(filled: list[tuple[Haystack, Recall]]) -> Non
         assert larger.prose.startswith(smaller.prose)
 
 
-def test_a_model_that_does_not_see_the_middle_does_not_pass(
+def test_a_model_that_ignores_the_middle_fails(
     instance: Instance, filled: list[tuple[Haystack, Recall]]
 ) -> None:
     haystack, _ = filled[0]

@@ -120,7 +120,7 @@ def studio() -> Iterator[Callable[..., Studio]]:
             assert "tiny" in each.server.loaded()
 
 
-def test_load_asks_for_the_context_and_reads_back_what_was_granted(studio: Any) -> None:
+def test_load_requests_the_context_and_reads_back_the_granted_one(studio: Any) -> None:
     own = studio(StandInModel(key="tiny", behaviours=(GrantsAtMost(tokens=2048),)))
     progress = Watched()
     instance = own.load(30_000, progress)
@@ -132,7 +132,7 @@ def test_load_asks_for_the_context_and_reads_back_what_was_granted(studio: Any) 
     instance.unload()
 
 
-def test_an_instance_expires_by_itself_but_not_between_two_replies(studio: Any) -> None:
+def test_an_instance_has_a_ttl_renewed_by_each_reply(studio: Any) -> None:
     own = studio(reply_timeout=1000.0)
     own.load().unload()
     assert own.server.loads()[0].ttl_ms == 2_000_000
@@ -152,7 +152,7 @@ def test_load_settings_reach_the_server(studio: Any) -> None:
     assert config["llm.load.llama.evalBatchSize"] == 256
 
 
-def test_no_setting_is_sent_that_was_not_asked_for(studio: Any) -> None:
+def test_only_requested_settings_are_sent(studio: Any) -> None:
     own = studio()
     own.load(4096).unload()
     assert own.server.loads()[0].config == {"llm.load.contextLength": 4096}
@@ -163,16 +163,14 @@ def test_no_setting_is_sent_that_was_not_asked_for(studio: Any) -> None:
     [LoadSettings(threads=4), LoadSettings(gpu_layers=0), LoadSettings(kv_cache_type="bf16")],
     ids=["threads", "gpu_layers", "bf16"],
 )
-def test_a_setting_that_lm_studio_does_not_take_is_refused(
-    studio: Any, settings: LoadSettings
-) -> None:
+def test_an_unsupported_setting_is_refused(studio: Any, settings: LoadSettings) -> None:
     own = studio()
     with pytest.raises(Failure, match="'tiny': LM Studio does not support load setting"):
         own.engine.load(Model(id="tiny", engine="lmstudio", load=settings), 4096, Watched())
     assert own.server.loads() == []
 
 
-def test_models_are_listed_with_what_is_known_of_them(studio: Any) -> None:
+def test_models_are_listed_with_their_facts(studio: Any) -> None:
     own = studio(
         StandInModel(
             key="pub/seer",
@@ -208,7 +206,7 @@ def test_models_are_listed_with_what_is_known_of_them(studio: Any) -> None:
     [{"type": "hologram"}, {"sizeBytes": "much"}, {"modelKey": None}],
     ids=["type", "size", "key"],
 )
-def test_a_broken_entry_of_the_listing_costs_only_itself(
+def test_an_invalid_listing_entry_is_skipped(
     studio: Any, broken: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     own = studio(StandInModel(key="odd", listing=broken), TINY)
@@ -220,7 +218,7 @@ def test_version(studio: Any) -> None:
     assert studio().engine.version == "0.3.30+1"
 
 
-def test_completion_is_raw_at_the_temperature_asked_for(studio: Any) -> None:
+def test_completion_is_raw_at_the_requested_temperature(studio: Any) -> None:
     own = studio()
     instance = own.load()
     reply = instance.complete("2 + 3 =", max_tokens=4)
@@ -235,7 +233,7 @@ def test_completion_is_raw_at_the_temperature_asked_for(studio: Any) -> None:
     instance.unload()
 
 
-def test_reply_carries_what_the_server_measured(studio: Any) -> None:
+def test_a_reply_has_the_measurements_of_the_server(studio: Any) -> None:
     own = studio()
     progress = Watched()
     instance = own.load(8192, progress)
@@ -254,7 +252,7 @@ def test_reply_carries_what_the_server_measured(studio: Any) -> None:
     instance.unload()
 
 
-def test_a_prefill_that_may_have_been_cached_is_not_measured(studio: Any) -> None:
+def test_a_possibly_cached_prefill_is_not_measured(studio: Any) -> None:
     own = studio()
     instance = own.load(8192)
     prompt = "It was a quiet day. " * 200
@@ -276,7 +274,7 @@ def test_stop_reasons(studio: Any) -> None:
     instance.unload()
 
 
-def test_reasoning_is_told_from_the_answer(studio: Any) -> None:
+def test_reasoning_is_separated_from_the_answer(studio: Any) -> None:
     own = studio(StandInModel(key="tiny", behaviours=(Reasons(tokens=5),)))
     instance = own.load()
     asked = (
@@ -315,13 +313,13 @@ def test_split_reasoning(said: str, reasoning: str, text: str) -> None:
 
 @settings(deadline=None)
 @given(st.text().filter(lambda text: "think>" not in text))
-def test_text_without_tags_is_all_answer(text: str) -> None:
+def test_text_without_tags_is_the_answer(text: str) -> None:
     assert instance.split_reasoning(text) == ("", text)
 
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(["<think>", "</think>", "5", " ", "\n", "hm"])))
-def test_no_words_are_lost_in_the_split(parts: list[str]) -> None:
+def test_splitting_reasoning_keeps_all_words(parts: list[str]) -> None:
     said = "".join(parts)
     reasoning, text = instance.split_reasoning(said)
     for word in ("5", "hm"):
@@ -345,7 +343,7 @@ SERVER_ERRORS: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("told", "words"), SERVER_ERRORS.values(), ids=SERVER_ERRORS)
-def test_the_servers_own_words(told: dict[str, Any], words: str) -> None:
+def test_server_errors_keep_their_text(told: dict[str, Any], words: str) -> None:
     error = lmstudio.LMStudioServerError.from_details("Model load error", told)
     told_as = errors.failure_from(
         error, "load", doing="loading", silence_seconds=1.0, silent=Verdict.TIMEOUT
@@ -368,7 +366,7 @@ def test_the_servers_own_words(told: dict[str, Any], words: str) -> None:
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
 )
-def test_whatever_the_sdk_raises_is_a_failure(error: Exception, verdict: Verdict) -> None:
+def test_any_sdk_exception_is_a_failure(error: Exception, verdict: Verdict) -> None:
     told = errors.failure_from(
         error, "predict", doing="answering", silence_seconds=3.0, silent=Verdict.TIMEOUT
     )
@@ -378,7 +376,7 @@ def test_whatever_the_sdk_raises_is_a_failure(error: Exception, verdict: Verdict
 
 
 @pytest.mark.parametrize("name", hostile.TEXTS)
-def test_hostile_text_arrives_as_it_is_but_well_formed(studio: Any, name: str) -> None:
+def test_hostile_text_is_unchanged_but_well_formed(studio: Any, name: str) -> None:
     text = hostile.TEXTS[name]
     own = studio(StandInModel(key="tiny", behaviours=(Says(text=text),)))
     instance = own.load()
@@ -387,7 +385,7 @@ def test_hostile_text_arrives_as_it_is_but_well_formed(studio: Any, name: str) -
     instance.unload()
 
 
-def test_unload_is_idempotent_and_spares_others(studio: Any) -> None:
+def test_unload_is_idempotent_and_keeps_other_instances(studio: Any) -> None:
     own = studio()
     instance = own.load()
     instance.unload()
@@ -396,7 +394,7 @@ def test_unload_is_idempotent_and_spares_others(studio: Any) -> None:
     assert own.server.loaded() == ("tiny",)
 
 
-def test_what_is_gone_already_counts_as_unloaded(studio: Any) -> None:
+def test_a_missing_instance_counts_as_unloaded(studio: Any) -> None:
     own = studio()
     instance = own.load()
     own.server.unload_for_user(instance.identifier)
@@ -404,7 +402,7 @@ def test_what_is_gone_already_counts_as_unloaded(studio: Any) -> None:
     assert own.server.unloads() == []
 
 
-def test_what_goes_while_it_is_unloaded_counts_as_unloaded(studio: Any) -> None:
+def test_an_instance_that_disappears_during_unload_counts_as_unloaded(studio: Any) -> None:
     gone = Fault(where="unloadModel", kind="error", error=NOT_LOADED)
     own = studio(faults=(Fault(where="unloadModel", kind="ignore"), gone))
     instance = own.load()
@@ -421,7 +419,7 @@ def test_what_goes_while_it_is_unloaded_counts_as_unloaded(studio: Any) -> None:
     release.join()
 
 
-def test_an_unload_that_is_slow_to_answer_is_looked_up(
+def test_an_unload_without_an_answer_is_checked_in_the_listing(
     studio: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = studio(faults=(Fault(where="unloadModel", kind="hang"),))
@@ -437,7 +435,7 @@ def test_an_unload_that_is_slow_to_answer_is_looked_up(
     assert own.ours() == []
 
 
-def test_an_unload_that_is_refused_is_told(studio: Any) -> None:
+def test_a_refused_unload_is_reported(studio: Any) -> None:
     own = studio(faults=(Fault(where="unloadModel", kind="error", error=REFUSED),))
     instance = own.load()
     with pytest.raises(Failure, match="Model unloading is not allowed") as failed:
@@ -446,7 +444,7 @@ def test_an_unload_that_is_refused_is_told(studio: Any) -> None:
     instance.unload()
 
 
-def test_an_unload_that_does_nothing_is_found_out(studio: Any) -> None:
+def test_an_unload_without_effect_is_detected(studio: Any) -> None:
     own = studio(faults=(Fault(where="unloadModel", kind="ignore"),), unload_seconds=0.0)
     instance = own.load()
     with pytest.raises(Failure, match="still lists") as failed:
@@ -455,7 +453,7 @@ def test_an_unload_that_does_nothing_is_found_out(studio: Any) -> None:
     instance.unload()
 
 
-def test_a_slow_unload_is_waited_for(studio: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_unload_is_awaited(studio: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     own = studio(faults=(Fault(where="unloadModel", kind="ignore"),))
     instance = own.load()
 
@@ -468,7 +466,7 @@ def test_a_slow_unload_is_waited_for(studio: Any, monkeypatch: pytest.MonkeyPatc
     assert own.ours() == []
 
 
-def test_nobody_elses_instance_can_be_unloaded(studio: Any) -> None:
+def test_instances_of_other_owners_are_not_unloaded(studio: Any) -> None:
     own = studio()
     with pytest.raises(ValueError, match="not one of our instances"):
         own.engine.unload("tiny")
@@ -483,7 +481,7 @@ def test_nobody_elses_instance_can_be_unloaded(studio: Any) -> None:
     ],
     ids=["missing", "guardrail", "crash"],
 )
-def test_a_load_that_fails(studio: Any, behaviour: Any, verdict: Verdict) -> None:
+def test_a_failed_load_is_a_failure(studio: Any, behaviour: Any, verdict: Verdict) -> None:
     own = studio(StandInModel(key="tiny", behaviours=(behaviour,)))
     with pytest.raises(Failure) as failed:
         own.load()
@@ -491,7 +489,7 @@ def test_a_load_that_fails(studio: Any, behaviour: Any, verdict: Verdict) -> Non
     assert "\n" not in failed.value.text
 
 
-def test_codes_are_kept(studio: Any) -> None:
+def test_error_codes_are_kept(studio: Any) -> None:
     own = studio()
     with pytest.raises(Failure) as failed:
         own.engine.load(Model(id="nobody", engine="lmstudio"), 4096, Watched())
@@ -499,7 +497,7 @@ def test_codes_are_kept(studio: Any) -> None:
     assert failed.value.code == "generic.pathNotFound"
 
 
-def test_a_prompt_that_is_too_long(studio: Any) -> None:
+def test_an_overlong_prompt_is_a_failure(studio: Any) -> None:
     own = studio()
     instance = own.load(512)
     with pytest.raises(Failure, match="n_keep") as failed:
@@ -509,7 +507,7 @@ def test_a_prompt_that_is_too_long(studio: Any) -> None:
     instance.unload()
 
 
-def test_an_instance_that_dies_is_crashed_and_never_a_missing_model(studio: Any) -> None:
+def test_an_instance_that_dies_is_crashed_not_missing(studio: Any) -> None:
     own = studio(StandInModel(key="tiny", behaviours=(Crashes(at="predict"),)))
     instance = own.load()
     for _ in range(2):
@@ -519,7 +517,7 @@ def test_an_instance_that_dies_is_crashed_and_never_a_missing_model(studio: Any)
     instance.unload()
 
 
-def test_an_instance_that_is_unloaded_while_it_answers(studio: Any) -> None:
+def test_an_instance_unloaded_during_a_reply(studio: Any) -> None:
     own = studio(faults=(Fault(where="fragment", kind="hang"),))
     instance = own.load(progress=Watched(on_prefill=lambda: take_away()))
 
@@ -540,7 +538,7 @@ def test_an_instance_that_is_unloaded_while_it_answers(studio: Any) -> None:
         ("failed", Verdict.ENGINE_ERROR),
     ],
 )
-def test_an_answer_that_was_broken_off_is_no_answer(
+def test_an_aborted_reply_is_a_failure(
     studio: Any, reason: str, verdict: Verdict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result = PredictionStream.result
@@ -559,7 +557,7 @@ def test_an_answer_that_was_broken_off_is_no_answer(
     instance.unload()
 
 
-def test_an_instance_that_vanishes_right_after_its_load(studio: Any) -> None:
+def test_an_instance_that_disappears_right_after_loading(studio: Any) -> None:
     own = studio(faults=(Fault(where="getModelInfo", kind="error", error=NOT_LOADED),))
     with pytest.raises(Failure) as failed:
         own.load()
@@ -568,7 +566,7 @@ def test_an_instance_that_vanishes_right_after_its_load(studio: Any) -> None:
 
 @pytest.mark.parametrize("kind", ["close_channel", "garbage"])
 @pytest.mark.parametrize("where", ["load", "predict"])
-def test_nonsense_from_the_server_is_no_verdict_on_the_model(
+def test_invalid_server_messages_are_not_the_models_fault(
     studio: Any, kind: Any, where: Any
 ) -> None:
     own = studio(faults=(Fault(where=where, kind=kind, text="{"),), load_timeout=5.0)
@@ -578,7 +576,7 @@ def test_nonsense_from_the_server_is_no_verdict_on_the_model(
     own.engine.sweep(lambda owner: True)
 
 
-def test_a_load_that_finishes_after_its_time_out_is_unloaded(
+def test_a_load_that_finishes_after_its_timeout_is_unloaded(
     studio: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     own = studio(faults=(Fault(where="load_progress", kind="hang", after=0.5),), load_timeout=0.3)
@@ -592,7 +590,7 @@ def test_a_load_that_finishes_after_its_time_out_is_unloaded(
     assert "to finish a load that was given up" in caplog.text
 
 
-def test_a_load_that_says_the_same_for_ever_is_silent(studio: Any) -> None:
+def test_repeated_load_progress_counts_as_silence(studio: Any) -> None:
     same = Fault(where="load_progress", kind="repeat", after=0.5, seconds=0.05)
     own = studio(faults=(same,), load_timeout=0.5)
     with pytest.raises(Failure, match=r"no progress for 0.5 s while loading tiny") as failed:
@@ -602,7 +600,7 @@ def test_a_load_that_says_the_same_for_ever_is_silent(studio: Any) -> None:
     own.load().unload()
 
 
-def test_a_prefill_that_says_the_same_for_ever_is_silent(studio: Any) -> None:
+def test_repeated_prefill_progress_counts_as_silence(studio: Any) -> None:
     same = Fault(where="prefill", kind="repeat", after=0.5, seconds=0.05)
     own = studio(faults=(same,), reply_timeout=0.5)
     instance = own.load()
@@ -612,7 +610,7 @@ def test_a_prefill_that_says_the_same_for_ever_is_silent(studio: Any) -> None:
     assert own.ours() == []
 
 
-def test_after_progress_a_prefill_may_be_silent_no_longer_than_a_reply(studio: Any) -> None:
+def test_a_silent_prefill_times_out_like_a_reply_after_progress(studio: Any) -> None:
     same = Fault(where="prefill", kind="repeat", after=0.5, seconds=0.05)
     own = studio(faults=(same,), reply_timeout=0.5)
     with pytest.raises(Failure, match=r"no progress for 0.5 s while answering"):
@@ -620,7 +618,7 @@ def test_after_progress_a_prefill_may_be_silent_no_longer_than_a_reply(studio: A
 
 
 @pytest.mark.parametrize("limit", [4, 64])
-def test_a_reply_that_does_not_end_is_ended(studio: Any, limit: int) -> None:
+def test_an_endless_reply_is_cancelled(studio: Any, limit: int) -> None:
     own = studio(faults=(Fault(where="fragment", kind="repeat", seconds=0.001),))
     instance = own.load()
     with pytest.raises(Failure, match=rf"goes on answering beyond the {limit} tokens") as failed:
@@ -631,7 +629,7 @@ def test_a_reply_that_does_not_end_is_ended(studio: Any, limit: int) -> None:
     assert own.ours() == []
 
 
-def test_a_load_that_finishes_even_later_is_unloaded_before_the_next(studio: Any) -> None:
+def test_a_very_late_load_is_unloaded_before_the_next_load(studio: Any) -> None:
     own = studio(
         faults=(Fault(where="load", kind="hang"),), load_timeout=0.3, late_load_seconds=0.0
     )
@@ -644,7 +642,7 @@ def test_a_load_that_finishes_even_later_is_unloaded_before_the_next(studio: Any
     assert own.server.max_loaded_at_once(PREFIX) == 1
 
 
-def test_a_load_that_finishes_even_later_is_unloaded_at_the_end(studio: Any) -> None:
+def test_a_very_late_load_is_unloaded_at_the_end(studio: Any) -> None:
     own = studio(
         faults=(Fault(where="load", kind="hang"),), load_timeout=0.3, late_load_seconds=0.0
     )
@@ -669,7 +667,7 @@ def test_an_interrupted_load_is_unloaded(studio: Any) -> None:
     assert own.ours() == []
 
 
-def test_progress_keeps_a_slow_load_alive(studio: Any) -> None:
+def test_progress_resets_the_load_timeout(studio: Any) -> None:
     steps = tuple(
         Fault(where="load_progress", kind="slow", seconds=0.6, after=step / 4)
         for step in range(1, 5)
@@ -736,7 +734,7 @@ def test_an_interrupted_load_that_finishes_late_is_unloaded(studio: Any) -> None
     assert own.ours() == []
 
 
-def test_a_second_interrupt_ends_the_wait_for_a_late_load(
+def test_a_second_interrupt_stops_waiting_for_a_late_load(
     studio: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(_: float) -> None:
@@ -767,7 +765,7 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
 
 
 @pytest.mark.parametrize("steps", [0, 4], ids=["no progress", "progress"])
-def test_a_prefill_without_progress_gets_time_by_its_length(
+def test_the_prefill_timeout_grows_with_the_prompt(
     studio: Any, steps: int, limits: list[float | None]
 ) -> None:
     own = studio(StandInModel(key="tiny", prefill_steps=steps), reply_timeout=2.0)
@@ -794,7 +792,7 @@ def test_a_lost_connection_is_not_the_models_fault(studio: Any) -> None:
     instance.unload()
 
 
-def test_a_load_that_loses_its_connection_leaves_nothing_behind(studio: Any) -> None:
+def test_a_load_that_loses_its_connection_leaves_no_instance(studio: Any) -> None:
     own = studio(faults=(Fault(where="load_progress", kind="close_socket", after=0.5),))
     with pytest.raises(Failure) as failed:
         own.load()
@@ -803,7 +801,7 @@ def test_a_load_that_loses_its_connection_leaves_nothing_behind(studio: Any) -> 
     assert own.ours() == []
 
 
-def test_a_connection_that_died_meanwhile_costs_nothing(studio: Any) -> None:
+def test_a_dropped_connection_is_reopened(studio: Any) -> None:
     own = studio()
     instance = own.load()
     own.server.drop_connections()
@@ -838,7 +836,7 @@ def test_no_server(studio: Any) -> None:
     own.load().unload()
 
 
-def test_a_server_that_answers_nothing_at_all_is_not_a_slow_model(
+def test_a_silent_server_is_unreachable_not_a_slow_model(
     studio: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def freeze() -> None:
@@ -855,7 +853,7 @@ def test_a_server_that_answers_nothing_at_all_is_not_a_slow_model(
     instance.unload()
 
 
-def test_a_server_that_never_lets_us_in(studio: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_handshake_is_unreachable(studio: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "RPC_SECONDS", 0.3)
     own = studio(faults=(Fault(where="connect", kind="hang"),))
     with pytest.raises(Failure, match="has not let us in for") as failed:
@@ -866,7 +864,7 @@ def test_a_server_that_never_lets_us_in(studio: Any, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("token", [None, "sk-lm-WRONGKEY:abcdefghij0123456789"])
-def test_a_token_that_is_missing_or_wrong(
+def test_a_missing_or_wrong_api_token(
     studio: Any, token: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if token:
@@ -877,13 +875,13 @@ def test_a_token_that_is_missing_or_wrong(
     assert failed.value.verdict is Verdict.UNREACHABLE
 
 
-def test_a_token(studio: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_api_token_is_accepted(studio: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LMSTUDIO_API_TOKEN", "sk-lm-ABCDEFGH:abcdefghij0123456789")
     own = studio(api_tokens=("ABCDEFGH:abcdefghij0123456789",))
     own.load().unload()
 
 
-def test_the_server_is_found_at_a_default_port_whatever_the_proxy(
+def test_the_server_is_found_at_a_default_port_despite_a_proxy(
     studio: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = studio()
@@ -895,7 +893,7 @@ def test_the_server_is_found_at_a_default_port_whatever_the_proxy(
     engine.close()
 
 
-def test_a_proxy_in_the_way_is_named(studio: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interfering_proxy_is_named(studio: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     own = studio()
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
     with pytest.raises(Failure, match=r"set NO_PROXY=127\.0\.0\.1 as well") as failed:
@@ -914,11 +912,11 @@ def test_no_server_at_any_default_port(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (failed.value.verdict, failed.value.phase) == (Verdict.UNREACHABLE, "connect")
 
 
-def test_a_host_may_be_written_as_an_address() -> None:
+def test_a_host_can_be_written_as_a_url() -> None:
     assert LmStudioEngine("http://localhost:1234/").host == "localhost:1234"
 
 
-def test_sweep_unloads_only_what_dead_owners_left(studio: Any) -> None:
+def test_sweep_unloads_only_instances_of_dead_owners(studio: Any) -> None:
     own = studio()
     mine = own.load()
     left = LmStudioEngine(own.server.host, owner="me-1-dead")
@@ -936,7 +934,7 @@ def test_sweep_unloads_only_what_dead_owners_left(studio: Any) -> None:
     mine.unload()
 
 
-def test_a_leftover_that_will_not_go_is_no_failure_of_what_comes_next(
+def test_a_leftover_that_cannot_be_unloaded_is_only_logged(
     studio: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     own = studio(faults=(Fault(where="unloadModel", kind="error", error=REFUSED),))
@@ -946,7 +944,7 @@ def test_a_leftover_that_will_not_go_is_no_failure_of_what_comes_next(
     stale.unload()
 
 
-def test_the_sdk_says_nothing_on_stderr() -> None:
+def test_the_sdk_writes_nothing_to_stderr() -> None:
     script = """
 from pytest_lmstrix.engines.lmstudio.engine import LmStudioEngine
 from tests.standin.lmstudio import LmStudioServer, StandInModel

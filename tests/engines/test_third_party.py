@@ -22,9 +22,7 @@ def pytest_lmstrix_engines(config):
 
 @pytest.mark.parametrize("error", ["RuntimeError('no list\\nat all')", "SystemExit(3)"])
 @pytest.mark.parametrize("what", ["models", "facts"])
-def test_an_engine_that_raises_while_a_run_is_planned(
-    project: Project, what: str, error: str
-) -> None:
+def test_an_engine_that_raises_during_collection(project: Project, what: str, error: str) -> None:
     project.pytester.makeconftest(CONFTEST.format(what=what, how="broken", error=error))
     project.manifest("[{id: tiny, contexts: [512]}, {id: tiny2, engine: broken, contexts: [512]}]")
     result = project.run("--lmstrix")
@@ -32,7 +30,7 @@ def test_an_engine_that_raises_while_a_run_is_planned(
     assert "Traceback" not in result.stdout.str() + result.stderr.str()
 
 
-def test_an_engine_whose_version_cannot_be_asked(project: Project) -> None:
+def test_an_engine_that_fails_to_return_its_version(project: Project) -> None:
     error = "RuntimeError('none')"
     project.pytester.makeconftest(
         CONFTEST.format(what="version", how="property(broken)", error=error)
