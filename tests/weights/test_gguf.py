@@ -50,7 +50,7 @@ def write_model(
     return path
 
 
-def test_the_header_says_what_a_model_is(tmp_path: Path) -> None:
+def test_model_facts_are_read_from_the_header(tmp_path: Path) -> None:
     path = write_model(tmp_path / "tiny.gguf")
     facts = model_facts(path)
     size = path.stat().st_size
@@ -85,13 +85,13 @@ def test_the_reader_agrees_with_the_library(tmp_path: Path) -> None:
         ("t5", False, "llm"),
     ],
 )
-def test_embedding_models_are_told_from_others(
+def test_embedding_models_are_detected(
     tmp_path: Path, architecture: str, pooled: bool, kind: str
 ) -> None:
     assert model_facts(write_model(tmp_path / "m.gguf", architecture, pooled=pooled)).type == kind
 
 
-def test_unknown_figures_stay_unknown(tmp_path: Path) -> None:
+def test_missing_header_fields_are_unknown(tmp_path: Path) -> None:
     assert model_facts(write_model(tmp_path / "m.gguf", context_length=None)).context_limit is None
 
 
@@ -103,7 +103,7 @@ def test_unknown_figures_stay_unknown(tmp_path: Path) -> None:
         pytest.param("llama", None, False, id="vocabulary"),
     ],
 )
-def test_what_cannot_be_loaded_by_itself_is_no_model(
+def test_auxiliary_files_are_not_models(
     tmp_path: Path, architecture: str, kind: str | None, tensors: bool
 ) -> None:
     path = write_model(tmp_path / "m.gguf", architecture, kind=kind, tensors=tensors)
@@ -111,7 +111,7 @@ def test_what_cannot_be_loaded_by_itself_is_no_model(
         model_facts(path)
 
 
-def test_the_parts_of_a_split_model_are_one(tmp_path: Path) -> None:
+def test_split_files_are_one_model(tmp_path: Path) -> None:
     first = write_model(tmp_path / "big-00001-of-00003.gguf")
     for number in (2, 3):
         (tmp_path / f"big-0000{number}-of-00003.gguf").write_bytes(b"GGUF" * 100)
@@ -123,7 +123,7 @@ def test_the_parts_of_a_split_model_are_one(tmp_path: Path) -> None:
         model_facts(first)
 
 
-def test_a_header_cut_anywhere_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+def test_a_truncated_header_is_an_error_naming_the_file(tmp_path: Path) -> None:
     whole = write_model(tmp_path / "m.gguf").read_bytes()
     # Tensor names and data follow the last value; they are llama.cpp's to judge.
     end = whole.index(b"token_embd.weight") - 8
@@ -138,7 +138,7 @@ def test_a_header_cut_anywhere_is_an_error_that_names_the_file(tmp_path: Path) -
 @given(
     position=st.integers(4, 400), noise=st.binary(min_size=1, max_size=16), cut=st.integers(0, 400)
 )
-def test_a_damaged_header_is_read_or_refused(
+def test_a_damaged_header_is_parsed_or_refused(
     tmp_path_factory: pytest.TempPathFactory, position: int, noise: bytes, cut: int
 ) -> None:
     folder = tmp_path_factory.getbasetemp()
@@ -153,7 +153,7 @@ def test_a_damaged_header_is_read_or_refused(
         assert model_facts(damaged).path == str(damaged)
 
 
-def test_files_are_found_once_and_named_apart(tmp_path: Path) -> None:
+def test_files_are_found_once_and_have_distinct_names(tmp_path: Path) -> None:
     for name in ("a/one.gguf", "b/two.gguf", "c/two.gguf", "x/y/three.gguf", "z/y/three.gguf"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -164,7 +164,7 @@ def test_files_are_found_once_and_named_apart(tmp_path: Path) -> None:
     assert set(found) == {"one", "b/two", "c/two", "x/y/three", "z/y/three"}
 
 
-def test_folders_are_found_through_links_once(tmp_path: Path) -> None:
+def test_linked_folders_are_searched_once(tmp_path: Path) -> None:
     models, disk = tmp_path / "models", tmp_path / "disk"
     for path in (models / "here" / "one.gguf", disk / "two.gguf", disk / "deep" / "THREE.GGUF"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -179,7 +179,7 @@ def test_folders_are_found_through_links_once(tmp_path: Path) -> None:
     }
 
 
-def test_usual_places_follow_the_settings_of_their_owners(
+def test_default_folders_follow_the_settings_of_their_applications(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -56,7 +56,7 @@ def test_revision(hub: FileServer) -> None:
     assert any("/resolve/v2/" in path for _, path, _ in hub.requests)
 
 
-def test_interrupted_download_goes_on(hub: FileServer) -> None:
+def test_an_interrupted_hub_download_is_resumed(hub: FileServer) -> None:
     hub.cut_after = 1000
     fails(Verdict.UNREACHABLE)
     hub.cut_after = None
@@ -64,27 +64,29 @@ def test_interrupted_download_goes_on(hub: FileServer) -> None:
     assert hub.requests[-1][2] == "bytes=1000-"
 
 
-def test_not_there(hub: FileServer) -> None:
+def test_a_missing_repository_or_file_is_an_error(hub: FileServer) -> None:
     assert "hf://owner/repo/none.gguf" in fails(
         Verdict.MODEL_NOT_FOUND, "hf://owner/repo/none.gguf"
     )
 
 
-def test_name_that_no_repository_has(hub: FileServer) -> None:
+def test_an_invalid_repository_name_is_an_error(hub: FileServer) -> None:
     fails(Verdict.MODEL_NOT_FOUND, "hf://owner/a--b/f.gguf")
 
 
-def test_wrong_content(hub: FileServer) -> None:
+def test_a_wrong_hash_is_an_error(hub: FileServer) -> None:
     assert "0" * 64 in fails(Verdict.CORRUPTED, SOURCE, "0" * 64)
     assert get().read_bytes() == CONTENT
 
 
-def test_server_in_trouble(hub: FileServer) -> None:
+def test_a_hub_server_error_is_reported(hub: FileServer) -> None:
     hub.status = 500
     fails(Verdict.UNREACHABLE)
 
 
-def test_no_hub_is_said_at_once(hub: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_is_reported_immediately(
+    hub: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def wait(seconds: float) -> None:
         raise AssertionError("waits to try again")
 
@@ -93,12 +95,12 @@ def test_no_hub_is_said_at_once(hub: FileServer, monkeypatch: pytest.MonkeyPatch
     fails(Verdict.UNREACHABLE)
 
 
-def test_extra_that_is_not_installed(hub: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_hub_extra_is_reported(hub: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert "pip install 'pytest-lmstrix[hf]'" in fails(Verdict.UNREACHABLE)
 
 
-def test_says_who_asks(hub: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_have_a_user_agent(hub: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     get()
     assert set(hub.authorizations[-2:]) == {"Bearer hf_secret"}

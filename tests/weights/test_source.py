@@ -37,7 +37,7 @@ from pytest_lmstrix.weights.source import (
         ("http://[::1]/f", UrlSource("http://[::1]/f"), "f"),
     ],
 )
-def test_sources(text: str, expected: Source, filename: str) -> None:
+def test_valid_sources_are_parsed(text: str, expected: Source, filename: str) -> None:
     assert parse_source(text) == expected
     assert expected.filename == filename
 
@@ -66,13 +66,13 @@ def test_sources(text: str, expected: Source, filename: str) -> None:
         (r"pypi://name==1/a\b", "must read pypi://"),
     ],
 )
-def test_wrong_sources(text: str, said: str) -> None:
+def test_invalid_sources_are_refused(text: str, said: str) -> None:
     with pytest.raises(SourceError, match=said):
         parse_source(text)
 
 
 @given(st.sampled_from(["", "hf://", "pypi://", "https://", "http://", "pypi://a==1/"]), st.text())
-def test_any_text_is_a_source_or_an_error(scheme: str, rest: str) -> None:
+def test_any_text_is_parsed_or_refused(scheme: str, rest: str) -> None:
     try:
         source = parse_source(scheme + rest)
     except SourceError:
