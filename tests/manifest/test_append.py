@@ -29,7 +29,7 @@ def append(path: Path, text: str, *models: Model) -> str:
     return path.read_bytes().decode()
 
 
-def test_makes_the_file_with_a_word_of_explanation(path: Path) -> None:
+def test_a_new_file_is_created_with_a_comment(path: Path) -> None:
     facts = ModelFacts(
         id="qwen3-4b",
         context_limit=32768,
@@ -66,12 +66,12 @@ models:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such permissions")
-def test_a_new_file_may_be_read_by_others(path: Path) -> None:
+def test_a_new_file_is_readable_by_others(path: Path) -> None:
     append_models(path, [NEW])
     assert path.stat().st_mode & 0o777 == 0o644
 
 
-def test_nothing_new_touches_nothing(path: Path) -> None:
+def test_without_new_models_the_file_is_not_touched(path: Path) -> None:
     assert append_models(path, []) == ()
     assert not path.exists()
     path.write_text("models: [{id: new}]", encoding="utf-8")
@@ -121,7 +121,7 @@ def test_nothing_new_touches_nothing(path: Path) -> None:
         "block-text",
     ],
 )
-def test_appends_in_the_file_s_own_manner(path: Path, old: str, added: str) -> None:
+def test_models_are_appended_in_the_style_of_the_file(path: Path, old: str, added: str) -> None:
     assert append(path, old) == old + added
 
 
@@ -137,25 +137,25 @@ def test_appends_in_the_file_s_own_manner(path: Path, old: str, added: str) -> N
         "{models: [{id: a}]}\n",
     ],
 )
-def test_what_cannot_be_appended_to_is_left_alone(path: Path, old: str) -> None:
+def test_a_file_that_cannot_be_appended_to_is_unchanged(path: Path, old: str) -> None:
     with pytest.raises(ManifestError, match=r"models\.yaml: nothing can be appended; `models:` m"):
         append(path, old)
     assert path.read_text(encoding="utf-8") == old
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_wrong_manifest_is_left_alone(path: Path) -> None:
+def test_an_invalid_manifest_is_unchanged(path: Path) -> None:
     with pytest.raises(ManifestError, match=r"models\.yaml:1: models must be a list"):
         append(path, "models: 3")
     assert path.read_text(encoding="utf-8") == "models: 3"
 
 
-def test_shared_sizes_beyond_a_new_model_s_limit_are_no_obstacle(path: Path) -> None:
+def test_default_sizes_above_a_new_models_limit_are_accepted(path: Path) -> None:
     append(path, "defaults: {contexts: [8192]}\nmodels:\n- id: a\n")
     assert read_manifest(path)[1].contexts == (4096,)
 
 
-def test_one_strange_model_does_not_cost_the_others(path: Path) -> None:
+def test_an_invalid_model_does_not_prevent_the_others(path: Path) -> None:
     strange = [
         Model(id="bell\x07", engine="e"),
         Model(id="", engine="e"),
@@ -168,7 +168,7 @@ def test_one_strange_model_does_not_cost_the_others(path: Path) -> None:
     assert added == (Model(id="zero", engine="e", size_bytes=5), Model(id="twice", engine="e"))
 
 
-def test_a_link_stays_a_link_and_the_mode_stays(path: Path, tmp_path: Path) -> None:
+def test_a_symlink_and_the_mode_are_kept(path: Path, tmp_path: Path) -> None:
     real = tmp_path / "elsewhere" / "real.yaml"
     real.parent.mkdir()
     real.write_text("models:\n- id: a\n", encoding="utf-8")
@@ -185,7 +185,7 @@ def test_a_link_stays_a_link_and_the_mode_stays(path: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("old", [None, "models:\n- id: a\n"], ids=["new", "old"])
-def test_a_folder_that_may_not_be_written_is_an_error_that_names_the_file(
+def test_an_unwritable_folder_is_an_error_naming_the_file(
     path: Path, monkeypatch: pytest.MonkeyPatch, old: str | None
 ) -> None:
     if old is not None:
@@ -205,7 +205,7 @@ def test_a_folder_that_may_not_be_written_is_an_error_that_names_the_file(
     )
 
 
-def test_a_change_in_between_is_not_overwritten(
+def test_a_concurrent_change_is_not_overwritten(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path.write_text("models:\n- id: a\n", encoding="utf-8")
@@ -241,7 +241,7 @@ new_models = st.builds(
     line_end=st.sampled_from(["\n", "\r\n"]),
     tail=st.sampled_from(["", "\n", "\n\n  # end\n", "   ", "\n      # end", "\n\n\n"]),
 )
-def test_the_old_file_is_the_beginning_of_the_new_one(
+def test_the_old_content_is_a_prefix_of_the_new_file(
     tmp_path: Path, models: list[Model], head: str, indent: int, line_end: str, tail: str
 ) -> None:
     path = tmp_path / "models.yaml"

@@ -64,7 +64,7 @@ def problems(text: str | bytes) -> tuple[str, ...]:
     return found
 
 
-def test_every_key() -> None:
+def test_every_key_is_read() -> None:
     plain, full, embedder, small, tiny = read(FULL)
     assert full == Model(
         id="qwen/qwen3-4b@q4::[x] y 🚀",
@@ -111,7 +111,9 @@ def test_every_key() -> None:
         ("", ", engine: own", "own"),
     ],
 )
-def test_engine_own_key_then_defaults_then_argument(defaults: str, own: str, expected: str) -> None:
+def test_engine_precedence_is_own_key_defaults_argument(
+    defaults: str, own: str, expected: str
+) -> None:
     (model,) = read(f"{defaults}models: [{{id: a{own}}}]", engine="argument")
     assert model.engine == expected
 
@@ -123,12 +125,12 @@ def test_models_are_hashable_and_keep_their_order() -> None:
     assert models[1].contexts == (4, 2)
 
 
-def test_a_model_s_own_sizes_are_kept_whatever_it_declares() -> None:
+def test_explicit_sizes_are_kept_above_the_declared_maximum() -> None:
     (model,) = read("models: [{id: a, context_limit: 9, contexts: [8, 10]}]")
     assert model.contexts == (8, 10)
 
 
-def test_an_alias_saves_typing() -> None:
+def test_yaml_aliases_are_supported() -> None:
     first, second = read("models: [{id: a, contexts: &c [1, 2]}, {id: b, contexts: *c}]")
     assert first.contexts == second.contexts == (1, 2)
 
@@ -198,7 +200,7 @@ WRONG_VALUES = [
 
 
 @pytest.mark.parametrize(("line", "said"), WRONG_VALUES, ids=[line for line, _ in WRONG_VALUES])
-def test_wrong_value(line: str, said: str) -> None:
+def test_an_invalid_value_is_an_error(line: str, said: str) -> None:
     (problem,) = problems(f"models:\n  - id: a\n    {line}\n  - id: b\n")
     assert said in problem
     assert problem.startswith("models.yaml:3: ")
@@ -251,17 +253,17 @@ WRONG_FILES = [
     WRONG_FILES,
     ids=[f"{n}-{said[:30]}" for n, (_, said) in enumerate(WRONG_FILES)],
 )
-def test_wrong_file(text: str | bytes, said: str) -> None:
+def test_an_invalid_file_is_an_error(text: str | bytes, said: str) -> None:
     assert said in problems(text)[0]
 
 
-def test_aliases_that_grow_beyond_measure_are_refused() -> None:
+def test_exponentially_growing_aliases_are_refused() -> None:
     lines = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"b{n}: &b{n} [{', '.join([f'*b{n - 1}' if n else '*a'] * 10)}]" for n in range(9)]
     assert "holds more than 500,000 values, aliases followed" in problems("\n".join(lines))[0]
 
 
-def test_all_problems_are_told_in_the_order_of_the_file_and_the_first_stands_alone() -> None:
+def test_all_problems_are_listed_in_file_order_after_the_first() -> None:
     text = "models:\n- id: a\n  contexts: [0]\n  context_limit: 5\n  x: 1\n- id: a\n  prompts: x\n"
     with pytest.raises(ManifestError) as caught:
         read(text)
@@ -269,27 +271,27 @@ def test_all_problems_are_told_in_the_order_of_the_file_and_the_first_stands_alo
     assert str(caught.value) == caught.value.problems[0] + " (and 3 more)"
 
 
-def test_a_thousand_problems_are_cut_short() -> None:
+def test_a_long_list_of_problems_is_truncated() -> None:
     assert len(problems("models:\n" + "- {id: a, x: 1}\n" * 1000)) == 50
 
 
-def test_missing_file(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ManifestNotFound, match=r"models\.yaml: no such file$"):
         read_manifest(tmp_path / "models.yaml")
 
 
-def test_a_folder_is_no_manifest(tmp_path: Path) -> None:
+def test_a_folder_is_not_a_manifest(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="cannot be read"):
         read_manifest(tmp_path)
 
 
-def test_reads_a_file(tmp_path: Path) -> None:
+def test_a_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "models.yaml"
     path.write_text(FULL, encoding="utf-8")
     assert read_manifest(path) == read(FULL)
 
 
-def test_the_project_s_own_manifest() -> None:
+def test_the_manifest_of_this_project_is_valid() -> None:
     (model,) = read_manifest(Path(__file__).parents[2] / "models.yaml")
     assert model.id == "smollm2-135m-instruct"
     assert model.engine == "llamacpp"
@@ -323,7 +325,7 @@ TOKENS = [
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0))
-def test_whatever_is_in_it_there_are_models_or_one_clear_error(seed: int) -> None:
+def test_any_content_gives_models_or_one_error(seed: int) -> None:
     """A hundred mutations in each example."""
     rng = random.Random(seed)
     for _ in range(100):
