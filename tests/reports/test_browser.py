@@ -107,9 +107,7 @@ def rows(browser: Browser) -> list[str]:
     return [row.text for row in browser.find_elements("css selector", "#results-table .col-testId")]
 
 
-def test_a_cell_has_a_sign_and_tells_more_when_hovered(
-    browser: Browser, opened: Open, report: Path
-) -> None:
+def test_a_cell_has_a_sign_and_a_tooltip(browser: Browser, opened: Open, report: Path) -> None:
     opened(report)
     tip = browser.find_element("id", "lmstrix-tip")
     assert not tip.is_displayed()
@@ -123,7 +121,7 @@ def test_a_cell_has_a_sign_and_tells_more_when_hovered(
     assert bad.get_attribute("aria-label").startswith("big, full: out_of_memory")
 
 
-def test_the_keyboard_reaches_a_cell_and_its_row(
+def test_cells_and_rows_are_keyboard_accessible(
     browser: Browser, opened: Open, report: Path
 ) -> None:
     opened(report)
@@ -136,7 +134,7 @@ def test_the_keyboard_reaches_a_cell_and_its_row(
     assert not tip.is_displayed()
 
 
-def test_the_keyboard_skips_the_map(browser: Browser, opened: Open, report: Path) -> None:
+def test_the_map_has_a_skip_link(browser: Browser, opened: Open, report: Path) -> None:
     opened(report)
     link = browser.find_element("css selector", ".lmstrix-skip")
     assert link.size["height"] == 1
@@ -152,7 +150,7 @@ def test_the_keyboard_skips_the_map(browser: Browser, opened: Open, report: Path
     assert browser.switch_to.active_element.get_attribute("class") == "filter"
 
 
-def test_a_print_is_whole_and_coloured_and_has_no_controls(
+def test_printed_reports_are_complete_coloured_and_without_controls(
     browser: Browser, opened: Open, report: Path
 ) -> None:
     opened(report)
@@ -177,7 +175,7 @@ def styled(browser: Browser, selector: str, name: str) -> str:
     return value
 
 
-def test_a_link_unfolds_its_row_even_where_a_filter_hid_it(
+def test_a_cell_link_expands_its_row_even_if_filtered_out(
     browser: Browser, opened: Open, report: Path
 ) -> None:
     opened(report)
@@ -207,7 +205,7 @@ def test_filters_and_sorting_work(browser: Browser, opened: Open, report: Path) 
     assert set(sizes) == {512, 1024, 2048}
 
 
-def test_what_a_model_says_is_shown_and_does_nothing(
+def test_model_output_is_displayed_as_inert_text(
     browser: Browser, opened: Open, report: Path
 ) -> None:
     opened(report)
@@ -217,7 +215,7 @@ def test_what_a_model_says_is_shown_and_does_nothing(
     assert browser.find_elements("css selector", "img[src=x]") == []
 
 
-def test_why_and_what_to_do_stand_in_the_row(browser: Browser, opened: Open, report: Path) -> None:
+def test_reason_and_hint_are_in_the_row(browser: Browser, opened: Open, report: Path) -> None:
     opened(report)
     cell(browser, "big", "1,024").click()
     here = browser.find_element("css selector", ".lmstrix-here")

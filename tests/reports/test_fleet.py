@@ -53,7 +53,7 @@ def fleet(
     return fleet_of(plan, run, history)
 
 
-def test_what_was_not_asked_now_is_as_an_earlier_run_found_it(tmp_path: Path) -> None:
+def test_cases_not_run_now_show_earlier_results(tmp_path: Path) -> None:
     found = cells(tmp_path)
     assert {key: cell.sign for key, cell in found.items()} == {
         ("full", 30_000): "✓",
@@ -64,7 +64,7 @@ def test_what_was_not_asked_now_is_as_an_earlier_run_found_it(tmp_path: Path) ->
     assert [key for key, cell in found.items() if cell.target] == [("full", 60_000)]
 
 
-def test_what_was_skipped_now_is_no_pass_of_an_earlier_run(tmp_path: Path) -> None:
+def test_a_skipped_case_does_not_show_an_earlier_pass(tmp_path: Path) -> None:
     found = cells(tmp_path, "test_full[llama-100000]")
     skipped = found["full", 100_000]
     assert (skipped.sign, skipped.target is not None) == ("-", True)
@@ -73,11 +73,11 @@ def test_what_was_skipped_now_is_no_pass_of_an_earlier_run(tmp_path: Path) -> No
     assert found["deep", 100_000].sign == "✓"
 
 
-def test_a_test_whose_teardown_failed_was_judged_all_the_same(tmp_path: Path) -> None:
+def test_a_test_with_a_failed_teardown_keeps_its_verdict(tmp_path: Path) -> None:
     assert cells(tmp_path, "test_full[llama-60000]")["full", 60_000].sign == "M"
 
 
-def test_the_legend_explains_what_occurs_and_nothing_else(tmp_path: Path) -> None:
+def test_the_legend_explains_only_signs_that_occur(tmp_path: Path) -> None:
     meanings = {sign: meaning for sign, _, meaning in fleet(tmp_path).legend}
     assert meanings == {"✓": "ok", "M": "out of memory"}
     ((sign, family, meaning),) = fleet(tmp_path, "test_full[llama-100000]").legend[2:]
@@ -87,13 +87,13 @@ def test_the_legend_explains_what_occurs_and_nothing_else(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "other", [{"machine": "elsewhere"}, {"engine": "llamacpp"}], ids=["machine", "engine"]
 )
-def test_what_was_found_elsewhere_is_not_shown(tmp_path: Path, other: dict[str, str]) -> None:
+def test_results_from_elsewhere_are_not_shown(tmp_path: Path, other: dict[str, str]) -> None:
     elsewhere = a_result(100_000, model="llama", **other)
     (row,) = fleet(tmp_path, before=(BEFORE[0], elsewhere)).rows
     assert set(row.cells) == {30_000, 60_000}
 
 
-def test_what_other_weights_did_is_not_shown_of_weights_that_are_known(tmp_path: Path) -> None:
+def test_results_of_other_weights_are_not_shown(tmp_path: Path) -> None:
     known = replace(LLAMA, fingerprint="size:1")
     others = a_result(100_000, model="llama", fingerprint="size:2")
     (row,) = fleet(tmp_path, before=(BEFORE[0], others), model=known).rows
@@ -111,7 +111,7 @@ def drawn(run: RunReport) -> str:
     return picture(fleet, run, plots)
 
 
-def test_the_picture_has_a_legend_of_its_signs(run: RunReport) -> None:
+def test_the_image_has_a_legend(run: RunReport) -> None:
     legend = re.findall(r"<span><i class=\"lmstrix-(\w+)\">(.)</i> ([\w ]+)</span>", drawn(run))
     assert legend == [
         ("ok", "✓", "ok"),
@@ -121,7 +121,7 @@ def test_the_picture_has_a_legend_of_its_signs(run: RunReport) -> None:
     ]
 
 
-def test_the_bar_is_as_long_as_what_is_verified_of_what_is_declared(run: RunReport) -> None:
+def test_the_bar_length_is_the_verified_share_of_the_declared_maximum(run: RunReport) -> None:
     bars = r"lmstrix-share\">([^<]+?) <b aria-hidden=\"true\"><i style=\"width:([^\"]+)\">"
     assert re.findall(bars, drawn(run)) == [
         ("30,000 / 131,072", "22.9%"),
@@ -131,7 +131,7 @@ def test_the_bar_is_as_long_as_what_is_verified_of_what_is_declared(run: RunRepo
     ]
 
 
-def test_recall_is_told_by_depth_and_context(tmp_path: Path) -> None:
+def test_recall_is_shown_by_depth_and_context(tmp_path: Path) -> None:
     depths = {"0.05": True, "0.5": False, "0.95": True}
     sizes = {8_191: depths, 4_096: dict.fromkeys(depths, True)}
     now = [a_result(size, model="llama", run="now", check="deep", recall=recall)
@@ -145,7 +145,7 @@ def test_recall_is_told_by_depth_and_context(tmp_path: Path) -> None:
     assert 'aria-label="5% deep: recalled\n50% deep: not recalled\n95% deep: recalled"' in cells[1]
 
 
-def test_without_deep_there_is_no_recall_to_show(tmp_path: Path) -> None:
+def test_recall_is_not_shown_without_deep_results(tmp_path: Path) -> None:
     text = drawn(a_run(Registry(tmp_path / "registry.jsonl"), FOUND[:1]))
     assert 'id="lmstrix-recall' not in text
 
@@ -159,7 +159,7 @@ PLOTTED = {
 
 
 @pytest.mark.parametrize("measure", PLOTTED)
-def test_what_is_measured_is_plotted_by_context_size(tmp_path: Path, measure: str) -> None:
+def test_measurements_are_plotted_by_context_size(tmp_path: Path, measure: str) -> None:
     value, title, told = PLOTTED[measure]
     now = a_result(30_000, model="llama", run="now", **{measure: value})
     text = drawn(a_run(Registry(tmp_path / "registry.jsonl"), (now,)))

@@ -40,7 +40,7 @@ def test_ticks_ascend_and_enclose_every_value(values: list[float]) -> None:
 
 
 @given(st.lists(VALUES, min_size=1, max_size=20))
-def test_every_value_has_a_place_between_the_ends_of_its_scale(values: list[float]) -> None:
+def test_every_value_is_within_its_scale(values: list[float]) -> None:
     marks = ticks(min(values), max(values))
     scale = Scale(low=marks[0], high=marks[-1], start=280, end=40, logarithmic=marks[0] > 0)
     assert all(isfinite(scale(value)) and 40 <= scale(value) <= 280 for value in values)
@@ -70,7 +70,7 @@ def test_plots_of_any_values_are_well_formed(points: list[tuple[float, int, str]
             ElementTree.fromstring(svg)
 
 
-def test_a_fleet_with_a_ttft_of_half_a_millisecond_and_one_of_fifty_is_drawn() -> None:
+def test_ttfts_of_half_a_millisecond_and_of_fifty_are_plotted() -> None:
     results = [a_result(512, ttft_seconds=0.0005), a_result(1_024, ttft_seconds=0.05)]
     svg = drawn(TTFT, *results)
     assert ">500 µs</text>" in svg
@@ -83,12 +83,12 @@ def test_results_without_a_value_have_no_plot() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, 0.25])
-def test_equal_values_and_a_single_one_are_drawn(value: float) -> None:
+def test_equal_and_single_values_are_plotted(value: float) -> None:
     for sizes in ((512,), (512, 1_024)):
         svg = drawn(TTFT, *(a_result(size, ttft_seconds=value) for size in sizes))
         assert svg.count("<circle") == len(sizes)
 
 
-def test_the_name_of_a_model_is_no_markup_in_a_plot() -> None:
+def test_model_names_are_escaped_in_plots() -> None:
     results = [a_result(512, model=name, ttft_seconds=1.0) for name in ("<script>", "b")]
     assert "<script>" not in drawn(TTFT, *results)

@@ -40,7 +40,7 @@ def cases(registry: Registry) -> Counter[tuple[str, str, int]]:
     return Counter((each.run, each.model, each.context_length) for each in registry.results())
 
 
-def test_what_was_there_is_copied_before_the_first_result_is_written(project: Project) -> None:
+def test_the_registry_is_backed_up_before_the_first_result(project: Project) -> None:
     registry_of(project).append(a_result(model="earlier"))
     before = registry_of(project).path.read_bytes()
     project.run("--lmstrix").assert_outcomes(passed=2)
@@ -51,14 +51,14 @@ def test_what_was_there_is_copied_before_the_first_result_is_written(project: Pr
     assert len(backups(project)) == 2
 
 
-def test_a_run_that_writes_nothing_copies_nothing(project: Project) -> None:
+def test_a_run_without_results_makes_no_backup(project: Project) -> None:
     project.run("--lmstrix").assert_outcomes(passed=2)
     for args in ((), ("--all", "--collect-only")):
         project.run("--lmstrix", *args)
     assert backups(project) == []
 
 
-def test_sessions_after_a_wreck_push_no_sound_backup_out(project: Project) -> None:
+def test_sessions_after_damage_do_not_prune_intact_backups(project: Project) -> None:
     registry = registry_of(project)
     registry.append_many(a_result(size, model="earlier") for size in range(1, 303))
     project.run("--lmstrix").assert_outcomes(passed=2)
@@ -70,14 +70,14 @@ def test_sessions_after_a_wreck_push_no_sound_backup_out(project: Project) -> No
     assert Registry(registry.path).load().results == 302
 
 
-def test_eight_workers_leave_one_whole_line_for_each_case(fleet: Project) -> None:
+def test_eight_workers_write_one_complete_line_per_case(fleet: Project) -> None:
     fleet.run_apart("--lmstrix", "-n", "8").assert_outcomes(passed=30)
     found = cases(registry_of(fleet))
     (run,) = {run for run, _, _ in found}
     assert found == Counter((run, model, size) for model in MODELS for size in SIZES)
 
 
-def test_two_runs_at_once_leave_one_whole_line_for_each_case_of_each(fleet: Project) -> None:
+def test_two_concurrent_runs_write_one_complete_line_per_case_each(fleet: Project) -> None:
     command = [sys.executable, "-m", "pytest", "--lmstrix", "--all", "-p", "no:cacheprovider"]
     for _ in range(2):
         fleet.started.append(

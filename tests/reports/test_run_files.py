@@ -35,11 +35,11 @@ def test_run_json(run: RunReport, golden: Golden) -> None:
     golden("run.json", encode_run(run).decode())
 
 
-def test_run_json_is_read_back_as_it_was(run: RunReport) -> None:
+def test_run_json_round_trips(run: RunReport) -> None:
     assert msgspec.json.decode(encode_run(run), type=RunReport) == run
 
 
-def test_the_schema_in_the_docs_is_that_of_run_json(run: RunReport, golden: Golden) -> None:
+def test_the_documented_schema_is_that_of_run_json(run: RunReport, golden: Golden) -> None:
     golden(os.path.relpath(SCHEMA, GOLDEN), json.dumps(json_schema(), indent=2) + "\n")
     schema = json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -48,7 +48,7 @@ def test_the_schema_in_the_docs_is_that_of_run_json(run: RunReport, golden: Gold
         jsonschema.validate({**json.loads(encode_run(run)), "exit_status": "one"}, schema)
 
 
-def test_a_summary_of_many_models_folds_those_without_a_problem(tmp_path: Path) -> None:
+def test_a_long_summary_collapses_models_without_problems(tmp_path: Path) -> None:
     results = [a_result(8_191, model=f"m{n}", run="now") for n in range(MOST_MODELS)]
     bad = a_result(8_191, "crashed", model="bad", run="now")
     run = a_run(Registry(tmp_path / "registry.jsonl"), (*results, bad))
@@ -59,7 +59,7 @@ def test_a_summary_of_many_models_folds_those_without_a_problem(tmp_path: Path) 
     assert "40 models without a problem" in folded
 
 
-def test_what_a_model_says_is_no_markup_in_a_summary(run: RunReport) -> None:
+def test_model_output_is_escaped_in_the_summary(run: RunReport) -> None:
     text = summary(run, {})
     assert "<script" not in text
     assert "](https://evil" not in text
@@ -86,7 +86,7 @@ def test_buggy(lmstrix_model): lmstrix_model.no_such_thing
 """
 
 
-def test_a_summary_counts_each_test_once_and_tells_of_those_that_broke(project: Project) -> None:
+def test_a_summary_counts_each_test_once_and_lists_errors(project: Project) -> None:
     project.pytester.makepyfile(test_own=BROKEN)
     project.manifest("[{id: tiny, contexts: [512]}]")
     project.run("--lmstrix").assert_outcomes(passed=2, failed=1, errors=2)
@@ -102,7 +102,7 @@ def test_a_summary_counts_each_test_once_and_tells_of_those_that_broke(project: 
     ]
 
 
-def test_links_of_a_summary_lead_to_paths_of_any_name(run: RunReport) -> None:
+def test_summary_links_escape_paths(run: RunReport) -> None:
     links = {"registry": "../my (old) runs/100%#1.jsonl", "run": "https://hub.test/1#artifacts"}
     assert summary(run, links).splitlines()[-1] == (
         "[registry](../my%20%28old%29%20runs/100%25%231.jsonl)"
@@ -113,7 +113,7 @@ def test_links_of_a_summary_lead_to_paths_of_any_name(run: RunReport) -> None:
 WITH_WORKERS = {"serial": (), "xdist": ("-n", "2")}
 
 
-def test_with_workers_all_is_told_as_without(project: Project) -> None:
+def test_xdist_gives_the_same_reports(project: Project) -> None:
     found = {}
     for name, workers in WITH_WORKERS.items():
         shutil.rmtree(project.path / "reports", ignore_errors=True)
@@ -172,7 +172,7 @@ def test_junit_has_properties_and_reasons_under_stable_names(
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["serial", "xdist"])
-def test_a_run_leaves_its_reports(
+def test_a_run_writes_its_reports(
     project: Project, workers: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = project.path / "step.md"
@@ -200,7 +200,7 @@ def test_a_run_leaves_its_reports(
     assert "<script" not in told
 
 
-def test_a_summary_that_cannot_be_written_costs_nothing_else(
+def test_an_unwritable_summary_affects_no_other_report(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(project.path))
@@ -210,7 +210,7 @@ def test_a_summary_that_cannot_be_written_costs_nothing_else(
     assert result.ret == 0
 
 
-def test_the_workflow_keeps_the_registry_of_every_attempt() -> None:
+def test_the_workflow_uploads_the_registry_of_every_attempt() -> None:
     steps = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))["jobs"]["models"]["steps"]
     caches = {step["uses"].partition("@")[0]: step["with"] for step in steps
               if step.get("with", {}).get("path") == "reports/registry.jsonl"}  # fmt: skip
@@ -219,7 +219,7 @@ def test_the_workflow_keeps_the_registry_of_every_attempt() -> None:
     assert save["key"].startswith(restore["restore-keys"])
 
 
-def test_the_workflow_runs_with_real_options_and_keeps_what_it_says(project: Project) -> None:
+def test_the_workflow_uses_valid_options_and_uploads_its_reports(project: Project) -> None:
     steps = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))["jobs"]["models"]["steps"]
     (command,) = [step["run"] for step in steps if step.get("run", "").startswith("pytest")]
     project.run(*command.split()[1:]).assert_outcomes(passed=2)

@@ -134,7 +134,7 @@ WAYS: list[tuple[int, tuple[str, ...]]] = [
 @pytest.mark.parametrize(
     ("columns", "args"), WAYS, ids=[f"{columns}{''.join(args)}" for columns, args in WAYS]
 )
-def test_a_load_is_shown_while_it_lasts_and_leaves_no_trace(
+def test_a_load_is_shown_while_running_and_erased_after(
     run: Run, project: Project, columns: int, args: tuple[str, ...]
 ) -> None:
     terminal = run(columns, *args)
@@ -154,7 +154,7 @@ def test_a_load_is_shown_while_it_lasts_and_leaves_no_trace(
     assert " corrupted" in bad
 
 
-def test_dots_and_results_are_as_without_a_status(run: Run, project: Project) -> None:
+def test_the_status_does_not_change_dots_and_results(run: Run, project: Project) -> None:
     terminal = run(80)
     terminal.read_until(lambda: "case " in terminal.text)
     at = next(n for n, line in enumerate(terminal.lines) if line.startswith("models.yaml ."))
@@ -168,7 +168,7 @@ def test_dots_and_results_are_as_without_a_status(run: Run, project: Project) ->
     assert line.endswith("[100%]")
 
 
-def test_no_color_means_none(run: Run, project: Project) -> None:
+def test_no_color_disables_colours(run: Run, project: Project) -> None:
     terminal = run(80, NO_COLOR="1")
     finish(terminal, project)
     assert re.search(rb"\x1b\[[0-9;]*m", terminal.raw) is None
@@ -185,7 +185,7 @@ def test_no_color_means_none(run: Run, project: Project) -> None:
     ],
     ids=["-s", "tee-sys", "log-cli", "no-terminal", "dumb"],
 )
-def test_where_it_would_be_in_the_way_nothing_is_redrawn(
+def test_the_status_is_not_redrawn_without_a_plain_terminal(
     run: Run, project: Project, args: tuple[str, ...], environment: dict[str, str]
 ) -> None:
     terminal = run(80, *args, **environment)
@@ -194,7 +194,7 @@ def test_where_it_would_be_in_the_way_nothing_is_redrawn(
     assert "loading" not in terminal.text
 
 
-def test_a_debugger_has_the_terminal_to_itself(run: Run, project: Project) -> None:
+def test_the_status_pauses_for_a_debugger(run: Run, project: Project) -> None:
     project.pytester.makepyfile("def test_own(lmstrix_model): breakpoint()")
     terminal = run(80, "-k", "test_own and 1024 and tiny", COLUMNS="0")
     terminal.read_until(lambda: "case " in terminal.text)
@@ -209,7 +209,7 @@ def test_a_debugger_has_the_terminal_to_itself(run: Run, project: Project) -> No
     finish(terminal, project)
 
 
-def test_the_rest_is_estimated_from_earlier_runs(run: Run, project: Project) -> None:
+def test_remaining_time_is_estimated_from_earlier_runs(run: Run, project: Project) -> None:
     finish(run(200), project)
     (project.path / "go").unlink()
     terminal = run(200, "--all", "-k", "tiny-1024")  # the first, so there is no other to go by

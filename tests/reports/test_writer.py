@@ -40,7 +40,7 @@ def run_json(project: Project) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("name", ["report.html", "summary.md", "run.json"])
-def test_a_folder_in_place_of_a_file_costs_that_file_and_a_line(
+def test_a_folder_at_the_path_of_a_report_omits_it_with_a_warning(
     project: Project, name: str
 ) -> None:
     (project.path / "reports" / name).mkdir(parents=True)
@@ -52,7 +52,7 @@ def test_a_folder_in_place_of_a_file_costs_that_file_and_a_line(
 
 
 @pytest.mark.parametrize("name", ["report.html", "summary.md", "run.json"])
-def test_a_file_of_somebody_is_never_overwritten(project: Project, name: str) -> None:
+def test_foreign_files_are_not_overwritten(project: Project, name: str) -> None:
     path = project.path / "reports" / name
     path.parent.mkdir()
     path.write_text("mine")
@@ -63,7 +63,7 @@ def test_a_file_of_somebody_is_never_overwritten(project: Project, name: str) ->
 
 
 @pytest.mark.parametrize("args", [("--setup-plan",), ("-k", "nosuch"), ("--collect-only",), ()])
-def test_a_run_without_a_test_of_a_model_leaves_the_files_alone(
+def test_a_run_without_model_tests_writes_no_reports(
     project: Project, args: tuple[str, ...]
 ) -> None:
     project.run("--lmstrix", "--all").assert_outcomes(passed=2)
@@ -72,7 +72,7 @@ def test_a_run_without_a_test_of_a_model_leaves_the_files_alone(
     assert files(project) == before
 
 
-def test_a_run_of_a_part_shows_the_whole_fleet(project: Project) -> None:
+def test_a_partial_run_reports_the_whole_fleet(project: Project) -> None:
     project.engine(good="", big="behaviours=(OutOfMemory(above=100),)")
     project.manifest("[{id: good, contexts: [512]}, {id: big, contexts: [512]}]")
     project.run("--lmstrix", "--all")
@@ -93,7 +93,7 @@ def test_a_run_of_a_part_shows_the_whole_fleet(project: Project) -> None:
     [("plot", "the plot"), ("fleet_of", "the map"), ("closing_table", "the table of models"),
      ("compare", "changes"), ("summary", "reports*summary.md"), ("encode_run", "reports*run.json")],
 )  # fmt: skip
-def test_each_part_fails_alone(
+def test_reports_fail_independently(
     project: Project, monkeypatch: pytest.MonkeyPatch, function: str, part: str
 ) -> None:
     def fail(*args: object, **kwargs: object) -> None:
@@ -106,7 +106,7 @@ def test_each_part_fails_alone(
     assert result.ret == pytest.ExitCode.OK
 
 
-def test_a_registry_that_cannot_be_written_is_an_error_before_the_first_load(
+def test_an_unwritable_registry_is_an_error_before_the_first_load(
     project: Project,
 ) -> None:
     (project.path / "taken").write_text("a file")
@@ -117,7 +117,7 @@ def test_a_registry_that_cannot_be_written_is_an_error_before_the_first_load(
     assert not (project.path / "engine.log").exists()
 
 
-def test_the_last_try_of_a_test_counts(project: Project) -> None:
+def test_the_last_rerun_of_a_test_counts(project: Project) -> None:
     own = "from pathlib import Path\n\ndef test_own(lmstrix_model):\n" \
           "    first = not Path('tried').exists()\n    Path('tried').touch()\n" \
           "    assert not first\n"  # fmt: skip
