@@ -35,7 +35,7 @@ def unreadable(registry: Registry) -> None:
     registry.path.mkdir()
 
 
-def test_healthy(project: Project, registry: Registry) -> None:
+def test_a_healthy_registry_exits_with_0(project: Project, registry: Registry) -> None:
     result = project.run("--lmstrix-health")
     assert result.ret == pytest.ExitCode.OK
     assert [line.split() for line in result.outlines] == [
@@ -51,13 +51,13 @@ def backup(registry: Registry) -> Path:
     return found
 
 
-def test_no_registry_is_no_illness(project: Project) -> None:
+def test_a_missing_registry_is_healthy(project: Project) -> None:
     result = project.run("--lmstrix-health")
     assert result.ret == pytest.ExitCode.OK
     result.stdout.fnmatch_lines(["info  reports/registry.jsonl  the registry does not exist yet"])
 
 
-def test_every_line_every_backup_ranges_and_orphans(project: Project, registry: Registry) -> None:
+def test_lines_backups_ranges_and_orphans_are_checked(project: Project, registry: Registry) -> None:
     later = datetime.now(UTC) + timedelta(days=2)
     registry.append_many([
         a_result(9000, model="tiny", engine="fake", at=later),
@@ -82,7 +82,7 @@ def test_every_line_every_backup_ranges_and_orphans(project: Project, registry: 
 
 
 @pytest.mark.parametrize("manifest", ["models: [{id: a, contexst: 1}]", None])
-def test_without_a_manifest_orphans_are_left_out_and_it_says_so(
+def test_without_a_manifest_orphans_are_not_checked(
     project: Project, registry: Registry, manifest: str | None
 ) -> None:
     path = project.path / "models.yaml"
@@ -108,7 +108,7 @@ def test_findings_fit_the_terminal(
 
 
 @pytest.mark.parametrize("harm", [damage, unreadable])
-def test_a_registry_that_is_ill_is_restored_and_kept(
+def test_a_damaged_registry_is_restored_and_kept_aside(
     project: Project, registry: Registry, harm: object
 ) -> None:
     assert callable(harm)
@@ -126,7 +126,7 @@ def test_a_registry_that_is_ill_is_restored_and_kept(
     assert project.run("--lmstrix-health").ret == pytest.ExitCode.OK
 
 
-def test_a_backup_is_chosen_by_name(project: Project, registry: Registry) -> None:
+def test_a_backup_can_be_selected_by_name(project: Project, registry: Registry) -> None:
     registry.append(a_result(2048, model="tiny", engine="fake"))
     registry.backup()
     oldest = min((registry.path.parent / "backups").glob("*.jsonl"))
@@ -135,7 +135,7 @@ def test_a_backup_is_chosen_by_name(project: Project, registry: Registry) -> Non
     assert registry.path.read_bytes() == oldest.read_bytes()
 
 
-def test_a_backup_that_is_not_there_names_those_that_are(
+def test_an_unknown_backup_name_lists_the_existing_ones(
     project: Project, registry: Registry
 ) -> None:
     result = project.run("--lmstrix-restore=no.jsonl")
@@ -143,14 +143,14 @@ def test_a_backup_that_is_not_there_names_those_that_are(
     result.stderr.fnmatch_lines([f"ERROR: no.jsonl: *available: {backup(registry).name}"])
 
 
-def test_nothing_to_restore(project: Project) -> None:
+def test_restoring_without_backups_is_an_error(project: Project) -> None:
     result = project.run("--lmstrix-restore")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: *backups: has no readable backup"])
 
 
 @pytest.mark.parametrize("backup", ["", "=no.jsonl"])
-def test_a_mistyped_registry_is_not_made_by_a_restore(project: Project, backup: str) -> None:
+def test_restore_does_not_create_a_mistyped_registry(project: Project, backup: str) -> None:
     result = project.run(f"--lmstrix-restore{backup}", "--lmstrix-registry=reprots/registry.jsonl")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     found = {path.name for path in project.path.iterdir()} - {"__pycache__"}

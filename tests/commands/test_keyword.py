@@ -16,7 +16,7 @@ NAMES = ("org/Llama-3.2-1b@q4_k_m", "lmstudio", "nightly")
     ["", " ", "llama", "LLAMA-3.2", "not qwen", "llama and nightly", "qwen or night", "org/llama",
      "(qwen or llama) and not (gpu or llamacpp)", "1b@q4", "not not llama"],
 )  # fmt: skip
-def test_words_are_found_inside_names_in_any_case(expression: str) -> None:
+def test_words_match_inside_names_case_insensitively(expression: str) -> None:
     assert matcher(expression)(NAMES)
 
 
@@ -25,7 +25,7 @@ def test_words_are_found_inside_names_in_any_case(expression: str) -> None:
     ["qwen", "not llama", "llama and qwen", "(llama or qwen) and gpu", "not (llama or qwen)",
      "llama and not nightly"],
 )  # fmt: skip
-def test_what_does_not_match(expression: str) -> None:
+def test_expressions_that_do_not_match(expression: str) -> None:
     assert not matcher(expression)(NAMES)
 
 
@@ -34,13 +34,13 @@ def test_what_does_not_match(expression: str) -> None:
     ["a b", "a and", "or", "not", "(a", "a)", "()", "a (b)", "b and (a)(b)", "a and and b",
      "((" * 500],
 )  # fmt: skip
-def test_what_is_no_expression_is_said(expression: str) -> None:
+def test_an_invalid_expression_is_an_error(expression: str) -> None:
     with pytest.raises(ValueError, match="is no expression of words with and, or, not"):
         matcher(expression)
 
 
 @given(st.text())
-def test_any_text_is_an_expression_or_a_mistake(expression: str) -> None:
+def test_any_text_is_parsed_or_refused(expression: str) -> None:
     try:
         matches = matcher(expression)
     except ValueError:
@@ -60,5 +60,5 @@ EXPRESSIONS = st.recursive(
 
 
 @given(EXPRESSIONS, st.sets(WORDS))
-def test_not_turns_everything_round(expression: str, names: set[str]) -> None:
+def test_not_negates_any_expression(expression: str, names: set[str]) -> None:
     assert matcher(expression)(names) is not matcher(f"not ({expression})")(names)

@@ -57,7 +57,7 @@ def listed(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     return project
 
 
-def test_the_table(listed: Project) -> None:
+def test_the_list_is_a_table(listed: Project) -> None:
     result = listed.run("--lmstrix-list")
     assert result.ret == pytest.ExitCode.OK
     assert result.outlines == [
@@ -99,14 +99,14 @@ ORDERS = {
 
 
 @pytest.mark.parametrize("key", ORDERS)
-def test_keys_sort_the_list_and_what_is_unknown_comes_last_or_is_0_for_smart(
+def test_sort_keys_order_the_list_with_unknown_values_last_or_0_for_smart(
     listed: Project, key: str
 ) -> None:
     assert listed.run(f"--lmstrix-list={key}", "-q").outlines == ORDERS[key].split()
 
 
 @pytest.mark.parametrize("key", ["ctx", "ctxd", "tps", "testedd", "statusd"])
-def test_the_same_keys_sort_a_run(listed: Project, key: str) -> None:
+def test_the_same_sort_keys_order_a_run(listed: Project, key: str) -> None:
     listed.engine(beta="", gamma="")
     listed.manifest("[{id: gamma, contexts: [9]}, {id: beta, contexts: [9]}]")
     ids = listed.ids("--lmstrix", "--all", f"--lmstrix-sort={key}")
@@ -116,7 +116,7 @@ def test_the_same_keys_sort_a_run(listed: Project, key: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["d", "i", "smar", "tpsdd", "declare", "", "ID"])
-def test_keys_are_exact(listed: Project, key: str) -> None:
+def test_sort_keys_must_match_exactly(listed: Project, key: str) -> None:
     result = listed.run(f"--lmstrix-list={key}")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     (line,) = filter(None, result.errlines)
@@ -132,11 +132,11 @@ def test_keys_are_exact(listed: Project, key: str) -> None:
         ("(alpha or gamma) and fake", "gamma"),
     ],
 )
-def test_k_chooses_by_id_engine_and_tag(listed: Project, expression: str, expected: str) -> None:
+def test_k_selects_by_id_engine_and_tag(listed: Project, expression: str, expected: str) -> None:
     assert listed.run("--lmstrix-list", "-q", "-k", expression).outlines == expected.split()
 
 
-def test_a_wrong_expression_is_a_mistake(listed: Project) -> None:
+def test_an_invalid_expression_is_a_usage_error(listed: Project) -> None:
     result = listed.run("--lmstrix-list", "-k", "a b")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: -k: 'a b' is no expression of words with and, or, not*"])
@@ -179,12 +179,12 @@ def test_json_has_stable_keys(listed: Project) -> None:
     assert models["gamma"]["verified_context"] is None
 
 
-def test_the_keys_and_their_meaning_are_written_down() -> None:
+def test_json_keys_are_documented() -> None:
     text = Path(__file__).parents[2].joinpath("docs", "commands.md").read_text(encoding="utf-8")
     assert {f"`{key}`" for key in KEYS | set(SORT_KEYS)} <= set(re.findall(r"`\w+`", text))
 
 
-def test_json_is_whole_whatever_else_is_asked_for(listed: Project) -> None:
+def test_json_is_complete_with_any_other_option(listed: Project) -> None:
     assert objects(listed, "-q") == objects(listed)
     (beta,) = objects(listed, "-v", "-k", "beta")
     assert set(beta) == KEYS | {"history"}
@@ -202,7 +202,7 @@ def test_markdown(listed: Project) -> None:
     ]
 
 
-def test_markdown_says_that_it_leaves_the_history_out(listed: Project) -> None:
+def test_markdown_states_that_the_history_is_omitted(listed: Project) -> None:
     plain = listed.run("--lmstrix-list", "--lmstrix-format=md")
     verbose = listed.run("--lmstrix-list", "--lmstrix-format=md", "-v")
     assert verbose.outlines == plain.outlines
@@ -227,7 +227,9 @@ def test_v_shows_the_newest_history_vv_all_of_it(listed: Project) -> None:
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 110])
-def test_it_fits_the_terminal(listed: Project, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_fits_the_terminal(
+    listed: Project, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.delenv("NO_COLOR", raising=False)
     for key in ("smart", "tps", "testedd"):
@@ -238,7 +240,7 @@ def test_it_fits_the_terminal(listed: Project, width: int, monkeypatch: pytest.M
         assert {"smart": "model", "tps": "tokens/s", "testedd": "tested (UTC)"}[key] in lines[0]
 
 
-def test_colour_only_where_it_is_wanted(listed: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_colour_is_used_only_when_enabled(listed: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\x1b[32mcompleted" in listed.run("--lmstrix-list", "--color=yes").stdout.str()
     assert "\x1b" not in listed.run("--lmstrix-list").stdout.str()
     monkeypatch.setenv("NO_COLOR", "1")
@@ -246,7 +248,7 @@ def test_colour_only_where_it_is_wanted(listed: Project, monkeypatch: pytest.Mon
     assert "\x1b" not in listed.run("--lmstrix-list").stdout.str()
 
 
-def test_results_with_other_settings_weights_and_engines_do_not_count(listed: Project) -> None:
+def test_results_with_other_settings_weights_or_engines_are_ignored(listed: Project) -> None:
     listed.manifest(
         "\n  - {id: beta, load: {kv_cache_type: q8_0}}"
         "\n  - {id: alpha}"
@@ -262,7 +264,7 @@ def test_results_with_other_settings_weights_and_engines_do_not_count(listed: Pr
     assert objects(listed, "-k", "hashed")[0]["status"] == "completed"
 
 
-def test_a_hostile_registry_does_nothing_to_the_terminal(listed: Project) -> None:
+def test_registry_text_is_sanitized_for_the_terminal(listed: Project) -> None:
     hostile = "\x1b[2J\x9b31m\u202eevil\n\ttext"
     record(listed, a_result(9, "crashed", model="gamma", engine="fake", detail=hostile))
     for form in ("table", "json", "md"):
@@ -271,7 +273,7 @@ def test_a_hostile_registry_does_nothing_to_the_terminal(listed: Project) -> Non
     assert objects(listed, "-v", "-k", "gamma")[0]["history"][0]["detail"] == hostile
 
 
-def test_damaged_lines_are_said_and_cost_no_other(listed: Project) -> None:
+def test_damaged_lines_are_reported_and_the_others_listed(listed: Project) -> None:
     with (listed.path / "reports" / "registry.jsonl").open("ab") as file:
         file.write(b"{broken\n")
     result = listed.run("--lmstrix-list", "-q", "-k", "beta")
@@ -279,7 +281,7 @@ def test_damaged_lines_are_said_and_cost_no_other(listed: Project) -> None:
     result.stderr.fnmatch_lines(["*registry.jsonl: 1 damaged line left out; see --lmstrix-health"])
 
 
-def test_a_folder_in_the_way_of_their_copy_changes_nothing(listed: Project) -> None:
+def test_damaged_lines_that_cannot_be_copied_are_reported_too(listed: Project) -> None:
     reports = listed.path / "reports"
     (reports / "registry.corrupt-20260101-000000-000000.jsonl").mkdir()
     with (reports / "registry.jsonl").open("ab") as file:
@@ -289,7 +291,7 @@ def test_a_folder_in_the_way_of_their_copy_changes_nothing(listed: Project) -> N
     result.stderr.fnmatch_lines(["*registry.jsonl: 1 damaged line left out; see --lmstrix-health"])
 
 
-def test_a_registry_that_cannot_be_read_is_one_line(listed: Project) -> None:
+def test_an_unreadable_registry_is_a_one_line_error(listed: Project) -> None:
     path = listed.path / "reports" / "registry.jsonl"
     path.unlink()
     path.mkdir()
@@ -300,14 +302,14 @@ def test_a_registry_that_cannot_be_read_is_one_line(listed: Project) -> None:
     assert "is not a file" in line
 
 
-def test_no_manifest_names_the_way_to_one(project: Project) -> None:
+def test_a_missing_manifest_suggests_a_scan(project: Project) -> None:
     (project.path / "models.yaml").unlink()
     result = project.run("--lmstrix-list")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: *models.yaml: no such file; *--lmstrix-scan*"])
 
 
-def test_a_mistake_in_the_manifest_names_its_line(project: Project) -> None:
+def test_a_manifest_error_names_its_line(project: Project) -> None:
     project.manifest("\n  - id: tiny\n    contexst: [512]")
     result = project.run("--lmstrix-list")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
@@ -317,7 +319,7 @@ def test_a_mistake_in_the_manifest_names_its_line(project: Project) -> None:
 @pytest.mark.parametrize(
     "args", [("-p", "no:html"), ("-p", "no:xdist"), ("-n", "2"), ("--lmstrix", "--all")]
 )  # fmt: skip
-def test_nothing_else_in_the_run_matters(listed: Project, args: tuple[str, ...]) -> None:
+def test_other_options_and_tests_are_ignored(listed: Project, args: tuple[str, ...]) -> None:
     listed.pytester.makepyfile("assert False, 'must not be collected'")
     if "-n" in args:
         listed.pytester.makeini("[pytest]\naddopts = -n 2")
@@ -328,19 +330,19 @@ def test_nothing_else_in_the_run_matters(listed: Project, args: tuple[str, ...])
     assert listed.engine_log == []
 
 
-def test_without_a_terminal_plugin_it_says_so(listed: Project) -> None:
+def test_a_missing_terminal_plugin_is_reported(listed: Project) -> None:
     result = listed.run("--lmstrix-list", "-p", "no:terminal")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: --lmstrix-list needs pytest's own plugin 'terminal'"])
 
 
-def test_commands_come_one_at_a_time(listed: Project) -> None:
+def test_two_commands_are_a_usage_error(listed: Project) -> None:
     result = listed.run("--lmstrix-list", "--lmstrix-health")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: --lmstrix-list and --lmstrix-health are commands*"])
 
 
-def test_help_wins_and_names_every_command(project: Project) -> None:
+def test_help_takes_precedence_and_lists_every_command(project: Project) -> None:
     shown = project.run("--lmstrix-list", "--help").stdout.str()
     for option in ("--lmstrix-scan", "--lmstrix-list=[KEY]", "--lmstrix-health",
                    "--lmstrix-restore=[BACKUP]", "lmstrix_gguf_dirs"):  # fmt: skip

@@ -41,7 +41,7 @@ def test_ids_stay_unique_and_a_second_scan_finds_nothing_new(
 
 
 @given(KNOWN, ANSWERS)
-def test_gone_is_only_what_an_engine_that_answered_does_not_have(
+def test_only_engines_that_answered_report_missing_models(
     known: list[Model], answers: list[Answer]
 ) -> None:
     silent = {answer.engine for answer in answers if answer.trouble}
@@ -57,7 +57,7 @@ def answer(engine: str, *models: ModelFacts, host: str = "", trouble: str | None
     return Answer(engine=engine, host=host, models=models, trouble=trouble)
 
 
-def test_ids_of_engines_come_before_those_of_files() -> None:
+def test_engine_ids_take_precedence_over_file_ids() -> None:
     file = ModelFacts(id="a", source="/files/a")
     found = compare_with_manifest(
         (), [answer("llamacpp", file), answer("lmstudio", ModelFacts(id="a"))], FOLDER
@@ -68,14 +68,14 @@ def test_ids_of_engines_come_before_those_of_files() -> None:
     ]
 
 
-def test_an_id_of_another_engine_is_said() -> None:
+def test_an_id_used_by_another_engine_is_reported() -> None:
     known = [Model(id="a", engine="llamacpp", source="/files/a")]
     found = compare_with_manifest(known, [answer("lmstudio", ModelFacts(id="a"))], FOLDER)
     assert found.new == ()
     assert found.left_out == ("lmstudio: id 'a' is taken by another model",)
 
 
-def test_links_lead_to_the_same_file(tmp_path: Path) -> None:
+def test_symlinks_are_resolved_to_one_file(tmp_path: Path) -> None:
     (tmp_path / "a.gguf").touch()
     link = tmp_path / "link.gguf"
     try:
@@ -111,7 +111,9 @@ CACHED = "/hub/models--org--some-repo/snapshots/abc/sub/X.Q4_K_M.gguf"
         ("pypi://some==1/X.gguf", f"/hub/blobs/{HASH}", True),
     ],
 )
-def test_a_download_of_others_is_known(source: str, path: str, same: bool) -> None:
+def test_a_file_downloaded_by_another_program_is_recognized(
+    source: str, path: str, same: bool
+) -> None:
     known = [Model(id="X", engine="llamacpp", source=source, sha256=HASH.upper())]
     found = compare_with_manifest(
         known, [answer("llamacpp", ModelFacts(id="X", source=path))], FOLDER
@@ -124,7 +126,9 @@ def test_a_download_of_others_is_known(source: str, path: str, same: bool) -> No
     ).new
 
 
-def test_a_download_of_ones_own_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_downloaded_by_the_plugin_is_recognized(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cached = tmp_path / "X-123.gguf"
     monkeypatch.setattr("pytest_lmstrix.commands.scan.is_cached", lambda source, base_dir: cached)
     known = [Model(id="mine", engine="llamacpp", source="https://host.example/X.gguf")]
@@ -133,7 +137,7 @@ def test_a_download_of_ones_own_is_known(tmp_path: Path, monkeypatch: pytest.Mon
     assert [model.id for model in found.new] == ["Y"]
 
 
-def test_what_could_not_be_written_is_said() -> None:
+def test_facts_that_cannot_be_written_are_reported() -> None:
     new = [
         Model(id="a", engine="x", size_bytes=1, context_limit=0),
         Model(id="b", engine="x", type="llm"),
@@ -162,7 +166,7 @@ AWAY = answer("lmstudio", host="h:1", trouble="away")
         pytest.param([HERE, AWAY], "fake", [], True, id="a model needs the other"),
     ],
 )
-def test_complete_is_what_was_relied_on(
+def test_a_scan_is_complete_if_all_required_engines_answer(
     answers: list[Answer], engine: str | None, hosts: list[str], complete: bool
 ) -> None:
     known = [Model(id="a", engine=engine)] if engine else []

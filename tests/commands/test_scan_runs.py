@@ -69,7 +69,7 @@ def found(project: Project) -> dict[str, Model]:
     return {model.id: model for model in read_manifest(project.path / "models.yaml")}
 
 
-def test_a_manifest_is_made_of_what_lm_studio_has(empty: Project, server: LmStudioServer) -> None:
+def test_a_manifest_is_created_from_lm_studio(empty: Project, server: LmStudioServer) -> None:
     result = scan(empty, server)
     assert result.ret == pytest.ExitCode.OK
     result.stdout.fnmatch_lines([
@@ -98,7 +98,7 @@ def test_a_manifest_is_made_of_what_lm_studio_has(empty: Project, server: LmStud
     assert server.loads() == []
 
 
-def test_what_is_there_stays_byte_for_byte(empty: Project, server: LmStudioServer) -> None:
+def test_existing_content_is_kept_byte_for_byte(empty: Project, server: LmStudioServer) -> None:
     old = b"models:  # mine\r\n  - {id: 'big@q8_0', engine: lmstudio}\r\n\r\n  # the end"
     path = empty.path / "models.yaml"
     path.write_bytes(old)
@@ -110,7 +110,9 @@ def test_what_is_there_stays_byte_for_byte(empty: Project, server: LmStudioServe
     assert path.read_bytes() == new
 
 
-def test_gone_is_said_and_not_removed(empty: Project, server: LmStudioServer) -> None:
+def test_missing_models_are_reported_but_not_removed(
+    empty: Project, server: LmStudioServer
+) -> None:
     empty.manifest(
         "\n  - {id: lost, engine: lmstudio}\n  - {id: vectors, engine: lmstudio, type: embedding}"
         "\n  - {id: far, engine: lmstudio, source: 'https://host.example/a.gguf'}"
@@ -128,7 +130,7 @@ def test_gone_is_said_and_not_removed(empty: Project, server: LmStudioServer) ->
     assert found(empty)["tiny"].engine == "fake"
 
 
-def test_nothing_is_called_gone_while_a_host_is_silent(
+def test_no_model_is_reported_missing_while_a_host_is_unreachable(
     empty: Project, server: LmStudioServer, nobody: str
 ) -> None:
     empty.manifest("\n  - {id: lost, engine: lmstudio}")
@@ -142,7 +144,7 @@ def test_nothing_is_called_gone_while_a_host_is_silent(
     [{"type": "diffusion"}, {"modelKey": None}, {"sizeBytes": "many"}, {"type": 5, "modelKey": 3}],
     ids=["type", "key", "size", "both"],
 )
-def test_a_broken_entry_costs_itself_alone(empty: Project, broken: dict[str, Any]) -> None:
+def test_an_invalid_listing_entry_is_skipped(empty: Project, broken: dict[str, Any]) -> None:
     models = [StandInModel(key="bad\x1b[2J", listing=broken), *MODELS]
     with LmStudioServer(models) as server:
         result = scan(empty, server)
@@ -153,7 +155,7 @@ def test_a_broken_entry_costs_itself_alone(empty: Project, broken: dict[str, Any
     assert result.errlines == []
 
 
-def test_what_a_manifest_may_not_say_is_left_out_and_said(empty: Project) -> None:
+def test_facts_invalid_in_a_manifest_are_omitted_and_reported(empty: Project) -> None:
     models = [
         StandInModel(key="two\nlines"),
         StandInModel(key="endless", max_context_length=2**40),
@@ -169,7 +171,7 @@ def test_what_a_manifest_may_not_say_is_left_out_and_said(empty: Project) -> Non
     assert list(found(empty)) == ["endless"]
 
 
-def test_where_there_is_nothing_no_manifest_is_made(empty: Project) -> None:
+def test_without_models_no_manifest_is_created(empty: Project) -> None:
     with LmStudioServer() as server:
         result = scan(empty, server)
     assert result.ret == pytest.ExitCode.OK
@@ -178,7 +180,7 @@ def test_where_there_is_nothing_no_manifest_is_made(empty: Project) -> None:
 
 
 @pytest.mark.parametrize("width", [40, 80])
-def test_it_fits_the_terminal(
+def test_output_fits_the_terminal(
     empty: Project, server: LmStudioServer, width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
@@ -187,7 +189,7 @@ def test_it_fits_the_terminal(
     assert any(line.startswith("org/small") for line in lines)
 
 
-def test_two_hosts_each_model_once(empty: Project, server: LmStudioServer) -> None:
+def test_a_model_on_two_hosts_is_listed_once(empty: Project, server: LmStudioServer) -> None:
     others = [MODELS[0], StandInModel(key="big@q8_0", size_bytes=7), StandInModel(key="other")]
     with LmStudioServer(others) as second:
         result = scan(empty, server, second)
@@ -203,7 +205,7 @@ def test_two_hosts_each_model_once(empty: Project, server: LmStudioServer) -> No
     assert found(empty)["big@q8_0"].size_bytes == 2_000_000_000
 
 
-def test_a_named_host_that_is_absent_is_said_and_exit_1(
+def test_an_unreachable_named_host_is_reported_with_exit_1(
     empty: Project, server: LmStudioServer, nobody: str
 ) -> None:
     result = scan(empty, server, args=(f"--lmstrix-host={nobody}",))
@@ -214,7 +216,7 @@ def test_a_named_host_that_is_absent_is_said_and_exit_1(
     assert result.errlines == []
 
 
-def test_a_server_that_answers_with_an_error(empty: Project, server: LmStudioServer) -> None:
+def test_a_server_error_is_reported(empty: Project, server: LmStudioServer) -> None:
     fault = Fault(where="listDownloadedModels", kind="close_socket", times=9)
     with LmStudioServer(MODELS, faults=[fault]) as ill:
         result = scan(empty, ill, server)
@@ -223,7 +225,7 @@ def test_a_server_that_answers_with_an_error(empty: Project, server: LmStudioSer
     assert len(found(empty)) == 3
 
 
-def test_lm_studio_that_nobody_named_may_be_absent(
+def test_an_lm_studio_not_configured_is_optional(
     empty: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -242,7 +244,7 @@ def test_lm_studio_that_nobody_named_may_be_absent(
     assert scan(empty).ret == pytest.ExitCode.TESTS_FAILED, "models.yaml relies on it"
 
 
-def test_engines_that_the_manifest_names_and_nobody_has(
+def test_unknown_engines_of_the_manifest_are_reported(
     empty: Project, server: LmStudioServer
 ) -> None:
     empty.manifest("\n  - {id: a, engine: fake}")
@@ -252,7 +254,7 @@ def test_engines_that_the_manifest_names_and_nobody_has(
     result.stdout.no_fnmatch_line("gone*")
 
 
-def test_llamacpp_that_is_not_installed(
+def test_a_missing_llamacpp_package_is_reported(
     empty: Project, server: LmStudioServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pytest_lmstrix.engines.catalog.find_spec", lambda name: None)
@@ -263,7 +265,7 @@ def test_llamacpp_that_is_not_installed(
     )
 
 
-def test_a_mistake_in_the_manifest_stops_it_first(empty: Project, server: LmStudioServer) -> None:
+def test_an_invalid_manifest_stops_the_scan(empty: Project, server: LmStudioServer) -> None:
     empty.manifest("\n  - {id: a, contexst: 1}")
     result = scan(empty, server)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
@@ -271,7 +273,9 @@ def test_a_mistake_in_the_manifest_stops_it_first(empty: Project, server: LmStud
     assert server.calls == []
 
 
-def test_a_list_that_cannot_be_appended_to(empty: Project, server: LmStudioServer) -> None:
+def test_a_manifest_that_cannot_be_appended_to_is_reported(
+    empty: Project, server: LmStudioServer
+) -> None:
     empty.manifest("[{id: a, engine: lmstudio}]")
     result = scan(empty, server)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
@@ -288,7 +292,7 @@ def test_a_list_that_cannot_be_appended_to(empty: Project, server: LmStudioServe
         ("SystemExit(3)", "SystemExit: 3"),
     ],
 )
-def test_an_engine_of_ones_own_that_cannot_be_asked_stops_no_other(
+def test_a_failing_custom_engine_does_not_stop_the_others(
     empty: Project, server: LmStudioServer, error: str, told: str
 ) -> None:
     empty.pytester.makeconftest(
@@ -304,7 +308,7 @@ def test_an_engine_of_ones_own_that_cannot_be_asked_stops_no_other(
     )
 
 
-def test_ctrl_c_ends_it_quietly_and_changes_nothing(empty: Project) -> None:
+def test_ctrl_c_ends_the_scan_quietly_without_changes(empty: Project) -> None:
     empty.pytester.makeconftest(
         "from tests.standin.fake_engine import FakeEngine\n"
         "class Interrupted(FakeEngine):\n"
@@ -330,7 +334,7 @@ class TestGgufFiles:
         (empty.path / "home" / "of mine").mkdir()
         return folder
 
-    def test_every_usual_place_and_those_of_the_ini_file(
+    def test_default_and_configured_folders_are_searched(
         self, empty: Project, folder: Path, server: LmStudioServer
     ) -> None:
         from tests.weights.test_gguf import write_model
@@ -370,7 +374,7 @@ class TestGgufFiles:
         assert models["vectors@llamacpp"].type == "embedding"
         scan(empty, server).stdout.fnmatch_lines(["0 new models in models.yaml"])
 
-    def test_a_file_is_known_under_any_id_and_path(
+    def test_a_file_is_recognized_under_any_id_and_path(
         self, empty: Project, folder: Path, server: LmStudioServer
     ) -> None:
         from tests.weights.test_gguf import write_model
@@ -392,7 +396,7 @@ class TestGgufFiles:
         }  # fmt: skip
         result.stdout.fnmatch_lines(["gone: in models.yaml*", "llamacpp  moved"])
 
-    def test_a_file_of_the_hub_is_known_in_its_cache(
+    def test_a_hub_file_is_recognized_in_its_cache(
         self, empty: Project, folder: Path, server: LmStudioServer
     ) -> None:
         from tests.weights.test_gguf import write_model
@@ -405,7 +409,7 @@ class TestGgufFiles:
         assert "X@llamacpp" not in found(empty)
         assert found(empty)["X"].source == "hf://org/repo/X.gguf"
 
-    def test_a_folder_that_is_not_there_is_said(
+    def test_a_missing_folder_is_reported(
         self, empty: Project, folder: Path, server: LmStudioServer
     ) -> None:
         folder.rmdir()
