@@ -27,7 +27,7 @@ def loads(project: Project) -> int:
     return sum(event.startswith("load ") for event in project.engine_log)
 
 
-def test_what_has_passed_is_left_out_and_one_line_says_so(project: Project) -> None:
+def test_passed_cases_are_deselected_and_counted_in_one_line(project: Project) -> None:
     project.manifest("[{id: tiny, contexts: [2048, 4096], context_limit: 8192}]")
     result = project.run("--lmstrix", *ALL)
     result.assert_outcomes(passed=7)
@@ -49,12 +49,12 @@ def test_what_has_passed_is_left_out_and_one_line_says_so(project: Project) -> N
     ],
     ids=["all", "the long form", "by name", "by node id"],
 )
-def test_what_is_named_runs_all_the_same(project: Project, args: tuple[str, ...]) -> None:
+def test_cases_selected_by_node_id_always_run(project: Project, args: tuple[str, ...]) -> None:
     project.run("--lmstrix").assert_outcomes(passed=2)
     project.run("--lmstrix", *args).assert_outcomes(passed=2)
 
 
-def test_what_failed_runs_again(project: Project) -> None:
+def test_failed_cases_run_again(project: Project) -> None:
     project.engine(tiny="behaviours=(OutOfMemory(above=600),)", lost="behaviours=(Corrupted(),)")
     project.manifest("[{id: tiny, contexts: [512, 1024]}, {id: lost, contexts: [512]}]")
     project.run("--lmstrix").assert_outcomes(passed=1, failed=1, xfailed=1)
@@ -64,7 +64,7 @@ def test_what_failed_runs_again(project: Project) -> None:
 
 
 @pytest.mark.parametrize("verdict", ["crashed", "timeout"])
-def test_what_may_have_been_an_accident_runs_again(project: Project, verdict: str) -> None:
+def test_cases_with_transient_failures_run_again(project: Project, verdict: str) -> None:
     project.run("--lmstrix").assert_outcomes(passed=2)
     rewrite(project, lambda line: line.update(verdict=verdict, outcome="failed"))
     project.run("--lmstrix").assert_outcomes(passed=2)
@@ -82,13 +82,13 @@ def test_what_may_have_been_an_accident_runs_again(project: Project, verdict: st
         ("check", "fast"),
     ],
 )
-def test_what_has_changed_runs_again(project: Project, field: str, value: object) -> None:
+def test_changed_cases_run_again(project: Project, field: str, value: object) -> None:
     project.run("--lmstrix").assert_outcomes(passed=2)
     rewrite(project, lambda line: line.update({field: value}))
     project.run("--lmstrix").assert_outcomes(passed=2)
 
 
-def test_what_cannot_be_judged_is_not_asked_again(project: Project) -> None:
+def test_inconclusive_cases_do_not_run_again(project: Project) -> None:
     project.engine(tiny="behaviours=(Says(text='No idea.'),)")
     project.manifest("[{id: tiny, contexts: [1024]}]")
     project.run("--lmstrix", "-m", "deep").assert_outcomes(skipped=1)
@@ -97,7 +97,7 @@ def test_what_cannot_be_judged_is_not_asked_again(project: Project) -> None:
     result.stdout.fnmatch_lines([LEFT_OUT.format("1 case")])
 
 
-def test_a_limit_below_the_declared_maximum_is_known_too(project: Project) -> None:
+def test_a_limit_below_the_declared_maximum_is_cached(project: Project) -> None:
     project.engine(tiny="behaviours=(OutOfMemory(above=10_000),)")
     project.manifest("[{id: tiny, contexts: [512], context_limit: 32768}]")
     project.run("-m", "limit").assert_outcomes(passed=1)
@@ -126,7 +126,7 @@ def test_a_limit_that_a_newer_result_widens_is_searched_again(project: Project) 
     project.run("-m", "limit").assert_outcomes(passed=1)
 
 
-def test_sizes_known_by_another_version_of_the_check_bound_no_search(project: Project) -> None:
+def test_sizes_of_another_check_version_do_not_bound_the_search(project: Project) -> None:
     project.engine(tiny="behaviours=(OutOfMemory(above=10_000),)")
     project.run("-m", "limit").assert_outcomes(passed=1)
     searched = loads(project)
@@ -135,7 +135,7 @@ def test_sizes_known_by_another_version_of_the_check_bound_no_search(project: Pr
     assert loads(project) == 2 * searched
 
 
-def test_users_tests_run_again_when_their_source_has_changed(project: Project) -> None:
+def test_user_tests_run_again_when_their_source_changes(project: Project) -> None:
     source = "def test_own(lmstrix_model): assert lmstrix_model.context_length > {}"
     project.pytester.makepyfile(test_own=source.format(0))
     project.run("--lmstrix", "test_own.py").assert_outcomes(passed=2)
@@ -144,7 +144,7 @@ def test_users_tests_run_again_when_their_source_has_changed(project: Project) -
     project.run("--lmstrix", "test_own.py").assert_outcomes(passed=2)
 
 
-def test_under_xdist_the_line_is_the_same(project: Project) -> None:
+def test_xdist_prints_the_same_line(project: Project) -> None:
     project.run("--lmstrix").assert_outcomes(passed=2)
     result = project.run_apart("--lmstrix", "-n", "2", "--lmstrix-ctx", "512,1024,2048")
     result.assert_outcomes(passed=1)

@@ -42,7 +42,7 @@ def run(
     return result, server
 
 
-def test_full_names_what_works_and_skips_what_is_larger(project: Project) -> None:
+def test_full_reports_the_working_size_and_skips_larger_ones(project: Project) -> None:
     result, _ = run(project, FLEET, "[40000, 60000, 80000]", "--lmstrix")
     result.assert_outcomes(passed=3 + 1 + 1 + 0, failed=3, skipped=1 + 1 + 2, xfailed=3)
     failed = [r for r in project.results if r.outcome == "failed" and r.origin == "case"]
@@ -59,7 +59,7 @@ def test_full_names_what_works_and_skips_what_is_larger(project: Project) -> Non
     assert judged["big", "full", 48_600] == "search"
 
 
-def test_deep_tells_healthy_forgetful_and_cutting_models_apart(project: Project) -> None:
+def test_deep_distinguishes_healthy_forgetful_and_truncating_models(project: Project) -> None:
     fleet: dict[str, tuple[AnyBehaviour, ...]] = {
         "healthy": (),
         "forgetful": (SeesLast(tokens=1_500),),
@@ -85,13 +85,13 @@ def test_deep_tells_healthy_forgetful_and_cutting_models_apart(project: Project)
     assert len([call for call in server.loads() if call.model_key == "healthy"]) == 1
 
 
-def test_deep_at_three_sizes_is_one_load(project: Project) -> None:
+def test_deep_at_three_sizes_takes_one_load(project: Project) -> None:
     project.manifest("[{id: tiny, contexts: [1024, 2048, 4095]}]")
     project.run("-m", "deep").assert_outcomes(passed=3)
     assert project.engine_log == ["load tiny 4095", "unload tiny"]
 
 
-def test_deep_and_limit_come_after_what_shares_the_loads_of_one_size(project: Project) -> None:
+def test_deep_and_limit_run_after_checks_that_share_loads(project: Project) -> None:
     project.manifest("[{id: tiny, contexts: [1024, 2048], context_limit: 4096}]")
     project.run("-m", "fast or full or deep or limit").assert_outcomes(passed=7)
     judged = [(r.check, r.context_length) for r in project.results]
@@ -99,7 +99,7 @@ def test_deep_and_limit_come_after_what_shares_the_loads_of_one_size(project: Pr
     assert [check for check, _ in judged[4:]] == ["deep", "deep", "limit"]
 
 
-def test_the_pause_that_is_asked_for_follows_each_unload(
+def test_the_configured_pause_follows_each_unload(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[float] = []
@@ -108,7 +108,7 @@ def test_the_pause_that_is_asked_for_follows_each_unload(
     assert pauses.count(2.5) == len([line for line in project.engine_log if "unload" in line]) == 2
 
 
-def test_deep_loads_no_larger_size_than_the_run_has(project: Project) -> None:
+def test_deep_loads_no_size_larger_than_those_of_the_run(project: Project) -> None:
     project.manifest("[{id: tiny, contexts: [1024, 2048]}]")
     project.engine(tiny="behaviours=(SeesLast(tokens=500),)")
     project.run("-m", "deep", "--lmstrix-ctx", "1024").assert_outcomes(failed=1)
@@ -118,7 +118,7 @@ def test_deep_loads_no_larger_size_than_the_run_has(project: Project) -> None:
     assert project.engine_log[before:] == ["load tiny 1024", "unload tiny"]
 
 
-def test_limit_finds_the_largest_size_and_the_registry_knows_it(project: Project) -> None:
+def test_limit_finds_and_records_the_largest_size(project: Project) -> None:
     result, server = run(project, FLEET, "[40000]", "-m", "limit")
     result.assert_outcomes(passed=4, xfailed=1)
     found = {r.model: r.context_length for r in project.results if r.detail.startswith("works up")}
@@ -129,7 +129,7 @@ def test_limit_finds_the_largest_size_and_the_registry_knows_it(project: Project
     assert loads == {(r.model, r.context_length) for r in project.results}
 
 
-def test_the_same_checks_under_xdist(project: Project) -> None:
+def test_checks_run_under_xdist(project: Project) -> None:
     models = {key: FLEET[key] for key in ("healthy", "big")}
     args = ("-n", "2", "-p", "no:cacheprovider", "-m", "full or limit")
     result, _ = run(project, models, "[40000, 60000, 80000]", *args)
@@ -143,7 +143,7 @@ def test_the_same_checks_under_xdist(project: Project) -> None:
     ("declared", "largest"),
     [(10_485_760, 10_000_000), (10_000_000, 10_000_000), (0, 120_000), (-1, 120_000)],
 )
-def test_a_declared_maximum_without_sense_ends_no_sweep(
+def test_an_invalid_declared_maximum_does_not_end_the_run(
     project: Project, declared: int, largest: int
 ) -> None:
     project.engine(scout=f"max_context_length={declared}", tiny="")

@@ -20,7 +20,7 @@ def examples(name: str, language: str = "python") -> list[str]:
 
 
 @pytest.mark.parametrize("document", ["README.md", "docs/own-checks.md"])
-def test_a_check_of_ones_own(project: Project, document: str) -> None:
+def test_the_documented_custom_check_works(project: Project, document: str) -> None:
     project.engine(**{"some-llama": """behaviours=(Says(text='{"city": "Paris"}'),)"""})
     project.manifest("[{id: some-llama, contexts: [512]}]")
     (example,) = (each for each in examples(document) if "def test_json" in each)
@@ -31,7 +31,7 @@ def test_a_check_of_ones_own(project: Project, document: str) -> None:
     assert result.verdict is Verdict.OK
 
 
-def test_an_engine_of_ones_own(project: Project) -> None:
+def test_the_documented_custom_engine_works(project: Project) -> None:
     project.pytester.makeconftest(examples("docs/own-checks.md")[1])
     project.pytester.makefile(
         ".yaml", models="defaults: {engine: echo}\nmodels: [{id: parrot}, {id: owl}]\n"
@@ -43,13 +43,13 @@ def test_an_engine_of_ones_own(project: Project) -> None:
     }
 
 
-def test_the_manifest_of_the_readme(project: Project) -> None:
+def test_the_readme_manifest_is_valid(project: Project) -> None:
     project.pytester.makefile(".yaml", models=examples("README.md", "yaml")[0])
     ids = project.ids("--lmstrix")
     assert "models.yaml::test_full[smollm2-135m-instruct-2048]" in ids
 
 
-def test_the_two_commands_of_the_first_screen() -> None:
+def test_the_first_two_readme_commands_work() -> None:
     screen = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:25]
     commands = [line for line in screen if line.startswith("pip install")]
     assert [line.partition(" && ")[2] for line in commands] == [

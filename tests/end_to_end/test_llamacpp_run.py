@@ -45,7 +45,7 @@ def test_broken_files_are_xfails_and_the_run_goes_on(project: Project) -> None:
         result.stdout.fnmatch_lines([expected])
 
 
-def test_more_than_it_was_trained_for_is_not_granted(project: Project) -> None:
+def test_a_context_above_the_trained_one_is_not_granted(project: Project) -> None:
     manifest(project, ("smollm2", smollm2(), 16_384))
     project.run("-m", "fast or full").assert_outcomes(failed=2)
     for result in project.results:
@@ -55,7 +55,7 @@ def test_more_than_it_was_trained_for_is_not_granted(project: Project) -> None:
         assert "8,192" in result.detail
 
 
-def test_figures_of_a_real_run(project: Project) -> None:
+def test_a_real_run_has_plausible_measurements(project: Project) -> None:
     manifest(project, ("smollm2", smollm2(), 2_048))
     project.run("--lmstrix").assert_outcomes(passed=1)
     (result,) = project.results
@@ -70,7 +70,7 @@ def test_figures_of_a_real_run(project: Project) -> None:
     assert "98362432" in result.fingerprint
 
 
-def test_two_workers_share_one_machine(project: Project) -> None:
+def test_two_workers_load_one_model_at_a_time(project: Project) -> None:
     manifest(project, ("one", smollm2(), 512), ("two", smollm2(), 512))
     project.run_apart("--lmstrix", "-n", "2").assert_outcomes(passed=2)
     assert {r.model for r in project.results} == {"one", "two"}

@@ -93,7 +93,7 @@ def test_runxfail_turns_missing_models_into_failures(project: Project) -> None:
         run(project, server, "--runxfail").assert_outcomes(failed=2)
 
 
-def test_a_host_that_is_gone_is_an_error_once_and_then_a_skip(project: Project) -> None:
+def test_an_unreachable_host_is_one_error_and_then_skips(project: Project) -> None:
     manifest(project, "a", "b")
     with LmStudioServer([StandInModel(key="a"), StandInModel(key="b")]) as server:
         pass
@@ -103,7 +103,7 @@ def test_a_host_that_is_gone_is_an_error_once_and_then_a_skip(project: Project) 
     assert not (project.path / "reports" / "registry.jsonl").exists()
 
 
-def test_several_hosts_each_model_where_it_is(project: Project) -> None:
+def test_models_run_on_the_host_that_has_them(project: Project) -> None:
     manifest(project, "a", "b", "both")
     with (
         LmStudioServer([StandInModel(key="a"), StandInModel(key="both")]) as one,
@@ -114,7 +114,7 @@ def test_several_hosts_each_model_where_it_is(project: Project) -> None:
     assert hosts == {("a", one.host), ("b", two.host), ("both", one.host)}
 
 
-def test_two_workers_two_hosts_no_model_on_both(project: Project) -> None:
+def test_two_workers_use_two_hosts_without_duplicates(project: Project) -> None:
     manifest(project, *NINE)
     models = [StandInModel(key=key) for key in NINE]
     with LmStudioServer(models) as one, LmStudioServer(models) as two:
@@ -129,7 +129,7 @@ def test_two_workers_two_hosts_no_model_on_both(project: Project) -> None:
     assert {host for hosts in on.values() for host in hosts} == {one.host, two.host}
 
 
-def test_two_workers_one_host_one_model_at_a_time(project: Project) -> None:
+def test_two_workers_on_one_host_load_one_model_at_a_time(project: Project) -> None:
     manifest(project, *NINE[:4])
     with LmStudioServer([StandInModel(key=key) for key in NINE]) as server:
         args = ("--lmstrix", "--all", "-n", "2", "--lmstrix-host", server.host)
@@ -150,7 +150,7 @@ def test_killed(lmstrix_model):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
 @pytest.mark.parametrize("refusals", [0, 99], ids=["", "refused"])
-def test_a_worker_that_dies_in_the_last_test_leaves_nothing_unmentioned(
+def test_a_worker_that_dies_in_the_last_test_has_its_instance_swept_or_reported(
     project: Project, refusals: int
 ) -> None:
     project.pytester.makefile(".yaml", models="models: [{id: last, contexts: [512]}]\n")
@@ -170,7 +170,7 @@ def test_a_worker_that_dies_in_the_last_test_leaves_nothing_unmentioned(
     assert [lost in line for line in told] == [True for _ in left]
 
 
-def test_without_a_death_no_other_workers_instances_are_looked_for(project: Project) -> None:
+def test_without_a_worker_crash_no_sweep_is_made(project: Project) -> None:
     manifest(project, "a")
     with LmStudioServer([StandInModel(key="a")]) as server:
         args = ("--lmstrix", "--all", "-n", "2", "--lmstrix-host", server.host)
@@ -179,7 +179,7 @@ def test_without_a_death_no_other_workers_instances_are_looked_for(project: Proj
     assert last == ["unloadModel", "listLoaded"]
 
 
-def test_over_the_sdk_into_real_inference(project: Project) -> None:
+def test_the_sdk_runs_real_inference(project: Project) -> None:
     manifest(project, "smollm2")
     model = StandInModel(key="smollm2", behaviours=(Embedded(path=str(smollm2())),))
     with LmStudioServer([model]) as server:

@@ -17,7 +17,7 @@ def test_theirs(pytestconfig):
 
 
 @pytest.mark.parametrize("args", [("--all",), ("--help",)])
-def test_an_all_of_a_conftest_is_its_own(project: Project, args: tuple[str, ...]) -> None:
+def test_an_all_option_of_a_conftest_is_kept(project: Project, args: tuple[str, ...]) -> None:
     project.pytester.makeconftest(OWN_ALL)
     result = project.run_apart("conftest.py", *args)
     assert result.ret == pytest.ExitCode.OK

@@ -24,7 +24,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("case", MISTAKES)
 @pytest.mark.parametrize("apart", [False, True], ids=["serial", "xdist"])
-def test_a_mistake_is_one_line_and_exit_4(project: Project, case: str, apart: bool) -> None:
+def test_a_usage_error_is_one_line_with_exit_4(project: Project, case: str, apart: bool) -> None:
     args, expected = MISTAKES[case]
     project.pytester.makefile(".yaml", models="models: [{id: tiny, contexts: [512]}]")
     more = ("-n", "2") if apart else ()
@@ -36,14 +36,14 @@ def test_a_mistake_is_one_line_and_exit_4(project: Project, case: str, apart: bo
     assert project.engine_log == []
 
 
-def test_a_mistake_in_the_manifest_names_line_model_and_key(project: Project) -> None:
+def test_a_manifest_error_names_line_model_and_key(project: Project) -> None:
     project.manifest("\n  - id: tiny\n    contexst: [512]")
     result = project.run("--lmstrix")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: models.yaml:4: model 'tiny': *contexst*contexts*"])
 
 
-def test_the_ini_file_is_read_and_the_command_line_wins(project: Project) -> None:
+def test_the_command_line_overrides_the_ini_file(project: Project) -> None:
     project.pytester.makeini("[pytest]\nlmstrix_contexts = 2048\nlmstrix_registry = out/r.jsonl")
     project.run("--lmstrix").assert_outcomes(passed=1)
     assert (project.path / "out" / "r.jsonl").exists()
@@ -52,7 +52,7 @@ def test_the_ini_file_is_read_and_the_command_line_wins(project: Project) -> Non
     ]
 
 
-def test_the_short_all_yields_to_another_plugin(project: Project) -> None:
+def test_the_short_all_option_is_left_to_another_plugin(project: Project) -> None:
     project.pytester.makepyfile(
         other='def pytest_addoption(parser): parser.addoption("--all", dest="theirs")'
     )
@@ -67,13 +67,13 @@ def test_help_lists_the_options(project: Project) -> None:
 
 
 @pytest.mark.parametrize("plugin", ["html", "xdist", "terminal"])
-def test_other_plugins_may_be_off(project: Project, plugin: str) -> None:
+def test_other_plugins_can_be_disabled(project: Project, plugin: str) -> None:
     result = project.run("-p", f"no:{plugin}", "--lmstrix")
     assert result.ret == pytest.ExitCode.OK
     assert len(project.results) == 2
 
 
-def test_a_mistake_in_the_ini_file_names_the_file_and_the_key(project: Project) -> None:
+def test_an_ini_file_error_names_the_file_and_the_key(project: Project) -> None:
     project.pytester.makeini("[pytest]\nlmstrix_reply_timeout = abc")
     result = project.run("--lmstrix")
     assert result.ret == pytest.ExitCode.USAGE_ERROR

@@ -64,7 +64,7 @@ def manifest(project: Project, contexts: Sequence[int], declared: int) -> None:
     )
 
 
-def test_deep_at_all_sizes_by_one_load_and_one_fill(
+def test_deep_at_all_sizes_takes_one_load_and_one_prefill(
     project: Project, meter: Meter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # So small a model confuses a fact now and then: the same text each time, or it is a lottery.
@@ -82,7 +82,7 @@ def test_deep_at_all_sizes_by_one_load_and_one_fill(
 
 
 @pytest.mark.parametrize("declared", [TRAINED, 2 * TRAINED])
-def test_more_than_it_was_trained_for_is_never_a_pass(
+def test_a_context_above_the_trained_one_never_passes(
     project: Project, meter: Meter, declared: int
 ) -> None:
     manifest(project, [2 * TRAINED], declared)
@@ -103,7 +103,7 @@ def test_more_than_it_was_trained_for_is_never_a_pass(
     assert all(r.context_length <= TRAINED for r in others if r.verdict is Verdict.OK)
 
 
-def test_what_was_granted_instead_is_what_works(project: Project, meter: Meter) -> None:
+def test_the_granted_context_is_the_working_size(project: Project, meter: Meter) -> None:
     manifest(project, [12_000], 2 * TRAINED)
     result = project.run("--lmstrix")
     result.assert_outcomes(failed=1)

@@ -44,7 +44,7 @@ def files(folder: Path) -> set[str]:
     return {name for name in found if not name.startswith((".pytest_cache", "__pycache__"))}
 
 
-def test_whatever_a_model_says(project: Project) -> None:
+def test_any_model_output_is_handled(project: Project) -> None:
     said = hostile.TEXTS | {"huge": hostile.HUGE_LINE}
     models = [StandInModel(key=key, behaviours=(Says(text=text),)) for key, text in said.items()]
     before = files(project.path)
@@ -67,7 +67,7 @@ def test_whatever_a_model_says(project: Project) -> None:
     assert files(project.path) - before <= {"reports"}
 
 
-def test_models_of_odd_names(project: Project) -> None:
+def test_models_with_unusual_names_are_handled(project: Project) -> None:
     before = files(project.path)
     models = [StandInModel(key=key, path=f"p/m{n}.gguf") for n, key in enumerate(ODD_IDS)]
     result = run(project, models)
@@ -77,7 +77,7 @@ def test_models_of_odd_names(project: Project) -> None:
     assert "<b>bold</b>" not in (project.path / "reports" / "report.html").read_text("utf-8")
 
 
-def test_a_registry_with_torn_binary_and_foreign_lines(project: Project) -> None:
+def test_torn_binary_and_foreign_registry_lines_are_handled(project: Project) -> None:
     project.run("--lmstrix").assert_outcomes(passed=2)
     registry = project.path / "reports" / "registry.jsonl"
     good = registry.read_bytes()
@@ -91,7 +91,7 @@ def test_a_registry_with_torn_binary_and_foreign_lines(project: Project) -> None
 
 
 @pytest.mark.parametrize("args", [(), ("-n", "2")], ids=["", "-n2"])
-def test_a_run_tells_of_damaged_lines_and_sets_them_aside(
+def test_a_run_reports_damaged_lines_and_sets_them_aside(
     project: Project, args: tuple[str, ...]
 ) -> None:
     project.manifest("[{id: tiny, contexts: [512, 1024]}]")
@@ -112,7 +112,7 @@ def test_a_run_tells_of_damaged_lines_and_sets_them_aside(
 
 @pytest.mark.parametrize("args", [("-vv",), ("-n", "1")], ids=["", "-n1"])
 @pytest.mark.parametrize("end", ["skip(said)", "xfail(said)", "fail(said)"])
-def test_a_check_that_ends_with_what_a_model_said(
+def test_a_check_that_exits_with_model_output_is_sanitized(
     project: Project, end: str, args: tuple[str, ...]
 ) -> None:
     project.engine(tiny=f"behaviours=(Says(text={hostile.SURROGATES + hostile.ANSI!r}),)")
@@ -136,7 +136,7 @@ COMMANDS = "::add-mask::x\n  ::stop-commands::x\n##[add-mask]x"
 
 
 @pytest.mark.parametrize("end", ["skip(said)", "xfail(said)", "fail(said)", "fail(print(said))"])
-def test_nothing_printed_is_a_workflow_command(
+def test_no_workflow_command_is_printed(
     project: Project, end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GITHUB_ACTIONS", "true")

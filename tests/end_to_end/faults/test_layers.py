@@ -40,7 +40,7 @@ def test_an_interrupted_unload_is_repeated_at_the_end(
     assert ours(server) == []
 
 
-def test_without_any_teardown_the_engine_unloads_at_the_end(
+def test_the_engine_unloads_at_exit_without_teardown(
     project: Project, server: LmStudioServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ModelLoader, "unload", lambda loader: None)
@@ -49,7 +49,7 @@ def test_without_any_teardown_the_engine_unloads_at_the_end(
     assert ours(server) == []
 
 
-def test_an_interrupt_between_a_load_and_its_owner_is_no_leak(
+def test_an_interrupt_right_after_a_load_leaks_no_instance(
     project: Project, server: LmStudioServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load = LmStudioEngine.load
@@ -65,7 +65,7 @@ def test_an_interrupt_between_a_load_and_its_owner_is_no_leak(
     assert ours(server) == []
 
 
-def test_what_nobody_unloads_expires(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_leaked_instance_expires(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ModelLoader, "unload", lambda loader: None)
     monkeypatch.setattr(LmStudioEngine, "close", lambda engine: engine.link.drop())
     ahead = [0.0]
@@ -79,7 +79,7 @@ def test_what_nobody_unloads_expires(project: Project, monkeypatch: pytest.Monke
         assert ours(server) == []
 
 
-def test_what_a_dead_owner_left_is_swept_before_the_first_load(
+def test_instances_of_a_dead_owner_are_swept_before_the_first_load(
     project: Project, server: LmStudioServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as broken:
@@ -97,7 +97,7 @@ def test_what_a_dead_owner_left_is_swept_before_the_first_load(
     assert swept.number < server.loads()[-1].number
 
 
-def test_a_second_interrupt_leaves_a_late_load_to_lm_studio(
+def test_a_second_interrupt_leaves_a_late_load_to_its_ttl(
     project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupt(seconds: float) -> None:

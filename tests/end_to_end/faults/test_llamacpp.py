@@ -135,7 +135,7 @@ def assert_nothing_runs(doomed: type[Doomed]) -> None:
     assert [each for each in processes if is_alive(each)] == []
 
 
-def test_what_befalls_a_server_stays_with_its_model(project: Project, doomed: type[Doomed]) -> None:
+def test_server_faults_affect_only_their_model(project: Project, doomed: type[Doomed]) -> None:
     cut = project.path / "cut.gguf"
     cut.write_bytes(smollm2().read_bytes()[:50_000_000])
     sizes = {name: 512 + 256 * place for place, name in enumerate(FATES)} | {"starved": 65_536}
@@ -148,7 +148,7 @@ def test_what_befalls_a_server_stays_with_its_model(project: Project, doomed: ty
     assert_nothing_runs(doomed)
 
 
-def test_the_fast_check_is_tried_again_as_well(project: Project, doomed: type[Doomed]) -> None:
+def test_the_fast_check_is_retried(project: Project, doomed: type[Doomed]) -> None:
     doomed.fates = {512: ["load SIGKILL"], 768: ["reply SIGKILL"]}
     models = {"loading": (smollm2(), 512), "asked": (smollm2(), 768)}
     run(project, "fast", **models).assert_outcomes(passed=2)
@@ -156,7 +156,7 @@ def test_the_fast_check_is_tried_again_as_well(project: Project, doomed: type[Do
     assert_nothing_runs(doomed)
 
 
-def test_a_server_that_the_system_kills_for_its_memory_is_out_of_memory(
+def test_a_server_killed_by_the_oom_killer_is_out_of_memory(
     project: Project, doomed: type[Doomed], little_memory: Path
 ) -> None:
     doomed.fates = {8_192: [f"echo $$ > {little_memory}/cgroup.procs"]}

@@ -47,7 +47,7 @@ ALWAYS = {
 
 @pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.parametrize("place", PLACES)
-def test_a_fault_that_happens_once(project: Project, place: str, tier: str) -> None:
+def test_a_single_fault_is_retried(project: Project, place: str, tier: str) -> None:
     faults = [Fault(model=kind, **PLACES[place], **KINDS[kind]) for kind in KINDS]
     models = [*KINDS, "healthy"]
     with stand_in(models, faults=faults) as server, releasing(server):
@@ -60,7 +60,7 @@ def test_a_fault_that_happens_once(project: Project, place: str, tier: str) -> N
 
 @pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.parametrize("nth", [2, 3, 4])
-def test_a_fault_at_a_later_prediction(project: Project, nth: int, tier: str) -> None:
+def test_a_fault_at_a_later_prediction_is_retried(project: Project, nth: int, tier: str) -> None:
     faults = [Fault(model=kind, where="predict", skip=nth - 1, **KINDS[kind]) for kind in KINDS]
     models, sizes = [*KINDS, "healthy"], [512, 1024, 1536, 2048]
     with stand_in(models, faults=faults) as server, releasing(server):
@@ -77,7 +77,7 @@ def test_a_fault_at_a_later_prediction(project: Project, nth: int, tier: str) ->
 
 @pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.parametrize("place", ["mid-load", "reply"])
-def test_a_fault_that_stays(project: Project, place: str, tier: str) -> None:
+def test_a_permanent_fault_gets_its_verdict(project: Project, place: str, tier: str) -> None:
     faults = [Fault(model=kind, times=99, **PLACES[place], **KINDS[kind]) for kind in KINDS]
     models = [*KINDS, "healthy"]
     with stand_in(models, faults=faults) as server, releasing(server):
@@ -88,7 +88,7 @@ def test_a_fault_that_stays(project: Project, place: str, tier: str) -> None:
     result.assert_outcomes(passed=1, failed=4, errors=2)
 
 
-def test_a_trickle_is_no_silence(project: Project) -> None:
+def test_slow_progress_is_not_a_timeout(project: Project) -> None:
     step = {"kind": "slow", "seconds": 0.7 * SILENCE_SECONDS, "times": 2}
     faults = [Fault(model="a", where="load_progress", **step)]
     faults.append(Fault(model="b", where="fragment", **step))

@@ -35,7 +35,9 @@ NOT_FOUND = no_matching_model({}, ())
 @pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.parametrize("kind", ["error", "hang", "close_socket", "garbage", "restart"])
 @pytest.mark.parametrize("where", ["listLoaded", "getModelInfo", "countTokens"])
-def test_a_short_call_that_fails_once(project: Project, where: Any, kind: Any, tier: str) -> None:
+def test_a_short_call_that_fails_once_is_retried(
+    project: Project, where: Any, kind: Any, tier: str
+) -> None:
     fault = Fault(where=where, kind=kind, skip=1, error=REFUSED)
     with stand_in(MODELS, faults=[fault]) as server:
         run(project, server, MODELS, tier)
@@ -60,7 +62,7 @@ UNLOADS: dict[str, tuple[dict[str, Any], int]] = {
 
 @pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.parametrize("how", UNLOADS)
-def test_an_unload_that_fails_once(project: Project, how: str, tier: str) -> None:
+def test_an_unload_that_fails_once_is_retried(project: Project, how: str, tier: str) -> None:
     fault, errors = UNLOADS[how]
     with stand_in(MODELS, faults=[Fault(where="unloadModel", **fault)]) as server:
         run(project, server, MODELS, tier).assert_outcomes(passed=3, errors=errors)
@@ -71,7 +73,9 @@ def test_an_unload_that_fails_once(project: Project, how: str, tier: str) -> Non
 
 
 @pytest.mark.parametrize("how", ["refused", "ignored"])
-def test_what_never_goes_is_told_at_once_and_at_the_end(project: Project, how: str) -> None:
+def test_a_leaked_instance_is_reported_immediately_and_at_the_end(
+    project: Project, how: str
+) -> None:
     fault, _ = UNLOADS[how]
     with stand_in(MODELS, faults=[Fault(where="unloadModel", times=99, **fault)]) as server:
         result = run(project, server, MODELS, "fast")
@@ -84,7 +88,9 @@ def test_what_never_goes_is_told_at_once_and_at_the_end(project: Project, how: s
 
 
 @pytest.mark.parametrize("tier", TIERS)
-def test_memory_that_a_leak_takes_is_not_the_next_models_fault(project: Project, tier: str) -> None:
+def test_out_of_memory_after_a_leak_is_not_the_next_models_fault(
+    project: Project, tier: str
+) -> None:
     fault = Fault(where="unloadModel", kind="error", error=REFUSED, times=99)
     # At sizes from which a failure goes down.
     models = "[{id: one, contexts: [512], context_limit: 9000, size_bytes: 1},"
@@ -99,7 +105,7 @@ def test_memory_that_a_leak_takes_is_not_the_next_models_fault(project: Project,
     result.stdout.fnmatch_lines(["*still in memory are lmstrix-*does not count against two*"])
 
 
-def test_what_another_process_left_in_memory_is_not_the_models_fault(project: Project) -> None:
+def test_memory_used_by_another_process_is_not_the_models_fault(project: Project) -> None:
     left = UserInstance(key="one", identifier="lmstrix-somebody-0")
     models = [StandInModel(key=key, size_bytes=2 * 10**9) for key in ("one", "two")]
     with LmStudioServer(models, loaded=[left], memory_bytes=2_500_000_000) as server:
@@ -110,7 +116,7 @@ def test_what_another_process_left_in_memory_is_not_the_models_fault(project: Pr
     )
 
 
-def test_a_guardrail_without_a_leak_is_the_models(project: Project) -> None:
+def test_a_guardrail_without_a_leak_fails_the_model(project: Project) -> None:
     with stand_in(MODELS, memory_bytes=2_500_000_000) as server:
         run(project, server, ["one"], "fast")
     assert verdicts(project.results) == {"one": (Verdict.GUARDRAIL_REFUSED, False)}
@@ -118,7 +124,7 @@ def test_a_guardrail_without_a_leak_is_the_models(project: Project) -> None:
 
 @pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.parametrize("where", ["load", "load_progress", "predict", "prefill", "fragment"])
-def test_a_server_that_restarts(project: Project, where: Any, tier: str) -> None:
+def test_a_run_continues_after_a_server_restart(project: Project, where: Any, tier: str) -> None:
     with stand_in(MODELS, faults=[Fault(where=where, kind="restart", model="two")]) as server:
         result = run(project, server, MODELS, tier)
         result.assert_outcomes(passed=3)
@@ -133,7 +139,7 @@ def test_a_server_that_restarts(project: Project, where: Any, tier: str) -> None
 
 @pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.parametrize("where", ["load", "load_progress", "predict", "prefill", "fragment"])
-def test_a_server_that_goes_away(project: Project, where: Any, tier: str) -> None:
+def test_a_server_that_goes_away_is_unreachable(project: Project, where: Any, tier: str) -> None:
     with stand_in(MODELS, faults=[Fault(where=where, kind="gone", model="two")]) as server:
         result = run(project, server, MODELS, tier, "-rs")
         result.assert_outcomes(passed=1, errors=1, skipped=1)
@@ -145,7 +151,7 @@ def test_a_server_that_goes_away(project: Project, where: Any, tier: str) -> Non
     assert verdicts(project.results) == {"one": OK}
 
 
-def test_a_server_that_is_back_after_seconds(
+def test_a_run_continues_when_the_server_is_back_within_seconds(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loader, "RECONNECT_PAUSES", (0.0, 1.0, 3.0))
@@ -166,7 +172,7 @@ def test_a_server_that_is_back_after_seconds(
     assert verdicts(project.results) == {"one": OK, "two": RETRIED, "three": OK}
 
 
-def test_a_frozen_server_is_not_asked_for_every_model(project: Project) -> None:
+def test_a_frozen_server_is_not_retried_for_every_model(project: Project) -> None:
     models = [f"model-{n}" for n in range(20)]
     with stand_in(models) as server:
         server.freeze()
@@ -177,7 +183,7 @@ def test_a_frozen_server_is_not_asked_for_every_model(project: Project) -> None:
     assert not (project.path / "reports" / "registry.jsonl").exists()
 
 
-def test_other_hosts_go_on(project: Project) -> None:
+def test_models_on_other_hosts_still_run(project: Project) -> None:
     with (
         stand_in(["a"], faults=[Fault(where="predict", kind="gone")]) as one,
         stand_in(["b"]) as two,
@@ -187,7 +193,7 @@ def test_other_hosts_go_on(project: Project) -> None:
         assert ours(two) == []
 
 
-def test_a_lock_that_cannot_be_made_is_no_verdict(
+def test_a_lock_that_cannot_be_created_is_an_error_without_verdict(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = project.path / "locks"
