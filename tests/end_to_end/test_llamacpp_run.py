@@ -70,7 +70,7 @@ def test_a_real_run_has_plausible_measurements(project: Project) -> None:
     assert "98362432" in result.fingerprint
 
 
-def test_two_workers_load_one_model_at_a_time(project: Project) -> None:
+def test_two_workers_run_all_models(project: Project) -> None:
     manifest(project, ("one", smollm2(), 512), ("two", smollm2(), 512))
     project.run_apart("--lmstrix", "-n", "2").assert_outcomes(passed=2)
     assert {r.model for r in project.results} == {"one", "two"}
