@@ -1,4 +1,4 @@
-"""Fleets of models whose truth is known: what each check must find of each at every size."""
+"""Generated fleets of models with known limits, and the expected verdict at every size."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.standin.lmstudio import (
 from tests.standin.lmstudio.models.behaviours import AnyBehaviour, Check
 
 BLUR = 0.9
-"""A model that forgets a tenth of a context has forgotten a fact; of less, no more can be said."""
+"""A model that forgets a tenth of a context misses a fact; below that it may pass."""
 
 Limited = Callable[[int], AnyBehaviour]
 LIMITED: dict[str, tuple[Limited, dict[Check, Verdict]]] = {
@@ -74,7 +74,7 @@ LIMITED: dict[str, tuple[Limited, dict[Check, Verdict]]] = {
     ),
     "cuts-prompt": (lambda n: CutsPrompt(tokens=n), {"deep": Verdict.PROMPT_TRUNCATED}),
 }
-"""Ways to work up to a capacity, and the verdicts above it."""
+"""Behaviours that work up to a capacity, and the verdicts above it."""
 
 BROKEN: dict[str, tuple[AnyBehaviour, Verdict, Verdict]] = {
     "corrupted": (Corrupted(), Verdict.CORRUPTED, Verdict.CORRUPTED),
@@ -91,7 +91,7 @@ BROKEN: dict[str, tuple[AnyBehaviour, Verdict, Verdict]] = {
         Verdict.INCONCLUSIVE,
     ),
 }
-"""Ways to work at no size, and the verdicts of `full` and `deep`."""
+"""Behaviours that fail at every size, and the verdicts of `full` and `deep`."""
 
 HARMLESS: tuple[tuple[AnyBehaviour, ...], ...] = (
     (),
@@ -102,11 +102,11 @@ HARMLESS: tuple[tuple[AnyBehaviour, ...], ...] = (
     (SlowDecode(above=20_000),),
     (Reasons(tokens=50),),
 )
-"""Whatever else a model does that must not cost a verdict; some need two tries."""
+"""Behaviours that must not change a verdict; some need a retry."""
 
 
 class Subject(Struct, frozen=True, kw_only=True):
-    """A model that is to be examined by one check, and its truth."""
+    """A model for one check, and its expected results."""
 
     check: Check
     stand_in: StandInModel
@@ -116,7 +116,7 @@ class Subject(Struct, frozen=True, kw_only=True):
 
     @property
     def model(self) -> Model:
-        """As a manifest has it."""
+        """The model as in a manifest."""
         declared = self.stand_in.max_context_length
         return Model(id=self.stand_in.key, engine="lmstudio", context_limit=declared)
 
@@ -134,17 +134,17 @@ class Subject(Struct, frozen=True, kw_only=True):
         return 0 if broken or brooding else self.stand_in.capacity(self.check)
 
     def verdict(self, size: int) -> Verdict:
-        """What must be found at `size`."""
+        """The expected verdict at `size`."""
         return Verdict.OK if size <= self.capacity else self.above
 
     @property
     def needs_two_tries(self) -> bool:
-        """Whether the first try must fail."""
+        """Whether the first attempt must fail."""
         return any(isinstance(b, Crashes) for b in self.stand_in.behaviours)
 
 
 def fleet(seed: int) -> list[Subject]:
-    """One healthy model and three others, two of them for `full`, in an order of chance."""
+    """One healthy model and three others, two of them for `full`, in random order."""
     rng = Random(seed)
     subjects = [
         _healthy(rng, f"healthy-{seed}"),

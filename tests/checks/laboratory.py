@@ -1,4 +1,4 @@
-"""Everything between a check and an engine, in one process: no pytest runs."""
+"""Run checks against an engine in this process, without a pytest run."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from pytest_lmstrix.plan.plan import KnownRange
 from tests.standin.lmstudio import LmStudioServer
 
 SKIPPED = None
-"""What a case is that was not tried, because a smaller size had failed."""
+"""The result of a case that was skipped because a smaller size had failed."""
 
 
 class NoWatch:
-    """A `Watch` and a `Progress` without a person before it."""
+    """A `Watch` and a `Progress` that display nothing."""
 
     def loading(self, model_id: str, context_length: int) -> Progress:
         return self
@@ -39,7 +39,7 @@ def loader_for(engine: Engine) -> ModelLoader:
 
 @contextmanager
 def loader_of(server: LmStudioServer) -> Iterator[ModelLoader]:
-    """A loader over the unmodified SDK; nothing stays loaded."""
+    """A loader on the unmodified SDK that unloads everything at the end."""
     engine = LmStudioEngine(server.host)
     loader = loader_for(engine)
     yield loader
@@ -48,7 +48,7 @@ def loader_of(server: LmStudioServer) -> Iterator[ModelLoader]:
 
 
 class Run:
-    """What one run of pytest would find."""
+    """The results that one pytest run would have."""
 
     def __init__(
         self, loader: ModelLoader, *, known: Mapping[str, KnownRange] = {}, seed: int = 1
@@ -57,7 +57,7 @@ class Run:
         self.size_policy = SizePolicy(attempts, known=known, seed=seed)
 
     def check(self, check: str, cases: list[Case]) -> dict[int, list[Result] | None]:
-        """Size -> what `fast`, `full` or `deep` found; `SKIPPED` without a try."""
+        """Results of `fast`, `full` or `deep` by size; `SKIPPED` if not tried."""
         if check == "deep":
             self.size_policy.expect_deep(cases)
         return {case.context_length: self._one(check, case) for case in cases}

@@ -1,4 +1,4 @@
-"""Over generated fleets: every verdict is true, and so is every size that is said to work."""
+"""Generated fleets: every verdict and every reported working size is correct."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.checks.laboratory import SKIPPED, Run, loader_of
 from tests.standin.lmstudio import LmStudioServer
 
 FLEETS = int(os.environ.get("LMSTRIX_FLEETS", "208"))
-"""How many; more take proportionally longer."""
+"""Number of fleets; the duration is proportional to it."""
 BATCH = 8
-"""Fleets that share a server."""
+"""Fleets per server."""
 FLOOR = 4_096
 
 
 def stepping_down(subject: Subject, size: int, good: int) -> int | None:
-    """What trying one 10 % reduction of `size` after the other must find, or what was granted."""
+    """The size found by successive 10 % reductions of `size`, or the granted one."""
     granted = subject.stand_in.grant(size)
     if max(good + 1, FLOOR) <= granted < size and granted <= subject.capacity:
         return granted
@@ -31,14 +31,14 @@ def stepping_down(subject: Subject, size: int, good: int) -> int | None:
 
 
 def is_true(subject: Subject, result: Result) -> bool:
-    """Whether a verdict may be found; just above its capacity a model may still recall all."""
+    """Whether a verdict is acceptable; just above its capacity a model may still recall all."""
     size, capacity = result.context_length, subject.capacity
     blurred = subject.check == "deep" and capacity < size <= capacity / BLUR
     return result.verdict is subject.verdict(size) or (blurred and result.verdict is Verdict.OK)
 
 
 def expect_descent(subject: Subject, results: list[Result], good: int) -> None:
-    """It names the very size that stepping down finds."""
+    """Check that the detail names exactly the size that stepping down finds."""
     result, *tried = results
     said = result.detail.splitlines()[0]
     size = result.context_length
@@ -58,7 +58,7 @@ def expect_descent(subject: Subject, results: list[Result], good: int) -> None:
 
 
 def expect_true_checks(run: Run, subject: Subject, server: LmStudioServer) -> None:
-    """`full` or `deep` at all sizes; the one way down costs six loads at most."""
+    """Run `full` or `deep` at all sizes; the search takes at most six loads."""
     failed_at = None
     shown = 0
     found = run.check(subject.check, subject.cases())
@@ -79,8 +79,8 @@ def expect_true_checks(run: Run, subject: Subject, server: LmStudioServer) -> No
         if verdict is Verdict.CRASHED:
             assert result.retried
         elif not subject.needs_two_tries:
-            # Whether it was the larger context that crashed cannot be known when a size is shown
-            # in the load of a larger one.
+            # A crash in the load of a larger size may be of either size
+            # when both are measured in one load.
             assert not result.retried or "at-work-deep" in subject.model.id
         elif subject.check == "full" and size == subject.sizes[0] and verdict is Verdict.OK:
             assert result.retried
@@ -99,7 +99,7 @@ def expect_true_checks(run: Run, subject: Subject, server: LmStudioServer) -> No
 
 
 def _unable(subject: Subject, verdict: Verdict) -> bool:
-    """Garbage from the first size on cannot be told from a model that is too weak."""
+    """Garbage at every size cannot be distinguished from a model that is too weak."""
     return subject.model.id.startswith("garbage-deep") and verdict is Verdict.RECALL_FAILED
 
 

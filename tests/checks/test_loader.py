@@ -17,7 +17,7 @@ B = Model(id="b", engine="bare")
 
 
 class BareInstance:
-    """Has what the protocol asks for, and nothing more."""
+    """Implements the engine protocol, and nothing more."""
 
     def __init__(self, engine: BareEngine, context_length: int) -> None:
         self.context_length = context_length
@@ -45,7 +45,7 @@ class BareEngine:
         self.log: list[str] = []
         self.raises: dict[str, BaseException] = {}
         self.grants: list[int] = []
-        """Granted by the next loads, one after the other, instead of what is asked for."""
+        """Contexts granted by the next loads, in order, instead of the requested ones."""
 
     def models(self) -> list[ModelFacts]:
         self.may_raise("models")
@@ -172,7 +172,7 @@ def test_a_reload_with_the_same_granted_context_answers(
 
 
 def lose_the_host(loader: ModelLoader, engine: BareEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Load a model whose host is then found unreachable by a request."""
+    """Load a model, and let a later request find its host unreachable."""
     monkeypatch.setattr("pytest_lmstrix.checks.loader.RECONNECT_PAUSES", (0.0,))
     loaded = loader.load(A, 5)
     refused = Failure("refused", verdict=Verdict.UNREACHABLE, phase="predict")

@@ -1,4 +1,4 @@
-"""The rules by which one size's result is used for the others, one by one."""
+"""The rules by which the result at one size is used for others."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DECLARED = 131_072
 
 
 class Scripted(FakeEngine):
-    """Has one model, `tiny`; loads of some sizes end with a verdict."""
+    """An engine with the model `tiny`; loads of some sizes fail with a verdict."""
 
     def __init__(self, *behaviours: AnyBehaviour, failing: Mapping[int, Verdict] = {}) -> None:
         super().__init__((StandInModel(key="tiny", behaviours=behaviours),))
@@ -52,7 +52,7 @@ class Scripted(FakeEngine):
         return super().load(model, context_length, progress)
 
     def taken(self) -> list[int]:
-        """The loads since the last time."""
+        """The sizes loaded since the last call."""
         loads, self.loads = self.loads, []
         return loads
 
@@ -226,7 +226,7 @@ class TestGoingDown:
         self, steady: int | None, loads: list[int]
     ) -> None:
         class Unsteady(Scripted):
-            """Every size but `steady` crashes when it is tried for the first time."""
+            """Every size except `steady` crashes on its first attempt."""
 
             def load(self, model: Model, context_length: int, progress: Progress) -> FakeInstance:
                 crashes = context_length not in (steady, *self.loads)
@@ -332,7 +332,7 @@ class TestDeep:
         found = run_of(engine).check("deep", [case(n) for n in (1_024, 2_048)] + [case(4_090)])
         verdicts = [results and results[0].verdict for results in found.values()]
         assert verdicts[:2] == [Verdict.OK, Verdict.OK]
-        # The larger load is not made again for the next size, which would fail likewise.
+        # The larger load is not repeated for the next size, which would fail too.
         assert engine.taken() == [4_090, 1_024, 2_048, 4_090]
 
     def test_a_size_too_small_for_its_facts_does_not_affect_other_sizes(self) -> None:
@@ -342,7 +342,7 @@ class TestDeep:
         assert verdicts == [Verdict.INCONCLUSIVE, *[Verdict.OK] * 3]
         assert found[64] is not SKIPPED
         assert "64 tokens is too small" in found[64][0].detail
-        assert engine.taken() == [4_096, 4_096]  # what is no pass is unloaded
+        assert engine.taken() == [4_096, 4_096]  # a failed load is unloaded
 
     def test_sizes_too_small_for_all_facts_are_filled_separately(self) -> None:
         engine = Scripted()
@@ -370,7 +370,7 @@ class TestDeep:
         assert result.verdict is Verdict.CONTEXT_NOT_GRANTED
         assert result.granted_context_length == 2_048
         assert result.detail == "asked for 4,000 tokens of context, granted 2,048"
-        assert engine.taken() == [4_000, 1_024, 4_000]  # no size is shown in a load like that
+        assert engine.taken() == [4_000, 1_024, 4_000]  # no size is measured in such a load
 
     def test_deep_searches_smaller_sizes_and_skips_larger_ones(self) -> None:
         run = run_of(Scripted(SeesLast(tokens=4_500)))
@@ -524,7 +524,7 @@ def test_a_failed_model_is_unloaded() -> None:
 def test_a_size_that_fails_with_shared_facts_is_retried_with_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A model that takes one of many facts for another is not one that cannot see them."""
+    """Confusing one of many facts with another is not a failure to see them."""
     filled: list[list[int]] = []
 
     def ask(instance: Any, haystack: Haystack, control: Control) -> Recall:

@@ -1,4 +1,4 @@
-"""The speed cliff: a note on what still works, but crawls."""
+"""The note on sizes that pass but decode much more slowly."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_speed_below_a_third_is_slow(rate: float, slow: bool) -> None:
 
 @pytest.fixture
 def slow(project: Project) -> Project:
-    """A model that decodes five times slower above 2,000 tokens."""
+    """A project with a model that decodes five times slower above 2,000 tokens."""
     project.engine(tiny="behaviours=(SlowDecode(above=2000, tokens_per_second=10),)")
     project.manifest("[{id: tiny, contexts: [512, 1024, 2048, 4096]}]")
     return project
@@ -41,7 +41,7 @@ def slow(project: Project) -> Project:
 
 @pytest.mark.parametrize("check", ["full", "deep"])
 def test_a_speed_drop_is_a_note_not_a_failure(slow: Project, check: str) -> None:
-    # One at a time, as `deep` measures all sizes in one load.
+    # One size per run, because `deep` measures all sizes in one load.
     sizes = ("512", "1024", "2048", "4096")
     for size in sizes if check == "deep" else (",".join(sizes),):
         slow.run("-m", check, "--lmstrix-ctx", size).assert_outcomes(passed=size.count(",") + 1)

@@ -1,4 +1,4 @@
-"""`--lmstrix-health` and `--lmstrix-restore`: what they say, and their exit codes."""
+"""`--lmstrix-health` and `--lmstrix-restore`: output and exit codes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.registry.results import a_result
 
 @pytest.fixture
 def registry(project: Project, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    """Two good results and a backup of them."""
+    """A registry with two results, and a backup of it."""
     monkeypatch.delenv("COLUMNS", raising=False)
     project.manifest("[{id: tiny, context_limit: 8192}]")
     registry = Registry(project.path / "reports" / "registry.jsonl")

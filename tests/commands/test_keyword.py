@@ -1,4 +1,4 @@
-"""Expressions that choose models by words."""
+"""Keyword expressions that select models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`--lmstrix-list`: models and what is known of them, without any engine."""
+"""`--lmstrix-list`: models and their results, without any engine."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def record(project: Project, *results: Result) -> None:
 
 @pytest.fixture
 def listed(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """Two models that were tested, one that was not, one that never is."""
+    """Two tested models, an untested one and an embedding model."""
     monkeypatch.delenv("COLUMNS", raising=False)
     project.manifest(MODELS)
     fast = {"ttft_seconds": 0.25, "decode_tokens_per_second": 80.0}

@@ -1,4 +1,4 @@
-"""What a scan finds new, gone and in the way. Pure."""
+"""Comparison of a scan with the manifest: new, missing and conflicting models."""
 
 from __future__ import annotations
 

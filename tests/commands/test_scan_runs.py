@@ -1,4 +1,4 @@
-"""`--lmstrix-scan`: over the unmodified SDK, and over GGUF files in folders of the test's own."""
+"""`--lmstrix-scan` with the unmodified SDK, and with GGUF files in temporary folders."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ needs_llamacpp = pytest.mark.skipif(not LLAMACPP, reason="the extra llamacpp is 
 
 @pytest.fixture
 def empty(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A project without a manifest, of a user without any model or environment of their own."""
+    """A project without a manifest, for a user without models or settings."""
     (project.path / "models.yaml").unlink()
     project.pytester.makeconftest("")
     home = project.path / "home"
@@ -54,7 +54,7 @@ def server() -> Iterator[LmStudioServer]:
 
 @pytest.fixture
 def nobody() -> Iterator[str]:
-    """A host where nothing listens: the port is taken, and not listened on."""
+    """A host where nothing listens: the port is bound, but not listening."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"127.0.0.1:{taken.getsockname()[1]}"
@@ -324,7 +324,7 @@ def test_ctrl_c_ends_the_scan_quietly_without_changes(empty: Project) -> None:
 
 @needs_llamacpp
 class TestGgufFiles:
-    """Real headers, written with the package `gguf`."""
+    """GGUF files with real headers, written with the package `gguf`."""
 
     @pytest.fixture
     def folder(self, empty: Project) -> Path:

@@ -1,4 +1,4 @@
-"""What a problem is called, from whatever an engine lets us know of it."""
+"""Classification of engine errors by code, text, phase and exit status."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAMES = {
 }
 LINES = (Path(__file__).parent / "errors.tsv").read_text(encoding="utf-8").splitlines()[1:]
 MESSAGES = [
-    # The collection is older than `template_error`.
+    # The collection predates `template_error`.
     (message, Verdict("template_error" if " jinja " in message else NAMES.get(name, name)))
     for message, name in (line.split("\t") for line in LINES)
 ]
@@ -56,12 +56,12 @@ def test_case_and_surroundings_do_not_matter(
     seen: tuple[str, Verdict], before: str, after: str, case: type[str]
 ) -> None:
     message, verdict = seen
-    # A newline that a log shows as backslash and n is one whatever the case of the rest.
+    # A newline escaped as backslash and n counts as a newline, regardless of case.
     message = case(message.replace(r"\n", "\n"))
     assert classify(before + message + after) == verdict
 
 
-# Of these programs, but not in the collection above.
+# Messages of the same programs that the collection above does not have.
 FAMILIES: dict[Verdict, list[str]] = {
     Verdict.TEMPLATE_ERROR: [
         "chat template parsing error: Automatic parser generation failed: std::bad_alloc",
@@ -99,7 +99,7 @@ FAMILIES: dict[Verdict, list[str]] = {
         "The model's max seq len (32768) is larger than the maximum number of tokens that can be "
         "stored in KV cache (7344). Try increasing `gpu_memory_utilization`",
         "not enough space in the scratch memory pool (needed 2, available 1)\nSegmentation fault",
-        # Ollama's refusal: it has no guardrails that one could relax.
+        # Ollama refuses too, but has no guardrail setting to relax.
         "model requires more system memory (5.6 GiB) than is available (1.9 GiB)",
         "ggml_metal_add_buffer: buffer 'data' size 18300780544 is larger than buffer maximum of "
         "17179869184",
@@ -315,7 +315,7 @@ def test_failure_families(text: str, verdict: Verdict) -> None:
     [
         ("generic.pathNotFound", "load", Verdict.MODEL_NOT_FOUND),
         ("generic.noModelMatchingQuery", "unload", Verdict.MODEL_NOT_FOUND),
-        # It was loaded, so the model exists: the instance has died under us.
+        # The model was loaded, so it exists: the instance has died.
         ("generic.noModelMatchingQuery", "predict", Verdict.CRASHED),
         ("generic.specificModelUnloaded", "predict", Verdict.CRASHED),
         ("generic.missingRuntimeExtension", "load", Verdict.UNSUPPORTED),
@@ -330,7 +330,7 @@ def test_an_error_code_takes_precedence_over_text(
     code: str, phase: Phase | None, verdict: Verdict
 ) -> None:
     assert classify("", code=code, phase=phase) == verdict
-    if code != "ECONNREFUSED":  # not a structured code, but a word of text
+    if code != "ECONNREFUSED":  # a word of the text, not a structured code
         assert classify("Segmentation fault, out of memory", code=code, phase=phase) == verdict
         assert classify(f'{{"type": "{code}", "x": "timed out"}}', phase=phase) == verdict
 
@@ -407,7 +407,7 @@ def test_a_megabyte_of_text_is_classified_quickly(part: str) -> None:
     text = part * (1_000_000 // len(part))
     began = time.process_time()
     assert classify(text) == Verdict.ENGINE_ERROR
-    assert time.process_time() - began < 20  # quadratic would be hours
+    assert time.process_time() - began < 20  # quadratic time would be hours
 
 
 def test_head_and_tail_of_a_long_log_are_classified() -> None:

@@ -1,4 +1,4 @@
-"""What `pytest_lmstrix` offers to Python, and what having it costs."""
+"""The public names of `pytest_lmstrix`, and the cost of importing it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a model says, what is shown of it is harmless, short and valid."""
+"""Model output is sanitized: harmless, short and valid wherever it is displayed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pytest_lmstrix.core.sanitize import (
 from pytest_lmstrix.core.types import Reply
 from pytest_lmstrix.hooks.github_actions import GuardedFile
 
-# Everything, with what is dangerous much more often than chance has it.
+# Any text, with dangerous characters much more frequent than by chance.
 DANGEROUS = [
     "\x00", "\x07", "\x08", "\x1b", "\x1b[", "\x1b[31m", "\x1b]", "\x1b]0;title\x07", "\x1bP",
     "\x1b\\", "\x9b", "\x9d", "\x9c", "\x90", "\r", "\r\n", "\n", "\t", "\x0b", "\x85", "\u2028",
@@ -34,7 +34,7 @@ DANGEROUS = [
 ]  # fmt: skip
 HOSTILE = st.lists(
     st.text(st.characters(), max_size=20) | st.sampled_from(DANGEROUS), max_size=30
-).map("".join)  # lone surrogates included
+).map("".join)  # including lone surrogates
 LIMITS = st.integers(0, 200)
 
 
@@ -131,7 +131,7 @@ def test_hostile_text_is_cleaned_in_linear_time(part: str, function: Callable[[s
         function(text)
         return time.process_time() - began
 
-    # Quadratic time would be a hundred times as long for ten times the text.
+    # Quadratic time would take a hundred times as long for ten times the text.
     assert seconds(500_000) < 40 * seconds(50_000) + 0.5
 
 
@@ -152,7 +152,7 @@ def test_an_encodable_reply_is_unchanged(said: str) -> None:
 
 
 def commands(text: str) -> list[str]:
-    """The workflow commands that a runner of GitHub Actions finds in what was printed."""
+    """The workflow commands that a GitHub Actions runner finds in printed text."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
     lines = re.split(r"[\r\n]", plain)
     return [line for line in lines if line.lstrip().startswith("::") or "##[" in line]

@@ -1,4 +1,4 @@
-"""Tables fit, keep their columns apart, and are harmless."""
+"""Tables fit the terminal, align their columns and are sanitized."""
 
 from __future__ import annotations
 

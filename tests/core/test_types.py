@@ -1,4 +1,4 @@
-"""Numbers are bounded where they enter."""
+"""Validation of numbers from engines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every engine owes its callers: the same tests for all of them."""
+"""The contract of every engine: the same tests for all of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STORY = "The miller went down to the river. He had lost his key. "
 
 
 class Ignored:
-    """A `Progress` for those who do not care."""
+    """A `Progress` that ignores every report."""
 
     def __call__(self, fraction: float, /) -> None:
         pass
@@ -33,13 +33,13 @@ class Ignored:
 
 
 class ModelLoader(Struct, frozen=True, kw_only=True):
-    """An engine with a model, and one that it does not have."""
+    """An engine with a model that it has and one that it does not have."""
 
     engine: Engine
     model: Model
     missing: Model
     loaded: Callable[[], int]
-    """How many instances are in memory."""
+    """The number of instances in memory."""
 
     def load(self, context_length: int = LARGE) -> Instance:
         return self.engine.load(self.model, context_length, Ignored())
@@ -106,7 +106,7 @@ NO_LLAMACPP = pytest.mark.skipif(find_spec("xllamacpp") is None, reason="needs x
     ids=["fake", "lmstudio", "llamacpp"],
 )
 def loader(request: pytest.FixtureRequest) -> Iterator[ModelLoader]:
-    """An engine, and in the end nothing loaded in it."""
+    """An engine; afterwards nothing is loaded in it."""
     with ExitStack() as cleanup:
         loader: ModelLoader = request.param(cleanup)
         yield loader
@@ -115,7 +115,7 @@ def loader(request: pytest.FixtureRequest) -> Iterator[ModelLoader]:
 
 @pytest.fixture(scope="module")
 def shared(loader: ModelLoader) -> Iterator[Instance]:
-    """One instance, for tests that leave it as it was."""
+    """An instance shared by tests that do not change it."""
     instance = loader.load()
     yield instance
     instance.unload()
@@ -155,7 +155,7 @@ def test_chat_replies(shared: Instance) -> None:
 def test_tokens_are_counted(shared: Instance) -> None:
     one, ten = shared.count_tokens(STORY), shared.count_tokens(STORY * 10)
     assert one > 0
-    # Pieces may join at the seams, and special tokens may come once with every text.
+    # Parts may merge at their boundaries, and special tokens may be added to each text.
     assert abs(ten - 10 * one) <= 20
 
 

@@ -1,4 +1,4 @@
-"""llama.cpp as a child process: real processes, a real model, and the ways they end."""
+"""llama.cpp as a child process: real processes and a real model."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from tests.standin import weights
 
 FEW_SHOT = "1 + 1 = 2\n4 + 4 = 8\n6 + 3 = 9\n2 + 3 ="
 PATIENCE = 60.0
-"""Seconds that a busy machine may take for what is done at once."""
+"""Seconds that a busy machine may take for an immediate action."""
 
 signals = pytest.mark.skipif(sys.platform == "win32", reason="there are no signals on Windows")
 
 
 class Recorder:
-    """A `Progress` that remembers, and does what a test wants at the first sign of either kind."""
+    """A `Progress` that records reports, and calls a hook at the first of either kind."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Recorder:
 
 
 class ModelLoader(Struct, frozen=True):
-    """An engine, and the processes that it started."""
+    """An engine and its processes."""
 
     engine: LlamaCppEngine
     known: frozenset[psutil.Process]
@@ -72,7 +72,7 @@ class ModelLoader(Struct, frozen=True):
         source: Path | None = None,
         load: LoadSettings | None = None,
     ) -> LlamaCppInstance:
-        # One thread: threads that wait for each other crawl where other tests run beside them.
+        # One thread: several are very slow when other tests run at the same time.
         model = Model(
             id="smollm2",
             engine="llamacpp",
@@ -86,7 +86,7 @@ class ModelLoader(Struct, frozen=True):
         return [p for p in psutil.Process().children(recursive=True) if p not in self.known]
 
     def server(self) -> psutil.Process:
-        """The server itself, waited for: it is the last of its line."""
+        """Wait for the server process itself, the innermost child."""
         return until(lambda: [p for p in self.processes() if "serve" in arguments(p)])[0]
 
 
@@ -98,7 +98,7 @@ def arguments(process: psutil.Process) -> list[str]:
 
 
 def until(ask: Callable[[], list[psutil.Process]]) -> list[psutil.Process]:
-    """The answer, as soon as there is one."""
+    """Poll until there is an answer."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         if answer := ask():
@@ -109,7 +109,7 @@ def until(ask: Callable[[], list[psutil.Process]]) -> list[psutil.Process]:
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[LlamaCppInstance]:
-    """One instance of 2,048 tokens, for tests that leave it as it was."""
+    """An instance of 2,048 tokens shared by tests that do not change it."""
     instance = ModelLoader(LlamaCppEngine(), frozenset()).load(2048)
     yield instance
     instance.unload()
@@ -117,7 +117,7 @@ def shared() -> Iterator[LlamaCppInstance]:
 
 @pytest.fixture
 def loader(shared: LlamaCppInstance) -> Iterator[ModelLoader]:
-    """An engine of its own, and in the end no process of it."""
+    """A new engine; afterwards none of its processes is left."""
     known = frozenset(psutil.Process().children(recursive=True))
     loader = ModelLoader(LlamaCppEngine(load_timeout=PATIENCE, reply_timeout=PATIENCE), known)
     yield loader
@@ -128,7 +128,7 @@ def gone(processes: list[psutil.Process]) -> bool:
     return not psutil.wait_procs(processes, timeout=PATIENCE)[1]
 
 
-# --- what a load grants
+# --- granted contexts and facts
 
 
 @pytest.mark.parametrize(("asked", "granted"), [(512, 512), (600, 768), (16_384, 8_192)])
@@ -238,7 +238,7 @@ def test_a_bad_file_is_classified_by_the_llama_cpp_log(
     verdict: Verdict,
     reason: str,
 ) -> None:
-    # A verdict must come from the words of llama.cpp, not from those of a path.
+    # The verdict must come from the log of llama.cpp, not from words in a path.
     bad = tmp_path / "out of memory.gguf"
     bad.write_bytes(damage(weights.smollm2().read_bytes()))
     with pytest.raises(Failure, match=reason) as failure:
@@ -329,7 +329,7 @@ def test_a_reply_stops_at_the_context_limit(loader: ModelLoader) -> None:
     "text", ["a\u2028b\x85c\x0bd\x1ce", "data: [DONE]\n\nerror: {}", "\0", "🎉" * 9]
 )
 def test_any_text_is_transmitted_unchanged(shared: LlamaCppInstance, text: str) -> None:
-    # The server repeats a prompt in its answer, unescaped.
+    # The server repeats the prompt in its answer, unescaped.
     reply = shared.complete(text + FEW_SHOT, max_tokens=1)
     assert reply.prompt_tokens == shared.count_tokens(text + FEW_SHOT) + shared.special_tokens
 
@@ -369,7 +369,7 @@ def test_proxies_are_not_used(loader: ModelLoader, monkeypatch: pytest.MonkeyPat
     instance.unload()
 
 
-# --- ends, wanted and unwanted
+# --- unload, crashes and interrupts
 
 
 def test_unload_ends_every_process_and_is_idempotent(loader: ModelLoader) -> None:
@@ -399,9 +399,7 @@ def test_a_killed_server_is_a_crash_with_its_exit_status(loader: ModelLoader) ->
     progress = Recorder(on_prefill=lambda: loader.server().kill())
     instance = loader.load(512, progress)
     with contextlib.suppress(Failure):
-        instance.complete(
-            "word " * 600, max_tokens=1
-        )  # its refusal must not be taken for the cause
+        instance.complete("word " * 600, max_tokens=1)  # the refused connection is not the cause
     with pytest.raises(Failure, match="SIGKILL") as failure:
         instance.complete("word " * 400, max_tokens=1)
     assert failure.value.verdict is Verdict.CRASHED
@@ -498,7 +496,7 @@ def test_the_server_exits_with_its_parent(loader: ModelLoader, moment: str) -> N
                 assert parent.poll() is None
         descendants = psutil.Process(parent.pid).children(recursive=True)
         if moment == "loading":
-            # A load holds the interpreter's lock: no thread of the server could end it.
+            # A load holds the interpreter lock, so no thread of the server could end it.
             server.suspend()
         parent.kill()
     assert server in descendants
@@ -507,7 +505,7 @@ def test_the_server_exits_with_its_parent(loader: ModelLoader, moment: str) -> N
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork on Windows")
 def test_a_forked_child_does_not_keep_the_server_alive(loader: ModelLoader) -> None:
-    # It has the other end of the server's pipe, so that there is no end of file.
+    # It holds the other end of the server's pipe, so there is no end of file.
     fork = "import os, time\nif os.fork() == 0: time.sleep(600)\n"
     parent_code = PARENT.replace("instance.complete", fork + "instance.complete")
     command = [sys.executable, "-c", parent_code, str(weights.smollm2())]

@@ -1,4 +1,4 @@
-"""The probes against a real model: what it can do must pass, what it cannot see must not."""
+"""The probes with a real model: sizes that it can handle pass, hidden text fails."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SIZES = (1024, 2048)
 
 
 class Silent:
-    """A `Progress` for nobody."""
+    """A `Progress` that ignores every report."""
 
     def __call__(self, fraction: float, /) -> None:
         """Ignore it."""
@@ -39,7 +39,7 @@ def instance() -> Iterator[Instance]:
         id="smollm2",
         engine="llamacpp",
         source=str(weights.smollm2()),
-        load=LoadSettings(threads=1),  # threads that wait for each other crawl on a busy machine
+        load=LoadSettings(threads=1),  # several threads are very slow on a busy machine
     )
     instance = LlamaCppEngine().load(model, max(SIZES), Silent())
     yield instance
@@ -48,7 +48,7 @@ def instance() -> Iterator[Instance]:
 
 @pytest.fixture(scope="module")
 def filled(instance: Instance) -> list[tuple[Haystack, Recall]]:
-    """All sizes in one load, by one growing fill."""
+    """Measure all sizes in one load, with a growing prompt."""
     haystacks = fill(1, SIZES, instance.count_tokens)
     controls = [ask_control(instance, haystack) for haystack in haystacks]
     return [

@@ -43,7 +43,7 @@ from tests.standin.lmstudio.models import hostile
 TINY = StandInModel(key="tiny")
 MODEL = Model(id="tiny", engine="lmstudio")
 USERS = UserInstance(key="tiny", identifier="tiny")
-"""Somebody chats with the very model that is tested, under its own key."""
+"""An instance of the tested model that the user has loaded under its own key."""
 REFUSED = ServerError(title="Model unloading is not allowed.")
 NOT_LOADED = ServerError(
     title="No model found that fits the query.",
@@ -52,7 +52,7 @@ NOT_LOADED = ServerError(
 
 
 class Watched:
-    """A `Progress` that keeps what it is told, and can do something on the way."""
+    """A `Progress` that records reports and can call a hook."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Watched:
 
 
 class Studio:
-    """A running stand-in that somebody else uses too, and an engine for it."""
+    """A running stand-in with an instance of another user, and an engine for it."""
 
     def __init__(self, server: LmStudioServer, **options: Any) -> None:
         self.server = server
@@ -84,13 +84,13 @@ class Studio:
         return self.engine.load(MODEL, context_length, progress or Watched())
 
     def ours(self) -> list[str]:
-        """Our instances that are loaded now."""
+        """Instances of this plugin that are loaded."""
         return [name for name in self.server.loaded() if name.startswith(PREFIX)]
 
 
 @pytest.fixture
 def studio() -> Iterator[Callable[..., Studio]]:
-    """Starts a `Studio`; afterwards nobody else's model was touched and nothing of ours is left."""
+    """Starts a `Studio`; afterwards the user's instance is untouched and ours are unloaded."""
     started: list[Studio] = []
 
     def start(
@@ -678,7 +678,7 @@ def test_progress_resets_the_load_timeout(studio: Any) -> None:
 
 @pytest.fixture
 def cancelled(monkeypatch: pytest.MonkeyPatch) -> list[SyncChannel[Any]]:
-    """The predictions that the server was told to cancel."""
+    """The predictions that the client has cancelled."""
     told: list[SyncChannel[Any]] = []
     cancel = SyncChannel.cancel
 
@@ -752,7 +752,7 @@ def test_a_second_interrupt_stops_waiting_for_a_late_load(
 
 @pytest.fixture
 def limits(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
-    """The time limits that were set, in their order."""
+    """The timeouts that were set, in order."""
     seen: list[float | None] = []
 
     def note(seconds: float | None) -> None:
@@ -969,7 +969,7 @@ with LmStudioServer([StandInModel(key="tiny")]) as server:
 def _when(
     server: LmStudioServer, condition: Callable[[], bool], action: Callable[[], None]
 ) -> threading.Thread:
-    """Does `action` in a thread of its own once `condition` holds."""
+    """Call `action` in another thread once `condition` holds."""
 
     def run() -> None:
         server.wait_for(condition)

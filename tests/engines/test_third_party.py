@@ -1,4 +1,4 @@
-"""Engines that others register: whatever they raise costs nobody else anything."""
+"""Third-party engines: their exceptions do not affect other models."""
 
 from __future__ import annotations
 

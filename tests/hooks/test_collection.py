@@ -1,4 +1,4 @@
-"""Which tests a models.yaml stands for, their ids, their order, and who wakes the plugin."""
+"""Collection from models.yaml: test cases, ids, order, and activation of the plugin."""
 
 from __future__ import annotations
 

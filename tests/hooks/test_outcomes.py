@@ -1,4 +1,4 @@
-"""How verdicts reach pytest's outcomes, the registry, the terminal, JUnit and the report."""
+"""Verdicts in pytest outcomes, the registry, the terminal, JUnit and the report."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_junit_has_properties_and_reasons(project: Project) -> None:
 
 
 def junit_properties(project: Project) -> dict[str, dict[str, str]]:
-    """Of each test in out.xml."""
+    """The properties of each test in out.xml."""
     cases = ET.parse(project.path / "out.xml").iter("testcase")
     return {
         str(case.get("name")): {

@@ -1,4 +1,4 @@
-"""Runs that are ended from outside leave nothing loaded."""
+"""Runs that are interrupted or killed leave nothing loaded."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 class LlamaRun:
-    """A run of the real model whose reply is under way once `asked` exists."""
+    """A run of the real model; its reply is in progress once `asked` exists."""
 
     def __init__(self, project: Project) -> None:
         project.pytester.makefile(
@@ -63,7 +63,7 @@ class LlamaRun:
         self.children: list[psutil.Process] = []
 
     def see_child(self) -> None:
-        """Wait for the process of the engine, which loads as soon as it is there."""
+        """Wait for the engine's process, which loads as soon as it exists."""
 
         def seen() -> bool:
             assert self.process.poll() is None, self.process.communicate()[0].decode()

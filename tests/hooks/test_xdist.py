@@ -1,4 +1,4 @@
-"""Which model a test is about, by its node id alone: all that pytest-xdist's controller has."""
+"""The model of a test by its node id, which is all that the controller of xdist has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Appending to models.yaml: nothing that is there changes, and what was appended is read back."""
+"""Appending to models.yaml: existing content is unchanged, new models are read back."""
 
 from __future__ import annotations
 

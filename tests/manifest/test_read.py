@@ -1,4 +1,4 @@
-"""models.yaml: everything that it may say, and one clear line for everything that it may not."""
+"""Reading models.yaml: all valid keys, and a one-line error for everything invalid."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_byte_order_mark_and_windows_line_ends_are_accepted() -> None:
     assert read(b"\xef\xbb\xbf" + FULL.replace("\n", "\r\n").encode()) == read(FULL)
 
 
-# One entry, that of model 'a' on line 3, with one more key; what the message must say.
+# The entry of model 'a' on line 3 with one more key, and the expected message.
 WRONG_VALUES = [
     ("contexts: [eight]", "models.yaml:3: model 'a': contexts must be whole numbers, got 'eight'"),
     ("contexts: eight", "contexts must be ladder or a list of whole numbers, got 'eight'"),
@@ -326,7 +326,7 @@ TOKENS = [
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0))
 def test_any_content_gives_models_or_one_error(seed: int) -> None:
-    """A hundred mutations in each example."""
+    """Apply a hundred mutations in each example."""
     rng = random.Random(seed)
     for _ in range(100):
         text = list(FULL)

@@ -16,7 +16,7 @@ from pytest_lmstrix.plan.size_search import (
 
 
 class Model:
-    """Works up to `capacity`, and counts what it was asked."""
+    """Works up to `capacity`, and records the sizes tried."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -30,7 +30,7 @@ class Model:
 
 
 def stepping_down(size: int, capacity: int) -> int | None:
-    """What trying one 10 % reduction after the other finds."""
+    """The result of trying successive 10 % reductions."""
     return next((step for step in steps_down(size) if step <= capacity), None)
 
 

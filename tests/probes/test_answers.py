@@ -1,4 +1,4 @@
-"""Reasoning, silence and whole numbers in what a model says."""
+"""Parsing of replies: reasoning, silence and whole numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Facts hidden in prose that fills a context to the brim."""
+"""Needle-in-a-haystack prompts: facts hidden in filler text that fills a context."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def words(text: str) -> int:
 
 
 def merging(longest: int, odd: str) -> CountTokens:
-    """Words in parts of at most `longest` letters, where `odd` goes with what follows."""
+    """Words in parts of at most `longest` letters; `odd` is joined to what follows."""
     token = re.compile(rf"{re.escape(odd)}\s*\w{{0,{longest}}}|\s?\w{{1,{longest}}}|\W")
     return lambda text: len(token.findall(text))
 
@@ -53,12 +53,12 @@ ladders = st.lists(st.sampled_from([1500, 2048, 3000, 4096, 6000, 8192]), min_si
 
 
 def depth_of(needle: Needle, prose: str) -> float:
-    """Where a fact begins, of where it could begin."""
+    """Position of a fact, as a fraction of the possible positions."""
     return prose.index(needle.sentence) / (len(prose) - len(needle.sentence))
 
 
 def assert_fills(haystack: Haystack, count_tokens: CountTokens) -> None:
-    """The context is full, and no prompt is too long for it."""
+    """Check that the context is full and that every prompt fits it."""
     room = haystack.size - ANSWER_TOKENS
     used = tuple(count_tokens(haystack.prose + n.question) for n in haystack.needles)
     assert haystack.prompt_tokens == used
@@ -67,7 +67,7 @@ def assert_fills(haystack: Haystack, count_tokens: CountTokens) -> None:
 
 
 def begin_of_each(haystacks: Sequence[Haystack]) -> dict[str, float]:
-    """Where each fact is to begin: in its place, or after the facts whose places come before."""
+    """The target depth of each fact: its own, or after the facts with smaller depths."""
     places = sorted(
         (needle.depth * (len(haystack.prose) - len(needle.sentence)), needle.sentence)
         for haystack in haystacks
@@ -95,7 +95,9 @@ def test_every_ladder_size_is_filled(
         assert haystack.prose.startswith(prose)
         prose = haystack.prose
         assert tuple(needle.depth for needle in haystack.needles) == DEPTHS
-        near = LONGEST_SENTENCE + 0.01 * len(haystacks[-1].prose)  # no sentence is interrupted
+        near = LONGEST_SENTENCE + 0.01 * len(
+            haystacks[-1].prose
+        )  # not inside a sentence
         for needle in haystack.needles:
             assert prose.count(needle.opening) == 1
             begin = prose.index(needle.sentence)

@@ -1,4 +1,4 @@
-"""What `fast` and `full` ask, and how answers are graded."""
+"""The questions of `fast` and `full`, and the grading of answers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pytest_lmstrix.probes.questions import (
 
 
 def cut(text: str, reasoning: str = "") -> Reply:
-    """A reply that used up its budget."""
+    """A reply that exhausted its token budget."""
     return Reply(text=text, reasoning=reasoning, stop_reason="length")
 
 

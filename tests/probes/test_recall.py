@@ -1,4 +1,4 @@
-"""What `deep` makes of the replies."""
+"""Grading of `deep`: control, recall and cut prompts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FULL_MARKS = Control(score=5)
 
 
 class Reader:
-    """An instance that completes from what it reads, except for some openings."""
+    """An instance that recalls facts from its prompt, except those with certain openings."""
 
     context_length = 100
 
@@ -35,7 +35,7 @@ class Reader:
         self.prompts: list[str] = []
 
     def complete(self, prompt: str, *, max_tokens: int, temperature: float = 0.0) -> Reply:
-        """The answer that belongs to the last line."""
+        """The answer to the last line of the prompt."""
         self.prompts.append(prompt)
         kind = prompt.split()[-2]
         return Reply(
@@ -44,15 +44,15 @@ class Reader:
         )
 
     def chat(self, messages: Sequence[Message], *, max_tokens: int) -> Reply:
-        """Never asked."""
+        """Not used by these tests."""
         raise NotImplementedError
 
     def count_tokens(self, text: str) -> int:
-        """Its characters."""
+        """The number of characters."""
         return len(text)
 
     def unload(self) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
 
 def replies(*texts: str, prompt_tokens: int | None = None) -> tuple[Reply, ...]:

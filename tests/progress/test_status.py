@@ -1,4 +1,4 @@
-"""What is said of what is under way, and the estimate of what is left."""
+"""Status lines, and the estimate of the remaining time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Atomic replace: the old content or all of the new, whatever happens."""
+"""Atomic replace: the file has the old content or all of the new, even after a failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Child processes: nothing blocks them, nothing outlives them, and their end is told."""
+"""Child processes: no blocking on pipes, no orphans, and readable exit statuses."""
 
 from __future__ import annotations
 

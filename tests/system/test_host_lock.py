@@ -1,4 +1,4 @@
-"""One process at a time on a host, whatever happens to it; owners are dead only if provably so."""
+"""Host locks: mutual exclusion per host, and detection of dead owners."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def lock_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def spawn() -> Iterator[Spawn]:
-    """Starts a Python program that lives until its standard input ends, and reads its output."""
+    """Starts a Python program that runs until its standard input ends, and reads its output."""
     with contextlib.ExitStack() as stack:
 
         def start(program: str, *arguments: str) -> subprocess.Popen[str]:
@@ -116,7 +116,7 @@ def test_a_worker_names_itself_and_its_parent_as_holder(
     spawn: Spawn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw3")
-    process = spawn(HOLD, HOST)  # by `-c`, as workers are
+    process = spawn(HOLD, HOST)  # by `-c`, like the workers of xdist
     assert line_of(process) == "held"
     shown = rf"pid {process.pid} of .*: worker gw3 of pytest-xdist, started by pid {os.getpid()}$"
     with pytest.raises(TimeoutError, match=shown), host_lock(HOST, timeout=0):
@@ -188,11 +188,11 @@ def test_two_users_exclude_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     runs = f"{setting}['python', '-c', 'import filelock, pytest_lmstrix.system.host_lock'])"
     if subprocess.run([sys.executable, "-c", runs], capture_output=True).returncode:
         pytest.skip("another user cannot run this interpreter")
-    # Not in pytest's own temporary folders, which only their owner may enter.
+    # Not in pytest's temporary folders, which only their owner can enter.
     with tempfile.TemporaryDirectory() as open_to_all:
         Path(open_to_all).chmod(0o711)
         monkeypatch.setenv(locks.FOLDER_VARIABLE, f"{open_to_all}/locks")
-        assert is_free()  # the files belong to root now
+        assert is_free()  # the files now belong to root
         program = f"import os, pytest_lmstrix.system.host_lock; os.setuid(65534){HOLD}"
         with subprocess.Popen(
             [sys.executable, "-c", program, HOST],
@@ -248,7 +248,7 @@ def test_a_running_owner_is_not_dead(spawn: Spawn) -> None:
     assert not owner_is_dead(token)
     process.kill()
     if sys.platform == "linux":
-        # Dead, though its entry stays until its parent has asked for the exit status.
+        # A zombie: dead, although its entry remains until its parent fetches the exit status.
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         assert owner_is_dead(token)
     process.wait()
