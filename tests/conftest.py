@@ -1,4 +1,4 @@
-"""What every test needs to keep out of the way of others."""
+"""Isolation of tests from each other and from the user."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _own_locks(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests neither wait for each other's models nor for those of the user."""
+    """Use a lock folder per test, so that tests do not wait for other models."""
     monkeypatch.setenv("PYTEST_LMSTRIX_LOCKS", str(tmp_path_factory.mktemp("locks")))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
 
 
 @pytest.fixture(scope="session")
 def _project_module() -> str:
-    """Import it before pytester notes which modules to forget; a run of the models needs none."""
+    """Import it before pytester takes its module snapshot; a run of the models needs none."""
     return import_module("tests.end_to_end.project").__name__
 
 

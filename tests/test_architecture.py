@@ -19,7 +19,7 @@ MOST_LINES = 350
 MOST_FILES = 10
 """In a folder, besides `__init__.py`."""
 
-# From the bottom to the top: a room (a folder, or a file at the top) imports itself and the rooms
+# From the bottom to the top: a folder (or a file at the top) imports itself and the folders
 # of lower layers.
 LAYERS = (
     ("core",),
@@ -35,10 +35,10 @@ LAYERS = (
     ("plugin",),
     ("",),
 )
-RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
+RANK = {folder: rank for rank, folders in enumerate(LAYERS) for folder in folders}
 PURE = ("core", "system", "weights", "manifest", "engines", "registry", "probes", "checks",
         "plan.plan", "plan.cached_results", "plan.size_search")  # fmt: skip
-"""Rooms and modules that know nothing of pytest."""
+"""Folders and modules that do not import pytest."""
 
 PYTEST = {"pytest", "_pytest", "pluggy", "xdist", "pytest_html"}
 ENGINES = {"lmstudio", "xllamacpp", "gguf"}
@@ -47,7 +47,7 @@ HEAVY = {"msgspec", "filelock", "yaml", "lmstudio", "httpx", "rich", "psutil", "
 
 
 def module_of(path: Path) -> str:
-    """Without the package: `engines.base`; `engines` for its `__init__`, "" for the topmost."""
+    """Return the module name without the package: `engines.base`, `engines` for its `__init__`."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(part for part in parts if part != "__init__")
 
@@ -55,7 +55,7 @@ def module_of(path: Path) -> str:
 FILES = {module_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-def room_of(module: str) -> str:
+def folder_of(module: str) -> str:
     return module.partition(".")[0]
 
 
@@ -72,7 +72,7 @@ def import_statements(node: ast.AST, *, for_types: bool) -> Iterator[ast.Import 
 
 @cache
 def imported(module: str, *, for_types: bool = True) -> frozenset[str]:
-    """Dotted names that `module` imports, its own package's with a leading dot."""
+    """Dotted names that `module` imports; those of the package have a leading dot."""
     found = set()
     tree = ast.parse(FILES[module].read_text(encoding="utf-8"))
     for statement in import_statements(tree, for_types=for_types):
@@ -103,7 +103,7 @@ def foreign_imports(module: str) -> set[str]:
 
 
 def reached(module: str) -> set[str]:
-    """Modules of the package that `module` imports, and what these import, and so on."""
+    """Modules of the package that `module` imports, directly or indirectly."""
     seen: set[str] = set()
     todo = {module}
     while todo:
@@ -114,19 +114,19 @@ def reached(module: str) -> set[str]:
 
 @pytest.mark.parametrize("module", FILES)
 def test_imports_run_one_way(module: str) -> None:
-    own = RANK[room_of(module)]
+    own = RANK[folder_of(module)]
     above = {
         name
         for name in own_imports(module)
-        if room_of(name) != room_of(module) and RANK[room_of(name)] > own
+        if folder_of(name) != folder_of(module) and RANK[folder_of(name)] > own
     }
-    assert not above, f"{module} must not know of {sorted(above)}"
+    assert not above, f"{module} must not import {sorted(above)}"
 
 
 def test_folders_do_not_import_each_other() -> None:
     graph: defaultdict[str, set[str]] = defaultdict(set)
     for name in FILES:
-        graph[room_of(name)] |= {room_of(own) for own in own_imports(name)} - {room_of(name)}
+        graph[folder_of(name)] |= {folder_of(own) for own in own_imports(name)} - {folder_of(name)}
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
@@ -175,11 +175,11 @@ def test_modules_have_no_import_cycles() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [name for name in FILES if name in PURE or room_of(name) in PURE]
+    "module", [name for name in FILES if name in PURE or folder_of(name) in PURE]
 )
 def test_pure_modules_do_not_import_pytest(module: str) -> None:
     for name in reached(module):
-        assert not foreign_imports(name) & PYTEST, f"{module} gets there by {name}"
+        assert not foreign_imports(name) & PYTEST, f"{module} imports it by way of {name}"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Projects with a manifest and a fake engine, and what their runs left behind."""
+"""Projects with a manifest and a fake engine, and the files of their runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-# Imported here once: pytester forgets what a run inside this process imports, each time.
+# Imported once here: pytester discards the modules imported by each in-process run.
 import pytest_lmstrix.reports.plots  # noqa: F401
 import tests.standin.fake_engine  # noqa: F401
 from pytest_lmstrix.core.types import Result
@@ -33,12 +33,12 @@ class Project:
         self.pytester = pytester
         self.path = pytester.path
         self.started: list[subprocess.Popen[bytes]] = []
-        """Ended with the test, whatever becomes of it."""
+        """Stopped at the end of the test in any case."""
         self.engine(tiny="")
         self.manifest("[{id: tiny, contexts: [512, 1024]}]")
 
     def engine(self, **models: str) -> None:
-        """The engine has a model of each name, with more arguments of `StandInModel`."""
+        """Give the engine a model of each name, with these arguments of `StandInModel`."""
         made = "".join(f"StandInModel(key={key!r}, {more})," for key, more in models.items())
         self.pytester.makeconftest(CONFTEST.format(models=made))
 
@@ -53,7 +53,7 @@ class Project:
         return self.pytester.runpytest_subprocess(*args)
 
     def ids(self, *args: str) -> list[str]:
-        """The node ids that a run would test, in its order."""
+        """Return the node ids that a run would test, in order."""
         result = self.run(*args, "--collect-only", "-q")
         return [line for line in result.outlines if "::" in line and not line.startswith("ERROR")]
 

@@ -1,4 +1,4 @@
-"""What is known is not asked again, and what has changed is."""
+"""Cached results are not run again, changed cases are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole runs of `full`, `deep` and `limit` over the unmodified SDK, and what a person is told."""
+"""Whole runs of `full`, `deep` and `limit` with the unmodified SDK, and their output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The examples of the README and of the docs, run as they are printed."""
+"""The examples of the README and the docs, run as printed."""
 
 from __future__ import annotations
 

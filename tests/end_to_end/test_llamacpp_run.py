@@ -1,4 +1,4 @@
-"""Whole runs of real models through the embedded engine."""
+"""Whole runs of real models with the embedded engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole runs over the unmodified SDK, against the stand-in server."""
+"""Whole runs with the unmodified SDK against the stand-in server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plugin installed in projects that have nothing to do with it."""
+"""The plugin installed in projects that do not use it."""
 
 from __future__ import annotations
 

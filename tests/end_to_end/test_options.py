@@ -1,4 +1,4 @@
-"""Mistakes in options and manifest: one line, exit 4, no traceback, the same under xdist."""
+"""Errors in options and manifest: one line, exit 4, no traceback, the same under xdist."""
 
 from __future__ import annotations
 

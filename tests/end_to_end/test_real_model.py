@@ -1,4 +1,4 @@
-"""The checks through the plugin on a real model: what SmolLM2-135M was trained for, and more."""
+"""The checks of the plugin on a real model, up to and above its trained context."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from tests.end_to_end.project import Project
 from tests.standin import weights
 
 TRAINED = 8_192
-"""Tokens that the model was trained for; llama.cpp's server grants no more."""
+"""The trained context of the model in tokens; llama.cpp's server grants no more."""
 SIZES = (1_024, 2_048, 4_096, TRAINED) if os.environ.get("LMSTRIX_TEST_DEEP") else (1_024, 2_048)
-"""`LMSTRIX_TEST_DEEP=1` adds the sizes that take a small machine minutes."""
+"""`LMSTRIX_TEST_DEEP=1` adds sizes that take minutes on a small machine."""
 LARGEST = SIZES[-1]
 OVERHEAD = 1.1 if LARGEST == TRAINED else 1.2
-"""The controls of all sizes weigh more beside a small context."""
+"""The controls of all sizes are a larger share of a small context."""
 
 
 class Meter:
-    """Notes every load and every reply of the engine."""
+    """Records every load and every reply of the engine."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.loads: list[int] = []
@@ -48,7 +48,7 @@ class Meter:
 
     @property
     def prefilled(self) -> int:
-        """Prompt tokens by the engine's own counters, those in its cache left out."""
+        """Prompt tokens by the engine's counters, without cached ones."""
         return sum((r.prompt_tokens or 0) - (r.cached_prompt_tokens or 0) for r in self.replies)
 
 
@@ -67,7 +67,7 @@ def manifest(project: Project, contexts: Sequence[int], declared: int) -> None:
 def test_deep_at_all_sizes_takes_one_load_and_one_prefill(
     project: Project, meter: Meter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # So small a model confuses a fact now and then: the same text each time, or it is a lottery.
+    # So small a model sometimes confuses facts: a fixed text keeps the test deterministic.
     monkeypatch.setattr(build.secrets, "randbits", lambda bits: 1)
     manifest(project, SIZES, TRAINED)
     project.run("--lmstrix", "-m", "deep").assert_outcomes(passed=len(SIZES))

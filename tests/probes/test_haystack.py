@@ -95,9 +95,7 @@ def test_every_ladder_size_is_filled(
         assert haystack.prose.startswith(prose)
         prose = haystack.prose
         assert tuple(needle.depth for needle in haystack.needles) == DEPTHS
-        near = LONGEST_SENTENCE + 0.01 * len(
-            haystacks[-1].prose
-        )  # not inside a sentence
+        near = LONGEST_SENTENCE + 0.01 * len(haystacks[-1].prose)  # not inside a sentence
         for needle in haystack.needles:
             assert prose.count(needle.opening) == 1
             begin = prose.index(needle.sentence)

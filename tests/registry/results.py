@@ -1,4 +1,4 @@
-"""Results as the registry's tests need them."""
+"""Results for the tests of the registry."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OK = Result(
 
 
 def a_result(context_length: int = 8192, verdict: str = "ok", **fields: object) -> Result:
-    """A `full` result of model `m`; `fields` differ."""
+    """Return a `full` result of model `m` with `fields` replaced."""
     judged = Verdict(verdict)
     return msgspec.structs.replace(
         _OK,

@@ -1,4 +1,4 @@
-"""Writers are killed at any moment; what they had acknowledged is in the registry, unaltered."""
+"""Killed writers: every acknowledged result is in the registry, unchanged."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def assert_nothing_is_lost(path: Path, acknowledged: list[tuple[int, int]]) -> N
         found[writer, number] += 1
     assert set(found.values()) == {1}
     assert set(acknowledged) <= set(found)
-    # Each can have been killed between its last write and saying so, once.
+    # Each writer may have been killed between its last write and its acknowledgement.
     assert len(found) - len(acknowledged) <= len({writer for writer, _ in found})
     loaded = registry.load()
     copies = b"".join(copy.read_bytes() for copy in path.parent.glob("*.corrupt-*"))

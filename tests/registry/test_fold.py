@@ -133,7 +133,7 @@ def test_a_later_larger_pass_supersedes_failed_search_lines() -> None:
 def test_a_weaker_or_earlier_pass_does_not_supersede_failed_search_lines(later: Result) -> None:
     searched = a_result(4_502, "prompt_truncated", origin="search")
     assert status(searched, later).smallest_bad == 4_502
-    assert status(a_result(30_000), searched).smallest_bad == 4_502  # the pass was before it
+    assert status(a_result(30_000), searched).smallest_bad == 4_502  # the pass was earlier
 
 
 def test_a_later_larger_pass_does_not_supersede_cases_or_searched_passes() -> None:

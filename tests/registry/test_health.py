@@ -168,7 +168,7 @@ def test_paths_without_write_permission_are_errors(
     registry.append(a_result())
     registry.backup()
     needed = path.with_name(name)
-    # root may write anything
+    # root can write anything
     monkeypatch.setattr("os.access", lambda asked, *_: asked != needed)
     [finding] = trouble(check_health(path))
     assert (finding.severity, finding.where) == ("error", needed)

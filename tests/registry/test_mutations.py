@@ -1,4 +1,4 @@
-"""Whatever happens to a registry's bytes, reading it raises nothing and loses no intact line."""
+"""Mutations of a registry's bytes: reading never raises and loses no intact line."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def scanned(data: bytes) -> tuple[list[Result], list[Flaw]]:
 
 
 def mutated(data: bytearray, chance: random.Random) -> None:
-    """Do to `data` what disks, editors and killed writers do."""
+    """Damage `data` as disks, editors and killed writers do."""
     start = chance.randrange(len(data))
     end = min(len(data), start + chance.choice((1, 1, 2, 30, 400)))
     match chance.randrange(6):
@@ -64,7 +64,7 @@ def test_no_mutation_raises_or_loses_an_intact_line() -> None:
         for raw in data.split(b"\n"):
             if (line := bytes(raw) + b"\n") in whole:
                 assert whole[line] in results
-        # Nothing vanishes: each line that is not blank is a result, or a flaw with all its bytes.
+        # Every line that is not blank is a result, or a flaw with all its bytes.
         lines = [line for line in bytes(data).split(b"\n") if line.strip()]
         assert len(results) + len(flaws) == len(lines)
         assert {flaw.raw.rstrip(b"\n") for flaw in flaws} <= set(lines)

@@ -1,4 +1,4 @@
-"""What counts as a change, what as a regression, and what fails a run."""
+"""Changes, regressions, and runs that fail because of them."""
 
 from __future__ import annotations
 

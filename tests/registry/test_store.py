@@ -364,7 +364,7 @@ def test_a_forked_child_does_not_keep_the_lock(path: Path, monkeypatch: pytest.M
     inherited = []
 
     def forked(descriptor: int, *, blocking: bool) -> bool:
-        inherited.append(os.dup(descriptor))  # what a fork does to it
+        inherited.append(os.dup(descriptor))  # as in a forked child
         return filelock.lock_descriptor(descriptor, blocking=blocking)
 
     monkeypatch.setattr(files, "lock_descriptor", forked)
@@ -410,7 +410,7 @@ def test_on_windows_opening_a_busy_lock_file_is_retried(
 
 
 def in_thread(work: Callable[[], object]) -> None:
-    """Run `work` in another thread, as locks are held by threads, and raise what it raises."""
+    """Run `work` in another thread (locks belong to threads), and re-raise its exception."""
     raised: list[BaseException] = []
 
     def run() -> None:
@@ -543,7 +543,7 @@ class TestFullDisk:
         )
         assert "RegistryError" in ended.stderr
         assert "File too large" in ended.stderr
-        # One was there, and "kept" is printed before each attempt, the failed one included.
+        # One existed before; "kept" is printed before each attempt, including the failed one.
         assert registry.load().results == ended.stdout.count("kept") > 2
         assert registry.load().torn is None
 

@@ -1,6 +1,6 @@
-"""Writers to be killed: `PATH WRITER` is one, `PATH KILLS SEED` forks and kills that many.
+"""Writers that get killed: `PATH WRITER` runs one, `PATH KILLS SEED` forks and kills many.
 
-A writer appends without end, and says `WRITER NUMBER` once a result was acknowledged.
+A writer appends in a loop, and prints `WRITER NUMBER` for each acknowledged result.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ AT_ONCE = 3
 
 
 def numbered(writer: int, number: int) -> Result:
-    """What `writer` writes as its `number`th; some are so long that a kill can tear them."""
+    """Return result `number` of `writer`; some are long enough to be torn by a kill."""
     length = 300_000 if (writer + number) % 7 == 0 else 100
     return Result(
         run=str(writer),
@@ -36,7 +36,7 @@ def numbered(writer: int, number: int) -> Result:
 
 
 def write(path: str, writer: int) -> None:
-    """Append until killed, or nobody reads what was acknowledged."""
+    """Append until killed, or until the output pipe is closed."""
     registry = Registry(path)
     for number in range(1, 10_000):
         registry.append(numbered(writer, number))
@@ -44,7 +44,7 @@ def write(path: str, writer: int) -> None:
 
 
 def kill_many(path: str, kills: int, seed: int) -> None:
-    """Have some writers at work at any time, and kill one after another."""
+    """Keep several writers running, and kill one after another."""
     if sys.platform == "win32":
         raise NotImplementedError
     chance = random.Random(seed)

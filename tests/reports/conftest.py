@@ -1,4 +1,4 @@
-"""A run with everything that reports have to show, and golden files."""
+"""A run with every feature that reports show, and golden files."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def run(tmp_path: Path) -> RunReport:
 
 @pytest.fixture
 def golden() -> Callable[[str, str], None]:
-    """Compares with a file of `golden/`; with UPDATE_GOLDEN in the environment, writes it."""
+    """Compares text with a file of `golden/`; if UPDATE_GOLDEN is set, writes it."""
 
     def check(name: str, text: str) -> None:
         path = GOLDEN / name

@@ -1,4 +1,4 @@
-"""report.html in a real browser: the picture, its links, the filters, and nothing from outside."""
+"""report.html in a real browser: map, links, filters, and no external resources."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture
 def opened(browser: Browser) -> Iterator[Open]:
-    """Opens a page; what it says on the console, and asks for, is looked at in the end."""
+    """Opens a page; at the end its console messages and requests are checked."""
     for kind in ("browser", "performance"):
         browser.get_log(kind)
     pages: list[str] = []
@@ -76,7 +76,7 @@ def test_own(lmstrix_model):
 
 @pytest.fixture
 def report(project: Project) -> Path:
-    """Three models: one good, one too big from 1,024 tokens on, and a hostile one."""
+    """Three models: a good one, one too big from 1,024 tokens, and a hostile one."""
     project.engine(
         good="",
         big="behaviours=(OutOfMemory(above=512),)",
@@ -92,7 +92,7 @@ def report(project: Project) -> Path:
 
 
 def cell(browser: Browser, model: str, size: str) -> Browser:
-    """The link in the row of `model` and the column of `size`."""
+    """Return the link in the row of `model` and the column of `size`."""
     headings = [
         each.text for each in browser.find_elements("css selector", "#lmstrix-map thead th")
     ]

@@ -1,4 +1,4 @@
-"""The picture of the fleet as data."""
+"""The data of the fleet overview."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BEFORE = (
 
 
 def cells(tmp_path: Path, *skipped: str) -> dict[tuple[str, int], MapCell]:
-    """By check and size."""
+    """Cells by check and size."""
     rows = fleet(tmp_path, *skipped).rows
     return {(row.check, size): cell for row in rows for size, cell in row.cells.items()}
 
@@ -39,7 +39,7 @@ def cells(tmp_path: Path, *skipped: str) -> dict[tuple[str, int], MapCell]:
 def fleet(
     tmp_path: Path, *skipped: str, before: Iterable[Result] = BEFORE, model: Model = LLAMA
 ) -> Fleet:
-    """Of a run that finds `NOW` and skips these tests, after one that found `before`."""
+    """The fleet of a run that finds `NOW` and skips these tests, after one that found `before`."""
     run = a_run(Registry(tmp_path / "registry.jsonl"), NOW)
     cases = (
         CaseReport(node_id=f"models.yaml::{test}", outcome="skipped", reason="why", results=())

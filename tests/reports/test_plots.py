@@ -1,4 +1,4 @@
-"""Plots: ticks, scales and labels for every value, and curves that can be drawn."""
+"""Plots: ticks, scales and labels for any value, and valid curves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The registry as runs write it: a backup first, and a line for each case, however many write."""
+"""Recording of runs: a backup first, then one line per case, with any number of writers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def backups(project: Project) -> list[Path]:
 
 
 def cases(registry: Registry) -> Counter[tuple[str, str, int]]:
-    """How many lines each case of each run has, of a registry without any damage."""
+    """Count the lines of each case of each run; the registry must be undamaged."""
     loaded = registry.load()
     assert (loaded.damaged, loaded.newer, loaded.torn) == ((), (), None)
     return Counter((each.run, each.model, each.context_length) for each in registry.results())

@@ -1,4 +1,4 @@
-"""summary.md, run.json and JUnit: golden files, a schema, and the files that a run leaves."""
+"""summary.md, run.json and JUnit: golden files, the schema, and the files of a run."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_xdist_gives_the_same_reports(project: Project) -> None:
 
 
 def junit_properties(path: Path) -> dict[str, list[tuple[str, str]]]:
-    """Of each test, without how long things took."""
+    """Properties of each test, without durations."""
     cases = ElementTree.parse(path / "junit.xml").iter("testcase")
     return {
         str(case.get("name")): [
@@ -149,7 +149,7 @@ def junit_properties(path: Path) -> dict[str, list[tuple[str, str]]]:
 
 
 def map_of(path: Path) -> tuple[list[str], list[tuple[str, ...]]]:
-    """The signs of its legend; family, target and sign of its cells."""
+    """Return the signs of the legend, and family, target and sign of each cell."""
     text = (path / "reports" / "report.html").read_text(encoding="utf-8")
     legend = re.findall(r'<span><i class="lmstrix-\w+">(.)</i>', text)
     cell = r'<a class="lmstrix-(\w+)" href="#(case-\w+)"[^>]*>([^<]*)</a>'

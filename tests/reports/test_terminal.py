@@ -1,4 +1,4 @@
-"""What a person sees on a terminal: status while it works, nothing garbled, tables that fit."""
+"""Terminal output: the live status, intact test output, and tables that fit."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ PATIENCE = 60.0
 
 
 class Terminal:
-    """Runs a program and shows what a person would see."""
+    """Runs a program in a terminal emulator, and returns the screen."""
 
     def __init__(self, command: list[str], cwd: Path, columns: int, **environment: str) -> None:
         import fcntl
@@ -73,7 +73,7 @@ class Terminal:
                 continue
             try:
                 data = os.read(self._master, 65536)
-            except OSError:  # Linux: the other end is closed
+            except OSError:  # on Linux: the other end is closed
                 data = b""
             if not data:
                 self.process.wait(PATIENCE)
@@ -103,7 +103,7 @@ Run = Callable[..., Terminal]
 
 @pytest.fixture
 def run(project: Project) -> Iterator[Run]:
-    """Runs pytest on a terminal of so many columns until it is at the slow load."""
+    """Runs pytest on a terminal of given width until it reaches the slow load."""
     project.pytester.makeconftest(CONFTEST % LONG)
     project.manifest(f"[{{id: tiny, contexts: [512, 1024]}}, {{id: {LONG}, contexts: [512]}}]")
     started: list[Terminal] = []
@@ -200,7 +200,7 @@ def test_the_status_pauses_for_a_debugger(run: Run, project: Project) -> None:
     terminal.read_until(lambda: "case " in terminal.text)
     (project.path / "go").touch()
     terminal.read_until(lambda: "(Pdb)" in terminal.text)
-    terminal.write(b"__import__('time').sleep(3 * 0.2) or 6 * 7\n")  # while it would redraw
+    terminal.write(b"__import__('time').sleep(3 * 0.2) or 6 * 7\n")  # long enough for a redraw
     terminal.read_until(lambda: "42" in terminal.text)
     _, _, debugged = terminal.raw.partition(b"(Pdb)")
     assert b"\x1b7" not in debugged
@@ -212,6 +212,6 @@ def test_the_status_pauses_for_a_debugger(run: Run, project: Project) -> None:
 def test_remaining_time_is_estimated_from_earlier_runs(run: Run, project: Project) -> None:
     finish(run(200), project)
     (project.path / "go").unlink()
-    terminal = run(200, "--all", "-k", "tiny-1024")  # the first, so there is no other to go by
+    terminal = run(200, "--all", "-k", "tiny-1024")  # the first test, so no other gives an estimate
     terminal.read_until(lambda: "case 1 of 1, about " in terminal.text)
     finish(terminal, project)

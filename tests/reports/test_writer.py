@@ -1,4 +1,4 @@
-"""The end of a run: what fails there is left out alone, and files that must stay do."""
+"""Writing reports: a failure omits only its own file, and foreign files are kept."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from tests.standin.lmstudio.models.model import StandInModel
 
 
 class FakeEngine:
-    """Has `models`; writes what is done to `log`, a line each: `load tiny 4096`, `unload tiny`."""
+    """Has `models`; logs each action as a line in `log`: `load tiny 4096`, `unload tiny`."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class FakeEngine:
         return FakeInstance(self, known, known.grant(context_length), progress)
 
     def note(self, event: str) -> None:
-        """Keep `event`, and write it to the log."""
+        """Record `event`, and write it to the log."""
         self.events.append(event)
         if self._log is not None:
             with self._log.open("a", encoding="utf-8") as file:
@@ -156,7 +156,7 @@ class FakeInstance:
 
 @contextmanager
 def _refusals(phase: Phase, instance: FakeInstance | None = None) -> Iterator[None]:
-    """Turns a refusal into a `Failure`; `instance` is gone after a fatal one."""
+    """Converts a `Refused` to a `Failure`; a fatal one removes `instance`."""
     try:
         yield
     except Refused as refused:
@@ -184,6 +184,6 @@ def _facts(model: StandInModel) -> ModelFacts:
 
 
 def _common(one: Sequence[str], other: Sequence[str]) -> int:
-    """How many first elements they share."""
+    """The length of the common prefix."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))

@@ -1,4 +1,4 @@
-"""A web server on loopback that hands out one file, in whatever manner a test asks for."""
+"""A web server on loopback that serves one file, with scripted faults."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class FileServer(ThreadingHTTPServer):
-    """Serves `content` at every path that `paths` allows; its other fields say how."""
+    """Serves `content` at every path that `paths` allows; other fields script its behaviour."""
 
     daemon_threads = True
 
@@ -26,21 +26,21 @@ class FileServer(ThreadingHTTPServer):
         self.ranges = True
         self.etag: str | None = '"v1"'
         self.cut_after: int | None = None
-        """Drop the connection after so many bytes of an answer."""
+        """Drop the connection after this many bytes of an answer."""
         self.content_type = "application/octet-stream"
         self.range_start = 0
-        """Added to the start of every part that is asked for."""
+        """Added to the start of every requested range."""
         self.redirect: str | None = None
         self.requests: list[tuple[str, str, str | None]] = []
         """Method, path and Range of every request."""
         self.authorizations: list[str | None] = []
         self.hold: threading.Event | None = None
-        """An answer to GET waits for it after its first byte."""
+        """If set, an answer to GET waits for it after the first byte."""
         self.asked = threading.Event()
         """Set by the first GET."""
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that went away is what some tests are about."""
+        """Ignore clients that disconnect, as some tests do."""
         if not isinstance(sys.exception(), ConnectionError):
             traceback.print_exc()
 
@@ -107,7 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def file_server(content: bytes) -> Iterator[FileServer]:
-    """A server for `content` that is up inside the block."""
+    """Run a server for `content` inside the block."""
     with FileServer(content) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -119,5 +119,5 @@ def file_server(content: bytes) -> Iterator[FileServer]:
 
 
 def sha256(content: bytes) -> str:
-    """The hash of `content` as a manifest has it."""
+    """The hash of `content`, as in a manifest."""
     return hashlib.sha256(content).hexdigest()

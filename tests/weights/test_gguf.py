@@ -1,4 +1,4 @@
-"""GGUF files: what is read from a header, and which files are found."""
+"""GGUF files: parsing of headers, and discovery of files."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_split_files_are_one_model(tmp_path: Path) -> None:
 
 def test_a_truncated_header_is_an_error_naming_the_file(tmp_path: Path) -> None:
     whole = write_model(tmp_path / "m.gguf").read_bytes()
-    # Tensor names and data follow the last value; they are llama.cpp's to judge.
+    # Tensor names and data follow the last value; only llama.cpp validates them.
     end = whole.index(b"token_embd.weight") - 8
     for size in range(end):
         cut = tmp_path / "cut.gguf"
@@ -134,7 +134,7 @@ def test_a_truncated_header_is_an_error_naming_the_file(tmp_path: Path) -> None:
             read_header(cut)
 
 
-@settings(deadline=None)  # a busy machine is no defect
+@settings(deadline=None)  # a busy machine may be slow
 @given(
     position=st.integers(4, 400), noise=st.binary(min_size=1, max_size=16), cut=st.integers(0, 400)
 )
@@ -149,7 +149,7 @@ def test_a_damaged_header_is_parsed_or_refused(
     data[position : position + len(noise)] = noise
     damaged = folder / "damaged.gguf"
     damaged.write_bytes(data[: len(data) - cut])
-    with contextlib.suppress(ValueError):  # any other exception is a failure
+    with contextlib.suppress(ValueError):  # any other exception fails the test
         assert model_facts(damaged).path == str(damaged)
 
 

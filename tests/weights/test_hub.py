@@ -1,4 +1,4 @@
-"""Weights from the Hugging Face hub: huggingface_hub itself against a stand-in on loopback."""
+"""Weights from the Hugging Face hub: huggingface_hub against a stand-in on loopback."""
 
 from __future__ import annotations
 

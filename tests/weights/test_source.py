@@ -1,4 +1,4 @@
-"""What `source` of a model may say."""
+"""Parsing of the `source` of a model."""
 
 from __future__ import annotations
 

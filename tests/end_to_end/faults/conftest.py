@@ -1,4 +1,4 @@
-"""Projects whose runs meet trouble, with limits that are short enough to be waited for."""
+"""Projects for fault injection, with short timeouts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.standin.lmstudio import LmStudioServer, StandInModel, UserInstance
 
 TIERS = ["fast", "full"]
 SILENCE_SECONDS = 2.0
-"""Allowed to loads, replies and short calls."""
+"""Timeout of loads, replies and short calls."""
 USERS = UserInstance(key="users")
 
 
@@ -30,7 +30,7 @@ def _short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def stand_in(models: Iterable[str], **options: object) -> LmStudioServer:
-    """A server with `models` in this order, and one that its user has loaded."""
+    """A server with `models` in this order, and one instance loaded by its user."""
     made = [StandInModel(key=key, size_bytes=10**9 + at) for at, key in enumerate(models)]
     made.append(StandInModel(key="users"))
     return LmStudioServer(made, loaded=[USERS], **options)  # type: ignore[arg-type]
@@ -38,7 +38,7 @@ def stand_in(models: Iterable[str], **options: object) -> LmStudioServer:
 
 @contextmanager
 def releasing(server: LmStudioServer) -> Iterator[None]:
-    """Whatever hangs goes on once the client has given it up, and asks for something else."""
+    """Release hanging calls once the client has given up and sends another request."""
     over = threading.Event()
 
     def given_up() -> bool:
@@ -68,7 +68,7 @@ def run(
     *args: str,
     contexts: Sequence[int] = (512,),
 ) -> pytest.RunResult:
-    """One run over `models`, in this order, each at `contexts`."""
+    """Run `models`, in this order, each at `contexts`."""
     entries = ", ".join(
         f"{{id: {each}, contexts: {list(contexts)}, size_bytes: {10**9 + at}, context_limit: 4096}}"
         for at, each in enumerate(models)
@@ -81,12 +81,12 @@ def run(
 
 
 def verdicts(results: Iterable[Result]) -> dict[str, tuple[Verdict, bool]]:
-    """Model -> verdict, and whether it took another try."""
+    """Verdict of each model, and whether it was retried."""
     return {result.model: (result.verdict, result.retried) for result in results}
 
 
 def ours(server: LmStudioServer) -> list[str]:
-    """What is loaded of ours."""
+    """Instances of this plugin that are loaded."""
     return [name for name in server.loaded() if name.startswith(PREFIX)]
 
 

@@ -1,4 +1,4 @@
-"""A disk that is full: no traceback, nothing that was shown is lost, nothing stays loaded."""
+"""A full disk: no traceback, no reported result is lost, nothing stays loaded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.end_to_end.project import Project
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 12 kB."""
+    """A file system of 12 kB."""
     mount = ["mount", "-t", "tmpfs", "-o", "size=12k", "none", str(tmp_path)]
     try:
         mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0

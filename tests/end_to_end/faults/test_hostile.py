@@ -1,4 +1,4 @@
-"""Hostile and odd input over whole runs: harmless output, clear errors, no file anywhere else."""
+"""Hostile and unusual input in whole runs: safe output, clear errors, no files elsewhere."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_any_model_output_is_handled(project: Project) -> None:
     expected = dict.fromkeys(said, Verdict.WRONG_ANSWER)
     found = {each.model: each.verdict for each in project.results}
     assert found.pop("healthy") is Verdict.OK
-    # What happens to hold an answer passes by the letter.
+    # A text that happens to contain an answer passes.
     assert {key for key in expected if found[key] is Verdict.OK} <= {"html"}
     assert found.keys() == expected.keys()
     reports = project.path / "reports"

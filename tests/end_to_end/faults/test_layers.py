@@ -1,4 +1,4 @@
-"""Every layer of the guaranteed unload, with the layers above it broken."""
+"""Every layer of the guaranteed unload, with the layers above it disabled."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_instances_of_a_dead_owner_are_swept_before_the_first_load(
     project: Project, server: LmStudioServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as broken:
-        # The system gives the lock of a dead owner free; this one lives.
+        # The system releases the lock of a dead owner; this process is alive.
         broken.setattr(ModelLoader, "unload", lambda loader: loader._held.close())
         broken.setattr(LmStudioEngine, "close", lambda engine: engine.link.drop())
         run(project, server, ["one"], "full")

@@ -1,4 +1,4 @@
-"""Faults of real processes: what is killed, stopped, starved or fed a broken file."""
+"""Faults of real processes: killed, stopped, out of memory, or with a broken file."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Doomed(Child):
     def forget_log(self) -> None:
         super().forget_log()
         self._requests += 1
-        if self._requests > 2:  # its properties and its special tokens come before all prompts
+        if self._requests > 2:  # requests for properties and special tokens precede all prompts
             self._meet("reply")
 
     def processes(self) -> list[psutil.Process]:
@@ -68,7 +68,7 @@ class Doomed(Child):
 
 @pytest.fixture
 def little_memory() -> Iterator[Path]:
-    """A control group of 120 MB, whose members are killed when they take more."""
+    """A control group limited to 120 MB; members that exceed it are killed."""
     root = Path("/sys/fs/cgroup")
     version_1 = (root / "memory").is_dir()
     group = root / ("memory" if version_1 else "") / f"lmstrix-test-{os.getpid()}"
@@ -89,7 +89,7 @@ def little_memory() -> Iterator[Path]:
 
 @pytest.fixture
 def doomed(monkeypatch: pytest.MonkeyPatch) -> type[Doomed]:
-    """What the engine starts from now on; set its `fates`."""
+    """Replaces the servers that the engine starts; set its `fates`."""
     monkeypatch.setattr(Doomed, "fates", {}, raising=False)
     monkeypatch.setattr(Doomed, "all", [], raising=False)
     monkeypatch.setattr(llamacpp, "Child", Doomed)
@@ -97,7 +97,7 @@ def doomed(monkeypatch: pytest.MonkeyPatch) -> type[Doomed]:
 
 
 def run(project: Project, tier: str, **sources: tuple[Path, int]) -> pytest.RunResult:
-    """One run over models, in this order: name -> its file and context length."""
+    """Run models in this order, given as name -> file and context length."""
     entries = ", ".join(
         f"{{id: {name}, engine: llamacpp, source: '{path.as_posix()}', contexts: [{size}],"
         f" context_limit: {size}, size_bytes: {at * 10**12}, load: {{threads: 1}}}}"
@@ -123,7 +123,7 @@ FATES: dict[str, tuple[list[str], tuple[Verdict, bool]]] = {
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """A zombie whose parent does not fetch its exit status is dead as well."""
+    """Whether a process is alive; an unreaped zombie is dead."""
     with suppress(psutil.NoSuchProcess):
         return process.status() != psutil.STATUS_ZOMBIE
     return False

@@ -1,4 +1,4 @@
-"""Every fault of the server, wherever it happens: the verdict, the last model, nothing left."""
+"""Every server fault at every place: the verdict, the next models, and no leaks."""
 
 from __future__ import annotations
 

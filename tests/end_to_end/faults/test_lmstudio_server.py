@@ -1,4 +1,4 @@
-"""Troubles that are the whole server's: unloads, short calls, restarts, a host that goes away."""
+"""Faults of the whole server: unloads, short calls, restarts, an unreachable host."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_out_of_memory_after_a_leak_is_not_the_next_models_fault(
     project: Project, tier: str
 ) -> None:
     fault = Fault(where="unloadModel", kind="error", error=REFUSED, times=99)
-    # At sizes from which a failure goes down.
+    # At sizes where a failure starts a search.
     models = "[{id: one, contexts: [512], context_limit: 9000, size_bytes: 1},"
     models += " {id: two, contexts: [5000, 8000], context_limit: 90000, size_bytes: 2}]"
     project.pytester.makefile(".yaml", models=f"models: {models}\n")

@@ -1,6 +1,6 @@
-"""Runs that are ended at random points, again and again, over one registry.
+"""Repeated runs on one registry, each interrupted at a random point.
 
-`LMSTRIX_SOAK_RUNS` says how many for each engine, `LMSTRIX_SOAK_SEED` repeats a soak.
+`LMSTRIX_SOAK_RUNS` is the number of runs per engine, `LMSTRIX_SOAK_SEED` repeats a soak.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ RUNS = int(os.environ.get("LMSTRIX_SOAK_RUNS", "6"))
 SEED = int(os.environ.get("LMSTRIX_SOAK_SEED", "0")) or random.randrange(1, 2**32)
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
 ENDLESS = 1000
-"""The exit status of a run that never ends: it tells where it hangs."""
+"""The exit status of a hanging run, which prints its stacks."""
 MARK = "LMSTRIX_SOAK_MARK"
 PATIENCE_SECONDS = 60
 SHOWN = re.compile(r"^models\.yaml::test_\w+\[(\S+)-(\d+)\] (?:PASSED|FAILED)", re.M)
 
 
 class Soak:
-    """Runs of one project, and what must hold after each of them."""
+    """Runs of one project, and the checks after each of them."""
 
     def __init__(self, project: Project, host: str, *args: str) -> None:
         self.folder = project.path
@@ -65,7 +65,7 @@ class Soak:
         return (self.folder / "output.txt").read_text(encoding="utf-8", errors="replace")
 
     def check(self) -> None:
-        """No process and no lock is left, and what was shown as a result is in the registry."""
+        """Check that no process and no lock is left, and that shown results are recorded."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while left := self._processes():
             assert time.monotonic() < deadline, left
@@ -99,13 +99,13 @@ def end(process: subprocess.Popen[bytes], number: signal.Signals) -> int:
     try:
         return process.wait(PATIENCE_SECONDS)
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGABRT)  # has it write down where it hangs
+        process.send_signal(signal.SIGABRT)  # makes it dump its stacks
         process.wait()
         return ENDLESS
 
 
 def stretched() -> list[Fault]:
-    """Loads and replies that take some time, so that most of a run is spent in them."""
+    """Delay loads and replies, so that they take most of the run."""
     places = ("load_progress", "prefill", "fragment", "unloadModel")
     return [Fault(where=where, kind="slow", seconds=0.03, times=10**9) for where in places]  # type: ignore[arg-type]
 
@@ -127,7 +127,7 @@ def test_lmstudio(project: Project) -> None:
                 time.sleep(0.002)
             status = end(process, number)
             server.wait_for(lambda: not server.pending("loadModel"), PATIENCE_SECONDS)
-            left = set(ours(server)) - killed  # a run that had not begun sweeps nothing
+            left = set(ours(server)) - killed  # a run that had not started sweeps nothing
             assert number == signal.SIGKILL or not left, f"{what}\n{soak.output()}"
             assert_status(status, number, what, soak.output())
             soak.check()
@@ -138,7 +138,7 @@ def test_lmstudio(project: Project) -> None:
 
 
 def finish(soak: Soak, server: LmStudioServer) -> int:
-    """A run that is left in peace passes and leaves nothing; returns the calls that it made."""
+    """Check that an uninterrupted run passes and leaves nothing; return its calls."""
     begun = len(server.calls)
     assert soak.start().wait(PATIENCE_SECONDS) == 0, soak.output()
     assert " 6 passed" in soak.output()
@@ -148,7 +148,7 @@ def finish(soak: Soak, server: LmStudioServer) -> int:
 
 
 def assert_status(status: int, number: signal.Signals, what: str, output: str) -> None:
-    # 0: it was over before. Python's own ends: it had not begun.
+    # 0: the run had finished. Python's own exit statuses: it had not started.
     expected = {0, {2: 2, 15: 143, 9: -9}[number], -number, 128 + number}
     assert status in expected, f"{what}: exit status {status}\n{output}"
 

@@ -1,8 +1,8 @@
-"""A server of its own: `python -m tests.standin.lmstudio CONFIG.json`.
+"""Run a server in its own process: `python -m tests.standin.lmstudio CONFIG.json`.
 
-Prints its `host:port`, then obeys its standard input, a command a line, each answered with `done`:
+Prints its `host:port`, then reads commands from standard input, each answered with `done`:
 `release`, `freeze`, `thaw`, `drop_connections`, `restart`, `go_away`, `come_back`. It ends when
-its input does, so it never outlives whoever started it.
+its input does, so it never outlives its parent.
 """
 
 from __future__ import annotations

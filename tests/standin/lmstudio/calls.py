@@ -1,4 +1,4 @@
-"""What a server was asked and what became of it; readable while it runs and from its log file."""
+"""The calls of a server and their outcomes; readable while it runs and from its log file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from msgspec import Struct
 
 
 class Call(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="call"):
-    """A call, in the order of arrival; `outcome` is `pending` until it is answered."""
+    """A call, numbered in the order of arrival; `outcome` is `pending` until it is answered."""
 
     number: int
     time: float
@@ -24,24 +24,24 @@ class Call(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="call"):
     model_key: str | None = None
     ttl_ms: int | None = None
     context_length: int | None = None
-    """Asked for by a load."""
+    """The context length that a load requests."""
     granted_context_length: int | None = None
     config: dict[str, Any] = {}
-    """Load or prediction settings, by LM Studio's own keys."""
+    """Load or prediction settings, by the keys of LM Studio."""
     prompt_tokens: int | None = None
-    """Tokens of the prompt as they were sent."""
+    """Prompt tokens as sent."""
     cached_tokens: int | None = None
-    """Those that the instance still held."""
+    """Prompt tokens in the cache of the instance."""
     prompt_tail: str = ""
     """The last 200 characters of the prompt."""
     cancelled: bool = False
-    """The client has asked to stop."""
+    """Whether the client has cancelled."""
     outcome: str = "pending"
     """`ok`, `cancelled`, `invalid`, `lost`, or `error: TITLE`."""
 
 
 class Change(Struct, frozen=True, kw_only=True, tag="change"):
-    """An instance that came or went, and why."""
+    """An instance that was loaded or unloaded, and why."""
 
     time: float
     identifier: str
@@ -63,7 +63,7 @@ Record = Call | Change | Violation
 
 
 class CallLog:
-    """Everything that happened, and what tests ask of it."""
+    """The log of calls, and queries on it for tests."""
 
     def __init__(self, path: Path | None = None) -> None:
         self.calls: list[Call] = []
@@ -74,14 +74,14 @@ class CallLog:
 
     @classmethod
     def read(cls, path: Path) -> CallLog:
-        """The log that a server has written to `path`; a torn last line is left out."""
+        """Read the log that a server has written to `path`; a torn last line is omitted."""
         log = cls()
         for line in path.read_bytes().split(b"\n")[:-1]:
             log.record(msgspec.convert(json.loads(line), Record))
         return log
 
     def record(self, entry: Record) -> None:
-        """Keep `entry`; a call with a known number replaces its earlier state."""
+        """Add `entry`; a call with a known number replaces its earlier state."""
         with self._changed:
             match entry:
                 case Change():
@@ -99,15 +99,15 @@ class CallLog:
                 file.write(json.dumps(msgspec.to_builtins(entry)) + "\n")
 
     def nudge(self) -> None:
-        """Have `wait_for` look again."""
+        """Have `wait_for` check again."""
         with self._changed:
             self._changed.notify_all()
 
     def wait_for(self, condition: Callable[[], bool], timeout: float = 10.0) -> None:
-        """Return once `condition` holds; it is looked at whenever something happens.
+        """Return once `condition` holds; it is checked after every event.
 
         Raises:
-            TimeoutError: It does not within `timeout` seconds.
+            TimeoutError: It does not hold within `timeout` seconds.
         """
         with self._changed:
             if not self._changed.wait_for(condition, timeout):
@@ -130,25 +130,25 @@ class CallLog:
         return self.named("predict")
 
     def pending(self, endpoint: str) -> list[Call]:
-        """Calls of `endpoint` that are not answered yet."""
+        """Pending calls of `endpoint`."""
         return [call for call in self.named(endpoint) if call.outcome == "pending"]
 
     def fresh_tokens(self) -> int:
-        """Prompt tokens that were prefilled anew, over all predictions."""
+        """Prompt tokens processed without the cache, over all predictions."""
         return sum((c.prompt_tokens or 0) - (c.cached_tokens or 0) for c in self.predictions())
 
     def loaded(self) -> tuple[str, ...]:
-        """Identifiers of the instances that are loaded, in the order of their loads."""
+        """Identifiers of loaded instances, in load order."""
         return tuple(_fold(self.changes))
 
     def ever_loaded(self, prefix: str = "") -> tuple[str, ...]:
-        """Identifiers that begin with `prefix` and were loaded at some time."""
+        """Identifiers with `prefix` that were loaded at any time."""
         return tuple(
             c.identifier for c in self.changes if c.loaded and c.identifier.startswith(prefix)
         )
 
     def max_loaded_at_once(self, prefix: str = "") -> int:
-        """How many instances whose identifiers begin with `prefix` were in memory together."""
+        """The maximum number of instances with `prefix` in memory at the same time."""
         now = most = 0
         for change in self.changes:
             if change.identifier.startswith(prefix):

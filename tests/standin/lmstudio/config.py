@@ -1,4 +1,4 @@
-"""A server as a JSON file, for one that runs as a process of its own."""
+"""The configuration of a server process as a JSON file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.standin.lmstudio.server import LmStudioServer
 class ServerConfig(
     Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
 ):
-    """What `LmStudioServer` takes."""
+    """The arguments of `LmStudioServer`."""
 
     models: tuple[StandInModel, ...] = ()
     loaded: tuple[UserInstance, ...] = ()
@@ -29,12 +29,12 @@ class ServerConfig(
     version: str = "0.3.30"
     port: int = 0
     log_path: str | None = None
-    """The call log is appended to this file, one JSON object a line."""
+    """The call log is appended to this file as JSON Lines."""
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """The configuration in the JSON file at `path`."""
-        # Unlike msgspec, json reads lone surrogates, which models may say.
+        """Read the configuration from the JSON file at `path`."""
+        # Unlike msgspec, json reads lone surrogates, which model output may contain.
         return msgspec.convert(json.loads(path.read_text(encoding="utf-8")), cls)
 
     def write(self, path: Path) -> None:
@@ -42,7 +42,7 @@ class ServerConfig(
         path.write_text(json.dumps(msgspec.to_builtins(self)), encoding="utf-8")
 
     def server(self) -> LmStudioServer:
-        """The server it describes, not started."""
+        """Return the server, not started."""
         arguments = msgspec.structs.asdict(self)
         log_path = arguments.pop("log_path")
         return LmStudioServer(**arguments, log_path=Path(log_path) if log_path else None)

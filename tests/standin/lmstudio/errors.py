@@ -1,4 +1,4 @@
-"""What LM Studio says when something is wrong: serialized errors, in its own words."""
+"""Serialized errors with the texts of LM Studio."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from msgspec import Struct, to_builtins
 
 
 class ServerError(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """A serialized error, as it travels in `rpcError` and `channelError`."""
+    """A serialized error, as in `rpcError` and `channelError`."""
 
     title: str = ""
     cause: str | None = None
@@ -19,13 +19,13 @@ class ServerError(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=
     root_title: str | None = None
 
     def to_wire(self) -> dict[str, Any]:
-        """The JSON object that is sent."""
+        """Return the JSON object that is sent."""
         wire: dict[str, Any] = to_builtins(self)
         return {"title": self.title, "rootTitle": self.root_title or self.title} | wire
 
 
 class Refused(Exception):
-    """A call that is answered with `error`; `fatal` when the instance dies of it."""
+    """A call that is answered with `error`; `fatal` if it crashes the instance."""
 
     def __init__(self, error: ServerError, *, fatal: bool = False) -> None:
         super().__init__(error.title)
@@ -38,7 +38,7 @@ def _coded(title: str, code: str, **data: object) -> ServerError:
 
 
 def path_not_found(key: str, known: Sequence[str]) -> ServerError:
-    """A load of what is not on disk."""
+    """A load of a model that is not on disk."""
     return _coded(
         f"Model not found: {key}",
         "generic.pathNotFound",
@@ -60,7 +60,7 @@ def domain_mismatch(key: str, actual: str, expected: str) -> ServerError:
 
 
 def no_matching_model(query: dict[str, Any], loaded: Sequence[str]) -> ServerError:
-    """A use or an unload of what is not loaded."""
+    """A use or an unload of an instance that is not loaded."""
     return _coded(
         "No model found that fits the query.",
         "generic.noModelMatchingQuery",
@@ -71,7 +71,7 @@ def no_matching_model(query: dict[str, Any], loaded: Sequence[str]) -> ServerErr
 
 
 def model_unloaded(reference: str) -> ServerError:
-    """A use by an instance reference that is gone."""
+    """A use of an instance reference that no longer exists."""
     return _coded(
         "Model is unloaded.", "generic.specificModelUnloaded", instanceReference=reference
     )
@@ -83,7 +83,7 @@ def already_exists(identifier: str) -> ServerError:
 
 
 def guardrail(needed_bytes: int) -> ServerError:
-    """The memory estimate says no; only the text tells."""
+    """Refused by the memory estimate; only the text shows it."""
     return ServerError(
         title=(
             "Model loading was stopped due to insufficient system resources. Under the current "
@@ -96,7 +96,7 @@ def guardrail(needed_bytes: int) -> ServerError:
 
 
 def cannot_allocate(needed_bytes: int) -> ServerError:
-    """The memory is really not there, seen while loading."""
+    """The memory allocation fails while loading."""
     return ServerError(
         title="Failed to load model",
         cause=f"error loading model: unable to allocate CPU buffer of size {needed_bytes}",
@@ -104,7 +104,7 @@ def cannot_allocate(needed_bytes: int) -> ServerError:
 
 
 def insufficient_memory() -> ServerError:
-    """The memory is really not there, seen at the first prediction."""
+    """The memory allocation fails at the first prediction."""
     metal = "Insufficient Memory (00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)"
     return ServerError(title=f"Metal error: {metal}, Metal error: {metal}")
 
@@ -127,12 +127,12 @@ def prediction_crashed(exit_code: int | None) -> ServerError:
 
 
 def cache_corrupted() -> ServerError:
-    """The memory state of an instance is broken; the instance is gone."""
+    """The memory state of an instance is corrupted; the instance is gone."""
     return ServerError(title="Unable to reuse from cache: llama_memory is null")
 
 
 def file_corrupted() -> ServerError:
-    """The model file is cut short."""
+    """The model file is truncated."""
     return ServerError(
         title="Failed to load model",
         cause="llama_model_load: error loading model: tensor 'blk.2.ffn_down.weight' data is not "
@@ -141,7 +141,7 @@ def file_corrupted() -> ServerError:
 
 
 def unknown_architecture(name: str) -> ServerError:
-    """No runtime knows the architecture."""
+    """No runtime supports the architecture."""
     return ServerError(
         title="Failed to load model",
         cause=f"error loading model: error loading model architecture: unknown model "
@@ -164,5 +164,5 @@ def canceled() -> ServerError:
 
 
 def unloaded_while_predicting() -> ServerError:
-    """An instance that went away under a prediction."""
+    """An instance that was unloaded during a prediction."""
     return ServerError(title="Model unloaded.")

@@ -1,4 +1,4 @@
-"""Troubles that are scripted: where, what and how often."""
+"""Scripted faults: where, what and how often."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ Kind = Literal[
 
 
 class Fault(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Something goes wrong at `where`, `times` times.
+    """A fault of this `kind` at `where`, `times` times.
 
     - `error`: the call is answered with `error`
-    - `hang`: silence until `LmStudioServer.release()`; then it goes on as if nothing had been
-    - `slow`: `seconds` pass, then it goes on
+    - `hang`: no answer until `LmStudioServer.release()`; then it continues normally
+    - `slow`: it continues after `seconds`
     - `close_channel`: the channel is closed without a result; an RPC is never answered
-    - `close_socket`: the connection breaks; a load goes on without it
-    - `garbage`: `text` is sent as a frame of its own, then it goes on
-    - `crash`: the engine dies with `exit_code`, and the instance with it
-    - `restart`: every connection and instance is gone; the server is there again at once
-    - `gone`: the same, and the port stays closed
-    - `ignore`: answered as if it were done, and not done (`unloadModel`)
-    - `repeat`: the same is told every `seconds` until the client gives up (`load_progress`,
+    - `close_socket`: the connection breaks; a load continues without it
+    - `garbage`: `text` is sent as a separate frame, then it continues
+    - `crash`: the engine and its instance die with `exit_code`
+    - `restart`: every connection and instance is lost; the server is back immediately
+    - `gone`: as `restart`, but the port stays closed
+    - `ignore`: answered with success, but not done (`unloadModel`)
+    - `repeat`: the same message is sent every `seconds` until the client gives up (`load_progress`,
       `prefill`, `fragment`)
     """
 
@@ -65,11 +65,11 @@ class Fault(Struct, frozen=True, kw_only=True, omit_defaults=True):
     kind: Kind
     times: int = 1
     skip: int = 0
-    """Occasions that pass unharmed first."""
+    """Number of matching calls that succeed first."""
     after: float = 0.0
-    """Fraction of the load or prefill, or number of fragments, before which it does not happen."""
+    """Fraction of the load or prefill, or number of fragments, after which it happens."""
     model: str = ""
-    """Only for models whose key begins so."""
+    """Only for models whose key has this prefix."""
     error: ServerError = ServerError()
     seconds: float = 0.0
     exit_code: int | None = 6
@@ -84,7 +84,7 @@ class _Pending:
 
 
 class FaultBook:
-    """The faults that are still to happen."""
+    """The faults that have not happened yet."""
 
     def __init__(self, faults: Iterable[Fault] = ()) -> None:
         self._pending: list[_Pending] = []
@@ -92,15 +92,15 @@ class FaultBook:
             self.add(fault)
 
     def add(self, fault: Fault) -> None:
-        """Script one more."""
+        """Add a fault."""
         self._pending.append(_Pending(fault, fault.skip, fault.times))
 
     def left(self) -> tuple[Fault, ...]:
-        """Those that have not happened as often as they should."""
+        """Return the faults that have not happened `times` times."""
         return tuple(entry.fault for entry in self._pending if entry.times > 0)
 
     def take(self, where: Where, model: str, progress: float) -> Fault | None:
-        """The fault that happens on this occasion."""
+        """Return the fault of this call, if any."""
         for entry in self._pending:
             fault = entry.fault
             if fault.where != where or not model.startswith(fault.model):

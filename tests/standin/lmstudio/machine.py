@@ -43,18 +43,18 @@ class Instance:
         self.last_used = now
         self.config = config
         self.turn = asyncio.Lock()
-        """Predictions of one instance run one after the other."""
+        """Held by a prediction: those of one instance run one after the other."""
         self.running: set[asyncio.Task[None]] = set()
-        """Predictions that run or wait for their turn."""
+        """Number of running and waiting predictions."""
 
     def expired(self, now: float) -> bool:
-        """Whether it has been idle for longer than its time-to-live."""
+        """Whether it has been idle for longer than its TTL."""
         if self.ttl_ms is None or self.running:
             return False
         return now - self.last_used > self.ttl_ms / 1000
 
     def info(self) -> dict[str, Any]:
-        """Its entry in a listing."""
+        """Return its entry in a listing."""
         return self.model.info() | {
             "identifier": self.identifier,
             "instanceReference": self.reference,
@@ -65,7 +65,7 @@ class Instance:
 
 
 class Machine:
-    """Models on disk and in memory. Nothing here knows of connections."""
+    """Models on disk and in memory, independent of connections."""
 
     def __init__(
         self,
@@ -87,10 +87,10 @@ class Machine:
         self._references = itertools.count(1)
 
     def downloaded(self, key: str, domain: str) -> StandInModel:
-        """The model that a load names by key or path.
+        """Return the model that a load names by key or path.
 
         Raises:
-            Refused: There is none, or it belongs to another namespace.
+            Refused: It does not exist, or belongs to another namespace.
         """
         for model in self.models.values():
             if key in (model.key, model.file_path):
@@ -102,10 +102,10 @@ class Machine:
         raise Refused(errors.path_not_found(key, list(self.models)))
 
     def find(self, specifier: Specifier, domain: str) -> Instance:
-        """The instance meant: its identifier counts first, then its model's key or path.
+        """Find an instance by its identifier, or else by its model's key or path.
 
         Raises:
-            Refused: Nothing that is loaded fits.
+            Refused: No loaded instance matches.
         """
         here = [i for i in self.instances.values() if i.model.type == domain]
         if isinstance(specifier, ModelSpecifierInstanceReference):
@@ -126,10 +126,10 @@ class Machine:
         return here[0]
 
     def reserve(self, model: StandInModel, identifier: str | None, asked: int) -> str:
-        """Claim memory and a free identifier for a load.
+        """Reserve memory and a free identifier for a load.
 
         Raises:
-            Refused: The identifier is in use, or the model or the memory does not allow it.
+            Refused: The identifier is in use, or the model or the memory refuses the load.
         """
         in_use = self.instances.keys() | self._loading.keys()
         if identifier is None:
@@ -153,14 +153,14 @@ class Machine:
         return identifier
 
     def fits(self, needed_bytes: int) -> bool:
-        """Whether there is memory for so much more."""
+        """Whether this much more memory is available."""
         used = sum(self._loading.values()) + sum(
             i.model.needed_bytes(i.mind.context_length) for i in self.instances.values()
         )
         return self._memory_bytes is None or used + needed_bytes <= self._memory_bytes
 
     def release(self, identifier: str) -> None:
-        """Give up what `reserve` has claimed."""
+        """Undo `reserve`."""
         self._loading.pop(identifier, None)
 
     def add(
@@ -173,7 +173,7 @@ class Machine:
         config: dict[str, Any],
         why: Literal["load", "user"] = "load",
     ) -> Instance:
-        """Put an instance into memory."""
+        """Add an instance."""
         self.release(identifier)
         instance = Instance(
             model,
@@ -189,14 +189,14 @@ class Machine:
         return instance
 
     def add_users(self, loaded: UserInstance) -> Instance:
-        """Load for the user, past every check."""
+        """Load an instance for the user, without checks."""
         model = self.models[loaded.key]
         mind = StandInMind(model, loaded.context_length)
         identifier = loaded.identifier or loaded.key
         return self.add(model, identifier, mind, ttl_ms=None, config={}, why="user")
 
     def remove(self, instance: Instance, why: Why) -> None:
-        """Take an instance out of memory; its predictions end."""
+        """Remove an instance; its predictions end."""
         if self.instances.pop(instance.identifier, None) is None:
             return
         self._note(instance, why, loaded=False)
@@ -205,14 +205,14 @@ class Machine:
         instance.mind.close()
 
     def expire(self) -> None:
-        """Take out what has been idle for too long."""
+        """Remove instances whose TTL has expired."""
         now = self.clock()
         for instance in list(self.instances.values()):
             if instance.expired(now):
                 self.remove(instance, "ttl")
 
     def clear(self, why: Why) -> None:
-        """Take out everything."""
+        """Remove all instances."""
         self._loading.clear()
         for instance in list(self.instances.values()):
             self.remove(instance, why)

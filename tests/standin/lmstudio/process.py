@@ -1,4 +1,4 @@
-"""A server in a process of its own, for tests that kill things."""
+"""A server in a separate process, for tests that kill it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PROJECT = Path(__file__).parents[3]
 
 
 class LmStudioProcess:
-    """The server that `config` describes, from `with` to its end; its files are in `folder`."""
+    """Runs the server of `config` inside `with`; its files are in `folder`."""
 
     def __init__(self, config: ServerConfig, folder: Path) -> None:
         self._log_path = folder / "calls.jsonl"
@@ -59,21 +59,21 @@ class LmStudioProcess:
             raise RuntimeError(f"the stand-in LM Studio ended with status {status}")
 
     def tell(self, command: Command) -> None:
-        """Have the server do `command`; returns once it is done."""
+        """Send `command` to the server, and return once it is done."""
         assert self._process is not None
         assert self._process.stdin is not None
         print(command, file=self._process.stdin, flush=True)
         assert self._line() == "done"
 
     def kill(self) -> None:
-        """Kill the process, without any goodbye."""
+        """Kill the process without cleanup."""
         assert self._process is not None
         self._killed = True
         self._process.kill()
         self._process.wait()
 
     def log(self) -> CallLog:
-        """What has happened so far."""
+        """Return the call log so far."""
         return CallLog.read(self._log_path)
 
     def _line(self) -> str:

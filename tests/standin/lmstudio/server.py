@@ -30,11 +30,11 @@ _LOG.propagate = False
 
 
 class LmStudioServer(CallLog):
-    """A stand-in LM Studio on a loopback port, from `with` to its end.
+    """A stand-in LM Studio on a loopback port, running inside `with`.
 
-    It is a `CallLog` of itself. `memory_bytes` is what all instances share; above it a load is
-    refused by the guardrail, or with `guardrail=False` fails to allocate. `clock` is what
-    times-to-live are measured with, seconds. `api_tokens` (`IDENTIFIER:PASSKEY`) lock the server.
+    It is its own `CallLog`. All instances share `memory_bytes`; above it a load is
+    refused by the guardrail, or with `guardrail=False` fails to allocate. `clock` measures
+    TTLs, in seconds. `api_tokens` (`IDENTIFIER:PASSKEY`) lock the server.
 
     Raises:
         ExceptionGroup: At the end of `with`: errors of the stand-in itself.
@@ -98,9 +98,9 @@ class LmStudioServer(CallLog):
         self.stop()
 
     def stop(self) -> None:
-        """Break every connection and end the thread; harmless when repeated.
+        """Break every connection and end the thread; idempotent.
 
-        The log keeps what was loaded then.
+        The log keeps the instances loaded at that time.
         """
         if self._loop is not None and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stopped.set)
@@ -110,41 +110,41 @@ class LmStudioServer(CallLog):
             raise ExceptionGroup("the stand-in LM Studio is at fault", problems)
 
     def loaded(self) -> tuple[str, ...]:
-        """Identifiers of the instances that are loaded and not expired."""
+        """Return identifiers of loaded instances that have not expired."""
         now = self.clock()
         instances = tuple(self.machine.instances.values())
         return tuple(i.identifier for i in instances if not i.expired(now))
 
     def add_fault(self, fault: Fault) -> None:
-        """Script one more fault."""
+        """Add a fault."""
         self._faults.add(fault)
 
     def faults_left(self) -> tuple[Fault, ...]:
-        """Faults that have not happened as often as they should."""
+        """Return the faults that have not happened `times` times."""
         return self._faults.left()
 
     def release(self) -> None:
-        """Let everything go on that hangs."""
+        """Continue all hanging calls."""
         self._call(self._do_release)
 
     def freeze(self) -> None:
-        """Answer nothing any more, pings included, and keep every connection."""
+        """Stop answering, pings included, and keep every connection."""
         self._call(self._freeze)
 
     def thaw(self) -> None:
-        """Go on after `freeze`."""
+        """Continue after `freeze`."""
         self._call(self._thaw)
 
     def drop_connections(self) -> None:
-        """Break every connection; instances and loads stay."""
+        """Break every connection; instances and loads are kept."""
         self._call(self._drop)
 
     def restart(self) -> None:
-        """Lose every connection, load and instance, and be there again."""
+        """Lose every connection, load and instance, and start again."""
         self._call(self._restart)
 
     def go_away(self) -> None:
-        """The same, and close the port."""
+        """Lose everything as in `restart`, and close the port."""
         self._call(self._go_away)
 
     def come_back(self) -> None:
@@ -153,24 +153,24 @@ class LmStudioServer(CallLog):
             asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result()
 
     def load_for_user(self, instance: UserInstance) -> None:
-        """Somebody loads a model in the app."""
+        """Load a model as a user of the app."""
         self._call(lambda: self.machine.add_users(instance))
 
     def unload_for_user(self, identifier: str) -> None:
-        """Somebody unloads an instance in the app."""
+        """Unload an instance as a user of the app."""
         self._call(lambda: self.machine.remove(self.machine.instances[identifier], "unload"))
 
-    # What follows is for the event loop's own thread.
+    # The following methods run in the thread of the event loop.
 
     def begin(self, namespace: str, endpoint: str) -> Note:
-        """A new call in the log."""
+        """Add a call to the log."""
         return Note(
             self,
             Call(number=len(self.calls), time=self.clock(), namespace=namespace, endpoint=endpoint),
         )
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run `work` beside everything else; it ends with the server."""
+        """Run `work` concurrently; it ends with the server."""
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
@@ -178,10 +178,10 @@ class LmStudioServer(CallLog):
     async def meet(
         self, where: Where, *, connection: Connection | None, model: str = "", progress: float = 0.0
     ) -> Fault | None:
-        """Suffer what is scripted for this occasion; the fault, when the call is to go on.
+        """Apply the fault of this call; return it if the call continues.
 
         Raises:
-            Refused: It is an error.
+            Refused: The fault is an error.
             Unanswered: The call ends here.
         """
         fault = self._faults.take(where, model, progress)
@@ -269,7 +269,7 @@ class LmStudioServer(CallLog):
             self._connections.discard(connection)
 
     async def _http(self, socket: ServerConnection, request: Request) -> Response | None:
-        """Plain HTTP on the same port: the greeting, and what LM Studio says to all else."""
+        """Plain HTTP on the same port: the greeting, and LM Studio's error for other paths."""
         if request.path.strip("/") in wire.NAMESPACES:
             return None
         if request.path != "/lmstudio-greeting":

@@ -1,4 +1,4 @@
-"""Ways in which a model differs from a healthy one, each with a known truth; they compose."""
+"""Deviations from a healthy model, each with a known capacity; they compose."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ ReasoningType = Literal["none", "reasoning", "reasoningStartTag", "reasoningEndT
 Piece = tuple[str, ReasoningType]
 """A token of a reply."""
 Grant = Callable[[int], int]
-"""The context that is granted for one that is asked for, tokens."""
+"""Maps the requested context to the granted one, tokens."""
 NOWHERE = 0
-"""The capacity of a model that works at no size."""
+"""The capacity of a model that fails at every size."""
 
 
 class Load(Struct, frozen=True, kw_only=True):
-    """A load that is asked for; `attempt` counts from 1 for the model."""
+    """A requested load; `attempt` counts from 1 for the model."""
 
     context_length: int
     needed_bytes: int
@@ -30,7 +30,7 @@ class Load(Struct, frozen=True, kw_only=True):
 
 
 class Prompt(Struct, frozen=True, kw_only=True):
-    """A prediction that is asked for; `attempt` counts from 1 for the model."""
+    """A requested prediction; `attempt` counts from 1 for the model."""
 
     tokens: Sequence[str]
     context_length: int
@@ -39,50 +39,50 @@ class Prompt(Struct, frozen=True, kw_only=True):
 
 
 class Behaviour(Struct, frozen=True, kw_only=True):
-    """A healthy model; others override what they do differently."""
+    """A healthy model; subclasses override what differs."""
 
     def capacity(self, check: Check, grant: Grant) -> int | None:
-        """The largest context that this leaves working, tokens; `None` for any."""
+        """The largest working context, tokens; `None` for any."""
         return None
 
     def grant(self, context_length: int) -> int:
-        """The context that a load gives instead of `context_length`."""
+        """Return the granted context for `context_length`."""
         return context_length
 
     def check_load(self, load: Load) -> None:
-        """Raises: Refused: the load fails."""
+        """Fail the load by raising `Refused`."""
 
     def check_prompt(self, prompt: Prompt) -> None:
-        """Raises: Refused: the prediction fails."""
+        """Fail the prediction by raising `Refused`."""
 
     def counted(self, tokens: Sequence[str]) -> Sequence[str]:
-        """What the engine takes of a prompt, and counts."""
+        """Return the tokens of a prompt that the engine accepts and counts."""
         return tokens
 
     def visible(self, tokens: Sequence[str]) -> Sequence[str]:
-        """What the model sees of the tokens that the engine has taken."""
+        """Return the tokens that the model sees of those accepted."""
         return tokens
 
     def reply(self, prompt: Prompt, reply: str) -> str:
-        """What it says instead of `reply`."""
+        """Return the text instead of `reply`."""
         return reply
 
     def thoughts(self, prompt: Prompt) -> tuple[Piece, ...]:
-        """What it thinks before the reply."""
+        """Return the reasoning before the reply."""
         return ()
 
     def speed(self, context_length: int, tokens_per_second: float) -> float:
-        """The decode speed at this context length."""
+        """Return the decode speed at this context length."""
         return tokens_per_second
 
 
 def _asked(granted: int, grant: Grant) -> int:
-    """The largest context to ask for that grants no more than `granted`."""
+    """The largest requested context that is granted at most `granted`."""
     return next((n for n in range(granted, 0, -1) if grant(n) <= granted), NOWHERE)
 
 
 class SeesLast(Behaviour, frozen=True, tag=True):
-    """Forgets the beginning: sees only the last `tokens`; the counts are as for all."""
+    """Forgets the beginning: sees only the last `tokens`, but counts all."""
 
     tokens: int
 
@@ -121,12 +121,12 @@ class CutsPrompt(Behaviour, frozen=True, tag=True):
 
 
 class GrantsAtMost(Behaviour, frozen=True, tag=True):
-    """Loads, but with no more context than `tokens`."""
+    """Loads with at most `tokens` of context."""
 
     tokens: int
 
     def capacity(self, check: Check, grant: Grant) -> int | None:
-        # Whoever pads after it makes good for a little.
+        # Padding after it compensates for a little.
         return next(n for n in count(self.tokens) if grant(n + 1) <= n)
 
     def grant(self, context_length: int) -> int:
@@ -147,7 +147,7 @@ class GrantsMore(Behaviour, frozen=True, tag=True):
 
 
 class Gibberish(Behaviour, frozen=True, tag=True):
-    """Talks gibberish above `above` tokens, granted or really filled."""
+    """Replies with gibberish above `above` tokens, granted or actually filled."""
 
     above: int
     measure: Literal["granted", "filled"] = "granted"
@@ -228,7 +228,7 @@ class CrashesAbove(Behaviour, frozen=True, tag=True):
 
 
 class Corrupted(Behaviour, frozen=True, tag=True):
-    """A broken file (`load`) or a broken cache state, of which the instance dies (`predict`)."""
+    """A broken file (`load`), or a corrupted cache that crashes the instance (`predict`)."""
 
     at: Literal["load", "predict"] = "predict"
 
@@ -252,7 +252,7 @@ class MissingFromDisk(Behaviour, frozen=True, tag=True):
 
 
 class Unsupported(Behaviour, frozen=True, tag=True):
-    """No runtime knows its architecture."""
+    """No runtime supports its architecture."""
 
     architecture: str = "kimi-linear"
 
@@ -264,12 +264,12 @@ class Unsupported(Behaviour, frozen=True, tag=True):
 
 
 class Reasons(Behaviour, frozen=True, tag=True):
-    """Thinks for `tokens` before it answers: in chats, and in completions if it is told so."""
+    """Reasons for `tokens` before it answers: in chats, and optionally in completions."""
 
     tokens: int = 100
     in_completions: bool = False
     parsed: bool = True
-    """The engine tells the parts apart; otherwise only the tags in the text do."""
+    """Whether the engine marks reasoning; otherwise only the tags in the text do."""
 
     def thoughts(self, prompt: Prompt) -> tuple[Piece, ...]:
         if not prompt.chat and not self.in_completions:
@@ -293,7 +293,7 @@ class Echoes(Behaviour, frozen=True, tag=True):
 
 
 class Says(Behaviour, frozen=True, tag=True):
-    """Says the same to everything, whole whatever the budget; see `hostile` for texts."""
+    """Gives the same reply to every prompt, regardless of the budget; see `hostile`."""
 
     text: str = ""
 
@@ -305,7 +305,7 @@ class Says(Behaviour, frozen=True, tag=True):
 
 
 class SlowDecode(Behaviour, frozen=True, tag=True):
-    """Reports a slower decode above `above` tokens; nothing really waits."""
+    """Reports a slower decode above `above` tokens, without waiting."""
 
     above: int
     tokens_per_second: float = 0.3

@@ -1,7 +1,7 @@
-"""A small deterministic mind: it tokenizes, and answers as a competent model would.
+"""A small deterministic language model: it tokenizes, and answers like a competent model.
 
-Nothing in it knows any probe. An unfinished sentence goes on as the same beginning went on
-earlier in the visible text (what an induction head does); sums and number words are worked out.
+It is independent of the probes. An unfinished sentence continues as the same beginning did
+earlier in the visible text (as an induction head does); sums and number words are computed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _FALLBACK = " It was a quiet day, and nobody in the village spoke of it again."
 
 @lru_cache(maxsize=4)
 def tokenize(text: str) -> tuple[str, ...]:
-    """The tokens of `text`, which joined give it back.
+    """Return the tokens of `text`, which join to `text`.
 
     A token is up to twelve letters or digits or one sign, each with the one space before it, or
     one white-space character.
@@ -43,26 +43,26 @@ def tokenize(text: str) -> tuple[str, ...]:
 
 
 def count_tokens(text: str) -> int:
-    """How many tokens `text` has."""
+    """Return the number of tokens of `text`."""
     return len(tokenize(text))
 
 
 def shared_prefix(tokens: Sequence[str], others: Sequence[str]) -> int:
-    """How many tokens both begin with."""
+    """Return the number of tokens in the common prefix."""
     pairs = enumerate(zip(tokens, others, strict=False))
     return next((n for n, (a, b) in pairs if a != b), min(len(tokens), len(others)))
 
 
 def token_id(token: str) -> int:
-    """A number that stands for `token`."""
+    """Return a number for `token`."""
     return crc32(token.encode("utf-8", "surrogatepass")) % 50_000
 
 
 def answer(text: str) -> str:
-    """How a competent model goes on after `text`, up to the end of its sentence."""
+    """Return the continuation of `text` up to the end of its sentence."""
     text = text.rstrip("… \n")
     lowered = text.lower()
-    if len(lowered) != len(text):  # some capitals have a longer small form
+    if len(lowered) != len(text):  # some capitals have a longer lower case
         return _FALLBACK
     stem = _SENTENCE_END.split(lowered[-2 * _LONGEST_ECHO :])[-1].lstrip()
     before = lowered[: len(lowered) - len(stem)]
@@ -72,7 +72,7 @@ def answer(text: str) -> str:
 
 
 def _continuation(text: str, before: str, phrase: str) -> str:
-    """What followed `phrase` the last time that it stood in `before`, to the sentence's end."""
+    """Return what followed the last `phrase` in `before`, up to the end of the sentence."""
     at = before.rfind(phrase)
     if at < 0:
         return ""
@@ -97,7 +97,7 @@ def _greeting(stem: str) -> str:
 
 
 def _recalled(text: str, before: str, stem: str) -> str:
-    """The continuation of the longest ending of `stem` that stood there before."""
+    """Return the continuation of the longest suffix of `stem` found earlier."""
     if question := _QUESTION.search(stem):
         stem = f"{question[2]} {question[1]}"
     words = stem.rstrip(".:'\"?").split(" ")

@@ -1,4 +1,4 @@
-"""The mind of an instance: made in a moment, or a real llama.cpp that has to start."""
+"""Creates what answers for an instance: the simulation, or a real llama.cpp that has to start."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tests.standin.lmstudio.models.minds import Mind, Prediction, Request, Stand
 from tests.standin.lmstudio.models.model import StandInModel
 
 _UNLIMITED = 4096
-"""Tokens that a prediction without a limit may have."""
+"""The token limit of a prediction that requests none."""
 
 
 async def load_mind(model: StandInModel, context_length: int) -> Mind:
-    """What an instance of `model` thinks with, with the context that it is granted.
+    """Load what answers for an instance of `model`, with the granted context.
 
     Raises:
         Refused: llama.cpp does not load it.
@@ -85,7 +85,7 @@ class EmbeddedMind:
 
 
 class _Silent:
-    """Nobody is told how far the embedded engine is: its load takes less than a second."""
+    """Ignore the progress of the embedded engine: its load takes less than a second."""
 
     def __call__(self, fraction: float, /) -> None: ...
 

@@ -1,4 +1,4 @@
-"""Texts that a model may say to harm whoever shows or stores them."""
+"""Hostile model output that may harm programs that display or store it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ BIDI = "\u202egnp.exe\u202c \u2066isolated\u2069 \u200b\ufeff"
 SURROGATES = "\ud800 high, \udfff low"
 MARKDOWN = "| a | b |\n|---|---|\n```\n# heading\n[link](javascript:alert(1))\n::error::owned"
 MARKS = "\u0301\u0323" * 30_000
-"""Combining marks on nothing, which to sort takes quadratic time."""
+"""Combining marks without a base, whose sorting takes quadratic time."""
 HUGE_LINE = "lorem " * 1_750_000
 """One line of more than 10 MB."""
 

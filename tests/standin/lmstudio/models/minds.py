@@ -1,4 +1,4 @@
-"""What answers: the small mind of `brain`, bent by a model's behaviours, or a real llama.cpp."""
+"""What answers for an instance: `brain` with a model's behaviours, or a real llama.cpp."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _ASSISTANT = "<|assistant|>\n"
 
 
 class Message(Struct, frozen=True, kw_only=True):
-    """A message of a history, its parts joined."""
+    """A message of a history with its parts joined."""
 
     role: str
     text: str
 
 
 class Request(Struct, frozen=True, kw_only=True):
-    """A prediction as it is asked for."""
+    """A requested prediction."""
 
     messages: tuple[Message, ...]
     chat: bool
-    """Through the chat template, instead of the bare contents."""
+    """Whether the chat template is applied."""
     max_tokens: int | None
     temperature: float
     overflow_policy: str
@@ -39,12 +39,12 @@ class Request(Struct, frozen=True, kw_only=True):
 
 
 class Prediction(Struct, frozen=True, kw_only=True):
-    """A prediction, worked out before the first piece is sent."""
+    """A prediction, computed before the first piece is sent."""
 
     pieces: tuple[Piece, ...]
-    """One a fragment."""
+    """One per fragment."""
     sent_tokens: int
-    """Prompt tokens before anything was cut."""
+    """Prompt tokens before truncation."""
     prompt_tokens: int | None
     cached_tokens: int
     predicted_tokens: int
@@ -54,28 +54,28 @@ class Prediction(Struct, frozen=True, kw_only=True):
 
 
 class Mind(Protocol):
-    """What an instance thinks with."""
+    """What answers for an instance."""
 
     @property
     def blocks(self) -> bool:
-        """Whether it takes so long that it needs a thread."""
+        """Whether it is slow enough to need a thread."""
 
     @property
     def context_length(self) -> int:
-        """Granted, tokens."""
+        """Granted context, tokens."""
 
     def tokenize(self, text: str) -> Sequence[int]:
-        """Tokens of `text` without special ones."""
+        """Count the tokens of `text` without special ones."""
 
     def predict(self, request: Request) -> Prediction:
-        """Work out a prediction.
+        """Compute a prediction.
 
         Raises:
             Refused: It fails.
         """
 
     def close(self) -> None:
-        """Free what it holds."""
+        """Release its resources."""
 
 
 def render(messages: Sequence[Message]) -> str:
@@ -85,7 +85,7 @@ def render(messages: Sequence[Message]) -> str:
 
 
 class StandInMind:
-    """Answers out of `brain`; keeps its last prompt as a KV cache does."""
+    """Answers with `brain`; keeps its last prompt like a KV cache."""
 
     blocks = False
 
@@ -122,7 +122,7 @@ class StandInMind:
         speed = self._model.decode_tokens_per_second
         for behaviour in self._model.behaviours:
             speed = behaviour.speed(self.context_length, speed)
-        # At least one token is prefilled anew, as llama.cpp does it.
+        # At least one token is processed again, as in llama.cpp.
         cached = min(cached, max(len(taken) - 1, 0))
         fresh = len(taken) + bos - cached
         return Prediction(

@@ -1,4 +1,4 @@
-"""What the server has: models on disk, and instances that its user has loaded."""
+"""Models on the server's disk, and instances that its user has loaded."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class StandInModel(Struct, frozen=True, kw_only=True, omit_defaults=True):
     size_bytes: int = 2_000_000_000
     max_context_length: int = 131_072
     default_context_length: int = 4096
-    """Granted where a load asks for none."""
+    """The context of a load that requests none."""
     bytes_per_token: int = 1_000
-    """Memory that each token of context takes."""
+    """Memory per token of context."""
     path: str = ""
     """`publisher/KEY/KEY.gguf` when empty."""
     architecture: str | None = "llama"
@@ -28,45 +28,45 @@ class StandInModel(Struct, frozen=True, kw_only=True, omit_defaults=True):
     vision: bool = False
     trained_for_tool_use: bool = False
     listing: dict[str, Any] = {}
-    """Overrides fields of its entry in listings, to break it; `None` leaves a field out."""
+    """Overrides fields of its entry in listings; `None` omits a field."""
     behaviours: tuple[AnyBehaviour, ...] = ()
     bos_tokens: int = 1
-    """Special tokens that the engine puts before every prompt."""
+    """Special tokens that the engine adds before every prompt."""
     load_steps: int = 4
     """Progress messages of a load."""
     prefill_steps: int = 4
     """Progress messages of a prefill; 0 for an engine that reports none."""
     reports_stats: bool = True
-    """Whether a prediction tells more than why it ended."""
+    """Whether a prediction has statistics besides its stop reason."""
     prefill_tokens_per_second: float = 2_000.0
     decode_tokens_per_second: float = 50.0
 
     @property
     def file_path(self) -> str:
-        """Where it lies below the models folder."""
+        """Its path below the models folder."""
         return self.path or f"publisher/{self.key}/{self.key}.gguf"
 
     def needed_bytes(self, context_length: int) -> int:
-        """Memory of an instance with this context."""
+        """Return the memory of an instance with this context."""
         return self.size_bytes + self.bytes_per_token * context_length
 
     def grant(self, context_length: int) -> int:
-        """The context that a load which asks for `context_length` gets."""
+        """Return the context granted to a load that requests `context_length`."""
         for behaviour in self.behaviours:
             context_length = behaviour.grant(context_length)
         return context_length
 
     def capacity(self, check: Check) -> int:
-        """The truth: the largest context at which a right check of this kind passes.
+        """Return the largest context at which a correct check of this kind passes.
 
-        How far above it `deep` fails depends on where the facts are hidden. The memory that all
-        models share is not in it, nor faults of the server.
+        How far above it `deep` fails depends on the depths of the facts. It excludes the memory
+        that all models share, and faults of the server.
         """
         limits = [b.capacity(check, self.grant) for b in self.behaviours]
         return min([self.max_context_length, *(n for n in limits if n is not None)])
 
     def info(self) -> dict[str, Any]:
-        """Its entry in a listing."""
+        """Return its entry in a listing."""
         entry: dict[str, Any] = {
             "type": self.type,
             "modelKey": self.key,
@@ -89,7 +89,7 @@ class StandInModel(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class UserInstance(Struct, frozen=True, kw_only=True):
-    """What somebody else has loaded, without a time-to-live: nobody's to touch."""
+    """An instance that the user has loaded, without a TTL: the plugin must not touch it."""
 
     key: str
     identifier: str = ""

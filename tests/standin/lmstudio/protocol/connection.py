@@ -1,4 +1,4 @@
-"""One WebSocket: greeting, framing, and which call goes where."""
+"""One WebSocket: greeting, framing and dispatch of calls."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ class Connection:
                 channel.lose()
 
     async def send(self, message: dict[str, Any]) -> None:
-        """Send a frame; lost when the connection is."""
-        # Unlike msgspec, json escapes lone surrogates, which models may say.
+        """Send a frame; dropped if the connection is lost."""
+        # Unlike msgspec, json escapes lone surrogates, which model output may contain.
         await self.send_text(json.dumps(message))
 
     async def send_text(self, text: str) -> None:
-        """Send `text` as a frame, whatever it is."""
+        """Send `text` as a frame, unchecked."""
         try:
             await self.server.thawed.wait()
             await self._socket.send(text)
@@ -64,11 +64,11 @@ class Connection:
             pass
 
     def abort(self) -> None:
-        """Break the connection, as when a cable is cut."""
+        """Abort the connection without a closing handshake."""
         self._socket.transport.abort()
 
     def listen(self, on: bool) -> None:
-        """Read what arrives, or leave it unread."""
+        """Resume or pause reading."""
         transport = self._socket.transport
         (transport.resume_reading if on else transport.pause_reading)()
 
@@ -131,7 +131,7 @@ class Connection:
     def _on_channel_send(self, message: wire.ChannelSend) -> None:
         if message.message != {"type": "cancel"}:
             raise ValueError(f"unknown channel message {message.message}")
-        # A cancel that crosses the end of its channel is nobody's fault.
+        # A cancel may cross the end of its channel.
         if channel := self._channels.get(message.channel_id):
             channel.cancel()
 
@@ -169,12 +169,12 @@ class Connection:
         self.server.spawn(channel.run(serve(channel, parameter, note)))
 
     def forget(self, channel_id: int) -> None:
-        """The channel is closed."""
+        """Handle the end of the channel."""
         self._channels.pop(channel_id, None)
 
 
 class Channel:
-    """A stream of messages that answers one call."""
+    """The stream of messages that answers one call."""
 
     def __init__(self, connection: Connection, channel_id: int, note: Note) -> None:
         self.connection = connection
@@ -190,12 +190,12 @@ class Channel:
         self._on_loss.append(task)
 
     def cancel(self) -> None:
-        """The client asks to stop."""
+        """Handle a cancel by the client."""
         self.cancelled = True
         self._note.add(cancelled=True)
 
     def lose(self) -> None:
-        """The connection is gone."""
+        """Handle the loss of the connection."""
         self.lost = True
         for task in self._on_loss:
             task.cancel()
@@ -205,13 +205,13 @@ class Channel:
         await self._frame({"type": "channelSend", "message": message})
 
     async def repeat(self, fault: Fault | None, message: dict[str, Any]) -> None:
-        """Send `message` again and again where that is the fault, until the client gives up."""
+        """Repeat `message` if a `repeat` fault applies, until the client gives up."""
         while fault and fault.kind == "repeat" and not (self.cancelled or self.lost):
             await asyncio.sleep(fault.seconds)
             await self.send(message)
 
     async def run(self, serving: Coroutine[Any, Any, None]) -> None:
-        """Await `serving`, then end the channel as it turns out."""
+        """Await `serving`, then end the channel with its result or error."""
         note = self._note
         try:
             await serving
@@ -233,7 +233,7 @@ class Channel:
 
 
 class Note:
-    """The entry of a call in the log, filled in while it goes on."""
+    """The log entry of a call, updated while it runs."""
 
     def __init__(self, server: LmStudioServer, call: Call) -> None:
         self._server = server
@@ -241,11 +241,11 @@ class Note:
         server.record(call)
 
     def add(self, **fields: Any) -> None:
-        """Fill in what has become known."""
+        """Update fields of the entry."""
         self.call = msgspec.structs.replace(self.call, **fields)
         self._server.record(self.call)
 
     def end(self, outcome: str) -> None:
-        """Fill in the outcome; the first one stays."""
+        """Set the outcome; the first one is kept."""
         if self.call.outcome == "pending":
             self.add(outcome=outcome)

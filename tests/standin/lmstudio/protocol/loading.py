@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 async def load(channel: Channel, parameter: Any, note: Note) -> None:
-    """Load as asked. It goes on when the connection is lost, as in LM Studio.
+    """Load as requested. The load continues if the connection is lost, as in LM Studio.
 
     Raises:
-        Refused: It does not load.
+        Refused: The load fails.
     """
     server, domain = channel.server, channel.connection.namespace
     just_in_time = not hasattr(parameter, "model_key")
@@ -79,5 +79,5 @@ async def _progress(channel: Channel, model: StandInModel, kind: str) -> None:
             raise Refused(errors.canceled())
         await channel.send({"type": kind, "progress": fraction})
         await channel.repeat(fault, {"type": kind, "progress": fraction})
-        # Gives other connections their turn, as a load that takes time would.
+        # Lets other connections run, as a load that takes time would.
         await asyncio.sleep(0)

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 async def predict(channel: Channel, parameter: PredictionChannelRequest, note: Note) -> None:
-    """Predict as asked; ends when the connection or the instance does.
+    """Predict as requested; ends with the connection or the instance.
 
     Raises:
-        Refused: It fails.
+        Refused: The prediction fails.
     """
     server = channel.server
     config = wire.settings(parameter.prediction_config_stack)
@@ -51,7 +51,7 @@ async def predict(channel: Channel, parameter: PredictionChannelRequest, note: N
 
 
 def messages(history: ChatHistoryData) -> tuple[Message, ...]:
-    """The messages of a history, text only."""
+    """Return the messages of a history, text only."""
     return tuple(
         Message(
             role=type(message).role,
@@ -128,7 +128,7 @@ async def _prefill(channel: Channel, instance: Instance, prediction: Prediction)
 
 
 async def _fragments(channel: Channel, instance: Instance, prediction: Prediction) -> int:
-    """Send the reply; returns how many fragments were sent before it was cancelled."""
+    """Send the reply, and return the number of fragments sent before a cancel."""
     for count, (text, reasoning_type) in enumerate(prediction.pieces):
         fault = await channel.server.meet(
             "fragment",

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 async def answer(connection: Connection, endpoint: str, parameter: Any, note: Note) -> Any:
-    """The result of an RPC; `None` is void.
+    """Return the result of an RPC; `None` is void.
 
     Raises:
-        Refused: It is answered with an error.
+        Refused: The answer is an error.
     """
     server, domain = connection.server, connection.namespace
     specifier = _specifier(parameter)
@@ -68,7 +68,7 @@ async def answer(connection: Connection, endpoint: str, parameter: Any, note: No
 
 
 def _specifier(parameter: Any) -> Specifier | None:
-    """The instance that a call is about; `None` for one that is about none."""
+    """Return the instance that a call names, if any."""
     if hasattr(parameter, "identifier"):
         return ModelSpecifierQuery(query=ModelQuery(identifier=parameter.identifier))
     return getattr(parameter, "specifier", None)

@@ -1,4 +1,4 @@
-"""The messages of the protocol, and what makes one valid: the SDK's own types, and framing."""
+"""The messages of the protocol, and their validation by the SDK's types."""
 
 from __future__ import annotations
 
@@ -61,17 +61,17 @@ class ChannelSend(
 
 
 class KeepAlive(Struct, frozen=True, tag_field="type", tag="keepAlive", forbid_unknown_fields=True):
-    """A sign of life."""
+    """A keep-alive message."""
 
 
 Frame = RpcCall | ChannelCreate | ChannelSend | KeepAlive
 
 
 def decode_frame(text: str) -> Frame:
-    """The frame in `text`.
+    """Parse the frame in `text`.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not a valid frame.
     """
     # Unlike msgspec, json reads lone surrogates, which prompts may hold.
     frame: Frame = msgspec.convert(json.loads(text), Frame)
@@ -113,10 +113,10 @@ CHANNELS: dict[tuple[str, str], Any] = {
 
 
 def parse(types: dict[tuple[str, str], Any], namespace: str, endpoint: str, given: Any) -> Any:
-    """`given`, as what this endpoint takes.
+    """Convert `given` to the parameter type of this endpoint.
 
     Raises:
-        ValueError: There is no such endpoint, or `given` is not what it takes.
+        ValueError: The endpoint does not exist, or `given` is not valid for it.
     """
     if (namespace, endpoint) not in types:
         raise ValueError(f"unknown endpoint {namespace}.{endpoint}")
@@ -133,15 +133,15 @@ def parse(types: dict[tuple[str, str], Any], namespace: str, endpoint: str, give
 
 
 def settings(stack: sdk.KvConfigStack) -> dict[str, Any]:
-    """The settings of a stack by key; later layers win."""
+    """Return the settings of a stack by key; later layers override earlier ones."""
     return {f.key: f.value for layer in stack.layers for f in layer.config.fields}
 
 
 def check_settings(given: dict[str, Any]) -> None:
-    """Whether LM Studio knows these settings and their types.
+    """Check that LM Studio has these settings with these types.
 
     Raises:
-        ValueError: It does not.
+        ValueError: It does not have them.
     """
     if unknown := given.keys() - kv.FROM_SERVER_CONFIG.keys():
         raise ValueError(f"unknown settings {sorted(unknown)}")
@@ -156,5 +156,5 @@ def check_settings(given: dict[str, Any]) -> None:
 
 
 def fields(given: dict[str, Any]) -> dict[str, Any]:
-    """Settings by key, as they travel."""
+    """Settings by key, as transmitted."""
     return {"fields": [{"key": key, "value": value} for key, value in given.items()]}

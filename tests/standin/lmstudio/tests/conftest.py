@@ -1,4 +1,4 @@
-"""What the tests of the stand-in share: the unmodified SDK as its client."""
+"""Fixtures of the stand-in's tests: the unmodified SDK as client."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Connect = Callable[[str], lmstudio.Client]
 
 @pytest.fixture
 def connect() -> Iterator[Connect]:
-    """Makes clients of a host; they are closed when the test ends."""
+    """Creates clients of a host; they are closed when the test ends."""
     with ExitStack() as clients:
 
         def client(host: str) -> lmstudio.Client:
@@ -27,7 +27,7 @@ def connect() -> Iterator[Connect]:
 
 @pytest.fixture
 def short_silence() -> Iterator[float]:
-    """The SDK gives up after this silence, seconds."""
+    """Set the timeout of the SDK, seconds."""
     before: Any = lmstudio.get_sync_api_timeout()
     lmstudio.set_sync_api_timeout(0.25)
     yield 0.25

@@ -1,4 +1,4 @@
-"""Each behaviour keeps to its known truth, alone and with others."""
+"""Each behaviour has its stated capacity, alone and combined."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SENTENCE = "Rain fell on the roof all day. "
 def ask(
     mind: StandInMind, prompt: str, *, chat: bool = False, attempt: int = 2, budget: int | None = 12
 ) -> Prediction:
-    """Predict outside any server."""
+    """Predict without a server."""
     request = Request(
         messages=(Message(role="user", text=prompt),),
         chat=chat,
@@ -58,14 +58,14 @@ def text(prediction: Prediction) -> str:
 
 
 def filled(context_length: int) -> str:
-    """A prompt that fills the context, with a fact at its beginning and one in its middle."""
+    """A prompt that fills the context, with facts at the beginning and in the middle."""
     facts = "The key is 48213. {0}The door is orange. {0}"
     frame = brain.count_tokens(facts.format("")) + brain.count_tokens("The door is") + 1
     return facts.format("rain " * ((context_length - ANSWER_ROOM - frame) // 2))
 
 
 def passes(model: StandInModel, check: Literal["full", "deep"], context_length: int) -> bool:
-    """A right check of this kind, done by hand."""
+    """Perform a correct check of this kind."""
     granted = model.grant(context_length)
     load = Load(context_length=context_length, needed_bytes=1, attempt=2)
     mind = StandInMind(model, granted)
@@ -114,7 +114,7 @@ def test_a_model_works_up_to_its_capacity_and_not_above(
     capacity = model.capacity(check)
     assert passes(model, check, capacity)
     if capacity < MAX:
-        # A fill ends a little below the context length, and a fact has some length.
+        # The prompt ends a little below the context length, and facts have a length.
         assert not passes(model, check, capacity + 1 if check == "full" else capacity + 40)
 
 

@@ -1,4 +1,4 @@
-"""The mind of the stand-in models."""
+"""The simulated language model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scripted troubles happen where, how and as often as they should, and hurt nothing else."""
+"""Scripted faults happen where, how and as often as specified, and affect nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the stand-in says to clients without manners."""
+"""The stand-in's reaction to invalid frames."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TINY = StandInModel(key="tiny")
 
 @contextmanager
 def raw(server: LmStudioServer, namespace: str = "llm") -> Iterator[ClientConnection]:
-    """A client without any manners."""
+    """A raw WebSocket client."""
     with websocket(f"ws://{server.host}/{namespace}", proxy=None) as socket:
         auth = {"authVersion": 1, "clientIdentifier": "me", "clientPasskey": "mine"}
         socket.send(json.dumps(auth))

@@ -1,4 +1,4 @@
-"""The stand-in and the unmodified SDK understand each other, and the log tells all."""
+"""The stand-in works with the unmodified SDK, and logs every call."""
 
 from __future__ import annotations
 
@@ -272,7 +272,7 @@ def test_ten_megabytes_on_one_line(connect: Connect) -> None:
 
 def test_a_locked_server(connect: Connect) -> None:
     with LmStudioServer([TINY], api_tokens=["abcd:efgh"]) as server:
-        # How the SDK shows a refused greeting.
+        # The SDK's error for a refused greeting.
         with pytest.raises(ValueError, match="dictionary update sequence"):
             connect(server.host).llm.list_loaded()
 
