@@ -145,9 +145,9 @@ def test_an_invalid_expression_is_a_usage_error(listed: Project) -> None:
 def objects(project: Project, *args: str) -> list[dict[str, Any]]:
     result = project.run("--lmstrix-list", "--lmstrix-format=json", *args)
     assert result.ret == pytest.ExitCode.OK
-    told = json.loads(result.stdout.str())
-    assert told.pop("schema") == LIST_SCHEMA == 1
-    (models,) = told.values()
+    listing = json.loads(result.stdout.str())
+    assert listing.pop("schema") == LIST_SCHEMA == 1
+    (models,) = listing.values()
     return list(models)
 
 

@@ -157,13 +157,13 @@ AWAY = answer("lmstudio", host="h:1", trouble="away")
 @pytest.mark.parametrize(
     ("answers", "engine", "hosts", "complete"),
     [
-        pytest.param([HERE], None, [], True, id="all answer"),
-        pytest.param([HERE, AWAY], None, [], True, id="nobody named the one that is away"),
-        pytest.param([AWAY], None, [], False, id="nobody answers"),
-        pytest.param([HERE, AWAY], None, ["h:1"], False, id="its host is named"),
-        pytest.param([HERE, AWAY], None, ["h:2"], True, id="another host is named"),
-        pytest.param([HERE, AWAY], "lmstudio", [], False, id="a model needs it"),
-        pytest.param([HERE, AWAY], "fake", [], True, id="a model needs the other"),
+        pytest.param([HERE], None, [], True, id="all hosts answer"),
+        pytest.param([HERE, AWAY], None, [], True, id="unreachable host not configured"),
+        pytest.param([AWAY], None, [], False, id="no host answers"),
+        pytest.param([HERE, AWAY], None, ["h:1"], False, id="unreachable host configured"),
+        pytest.param([HERE, AWAY], None, ["h:2"], True, id="other host configured"),
+        pytest.param([HERE, AWAY], "lmstudio", [], False, id="model needs the unreachable host"),
+        pytest.param([HERE, AWAY], "fake", [], True, id="model needs the other engine"),
     ],
 )
 def test_a_scan_is_complete_if_all_required_engines_answer(

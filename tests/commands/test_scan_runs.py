@@ -53,7 +53,7 @@ def server() -> Iterator[LmStudioServer]:
 
 
 @pytest.fixture
-def nobody() -> Iterator[str]:
+def unreachable_host() -> Iterator[str]:
     """A host where nothing listens: the port is bound, but not listening."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -131,10 +131,10 @@ def test_missing_models_are_reported_but_not_removed(
 
 
 def test_no_model_is_reported_missing_while_a_host_is_unreachable(
-    empty: Project, server: LmStudioServer, nobody: str
+    empty: Project, server: LmStudioServer, unreachable_host: str
 ) -> None:
     empty.manifest("\n  - {id: lost, engine: lmstudio}")
-    result = scan(empty, server, args=(f"--lmstrix-host={nobody}",))
+    result = scan(empty, server, args=(f"--lmstrix-host={unreachable_host}",))
     result.stdout.no_fnmatch_line("gone*")
     result.stdout.fnmatch_lines(["3 new models in models.yaml"])
 
@@ -206,12 +206,12 @@ def test_a_model_on_two_hosts_is_listed_once(empty: Project, server: LmStudioSer
 
 
 def test_an_unreachable_named_host_is_reported_with_exit_1(
-    empty: Project, server: LmStudioServer, nobody: str
+    empty: Project, server: LmStudioServer, unreachable_host: str
 ) -> None:
-    result = scan(empty, server, args=(f"--lmstrix-host={nobody}",))
+    result = scan(empty, server, args=(f"--lmstrix-host={unreachable_host}",))
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines([f"lmstudio {server.host}  3 models",
-                                 f"lmstudio {nobody} * not asked: *"])  # fmt: skip
+                                 f"lmstudio {unreachable_host} * not asked: *"])  # fmt: skip
     assert len(found(empty)) == 3
     assert result.errlines == []
 
@@ -285,15 +285,15 @@ def test_a_manifest_that_cannot_be_appended_to_is_reported(
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
-        ("ConnectionRefusedError('nobody there')", "nobody there"),
+        ("ConnectionRefusedError('not running')", "not running"),
         ("KeyError('data')", "KeyError: 'data'"),
         ("SystemExit(3)", "SystemExit: 3"),
     ],
 )
 def test_a_failing_custom_engine_does_not_stop_the_others(
-    empty: Project, server: LmStudioServer, error: str, told: str
+    empty: Project, server: LmStudioServer, error: str, message: str
 ) -> None:
     empty.pytester.makeconftest(
         "from tests.standin.fake_engine import FakeEngine\n"
@@ -304,7 +304,7 @@ def test_a_failing_custom_engine_does_not_stop_the_others(
     result = scan(empty, server)
     assert result.ret == pytest.ExitCode.OK
     result.stdout.fnmatch_lines(
-        [f"away * not asked: {told}", "fake * 1 model", "4 new models in models.yaml"]
+        [f"away * not asked: {message}", "fake * 1 model", "4 new models in models.yaml"]
     )
 
 

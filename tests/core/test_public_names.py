@@ -32,8 +32,8 @@ def test_a_star_import_exports_all_public_names() -> None:
 
 def test_importing_the_package_imports_no_submodules() -> None:
     program = "import sys, pytest_lmstrix; print(*(m for m in sys.modules if 'lmstrix' in m))"
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
-    assert told.stdout.split() == [b"pytest_lmstrix"]
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout.split() == [b"pytest_lmstrix"]
 
 
 def test_the_registry_returns_none_for_an_unknown_model(tmp_path: Path) -> None:

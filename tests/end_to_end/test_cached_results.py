@@ -47,7 +47,7 @@ def test_passed_cases_are_deselected_and_counted_in_one_line(project: Project) -
         ("-k", "tiny"),
         ("models.yaml::test_full[tiny-512]", "models.yaml::test_full[tiny-1024]"),
     ],
-    ids=["all", "the long form", "by name", "by node id"],
+    ids=["all", "long option", "by name", "by node id"],
 )
 def test_cases_selected_by_node_id_always_run(project: Project, args: tuple[str, ...]) -> None:
     project.run("--lmstrix").assert_outcomes(passed=2)

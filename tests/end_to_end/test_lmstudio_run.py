@@ -87,7 +87,7 @@ def test_broken_models_get_their_verdicts_and_the_run_goes_on(project: Project) 
 
 
 def test_runxfail_turns_missing_models_into_failures(project: Project) -> None:
-    manifest(project, "nobody")
+    manifest(project, "absent")
     with LmStudioServer() as server:
         run(project, server).assert_outcomes(xfailed=2)
         run(project, server, "--runxfail").assert_outcomes(failed=2)
@@ -166,8 +166,8 @@ def test_a_worker_that_dies_in_the_last_test_has_its_instance_swept_or_reported(
     result.assert_outcomes(passed=1, errors=1)
     (_, lost) = server.ever_loaded("lmstrix-")
     assert left == ((lost,) if refusals else ())
-    told = [line for line in result.outlines if line.startswith("lmstrix: LM Studio at")]
-    assert [lost in line for line in told] == [True for _ in left]
+    notices = [line for line in result.outlines if line.startswith("lmstrix: LM Studio at")]
+    assert [lost in line for line in notices] == [True for _ in left]
 
 
 def test_without_a_worker_crash_no_sweep_is_made(project: Project) -> None:

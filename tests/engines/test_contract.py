@@ -51,7 +51,7 @@ def _fake(_: ExitStack) -> ModelLoader:
     return ModelLoader(
         engine=engine,
         model=Model(id="tiny", engine="fake"),
-        missing=Model(id="nobody", engine="fake"),
+        missing=Model(id="missing", engine="fake"),
         loaded=lambda: engine.loaded,
     )
 
@@ -65,7 +65,7 @@ def _lmstudio(cleanup: ExitStack) -> ModelLoader:
     return ModelLoader(
         engine=engine,
         model=Model(id="tiny", engine="lmstudio"),
-        missing=Model(id="nobody", engine="lmstudio"),
+        missing=Model(id="missing", engine="lmstudio"),
         loaded=lambda: len(server.loaded()),
     )
 
@@ -92,7 +92,7 @@ def _llamacpp(cleanup: ExitStack) -> ModelLoader:
     return ModelLoader(
         engine=engine,
         model=Model(id="smollm2", engine="llamacpp", source=path),
-        missing=Model(id="nobody", engine="llamacpp", source=path + ".not-there"),
+        missing=Model(id="missing", engine="llamacpp", source=path + ".not-there"),
         loaded=loaded,
     )
 

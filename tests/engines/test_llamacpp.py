@@ -170,7 +170,7 @@ def test_a_model_without_a_source_is_found_by_file_name(tmp_path: Path) -> None:
     tiny = Model(id="tiny", engine="llamacpp", load=LoadSettings(threads=1))
     engine.load(tiny, 512, Recorder()).unload()
     with pytest.raises(Failure) as failure:
-        engine.load(Model(id="nobody", engine="llamacpp"), 512, Recorder())
+        engine.load(Model(id="missing", engine="llamacpp"), 512, Recorder())
     assert failure.value.verdict is Verdict.MODEL_NOT_FOUND
 
 
@@ -195,7 +195,7 @@ def test_load_settings_reach_llama_cpp(loader: ModelLoader) -> None:
 @pytest.mark.parametrize(
     ("load", "reason"),
     [
-        pytest.param(LoadSettings(gpu_offload=0.5), "gpu_layers", id="of another engine"),
+        pytest.param(LoadSettings(gpu_offload=0.5), "gpu_layers", id="setting of another engine"),
         pytest.param(
             LoadSettings(kv_cache_type="q8_0", flash_attention=False), "flash_attn", id="at odds"
         ),
@@ -219,8 +219,8 @@ def _cut(data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("damage", "verdict", "reason"),
     [
-        pytest.param(_cut, Verdict.CORRUPTED, "not within the file bounds", id="cut short"),
-        pytest.param(lambda data: data[:9999], Verdict.CORRUPTED, "key-value", id="header cut"),
+        pytest.param(_cut, Verdict.CORRUPTED, "not within the file bounds", id="truncated"),
+        pytest.param(lambda data: data[:9999], Verdict.CORRUPTED, "key-value", id="cut header"),
         pytest.param(lambda _: b"junk" * 999, Verdict.CORRUPTED, "magic", id="junk"),
         pytest.param(lambda _: b"", Verdict.CORRUPTED, "magic", id="empty"),
         pytest.param(

@@ -197,7 +197,7 @@ def test_models_are_listed_with_their_facts(studio: Any) -> None:
     assert tiny.capabilities == ()
     assert (embed.type, embed.quantization) == ("embedding", None)
     assert own.engine.facts(MODEL) == tiny
-    assert own.engine.facts(Model(id="nobody", engine="lmstudio")) is None
+    assert own.engine.facts(Model(id="absent", engine="lmstudio")) is None
     assert len(own.server.named("listDownloadedModels")) == 1
 
 
@@ -342,14 +342,14 @@ SERVER_ERRORS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(("told", "words"), SERVER_ERRORS.values(), ids=SERVER_ERRORS)
-def test_server_errors_keep_their_text(told: dict[str, Any], words: str) -> None:
-    error = lmstudio.LMStudioServerError.from_details("Model load error", told)
-    told_as = errors.failure_from(
+@pytest.mark.parametrize(("details", "words"), SERVER_ERRORS.values(), ids=SERVER_ERRORS)
+def test_server_errors_keep_their_text(details: dict[str, Any], words: str) -> None:
+    error = lmstudio.LMStudioServerError.from_details("Model load error", details)
+    failure = errors.failure_from(
         error, "load", doing="loading", silence_seconds=1.0, silent=Verdict.TIMEOUT
     )
-    assert (told_as.text, told_as.phase) == (words, "load")
-    assert told_as.code == ("x" if "suggestion" in told else None)
+    assert (failure.text, failure.phase) == (words, "load")
+    assert failure.code == ("x" if "suggestion" in details else None)
 
 
 @pytest.mark.parametrize(
@@ -367,12 +367,12 @@ def test_server_errors_keep_their_text(told: dict[str, Any], words: str) -> None
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
 )
 def test_any_sdk_exception_is_a_failure(error: Exception, verdict: Verdict) -> None:
-    told = errors.failure_from(
+    failure = errors.failure_from(
         error, "predict", doing="answering", silence_seconds=3.0, silent=Verdict.TIMEOUT
     )
-    assert (told.verdict, told.phase) == (verdict, "predict")
-    assert "LM Studio" in told.text
-    assert "answering" in told.text
+    assert (failure.verdict, failure.phase) == (verdict, "predict")
+    assert "LM Studio" in failure.text
+    assert "answering" in failure.text
 
 
 @pytest.mark.parametrize("name", hostile.TEXTS)
@@ -492,8 +492,8 @@ def test_a_failed_load_is_a_failure(studio: Any, behaviour: Any, verdict: Verdic
 def test_error_codes_are_kept(studio: Any) -> None:
     own = studio()
     with pytest.raises(Failure) as failed:
-        own.engine.load(Model(id="nobody", engine="lmstudio"), 4096, Watched())
-    assert failed.value.text == "Model not found: nobody"
+        own.engine.load(Model(id="absent", engine="lmstudio"), 4096, Watched())
+    assert failed.value.text == "Model not found: absent"
     assert failed.value.code == "generic.pathNotFound"
 
 
@@ -544,9 +544,9 @@ def test_an_aborted_reply_is_a_failure(
     result = PredictionStream.result
 
     def broken_off(stream: PredictionStream) -> Any:
-        told = result(stream)
-        told.stats.stop_reason = reason  # type: ignore[assignment]
-        return told
+        final = result(stream)
+        final.stats.stop_reason = reason  # type: ignore[assignment]
+        return final
 
     monkeypatch.setattr(PredictionStream, "result", broken_off)
     own = studio()
@@ -679,15 +679,15 @@ def test_progress_resets_the_load_timeout(studio: Any) -> None:
 @pytest.fixture
 def cancelled(monkeypatch: pytest.MonkeyPatch) -> list[SyncChannel[Any]]:
     """The predictions that the client has cancelled."""
-    told: list[SyncChannel[Any]] = []
+    channels: list[SyncChannel[Any]] = []
     cancel = SyncChannel.cancel
 
     def note(channel: SyncChannel[Any]) -> None:
         cancel(channel)
-        told.append(channel)
+        channels.append(channel)
 
     monkeypatch.setattr(SyncChannel, "cancel", note)
-    return told
+    return channels
 
 
 def test_a_reply_that_times_out_is_cancelled_and_the_instance_unloaded(

@@ -202,7 +202,7 @@ def test_dash_m_without_lmstrix_keeps_the_projects_tests(project: Project) -> No
 
 
 @pytest.mark.parametrize("scope", ["function", "class", "module", "session"])
-@pytest.mark.parametrize("args", [(), ("--lmstrix", "-k", "test_own")], ids=["asleep", "awake"])
+@pytest.mark.parametrize("args", [(), ("--lmstrix", "-k", "test_own")], ids=["inactive", "active"])
 def test_fixtures_of_any_scope_can_use_the_model(
     project: Project, scope: str, args: tuple[str, ...]
 ) -> None:

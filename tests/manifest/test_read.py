@@ -235,7 +235,7 @@ WRONG_FILES = [
     ("models:\n- !!python/object:os.x {id: a}\n", "2: model 'a' must be a mapping, got the tag"),
     ("models:\n\t- id: a\n", "2: is not YAML: while scanning for the next token found"),
     ("models:\n- id: 'a\n", "is not YAML: while scanning a quoted scalar"),
-    ("models:\n- id: *nobody\n", "2: is not YAML: found undefined alias"),
+    ("models:\n- id: *unknown\n", "2: is not YAML: found undefined alias"),
     ("models: [{id: a}]\n---\nmodels: []", "2: is not YAML: expected a single document"),
     (b"models:\n- id: \xff\n", "2: must be UTF-8, got byte 0xff"),
     ("models: [{id: a}]".encode("utf-16"), "1: must be UTF-8, got byte 0xff"),

@@ -225,8 +225,8 @@ def test_fact_kinds_are_distinct() -> None:
     answers = [answer.lower() for kind in NEEDLE_KINDS for answer in kind.answers]
     assert len(set(answers)) == len(answers)
     assert min(len(kind.answers) for kind in NEEDLE_KINDS) >= 5
-    told = set(re.findall(r"\w+", " ".join(openings).lower()))
-    assert told.isdisjoint(answers)
+    words = set(re.findall(r"\w+", " ".join(openings).lower()))
+    assert words.isdisjoint(answers)
 
 
 def test_the_filler_text_does_not_mention_the_facts() -> None:

@@ -123,7 +123,7 @@ def test_results_with_other_conditions_are_not_compared(other: dict[str, Any]) -
 
 
 @pytest.mark.parametrize(
-    ("other", "told"),
+    ("other", "label"),
     [
         ({"machine": "b"}, "before on another machine"),
         ({"engine_version": "1"}, "before with lmstudio 1"),
@@ -132,12 +132,12 @@ def test_results_with_other_conditions_are_not_compared(other: dict[str, Any]) -
     ],
 )
 def test_results_from_elsewhere_are_labelled_and_are_not_regressions(
-    other: dict[str, Any], told: str
+    other: dict[str, Any], label: str
 ) -> None:
     now = a_result(verdict="crashed", machine="a", engine_version="2", host="a:1")
     old = {"machine": "a", "engine_version": "2", "host": "a:1"} | other
     (change,) = changes([a_result(**old)], now)
-    assert (change.kind, change.elsewhere, change.is_regression) == ("newly_broken", told, False)
+    assert (change.kind, change.elsewhere, change.is_regression) == ("newly_broken", label, False)
 
 
 def test_comparable_results_are_preferred_to_newer_ones_from_elsewhere() -> None:

@@ -306,7 +306,7 @@ def test_known_returns_the_newest_result_of_each_case(path: Path) -> None:
     assert registry.known("m", fingerprint="size:2") == ()
     assert registry.known("m", engine="llamacpp") == ()
     assert registry.known("m", settings='{"threads":2}') == ()
-    assert registry.known("nobody") == ()
+    assert registry.known("absent") == ()
 
 
 def test_waiting_for_the_lock_times_out_with_the_file_named(path: Path) -> None:

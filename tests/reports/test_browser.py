@@ -116,8 +116,8 @@ def test_a_cell_has_a_sign_and_a_tooltip(browser: Browser, opened: Open, report:
     assert bad.text == "M"
     webdriver.ActionChains(browser).move_to_element(bad).perform()
     assert tip.is_displayed()
-    for told in ("big, full: out_of_memory", "asked 1,024 tokens", "TTFT", "peak memory"):
-        assert told in tip.text
+    for text in ("big, full: out_of_memory", "asked 1,024 tokens", "TTFT", "peak memory"):
+        assert text in tip.text
     assert bad.get_attribute("aria-label").startswith("big, full: out_of_memory")
 
 
@@ -219,9 +219,9 @@ def test_reason_and_hint_are_in_the_row(browser: Browser, opened: Open, report: 
     opened(report)
     cell(browser, "big", "1,024").click()
     here = browser.find_element("css selector", ".lmstrix-here")
-    told = here.find_element("xpath", "following-sibling::tr").text
-    assert "full: out_of_memory" in told
-    assert "Try a smaller context or a lighter KV cache" in told
+    row_text = here.find_element("xpath", "following-sibling::tr").text
+    assert "full: out_of_memory" in row_text
+    assert "Try a smaller context or a lighter KV cache" in row_text
 
 
 def test_plots_name_their_values(browser: Browser, opened: Open, report: Path) -> None:

@@ -160,9 +160,9 @@ PLOTTED = {
 
 @pytest.mark.parametrize("measure", PLOTTED)
 def test_measurements_are_plotted_by_context_size(tmp_path: Path, measure: str) -> None:
-    value, title, told = PLOTTED[measure]
+    value, title, tooltip = PLOTTED[measure]
     now = a_result(30_000, model="llama", run="now", **{measure: value})
     text = drawn(a_run(Registry(tmp_path / "registry.jsonl"), (now,)))
     (figure,) = re.findall(r"<figure>.*?</figure>", text, re.DOTALL)
     assert f">{title}</text>" in figure
-    assert f"<title>{told}</title>" in figure
+    assert f"<title>{tooltip}</title>" in figure

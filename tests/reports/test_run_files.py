@@ -92,9 +92,9 @@ def test_a_summary_counts_each_test_once_and_lists_errors(project: Project) -> N
     project.run("--lmstrix").assert_outcomes(passed=2, failed=1, errors=2)
     text = (project.path / "reports" / "summary.md").read_text(encoding="utf-8")
     assert "**1 model, 4 tests: 2 passed, 2 error, 1 failed**" in text
-    told = text.partition("### What did not work\n\n")[2].partition("\n\n")[0]
+    problems = text.partition("### What did not work\n\n")[2].partition("\n\n")[0]
     own = r"- **test\_own.py::test\_"
-    assert told.splitlines() == [
+    assert problems.splitlines() == [
         rf"{own}set\_up\[tiny-512\]**: error - RuntimeError: no &lt;b&gt;before&lt;/b&gt;",
         rf"{own}torn\_down\[tiny-512\]**: error - RuntimeError: no after",
         rf"{own}buggy\[tiny-512\]**: failed - AttributeError: 'LoadedModel' object has no attribute"
@@ -194,10 +194,10 @@ def test_a_run_writes_its_reports(
         1024
     ]
     assert "**2 models, 3 tests:" in (reports / "summary.md").read_text(encoding="utf-8")
-    told = step.read_text(encoding="utf-8")
-    assert told.startswith("# before\n## Local LLM models")
-    assert "(https://hub.test/me/mine/actions/runs/42#artifacts)" in told
-    assert "<script" not in told
+    written = step.read_text(encoding="utf-8")
+    assert written.startswith("# before\n## Local LLM models")
+    assert "(https://hub.test/me/mine/actions/runs/42#artifacts)" in written
+    assert "<script" not in written
 
 
 def test_an_unwritable_summary_affects_no_other_report(

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parent
 
 class Slow(FakeEngine):
     def load(self, model, context_length, progress):
-        if context_length == 1024:  # until somebody has seen it
+        if context_length == 1024:  # until it has been displayed
             progress(0.45)
             while not (ROOT / "go").exists():
                 time.sleep(0.01)

@@ -99,17 +99,17 @@ def test_a_dying_process_releases_the_lock(spawn: Spawn, end: str) -> None:
 def test_a_waiter_sees_the_holder_and_gets_the_lock_when_it_dies(spawn: Spawn) -> None:
     process = spawn(HOLD, HOST)
     assert line_of(process) == "held"
-    told: list[str] = []
+    holders: list[str] = []
 
     def on_wait(holder: str) -> None:
-        told.append(holder)
+        holders.append(holder)
         process.kill()
         process.wait()
 
     with host_lock(HOST, on_wait=on_wait, timeout=60):
         assert not is_free()
-    assert len(told) == 1
-    assert f"pid {process.pid} " in told[0]
+    assert len(holders) == 1
+    assert f"pid {process.pid} " in holders[0]
 
 
 def test_a_worker_names_itself_and_its_parent_as_holder(

@@ -102,9 +102,9 @@ def test_a_run_reports_damaged_lines_and_sets_them_aside(
     result.assert_outcomes(passed=1)  # the other one is known
     (copied,) = registry.parent.glob("registry.corrupt-*")
     assert copied.read_bytes() == b"{broken\n\x00\xff\n"
-    told = [line for line in result.outlines if "left out" in line and "1 case" not in line]
+    notices = [line for line in result.outlines if "left out" in line and "1 case" not in line]
     in_reports = f"lmstrix: reports{os.sep}registry.jsonl:"
-    assert told == 2 * [
+    assert notices == 2 * [
         f"{in_reports} 2 damaged lines left out, copied to {copied.name}; see --lmstrix-health",
         f"{in_reports} 1 line of a newer pytest-lmstrix left out",
     ]

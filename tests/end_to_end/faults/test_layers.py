@@ -109,7 +109,7 @@ def test_a_second_interrupt_leaves_a_late_load_to_its_ttl(
         with pytest.raises(KeyboardInterrupt):
             run(project, server, ["one"], "full", "--color=no")
         assert server.pending("loadModel")
-    told = capsys.readouterr().out
-    assert "lmstrix: waiting up to 2 s for LM Studio to finish a load" in told
-    assert "Ctrl-C now leaves that to LM Studio" in told
-    assert f"may still have or load {server.loads()[0].identifier}" in told
+    printed = capsys.readouterr().out
+    assert "lmstrix: waiting up to 2 s for LM Studio to finish a load" in printed
+    assert "Ctrl-C now leaves that to LM Studio" in printed
+    assert f"may still have or load {server.loads()[0].identifier}" in printed

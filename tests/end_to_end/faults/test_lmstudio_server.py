@@ -106,13 +106,13 @@ def test_out_of_memory_after_a_leak_is_not_the_next_models_fault(
 
 
 def test_memory_used_by_another_process_is_not_the_models_fault(project: Project) -> None:
-    left = UserInstance(key="one", identifier="lmstrix-somebody-0")
+    left = UserInstance(key="one", identifier="lmstrix-other-0")
     models = [StandInModel(key=key, size_bytes=2 * 10**9) for key in ("one", "two")]
     with LmStudioServer(models, loaded=[left], memory_bytes=2_500_000_000) as server:
         result = run(project, server, ["two"], "fast")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(
-        ["*still in memory are lmstrix-somebody-0, *does not count against two*"]
+        ["*still in memory are lmstrix-other-0, *does not count against two*"]
     )
 
 

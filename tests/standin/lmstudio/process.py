@@ -58,7 +58,7 @@ class LmStudioProcess:
         if status != 0 and error is None and not self._killed:
             raise RuntimeError(f"the stand-in LM Studio ended with status {status}")
 
-    def tell(self, command: Command) -> None:
+    def send(self, command: Command) -> None:
         """Send `command` to the server, and return once it is done."""
         assert self._process is not None
         assert self._process.stdin is not None

@@ -42,7 +42,7 @@ def test_shared_prefix_is_the_longest_common_prefix(one: list[str], two: list[st
         pytest.param("What is 2 + 3? Reply with the number only.", "5", id="sum in a chat"),
         pytest.param("twelve: 12\nforty-one: 41\nninety-six:", "96", id="words few-shot"),
         pytest.param("Write 'ninety-six' as a number using only digits", "96", id="words asked"),
-        pytest.param("seventeen = 17\ntwelve =", "12", id="a word of its own"),
+        pytest.param("seventeen = 17\ntwelve =", "12", id="number word with equals sign"),
         pytest.param("- Say goodbye: Goodbye!\n- Say hello:", "Hello!", id="hello few-shot"),
         pytest.param("Say hello", "Hello!", id="hello"),
         pytest.param(
@@ -52,7 +52,7 @@ def test_shared_prefix_is_the_longest_common_prefix(one: list[str], two: list[st
             PROSE + "The captain of the three ships is Marlow. " + PROSE + "\nThe captain of the"
             " three ships is",
             " Marlow.",
-            id="recall a name in spite of a number word",
+            id="recall a name despite a number word",
         ),
         pytest.param(
             "The door is painted orange. The door of the mill is painted blue. "

@@ -40,7 +40,7 @@ def test_a_server_process_serves_logs_and_takes_commands(connect: Connect, tmp_p
         assert log.loaded() == ("tiny",)
         assert log.max_loaded_at_once() == 2
         assert log.violations == []
-        process.tell("restart")
+        process.send("restart")
         assert process.log().loaded() == ()
         assert connect(process.host).llm.list_loaded() == []
 
