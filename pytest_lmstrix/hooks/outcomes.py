@@ -20,6 +20,8 @@ from pytest_lmstrix.hooks.fixtures import results_key
 ATTRIBUTE = "lmstrix_results"
 """On a report: its results as builtins, so that they cross to the controller of pytest-xdist."""
 
+REPLIES_SECTION = "replies of the model"
+
 SECTION_LIMIT = 100_000
 """Characters that are kept of what a test printed."""
 
@@ -148,7 +150,7 @@ def _attach(report: pytest.TestReport, results: list[Result]) -> None:
     attach_results(report, results)
     replies = "\n".join(f"> {line}" for reply in results[0].replies for line in reply.splitlines())
     if replies:
-        report.sections.append(("what the model said", replies))
+        report.sections.append((REPLIES_SECTION, replies))
 
 
 def _shorten_failure(

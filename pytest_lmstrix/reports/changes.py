@@ -1,4 +1,4 @@
-"""Changes against earlier runs, in words."""
+"""Text for changes since earlier runs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ MEASURES = {
     "ttft_seconds": "TTFT",
     "load_seconds": "load",
 }
-"""What is measured -> how people call it."""
+"""Measure -> its label."""
 
 
-def measured(change: Change, value: str | float | None) -> str:
-    """`value` of what changed, in its unit."""
+def format_measure(change: Change, value: str | float | None) -> str:
+    """Return `value` with the unit of the measure that changed."""
     if value is None:
         return NOTHING
     if isinstance(value, str):
@@ -28,15 +28,15 @@ def measured(change: Change, value: str | float | None) -> str:
 
 
 def where(change: Change) -> str:
-    """`full at 8,192`; empty for what is true of the whole model."""
+    """Return check and size, `full at 8,192`; empty for a change of the whole model."""
     if change.context_length is None:
         return ""
     return f"{change.check} at {tokens(change.context_length)}"
 
 
 def spread(change: Change) -> str:
-    """`5 runs: 48.1 to 52.0`; empty for what is no median."""
+    """Return the range of the history, `5 runs: 48.1 to 52.0`; empty without a median."""
     if change.spread is None:
         return ""
-    low, high = (measured(change, value) for value in change.spread)
+    low, high = (format_measure(change, value) for value in change.spread)
     return f"{change.history} runs: {low} to {high}"

@@ -1,4 +1,4 @@
-"""Files in the folder of reports: the plugin's own are replaced, all others are left alone."""
+"""Files in the reports folder: only files that the plugin wrote are replaced."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import msgspec
 from pytest_lmstrix.reports.summary import SUMMARY_HEADING, SUMMARY_MARK
 
 MARK = '<section id="lmstrix">'
-"""Every report.html of the plugin has it."""
+"""Identifies a report.html of the plugin."""
 
 
-def unwritable(path: Path) -> str:
-    """Return why the file `path` cannot be written, or an empty text; nothing is created."""
+def unwritable_reason(path: Path) -> str:
+    """Return why `path` cannot be written, or an empty text; has no side effects."""
     if path.is_dir():
         return f"{path.name} is a folder"
     if path.exists():
@@ -26,8 +26,8 @@ def unwritable(path: Path) -> str:
     return "" if os.access(folder, os.W_OK | os.X_OK) else "Permission denied"
 
 
-def foreign(path: Path, is_own: Callable[[bytes], bool]) -> bool:
-    """Whether `path` is a file that something else wrote."""
+def is_foreign(path: Path, is_own: Callable[[bytes], bool]) -> bool:
+    """Return whether `path` is a file that another program wrote."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -39,12 +39,12 @@ FOREIGN = "the file there was not written by pytest-lmstrix"
 
 
 def replace_file(path: Path, data: bytes, is_own: Callable[[bytes], bool]) -> None:
-    """Write `data` to `path` whole or not at all.
+    """Replace `path` by `data` atomically.
 
     Raises:
-        OSError: It cannot be written, or the file there is not the plugin's own.
+        OSError: It cannot be written, or the existing file is not the plugin's own.
     """
-    if foreign(path, is_own):
+    if is_foreign(path, is_own):
         raise OSError(FOREIGN)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -56,7 +56,7 @@ def replace_file(path: Path, data: bytes, is_own: Callable[[bytes], bool]) -> No
 
 
 def is_of_run_json(data: bytes) -> bool:
-    """Whether `data` is a run.json of the plugin."""
+    """Return whether `data` is a run.json of the plugin."""
     try:
         body = msgspec.json.decode(data)
     except msgspec.DecodeError:
@@ -65,10 +65,10 @@ def is_of_run_json(data: bytes) -> bool:
 
 
 def is_summary(data: bytes) -> bool:
-    """Whether `data` is a summary.md of the plugin, also of before it had a mark."""
+    """Return whether `data` is a summary.md of the plugin; old ones have no mark."""
     return data.startswith((SUMMARY_MARK.encode(), SUMMARY_HEADING.encode()))
 
 
 def is_report_html(data: bytes) -> bool:
-    """Whether `data` is a report.html of the plugin."""
+    """Return whether `data` is a report.html of the plugin."""
     return MARK.encode() in data

@@ -1,4 +1,4 @@
-"""The picture of the fleet as data: models by context sizes, coloured by verdict. Pure."""
+"""Data of the fleet map: verdicts by model and context size. Pure."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from pytest_lmstrix.registry.regressions import History
 from pytest_lmstrix.reports.run_json import CaseReport, RunReport
 
 MOST_COLUMNS = 16
-"""Sizes with a column of their own; the rarer ones share the last."""
+"""Sizes with their own column; rarer sizes share the last one."""
 
 SKIPPED = ("-", "unclear")
-"""The letter and the family of what was not judged; those of a verdict are its traits."""
+"""Letter and family of a skipped test; those of a verdict are its traits."""
 
 
 class MapCell(Struct, frozen=True, kw_only=True):
-    """A model at a size, judged by a check."""
+    """The verdict of one model, check and size."""
 
     size: int
     sign: str
     family: str
     label: str
-    """What it tells when asked: a line each."""
+    """Tooltip text of several lines."""
     target: str | None = None
-    """The id of its row in the table of results; `None` for what an earlier run found."""
+    """Id of its row in the table of results; `None` for a result of an earlier run."""
     recall: tuple[tuple[str, bool], ...] = ()
-    """Depth -> whether the fact there was recalled, from the start to the end."""
+    """Depth and whether the needle there was recalled, in ascending order."""
 
 
 class Row(Struct, frozen=True, kw_only=True):
@@ -48,32 +48,32 @@ class Row(Struct, frozen=True, kw_only=True):
     verified: int | None
     cells: dict[int, MapCell]
     others: tuple[MapCell, ...] = ()
-    """At sizes without a column."""
+    """Cells of sizes without a column."""
 
     @property
     def share(self) -> float:
-        """How much of the declared context is verified, 0..1."""
+        """Verified share of the declared context, 0..1."""
         return min(1.0, (self.verified or 0) / self.declared) if self.declared else 0.0
 
 
 class Fleet(Struct, frozen=True, kw_only=True):
-    """All rows, and the sizes that have a column."""
+    """All rows, and the sizes with a column."""
 
     sizes: tuple[int, ...]
     rows: tuple[Row, ...]
     results: tuple[Result, ...]
-    """What the cells are made of."""
+    """Source of the cells."""
 
     @property
     def legend(self) -> list[tuple[str, str, str]]:
-        """Letter, family and meaning of what occurs."""
+        """Letter, family and meaning of each sign in use."""
         cells = [cell for row in self.rows for cell in (*row.cells.values(), *row.others)]
-        shown = {cell.sign for cell in cells}
+        used = {cell.sign for cell in cells}
         meanings = [
             (traits.letter, traits.family, verdict.value.replace("_", " "))
             for verdict, traits in TRAITS.items()
         ]
-        return [each for each in (*meanings, (*SKIPPED, "skipped, not judged")) if each[0] in shown]
+        return [each for each in (*meanings, (*SKIPPED, "skipped, not judged")) if each[0] in used]
 
     @property
     def checks(self) -> int:
@@ -85,12 +85,12 @@ class Fleet(Struct, frozen=True, kw_only=True):
 
 
 def anchor(node_id: str) -> str:
-    """The id of a test's row in the report."""
+    """Return the HTML id of a test's row."""
     return f"case-{hashlib.sha256(node_id.encode()).hexdigest()[:12]}"
 
 
 def fleet_of(plan: Plan, run: RunReport, history: History) -> Fleet:
-    """What this run found, and where it did not ask, what earlier runs did on this machine."""
+    """Return the map of this run; results of earlier runs on this machine fill its gaps."""
     reports = {model.id: model for model in run.models}
     judged = set(run.node_ids.values())
     unjudged = {_test(case.node_id): case for case in run.cases if case.node_id not in judged}
@@ -124,7 +124,7 @@ def fleet_of(plan: Plan, run: RunReport, history: History) -> Fleet:
 
 
 def earlier_results(model: Model, history: History, machine: str) -> list[Result]:
-    """Results of earlier runs with the same engine, weights and machine, oldest first."""
+    """Return earlier results of the same engine, weights and machine, oldest first."""
     return [
         old
         for old in history.of(model.id)
@@ -135,13 +135,13 @@ def earlier_results(model: Model, history: History, machine: str) -> list[Result
 
 
 def _test(node_id: str) -> str:
-    """Its last part; parameters may hold anything."""
+    """Return test name and parameters; the parameters may contain any text."""
     name, bracket, parameters = node_id.partition("[")
     return name.rpartition("::")[2] + bracket + parameters
 
 
 def _newest(results: Iterable[Result]) -> dict[str, dict[int, Result]]:
-    """Check -> size -> its newest result; searched sizes stand where no case asked."""
+    """Return check -> size -> newest result; a size search fills sizes without a case."""
     newest: dict[str, dict[int, Result]] = {}
     searched: dict[str, dict[int, Result]] = {}
     for result in results:
@@ -162,17 +162,17 @@ def _cell(result: Result, run: RunReport) -> MapCell:
         size=result.context_length,
         sign=traits.letter,
         family=traits.family,
-        label="\n".join(_told(result, now)),
+        label="\n".join(_label_lines(result, now)),
         target=anchor(node_id) if node_id is not None and now else None,
         recall=tuple(sorted((result.recall or {}).items(), key=lambda pair: float(pair[0]))),
     )
 
 
-def _told(result: Result, now: bool) -> Iterable[str]:
+def _label_lines(result: Result, now: bool) -> Iterable[str]:
     yield f"{one_line(result.model)}, {one_line(result.check)}: {result.verdict}"
     granted = result.granted_context_length
-    given = f", granted {tokens(granted)}" if granted is not None else ""
-    yield f"asked {counted(result.context_length, 'token')}{given}"
+    suffix = f", granted {tokens(granted)}" if granted is not None else ""
+    yield f"asked {counted(result.context_length, 'token')}{suffix}"
     yield f"load {seconds(result.load_seconds)}, TTFT {seconds(result.ttft_seconds)}"
     prefill = rate(result.prefill_tokens_per_second)
     yield f"prefill {prefill}, decode {rate(result.decode_tokens_per_second)} tokens/s"
@@ -199,7 +199,7 @@ def _skipped(size: int, case: CaseReport, before: Result | None) -> MapCell:
 
 
 def _best(results: dict[int, Result]) -> int | None:
-    """The largest size that works with nothing smaller failing."""
+    """Return the largest passing size below the first failure."""
     best = None
     for size in sorted(results):
         if results[size].verdict is not Verdict.OK:

@@ -1,4 +1,4 @@
-"""report.html, which pytest-html writes: the picture of the fleet, columns, what was found."""
+"""Extends report.html of pytest-html by the fleet map, columns and result details."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from pytest_lmstrix.core.checks import CHECKS
 from pytest_lmstrix.core.formatting import memory, noted, rate, seconds, tokens
 from pytest_lmstrix.core.sanitize import escape_html, one_line
 from pytest_lmstrix.core.types import Result
-from pytest_lmstrix.hooks.outcomes import results_of
+from pytest_lmstrix.hooks.outcomes import REPLIES_SECTION, results_of
 from pytest_lmstrix.reports import changes
-from pytest_lmstrix.reports.files import FOREIGN, MARK, foreign, is_report_html
+from pytest_lmstrix.reports.files import FOREIGN, MARK, is_foreign, is_report_html
 from pytest_lmstrix.reports.fleet import Fleet, MapCell, anchor
 from pytest_lmstrix.reports.run_json import RunReport
 
@@ -35,18 +35,17 @@ COLUMNS = {
     "memory": "Memory",
 }
 PLACE = 2
-"""Behind pytest-html's own columns result and test."""
-SAID = "what the model said"
+"""Index after pytest-html's own columns, result and test."""
 
 
 class HtmlReport:
-    """Registered on the controller when pytest-html is there."""
+    """Plugin of the controller if pytest-html is active."""
 
     def __init__(self) -> None:
         self._picture = f"{MARK}</section>"
 
     def show(self, run: RunReport, fleet: Fleet, plots: Sequence[str]) -> None:
-        """Draw the picture that goes above the table of results."""
+        """Render the section above the table of results."""
         self._picture = picture(fleet, run, plots)
 
     @pytest.hookimpl(optionalhook=True)
@@ -68,7 +67,7 @@ class HtmlReport:
     def pytest_html_results_table_row(self, report: pytest.TestReport, cells: list[str]) -> None:
         results = results_of(report)
         texts = _texts(results[0]) if results else [("", "")] * len(COLUMNS)
-        # pytest-html takes a node id for HTML, and sorts by what a cell holds, as text.
+        # pytest-html inserts node ids as HTML, and sorts cells by their text.
         test = report.nodeid if report.when == "call" else f"{report.nodeid}::{report.when}"
         cells[1] = f'<td class="col-testId" id="{anchor(report.nodeid)}">{escape_html(test)}</td>'
         cells[PLACE:PLACE] = [
@@ -78,19 +77,18 @@ class HtmlReport:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_results_table_html(self, report: pytest.TestReport, data: list[str]) -> None:
-        """What was found and said, in place of a log that says the same."""
+        """Insert result details; for built-in checks they replace the log, which repeats them."""
         results = results_of(report)
         if not results:
             return
-        told = "".join(map(_told, results))
-        nothing_else = all(name == SAID for name, _ in report.sections)
-        if results[0].check in CHECKS and nothing_else:
+        only_replies = all(name == REPLIES_SECTION for name, _ in report.sections)
+        if results[0].check in CHECKS and only_replies:
             data.clear()
-        data.insert(0, told)
+        data.insert(0, "".join(map(_details, results)))
 
 
 def picture(fleet: Fleet, run: RunReport, plots: Sequence[str] = ()) -> str:
-    """The HTML above the table, complete with its style and script."""
+    """Return the HTML above the table, including its style and script."""
     environment = Environment(
         loader=PackageLoader("pytest_lmstrix.reports", "page"),
         autoescape=True,
@@ -102,7 +100,7 @@ def picture(fleet: Fleet, run: RunReport, plots: Sequence[str] = ()) -> str:
     environment.globals.update(
         {
             "tokens": tokens,
-            **{name: getattr(changes, name) for name in ("measured", "spread", "where")},
+            **{name: getattr(changes, name) for name in ("format_measure", "spread", "where")},
         }
     )
     here = files("pytest_lmstrix.reports") / "page"
@@ -117,17 +115,18 @@ def picture(fleet: Fleet, run: RunReport, plots: Sequence[str] = ()) -> str:
             cell.target is None for row in fleet.rows for cell in (*row.cells.values(), *row.others)
         ),
         recall_sizes=_recall_sizes(fleet),
-        recalled=_recalled,
+        recall_text=_recall_text,
         plots=plots,
     )
 
 
 def _recall_sizes(fleet: Fleet) -> list[int]:
-    asked = {size for row in fleet.recalls for size, cell in row.cells.items() if cell.recall}
-    return sorted(asked)
+    return sorted({
+        size for row in fleet.recalls for size, cell in row.cells.items() if cell.recall
+    })  # fmt: skip
 
 
-def _recalled(cell: MapCell) -> str:
+def _recall_text(cell: MapCell) -> str:
     return "\n".join(
         f"{float(depth):.0%} deep: {'recalled' if known else 'not recalled'}"
         for depth, known in cell.recall
@@ -135,28 +134,28 @@ def _recalled(cell: MapCell) -> str:
 
 
 def _texts(result: Result) -> list[tuple[str, str]]:
-    """What a cell sorts by, as HTML nobody sees, and what it shows."""
+    """Return each cell's sort key, as hidden HTML, and its text."""
     granted = result.granted_context_length
     context = tokens(result.context_length)
     if granted is not None and granted != result.context_length:
         context += f" (granted {tokens(granted)})"
     return [
         ("", one_line(result.model)),
-        (_sorted(result.context_length), context),
+        (_sort_key(result.context_length), context),
         ("", noted(result.verdict, [result])),
-        (_sorted(result.load_seconds), seconds(result.load_seconds)),
-        (_sorted(result.ttft_seconds), seconds(result.ttft_seconds)),
-        (_sorted(result.prefill_tokens_per_second), rate(result.prefill_tokens_per_second)),
-        (_sorted(result.decode_tokens_per_second), rate(result.decode_tokens_per_second)),
-        (_sorted(result.peak_memory_bytes), memory(result.peak_memory_bytes)),
+        (_sort_key(result.load_seconds), seconds(result.load_seconds)),
+        (_sort_key(result.ttft_seconds), seconds(result.ttft_seconds)),
+        (_sort_key(result.prefill_tokens_per_second), rate(result.prefill_tokens_per_second)),
+        (_sort_key(result.decode_tokens_per_second), rate(result.decode_tokens_per_second)),
+        (_sort_key(result.peak_memory_bytes), memory(result.peak_memory_bytes)),
     ]
 
 
-def _sorted(value: float | None) -> str:
+def _sort_key(value: float | None) -> str:
     return f"<span hidden>{value or 0:020.6f}</span>"
 
 
-def _told(result: Result) -> str:
+def _details(result: Result) -> str:
     granted, prompt = result.granted_context_length, result.prompt_tokens
     facts = {
         "engine": " ".join(filter(None, (result.engine, result.engine_version))),
@@ -178,19 +177,19 @@ def _told(result: Result) -> str:
         escape_html(result.verdict.advice),
         "; ".join(f"{name} {escape_html(one_line(text))}" for name, text in facts.items() if text),
         *map(escape_html, result.notes),
-        "The model said:" if result.replies else "",
+        "Replies:" if result.replies else "",
     ]
     replies = "".join(f"<q>{escape_html(reply, 2_000)}</q>" for reply in result.replies)
-    shown = "".join(f"<p>{part}</p>" for part in parts if part)
-    # pytest-html looks for lines that begin with E, in what may be anybody's words.
-    return f'<div class="lmstrix-told">{shown}{replies}</div>'.replace("\n", "&#10;")
+    text = "".join(f"<p>{part}</p>" for part in parts if part)
+    # pytest-html styles lines that begin with E, and replies may contain any text.
+    return f'<div class="lmstrix-details">{text}{replies}</div>'.replace("\n", "&#10;")
 
 
 class HtmlGuard:
-    """Wraps the hooks of pytest-html's report.
+    """Wraps pytest-html's hooks, in which an error would end the run or hide its summary.
 
-    pytest-html writes in its own hooks, where an error would end the run or hide its summary.
-    `own` is the file that the plugin chose; `None` where the user did, who may replace any file.
+    `own` is the plugin's default file; `None` if the user chose the file, which is then replaced
+    whatever it contains.
     """
 
     def __init__(
@@ -206,13 +205,13 @@ class HtmlGuard:
         self._may_remove = False
 
     def install(self, manager: pytest.PytestPluginManager) -> None:
-        """Wrap the hooks of the reports that pytest-html has registered."""
+        """Wrap the hooks that pytest-html has registered."""
         for name in ("pytest_sessionfinish", "pytest_runtest_logreport", "pytest_terminal_summary"):
             for each in getattr(manager.hook, name).get_hookimpls():
                 if type(each.plugin).__module__.startswith("pytest_html."):
-                    each.function = self._guarded(name, each.function)
+                    each.function = self._guard(name, each.function)
 
-    def _guarded(self, name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
+    def _guard(self, name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(hook)
         def guarded(*args: Any) -> Any:
             if self._stopped or (name == "pytest_sessionfinish" and not self._may_write()):
@@ -232,7 +231,7 @@ class HtmlGuard:
         try:
             if not self._tested():
                 self._stopped = True
-            elif foreign(self._own, is_report_html):
+            elif is_foreign(self._own, is_report_html):
                 self._stop(OSError(FOREIGN))
         except OSError as error:
             self._stop(error)
@@ -246,10 +245,10 @@ class HtmlGuard:
         self._leave_out(name, strerror or one_line(str(error) or type(error).__name__, 300))
 
     def _remove_partial(self) -> None:
-        """Remove a report cut short, in which the mark of the plugin may be missing."""
+        """Remove a truncated report, in which the plugin's mark may be missing."""
         if self._own is not None and self._may_remove:
             with contextlib.suppress(OSError):
-                if foreign(self._own, _is_complete):
+                if is_foreign(self._own, _is_complete):
                     self._own.unlink()
 
 

@@ -1,4 +1,4 @@
-"""Curves of speed and memory against context size, as SVG without scripts."""
+"""Plots of speed and memory by context size, as SVG without scripts."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from pytest_lmstrix.core.types import Result
 from pytest_lmstrix.core.verdicts import Verdict
 
 MOST_CURVES = 10
-"""With more models than that, the spread of the fleet is drawn instead of each of them."""
+"""With more models than this, quantiles of the fleet are drawn instead of a curve each."""
 LEAST_MODELS = 4
-"""The spread is drawn at sizes that so many models have a value for."""
+"""Least number of models with a value for quantiles at a size."""
 LOG_FACTOR = 20
-"""Values that differ by more than this factor are drawn on a logarithmic scale."""
+"""Values with a larger ratio than this are drawn on a logarithmic scale."""
 _FULLER = ("fast", "full", "deep")
 
 
 class Metric(Struct, frozen=True, kw_only=True):
-    """What a plot shows."""
+    """The subject of a plot."""
 
     title: str
     value: Callable[[Result], float | None]
     format: Callable[[float], str]
-    """A value in full, for tooltips."""
+    """Formats a value for tooltips."""
     units: tuple[tuple[float, str], ...]
-    """Factors and their units for the axis, the largest first."""
+    """Factors and their units for the axis, largest first."""
 
 
 _COUNTS = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
@@ -68,24 +68,24 @@ Curves = dict[str, dict[int, float]]
 
 
 def plot_checks(results: Iterable[Result]) -> tuple[str, list[Result]]:
-    """The check to plot, and the results of it that passed."""
+    """Return the check to plot, and its passed results."""
     good = [result for result in results if result.verdict is Verdict.OK]
     check = _fullest(good)
     return check, [result for result in good if result.check == check]
 
 
 def plot(metric: Metric, check: str, results: Iterable[Result]) -> str:
-    """The SVG of one metric; empty where there are no values of it."""
+    """Return the SVG of `metric`; empty without values."""
     curves = _curves(results, metric)
     return _svg(f"{metric.title} ({check})", metric, curves) if curves else ""
 
 
 def _fullest(results: Iterable[Result]) -> str:
-    """The check that fills most of the context, of those that half of the models had."""
+    """Return the check that fills most context among those common to half of the models."""
     models: dict[str, set[str]] = defaultdict(set)
     for result in results:
         models[result.check].add(result.model)
-    half = max((len(had) for had in models.values()), default=0) / 2
+    half = max((len(ids) for ids in models.values()), default=0) / 2
     usual = (check for check in models if len(models[check]) >= half)
     return max(usual, key=lambda check: check in _FULLER and _FULLER.index(check), default="")
 
@@ -100,7 +100,7 @@ def _curves(results: Iterable[Result], metric: Metric) -> Curves:
 
 
 def _spread(curves: Curves) -> Curves:
-    """The ten percent marks, quartiles and median of a fleet."""
+    """Return the outer deciles, the quartiles and the median of all curves."""
     at: dict[int, list[float]] = defaultdict(list)
     for curve in curves.values():
         for size, value in curve.items():
@@ -123,16 +123,16 @@ def _is_drawable(value: float) -> bool:
 WIDTH, LEFT, RIGHT, TOP, PLOT_HEIGHT = 640, 76, 24, 40, 240
 LEGEND_LINE = 20
 LABEL_GAP = 70
-"""Least distance of the labels of two sizes."""
+"""Least distance of two size labels."""
 
 
 class Scale(Struct, frozen=True, kw_only=True):
-    """Maps values to positions, linearly or by their logarithm; every value has one."""
+    """Maps any value to a position, linearly or logarithmically; clamps to the range."""
 
     low: float
     high: float
     start: float
-    """The position of `low`."""
+    """Position of `low`."""
     end: float
     logarithmic: bool
 
@@ -156,7 +156,7 @@ def _svg(title: str, metric: Metric, curves: Curves) -> str:
         low=sizes[0], high=sizes[-1], start=LEFT + 12, end=WIDTH - RIGHT - 12, logarithmic=True
     )
     y = Scale(low=marks[0], high=marks[-1], start=bottom, end=TOP, logarithmic=marks[0] > 0)
-    drawn = [
+    views = [
         {
             "name": name,
             "color": _COLORS[place % len(_COLORS)],
@@ -180,12 +180,12 @@ def _svg(title: str, metric: Metric, curves: Curves) -> str:
         bottom=bottom,
         sizes=[(x(size), _size_label(size)) for size in _apart(sizes, x)],
         marks=[(y(mark), tick_label(mark, metric)) for mark in marks],
-        curves=drawn,
+        curves=views,
     )
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Round values around all values from `low` to `high`, at least two and ascending.
+    """Return at least two ascending round values that enclose `low` to `high`.
 
     They start at 0, or above it for a logarithmic scale.
     """
@@ -208,7 +208,7 @@ def _log_ticks(low: float, high: float) -> list[float]:
 
 
 def _round_up(value: float) -> float:
-    """The smallest of 1, 2 and 5 times a power of ten that is at least `value`."""
+    """Return the smallest 1, 2 or 5 times a power of ten that is at least `value`."""
     power = floor(log10(value))
     candidates = [_power(digit, each) for each in (power, power + 1) for digit in (1, 2, 5)]
     return next((each for each in candidates if each >= value), candidates[-1])
@@ -219,12 +219,12 @@ def _power(digit: int, exponent: int) -> float:
 
 
 def _round_value(value: float) -> float:
-    """Without the noise of a multiplication, as in 0.30000000000000004."""
+    """Remove floating-point noise, as in 0.30000000000000004."""
     return float(f"{value:.6g}")
 
 
 def tick_label(value: float, metric: Metric) -> str:
-    """A few characters: `500 µs`, `20k`, `8 GB`; beyond the units, scientific."""
+    """Return a short label, `500 µs`, `20k`, `8 GB`; scientific beyond the units."""
     if value == 0:
         return "0"
     factor, unit = next(
@@ -238,7 +238,7 @@ def _size_label(size: int) -> str:
 
 
 def _apart(sizes: list[int], x: Scale) -> list[int]:
-    """Sizes whose labels do not overlap."""
+    """Return the sizes whose labels do not overlap."""
     kept: list[int] = []
     for size in reversed(sizes):
         if not kept or x(kept[-1]) - x(size) >= LABEL_GAP:
@@ -254,7 +254,7 @@ _TEMPLATES = Environment(
     undefined=StrictUndefined,
 )
 _DASHES = ("none", "6,3", "2,2")
-# Of middling lightness: visible on white and on black.
+# Medium lightness: visible on white and on black.
 _COLORS = (
     *("#2f7ed8", "#d9672c", "#2a9d62", "#b455c9", "#b8860b"),
     *("#d6437b", "#17a2b8", "#7a6ff0", "#8a9a1f", "#8d8d94"),

@@ -1,4 +1,4 @@
-"""Records results as they arrive on the controller: in the registry first, then as cases."""
+"""Records results on the controller as they arrive: in the registry, then as cases."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from pytest_lmstrix.hooks.outcomes import attach_results, results_of
 from pytest_lmstrix.hooks.xdist import end_run
 from pytest_lmstrix.options import Settings
 from pytest_lmstrix.plan.plan import Plan
-from pytest_lmstrix.progress.live import Shown
+from pytest_lmstrix.progress.live import LiveDisplay
 from pytest_lmstrix.registry.store import Registry, RegistryError
 from pytest_lmstrix.reports.run_json import CaseReport
 
 RERUN_OUTCOMES = ("rerun", "retried")
-"""Of reports that another try follows, of pytest-rerunfailures and pytest-retry."""
+"""Outcomes of pytest-rerunfailures and pytest-retry that another try follows."""
 
 
 class Recorder:
-    """Registered on the controller, or where there are no workers."""
+    """Plugin of the controller, or of the only process."""
 
     def __init__(self, config: pytest.Config, settings: Settings, plan: Plan) -> None:
         self._config = config
@@ -46,15 +46,15 @@ class Recorder:
         self._tries: Counter[str] = Counter()
         self._session: pytest.Session | None = None
         self.trouble: str | None = None
-        """Why nothing more is recorded."""
-        shown = config.pluginmanager.get_plugin("lmstrix-live")
-        if isinstance(shown, Shown):
-            shown.expected = self._expected
+        """Why recording stopped."""
+        display = config.pluginmanager.get_plugin("lmstrix-live")
+        if isinstance(display, LiveDisplay):
+            display.expected = self._expected
 
     def _flaws(self) -> Iterator[str]:
-        """What is wrong with the registry, whose damaged lines are copied aside."""
+        """Load the registry, and yield its problems."""
         loaded = self.registry.load()
-        name = shown_path(self._config, self.registry.path)
+        name = display_path(self._config, self.registry.path)
         if loaded.damaged:
             lines = counted(len(loaded.damaged), "damaged line")
             aside = f", copied to {loaded.set_aside.name}" if loaded.set_aside else ""
@@ -64,7 +64,7 @@ class Recorder:
             yield f"{name}: {lines} of a newer pytest-lmstrix left out"
 
     def _expected(self, tests: Iterable[str]) -> dict[str, float]:
-        """Seconds that loading and prefilling took when it was last done, by node id."""
+        """Return node id -> seconds that its load and prefill took in the last run."""
         cases = {f"{ascii_id(case.id)}]": case for case in self._plan.cases()}
         took: dict[str, dict[tuple[str, int], float]] = {}
         expected = {}
@@ -99,7 +99,7 @@ class Recorder:
         plan = self._plan
         cases = len(plan.cases())
         left_out = f", {len(plan.embedding)} embedding left out" if plan.embedding else ""
-        manifest = shown_path(self._config, self._settings.models)
+        manifest = display_path(self._config, self._settings.models)
         models = counted(len(plan.models), "model")
         return [
             f"lmstrix: {models} in {manifest}, {counted(cases, 'case')}{left_out}",
@@ -128,7 +128,7 @@ class Recorder:
             )
 
     def _with_tries(self, report: pytest.TestReport) -> tuple[Result, ...]:
-        """The results of `report`; a pass that took reruns has a note of it."""
+        """Return the results of `report`; add a note to a pass after reruns."""
         results = results_of(report)
         tries = self._tries[report.nodeid] + 1
         if tries > 1 and results and results[0].verdict is Verdict.OK:
@@ -138,7 +138,7 @@ class Recorder:
         return tuple(results)
 
     def _outcome(self, report: pytest.TestReport) -> str:
-        """As pytest counts it; empty for what it does not count."""
+        """Return pytest's category for `report`; empty if it is not counted."""
         hook = self._config.hook.pytest_report_teststatus
         status: tuple[str, object, object] | None = hook(report=report, config=self._config)
         if status is not None:
@@ -147,7 +147,7 @@ class Recorder:
         return report.outcome if counts else ""
 
     def _record(self, result: Result) -> None:
-        """On disk before the next test starts; a run that cannot record ends."""
+        """Write `result` to the registry before the next test; on failure, end the run."""
         try:
             if not self.wrote:
                 self.registry.backup()
@@ -161,7 +161,7 @@ class Recorder:
 
 
 def _reason(report: pytest.TestReport, results: tuple[Result, ...]) -> str:
-    """Why it did not pass."""
+    """Return why the test did not pass."""
     if report.passed and not hasattr(report, "wasxfail"):
         return ""
     if results:
@@ -172,6 +172,6 @@ def _reason(report: pytest.TestReport, results: tuple[Result, ...]) -> str:
     return clean(text or report.longreprtext, MESSAGE_LIMIT)
 
 
-def shown_path(config: pytest.Config, path: object) -> str:
-    """`path`, relative to the root of the project where it is inside."""
+def display_path(config: pytest.Config, path: object) -> str:
+    """Return `path`, relative to the project root if inside it."""
     return str(path).removeprefix(f"{config.rootpath}{os.sep}")

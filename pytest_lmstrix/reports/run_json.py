@@ -1,4 +1,4 @@
-"""A run as data: what every report shows, and reports/run.json for machines."""
+"""A run as data, the source of all reports and the content of reports/run.json."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class CaseReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     node_id: str
     outcome: str
-    """As pytest counts it: passed, failed, error, skipped, xfailed, xpassed."""
+    """pytest's category: passed, failed, error, skipped, xfailed, xpassed."""
     reason: str = ""
-    """Why it did not pass."""
+    """Cause, unless it passed."""
     results: tuple[Result, ...] = ()
-    """What it found, its own case first; empty when it was not judged."""
+    """Its results, its own case first; empty without a verdict."""
 
 
 class ModelReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -37,9 +37,9 @@ class ModelReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Declared maximum."""
     size_bytes: int | None = None
     verdict: Verdict | None = None
-    """Of the smallest size that is not `ok`, else `ok`; `null` where it was never tested."""
+    """Of the smallest size that is not `ok`, else `ok`; `null` if never tested."""
     earlier: Result | None = None
-    """The result of an earlier run that represents it, where this run did not test it."""
+    """Representative result of an earlier run, if this run did not test the model."""
     status: Status = "untested"
     verified_context: int | None = None
     verified_check: VerifyingCheck | None = None
@@ -51,28 +51,28 @@ class RunReport(Struct, frozen=True, kw_only=True, omit_defaults=True, dict=True
 
     schema: int = 1
     run: str
-    """Identifies the run; results in the registry carry it too."""
+    """Id of the run, also in its registry lines."""
     started: datetime
     finished: datetime
     machine: str
-    """Identifies the machine without naming it."""
+    """Anonymous id of the machine."""
     versions: dict[str, str]
     exit_status: int
-    """Of pytest, 0 to 5; regressions included."""
+    """pytest's exit status, 0 to 5, including regressions."""
     asked: tuple[str, ...] = ()
-    """The selection of this run, as `-k`, `-m` and paths; empty for the whole fleet."""
+    """Selection by `-k`, `-m` and paths; empty for all models."""
     counts: dict[str, int]
-    """Outcome -> tests."""
+    """Outcome -> number of tests."""
     models: tuple[ModelReport, ...]
     cases: tuple[CaseReport, ...]
     changes: tuple[Change, ...] = ()
-    """Against earlier runs, the worst first."""
+    """Changes since earlier runs, worst first."""
     fail_on_regression: float | None = None
-    """Percent, if regressions fail the run."""
+    """Threshold in percent, if regressions fail the run."""
 
     @cached_property
     def results(self) -> dict[str, list[Result]]:
-        """The results of each model, in their order."""
+        """Model id -> its results, in the order of the cases."""
         found: dict[str, list[Result]] = {model.id: [] for model in self.models}
         for case in self.cases:
             for result in case.results:
@@ -81,7 +81,7 @@ class RunReport(Struct, frozen=True, kw_only=True, omit_defaults=True, dict=True
 
     @cached_property
     def node_ids(self) -> dict[tuple[str, str, int], str]:
-        """Model, check and context length -> the test that judged it."""
+        """Model id, check and context length -> node id of the test."""
         return {
             (result.model, result.check, result.context_length): case.node_id
             for case in self.cases
@@ -90,15 +90,16 @@ class RunReport(Struct, frozen=True, kw_only=True, omit_defaults=True, dict=True
 
     @property
     def tested(self) -> tuple[ModelReport, ...]:
-        """The models with results of this run."""
+        """Models with results of this run."""
         return tuple(model for model in self.models if self.results[model.id])
 
     def results_of(self, model: ModelReport) -> list[Result]:
-        """The results of `model` in this run, else the one of an earlier run, if any."""
+        """Return the results of `model` in this run, else that of an earlier run, if any."""
         return self.results[model.id] or ([model.earlier] if model.earlier else [])
 
     @property
     def regressions(self) -> tuple[Change, ...]:
+        """Changes for the worse that count."""
         return tuple(change for change in self.changes if change.is_regression)
 
 
@@ -109,12 +110,12 @@ def model_report(
     *,
     earlier: Sequence[Result] = (),
 ) -> ModelReport:
-    """Return the report of `model`; `status` comes from the registry, with these results.
+    """Return the report of `model`, with its registry `status` after `results`.
 
-    The `earlier` results represent it where there are no `results`.
+    Without `results`, `earlier` results represent the model.
     """
     found = results or earlier
-    representative = telling(found) if found else None
+    representative = representative_of(found) if found else None
     known: Mapping[str, Any] = msgspec.structs.asdict(status) if status else {}
     names = ("status", "verified_context", "verified_check", "smallest_bad")
     return ModelReport(
@@ -128,11 +129,10 @@ def model_report(
     )
 
 
-def telling(results: Iterable[Result]) -> Result:
-    """The result that stands for all of a model: the smallest that is bad, else the largest.
+def representative_of(results: Iterable[Result]) -> Result:
+    """Return the result that represents a model: the smallest bad size, else the largest good one.
 
-    What could not be judged stands for it only where nothing is bad, and what was only tried on
-    the way to another size only where there is nothing else.
+    Skipped results count only if no other is bad; results of a size search count last.
     """
     ordered = sorted(results, key=lambda each: (each.origin == "search", each.context_length))
     bad = [result for result in ordered if result.verdict is not Verdict.OK]
@@ -142,13 +142,13 @@ def telling(results: Iterable[Result]) -> Result:
 
 
 def encode_run(run: RunReport) -> bytes:
-    """For reports/run.json: indented, `schema` always in it."""
+    """Return the content of run.json: indented JSON that always includes `schema`."""
     body = {"schema": run.schema} | msgspec.to_builtins(run)
     return msgspec.json.format(msgspec.json.encode(body), indent=1) + b"\n"
 
 
 def json_schema() -> dict[str, Any]:
-    """Of run.json, as JSON Schema 2020-12."""
+    """Return the schema of run.json (JSON Schema 2020-12)."""
     dialect = "https://json-schema.org/draft/2020-12/schema"
     schema = {"$schema": dialect, "title": "run.json"} | msgspec.json.schema(RunReport)
     builtins: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(schema))

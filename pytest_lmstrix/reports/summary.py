@@ -1,4 +1,4 @@
-"""reports/summary.md: a run in a page of Markdown, which GitHub shows as the summary of a job."""
+"""reports/summary.md: the run as Markdown, also used as the job summary on GitHub."""
 
 from __future__ import annotations
 
@@ -10,47 +10,47 @@ from pytest_lmstrix.core.formatting import counted, duration, noted, rate, secon
 from pytest_lmstrix.core.sanitize import escape_markdown
 from pytest_lmstrix.core.types import Result
 from pytest_lmstrix.core.verdicts import Verdict
-from pytest_lmstrix.reports.changes import MEASURES, measured, spread, where
-from pytest_lmstrix.reports.run_json import CaseReport, ModelReport, RunReport, telling
+from pytest_lmstrix.reports.changes import MEASURES, format_measure, spread, where
+from pytest_lmstrix.reports.run_json import CaseReport, ModelReport, RunReport, representative_of
 
 SUMMARY_MARK = "<!-- pytest-lmstrix -->"
-"""The first line of a summary.md that may be replaced."""
+"""First line of a summary.md that the plugin may replace."""
 SUMMARY_HEADING = "## Local LLM models"
 MOST_PROBLEMS = 30
 _MOST_CHANGES = 40
 MOST_MODELS = 40
-"""Where there are more, those without a problem are folded away."""
+"""With more models than this, those without a problem are collapsed."""
 _HEADINGS = ("model", "declared", "verified", "first bad", "verdict", "load", "TTFT", "tokens/s")
 
 
 def summary(run: RunReport, links: Mapping[str, str]) -> str:
-    """The whole page; `links` are names -> addresses, or paths beside it."""
+    """Return the page; `links` maps names to URLs or relative paths."""
     blocks = [
         SUMMARY_HEADING,
         _headline(run),
         *_changes(run),
         *_problems(run),
         *_models(run),
-        " · ".join(f"[{name}]({_encoded(address)})" for name, address in links.items()),
+        " · ".join(f"[{name}]({_encode_address(address)})" for name, address in links.items()),
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def _encoded(address: str) -> str:
-    """Blanks or parentheses in a path would end the link."""
+def _encode_address(address: str) -> str:
+    # Blanks or parentheses in a path would end the link.
     return address if "://" in address else quote(address)
 
 
 def _headline(run: RunReport) -> str:
     counts = ", ".join(f"{count:,} {outcome}" for outcome, count in run.counts.items())
     took = duration((run.finished - run.started).total_seconds())
-    tests = len({case.node_id for case in run.cases})  # a teardown that fails is a case as well
+    tests = len({case.node_id for case in run.cases})  # a failed teardown is another case
     tested = f"{counted(len(run.tested), 'model')}, {counted(tests, 'test')}"
-    return f"**{tested}: {counts or 'nothing was tested'}** in {took}{_asked(run)}"
+    return f"**{tested}: {counts or 'nothing was tested'}** in {took}{_selection(run)}"
 
 
-def _asked(run: RunReport) -> str:
-    """What was selected, where it was not the whole fleet."""
+def _selection(run: RunReport) -> str:
+    """Return the selection of the run and the number of models left out, if any."""
     untested = len(run.models) - len(run.tested)
     selection = f" ({escape_markdown(' '.join(run.asked))})" if run.asked else ""
     others = f"; {counted(untested, 'model')} not tested in this run" if untested else ""
@@ -72,8 +72,8 @@ def _changes(run: RunReport) -> Iterator[str]:
                 escape_markdown(change.model),
                 escape_markdown(where(change)),
                 MEASURES[change.measure],
-                measured(change, change.before),
-                measured(change, change.after),
+                format_measure(change, change.before),
+                format_measure(change, change.after),
                 escape_markdown(change.elsewhere or spread(change) or "the run before"),
             )
             for change in run.changes[:_MOST_CHANGES]
@@ -83,9 +83,8 @@ def _changes(run: RunReport) -> Iterator[str]:
 
 
 def _problems(run: RunReport) -> Iterator[str]:
-    """One line for each model that has one, with the reason and the way out, and for each test
-    that broke and so says nothing of its model."""
-    bad = [telling(run.results_of(model)) for model in run.models if _has_problem(model)]
+    """Yield a list: each model with a problem, cause and advice; each test without a verdict."""
+    bad = [representative_of(run.results_of(model)) for model in run.models if _has_problem(model)]
     lines = [
         f"- **{escape_markdown(result.model)}**, {escape_markdown(result.check)} at"
         f" {tokens(result.context_length)}: {_reason(result.verdict, result.detail)}"
@@ -109,7 +108,7 @@ def _earlier(run: RunReport, result: Result) -> str:
 
 
 def _gist(case: CaseReport) -> str:
-    """Of a traceback, what was raised."""
+    """Return the exception line of a traceback."""
     raised = re.search(r"^E\s+(.+)", case.reason, re.MULTILINE)
     return raised[1] if raised else case.reason
 
@@ -120,25 +119,25 @@ def _reason(verdict: Verdict, detail: str) -> str:
 
 
 def _models(run: RunReport) -> Iterator[str]:
-    """The table of models; a long list of good ones is folded away."""
+    """Yield the table of models; in a long one, models without a problem are collapsed."""
     if not run.models:
         return
     yield "### Models"
-    shown, folded = list(run.models), list[ModelReport]()
+    visible, collapsed = list(run.models), list[ModelReport]()
     if len(run.models) > MOST_MODELS:
-        shown = [model for model in run.models if _has_problem(model)]
-        folded = [model for model in run.models if not _has_problem(model)]
-    if shown:
-        yield _table(_HEADINGS, (_row(run, model) for model in shown))
-    if folded:
-        yield f"<details><summary>{counted(len(folded), 'model')} without a problem</summary>"
-        yield _table(_HEADINGS, (_row(run, model) for model in folded))
+        visible = [model for model in run.models if _has_problem(model)]
+        collapsed = [model for model in run.models if not _has_problem(model)]
+    if visible:
+        yield _table(_HEADINGS, (_row(run, model) for model in visible))
+    if collapsed:
+        yield f"<details><summary>{counted(len(collapsed), 'model')} without a problem</summary>"
+        yield _table(_HEADINGS, (_row(run, model) for model in collapsed))
         yield "</details>"
 
 
 def _row(run: RunReport, model: ModelReport) -> Sequence[str]:
     results = run.results_of(model)
-    result = telling(results) if results else None
+    result = representative_of(results) if results else None
     check = f" ({model.verified_check})" if model.verified_check == "deep" else ""
     return (
         escape_markdown(model.id),

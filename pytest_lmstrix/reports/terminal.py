@@ -1,4 +1,4 @@
-"""What the terminal says at the end: a line for each model, and what changed."""
+"""The tables at the end of the terminal output: models and changes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from pytest_lmstrix.core.formatting import noted, rate, seconds, tokens
 from pytest_lmstrix.core.table import Paint, TableCell, table
 from pytest_lmstrix.registry.regressions import Change
-from pytest_lmstrix.reports.changes import MEASURES, measured, spread, where
-from pytest_lmstrix.reports.run_json import RunReport, telling
+from pytest_lmstrix.reports.changes import MEASURES, format_measure, spread, where
+from pytest_lmstrix.reports.run_json import RunReport, representative_of
 
 _HEADINGS = ("model", "declared", "verified", "first bad", "verdict", "load", "TTFT", "tok/s")
 EXPENDABLE = ("load", "declared", "TTFT", "first bad", "tok/s", "verified")
@@ -19,10 +19,11 @@ _MOST_CHANGES = 20
 
 
 def closing_table(run: RunReport, *, width: int | None, paint: Paint) -> Iterator[str]:
+    """Return the lines of the table of tested models."""
     lines: list[list[TableCell]] = []
     for model in run.tested:
         results = run.results[model.id]
-        result = telling(results)
+        result = representative_of(results)
         style = STYLES.get(result.outcome, "red")
         lines.append([
             model.id,
@@ -38,15 +39,15 @@ def closing_table(run: RunReport, *, width: int | None, paint: Paint) -> Iterato
 
 
 def changes_table(changes: Sequence[Change], *, width: int | None, paint: Paint) -> Iterator[str]:
-    """At most `_MOST_CHANGES` lines; `changes` come the worst first."""
+    """Return the lines of the table of `changes`, which are sorted worst first; truncated."""
     lines: list[list[TableCell]] = [
         [
             (change.model, "red" if change.is_regression else ""),
             change.kind.replace("_", " ") if change.measure == "verdict"
             else f"{change.kind.partition('_')[0]} {MEASURES[change.measure]}",
             where(change),
-            measured(change, change.before),
-            measured(change, change.after),
+            format_measure(change, change.before),
+            format_measure(change, change.after),
             change.elsewhere or spread(change),
         ]
         for change in changes[:_MOST_CHANGES]

@@ -1,4 +1,4 @@
-"""Writes and shows everything at the end of a run; each part that fails is left out alone."""
+"""Writes the reports at the end of a run; a part that fails is left out, the others are kept."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from pytest_lmstrix.options import Settings
 from pytest_lmstrix.plan.plan import Plan
 from pytest_lmstrix.registry.regressions import PERCENT, Change, History, compare
 from pytest_lmstrix.registry.store import RegistryError
-from pytest_lmstrix.reports.files import is_of_run_json, is_summary, replace_file, unwritable
+from pytest_lmstrix.reports.files import is_of_run_json, is_summary, replace_file, unwritable_reason
 from pytest_lmstrix.reports.fleet import earlier_results, fleet_of
 from pytest_lmstrix.reports.html import HtmlGuard, HtmlReport
 from pytest_lmstrix.reports.plots import METRICS, plot, plot_checks
-from pytest_lmstrix.reports.recorder import Recorder, shown_path
+from pytest_lmstrix.reports.recorder import Recorder, display_path
 from pytest_lmstrix.reports.run_json import ModelReport, RunReport, encode_run, model_report
 from pytest_lmstrix.reports.summary import SUMMARY_MARK, summary
 from pytest_lmstrix.reports.terminal import changes_table, closing_table
 
 
 def check_registry(path: Path) -> None:
-    """Check, before anything is loaded, that results can be recorded.
+    """Check, before any load, that results can be recorded.
 
     Raises:
         pytest.UsageError: The registry cannot be written.
     """
-    if reason := unwritable(path):
+    if reason := unwritable_reason(path):
         raise pytest.UsageError(f"lmstrix: the registry {path} cannot be written: {reason}")
 
 
 class Writer:
-    """Registered beside the recorder."""
+    """Plugin beside the recorder."""
 
     def __init__(
         self,
@@ -58,10 +58,10 @@ class Writer:
         self._run: RunReport | None = None
         self._html: HtmlReport | None = None
         self._guard: HtmlGuard | None = None
-        reason = unwritable(settings.reports / ".lmstrix")
+        reason = unwritable_reason(settings.reports / ".lmstrix")
         self._folder = not reason
         if reason and not config.option.collectonly:
-            name = shown_path(config, settings.reports)
+            name = display_path(config, settings.reports)
             recorder.notes.append(f"reports left out: {name} cannot be written: {reason}")
         if config.pluginmanager.has_plugin("html") and not config.option.collectonly:
             self._prepare_html()
@@ -83,7 +83,7 @@ class Writer:
 
     @contextmanager
     def _part(self, name: str) -> Iterator[None]:
-        """Whatever fails in a part costs that part and a line."""
+        """Catch any error of a part, and note that the part is left out."""
         try:
             yield
         except Exception as error:
@@ -94,7 +94,7 @@ class Writer:
             self._guard.install(self._config.pluginmanager)
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """Before the reports of other plugins, and before the terminal's summary."""
+        """Write the reports, before those of other plugins and the terminal summary."""
         if self._recorder.trouble is not None:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self._config.option.collectonly or not self._recorder.tested:
@@ -110,7 +110,7 @@ class Writer:
         models: tuple[ModelReport, ...] = ()
         with self._part("models"):
             models = tuple(self._models(history))
-        self._run = run = self._made(int(session.exitstatus), models, changes)
+        self._run = run = self._build_run(int(session.exitstatus), models, changes)
         if self._folder:
             self._write_files(run)
         if step := os.environ.get("GITHUB_STEP_SUMMARY"):
@@ -121,9 +121,9 @@ class Writer:
 
     def _write_files(self, run: RunReport) -> None:
         reports = self._settings.reports
-        with self._part(shown_path(self._config, reports / "run.json")):
+        with self._part(display_path(self._config, reports / "run.json")):
             replace_file(reports / "run.json", encode_run(run), is_of_run_json)
-        with self._part(shown_path(self._config, reports / "summary.md")):
+        with self._part(display_path(self._config, reports / "summary.md")):
             registry = os.path.relpath(self._settings.registry, reports).replace(os.sep, "/")
             names = ("report.html", "run.json")
             text = summary(run, {name: name for name in names} | {"registry": registry})
@@ -147,7 +147,7 @@ class Writer:
                 history.add(result)
         return history
 
-    def _made(
+    def _build_run(
         self, exit_status: int, models: tuple[ModelReport, ...], changes: tuple[Change, ...]
     ) -> RunReport:
         return RunReport(
@@ -161,7 +161,7 @@ class Writer:
                 "python": platform.python_version(),
             },
             exit_status=exit_status,
-            asked=tuple(self._asked()),
+            asked=tuple(self._selection()),
             counts=dict(self._recorder.counts),
             models=models,
             cases=tuple(self._recorder.cases),
@@ -169,7 +169,7 @@ class Writer:
             fail_on_regression=self._settings.fail_on_regression,
         )
 
-    def _asked(self) -> Iterator[str]:
+    def _selection(self) -> Iterator[str]:
         for option, expression in (
             ("-k", self._config.option.keyword),
             ("-m", self._config.option.markexpr),
@@ -177,10 +177,10 @@ class Writer:
             if expression:
                 yield f"{option} {one_line(expression, 500)}"
         if self._config.args_source is pytest.Config.ArgsSource.ARGS:
-            yield from (one_line(shown_path(self._config, arg)) for arg in self._config.args)
+            yield from (one_line(display_path(self._config, arg)) for arg in self._config.args)
 
     def _models(self, history: History) -> Iterator[ModelReport]:
-        """The whole fleet: models that were not tested now as earlier runs left them."""
+        """Yield all models; those not tested in this run with their earlier results."""
         found: dict[str, list[Result]] = {}
         for case in self._recorder.cases:
             for result in case.results:
@@ -235,12 +235,12 @@ class Writer:
         for note in self._recorder.notes:
             terminalreporter.write_line(f"lmstrix: {note}", red=True)
         if self._recorder.wrote and self._recorder.trouble is None:
-            path = shown_path(self._config, self._settings.registry)
+            path = display_path(self._config, self._settings.registry)
             terminalreporter.write_line(f"recorded in {path}")
 
 
 def failure_reason(error: Exception) -> str:
-    """One line on why a part of the reports is missing."""
+    """Return one line on why a part of the reports is missing."""
     if isinstance(error, RegistryError):
         return str(error)
     if isinstance(error, OSError):
@@ -249,7 +249,7 @@ def failure_reason(error: Exception) -> str:
 
 
 def _github_links() -> dict[str, str]:
-    """From the summary of a job to its artifacts."""
+    """Return the link from a job summary to the artifacts of the job."""
     names = ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_RUN_ID")
     server, repository, run = (os.environ.get(name) for name in names)
     if not (server and repository and run):

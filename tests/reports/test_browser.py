@@ -187,7 +187,7 @@ def test_a_cell_link_expands_its_row_even_if_filtered_out(
     assert "models.yaml::test_full[good-512]" in here.text
     details = here.find_element("xpath", "following-sibling::tr")
     assert details.is_displayed()
-    assert "The model said:" in details.text
+    assert "Replies:" in details.text
     assert "96" in details.text
     assert len(rows(browser)) == 7
 
@@ -210,7 +210,7 @@ def test_model_output_is_displayed_as_inert_text(
 ) -> None:
     opened(report)
     browser.find_element("id", "show_all_details").click()
-    said = browser.find_elements("css selector", ".lmstrix-told q")
+    said = browser.find_elements("css selector", ".lmstrix-details q")
     assert any("<script>window.hacked=1" in each.text for each in said)
     assert browser.find_elements("css selector", "img[src=x]") == []
 
@@ -240,7 +240,7 @@ def test_both_colour_schemes_are_readable(
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     opened(report)
     for selector in ("#lmstrix-map tbody th", "#results-table td", "#lmstrix-map td a",
-                     ".lmstrix-plots text", ".lmstrix-told p"):  # fmt: skip
+                     ".lmstrix-plots text", ".lmstrix-details p"):  # fmt: skip
         assert contrast(browser, selector) >= LEAST_CONTRAST, selector
     for family in sorted({*(traits.family for traits in TRAITS.values()), SKIPPED[1]}):
         for selector in ("#lmstrix-map td a", ".lmstrix-legend i"):
