@@ -1,4 +1,4 @@
-"""Where a board is drawn: below what pytest has written, and taken away before it goes on."""
+"""Draws a board below pytest's output, and erases it before pytest continues."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from rich.console import Console, RenderableType, detect_legacy_windows
 
 REDRAW_SECONDS = 0.2
 LINE_SECONDS = 30.0
-"""Where nothing can be redrawn, such as in the log of a CI machine, a line comes so often."""
+"""Interval of plain lines where redrawing is impossible, such as in CI logs."""
 MOST_LINES = 12
-"""Of a board: the terminal is for what pytest says."""
+"""Height limit of a board; the terminal is for pytest's output."""
 LEAST_COLUMNS = 20
 DOWN, UP, SAVE, RESTORE = "\x1bD", "\x1b[A", "\x1b7", "\x1b8"
 ERASE_REST, ERASE_LINE, ERASE_BELOW = "\x1b[K", "\x1b[2K", "\x1b[J"
-"""Of a VT100, and of every terminal since; rich's own do not keep the cursor's place."""
+"""VT100 sequences; rich's own do not restore the cursor position."""
 
 
 class Screen:
-    """Draws in a thread of its own, since long work is often silent.
+    """Draws in its own thread, since long work may report no progress.
 
-    `board` is what to draw on so many columns, and `line` the same for a log, of what is urgent
-    only or of all; both return nothing when there is nothing to say.
+    `board` returns the board for a width in columns, `None` for an empty one. `line` returns a
+    line for logs, empty if there is none; its argument restricts it to urgent activities.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Screen:
         self._redraws = (
             sys.stdout.isatty()
             and os.environ.get("TERM") != "dumb"
-            # What is written meanwhile would mix with it.
+            # Uncaptured output would mix with the board.
             and config.option.capture in ("fd", "sys")
             and config.getoption("log_cli_level", None) is None
             and not config.getini("log_cli")
@@ -56,17 +56,18 @@ class Screen:
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._drawn = 0
-        """Lines below the cursor."""
+        """Number of lines drawn below the cursor."""
         self._held = False
         self._ticks = 0
 
     def start(self) -> None:
-        """From now on there may be something to show."""
+        """Start drawing. Idempotent."""
         if self._thread is None and not self._silent and not self._stopped.is_set():
             self._thread = threading.Thread(target=self._run, name="lmstrix-status", daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
+        """Erase the board and stop drawing for good."""
         self._stopped.set()
         with self.paused():
             pass
@@ -75,17 +76,17 @@ class Screen:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Nothing is drawn, and what was is gone."""
+        """Erase the board, and draw nothing inside the block."""
         with self._lock:
             if self._drawn:
                 self._show([])
             yield
 
     def hold(self) -> None:
-        """A debugger has the terminal; what was drawn is below its first lines."""
+        """Stop drawing until `release`: a debugger uses the terminal."""
         with self._lock:
             self._held = True
-            if self._drawn:
+            if self._drawn:  # below the first lines of the debugger
                 self._write(ERASE_BELOW)
                 self._drawn = 0
 
@@ -93,7 +94,7 @@ class Screen:
         self._held = False
 
     def _run(self) -> None:
-        with suppress(OSError, ValueError):  # the terminal is gone: nobody looks
+        with suppress(OSError, ValueError):  # the terminal is closed
             while not self._stopped.wait(REDRAW_SECONDS):
                 with self._lock:
                     if self._redraws and not self._held:
@@ -125,9 +126,9 @@ class Screen:
             self._show(lines)
 
     def _show(self, lines: list[str]) -> None:
-        """Write `lines` below the cursor over what was drawn there, and come back.
+        """Replace the board below the cursor by `lines`, and restore the cursor.
 
-        Room is made first: to where it was saved, a cursor comes back only if nothing scrolls.
+        Scroll first: a saved cursor position is not adjusted when the terminal scrolls.
         """
         below = [*lines, *[""] * (self._drawn - len(lines))]
         self._drawn = len(lines)
@@ -135,11 +136,11 @@ class Screen:
         self._write(room + "".join(f"\r\n{ERASE_LINE}{line}" for line in below) + RESTORE)
 
     def _size(self) -> tuple[int, int]:
-        """Columns and rows; pytest would ask a standard output that it has turned away itself."""
+        """Return columns and rows; pytest would ask the standard output that it captures."""
         size = os.get_terminal_size(self._out.fileno())
-        given = os.environ.get("COLUMNS", "")
-        wanted = int(given) if given.isdecimal() else 0
-        return min(wanted or size.columns, size.columns), size.lines
+        variable = os.environ.get("COLUMNS", "")
+        limit = int(variable) if variable.isdecimal() else 0
+        return min(limit or size.columns, size.columns), size.lines
 
     def _write(self, text: str) -> None:
         with suppress(OSError, ValueError):
@@ -148,7 +149,7 @@ class Screen:
 
 
 def _own_stdout() -> TextIO:
-    """Standard output as it is now: pytest turns it away while a test runs."""
+    """Return a duplicate of standard output, which pytest does not capture."""
     try:
         number = os.dup(sys.stdout.fileno())
     except (OSError, ValueError, io.UnsupportedOperation):

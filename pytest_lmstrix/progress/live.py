@@ -1,4 +1,4 @@
-"""What is under way, shown while it is: loads, prefills, downloads, waiting for a host."""
+"""Live status of loads, prefills, downloads and waits for a host."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pytest_lmstrix.progress.status import (
     board,
     status_line,
 )
-from pytest_lmstrix.progress.worker_files import Relay, Relays
+from pytest_lmstrix.progress.worker_files import StatusFile, StatusFiles
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
@@ -32,17 +32,17 @@ Hook = Generator[None, object, object]
 
 
 class Live:
-    """Knows what this process is doing, and shows it, or has the controller of xdist show it."""
+    """The activity of this process; displayed here, or by the controller of pytest-xdist."""
 
     def __init__(self, config: pytest.Config) -> None:
-        given: Mapping[str, Any] | None = getattr(config, "workerinput", None)
-        self._relay = None
-        self._shown = None
-        if given is None:
-            self._shown = Shown(config)
-            config.pluginmanager.register(self._shown, "lmstrix-live")
-        elif FOLDER in given:
-            self._relay = Relay(given[FOLDER], given["workerid"])
+        worker: Mapping[str, Any] | None = getattr(config, "workerinput", None)
+        self._file = None
+        self._display = None
+        if worker is None:
+            self._display = LiveDisplay(config)
+            config.pluginmanager.register(self._display, "lmstrix-live")
+        elif FOLDER in worker:
+            self._file = StatusFile(worker[FOLDER], worker["workerid"])
         self._status: Activity | None = None
 
     def loading(self, model_id: str, context_length: int) -> LoadProgress:
@@ -55,7 +55,7 @@ class Live:
 
     @contextmanager
     def downloading(self, model_id: str) -> Iterator[Callable[[int, int | None], None]]:
-        """Gives what is to be called with the bytes that are there, and all bytes if known."""
+        """Display a download; yield a callback for the bytes so far and, if known, in total."""
         self.begin(f"downloading {one_line(model_id, 60)}", "0 MB")
 
         def progress(done: int, total: int | None) -> None:
@@ -69,34 +69,36 @@ class Live:
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """For what is written to the terminal by others than pytest."""
-        if self._shown is None:
+        """Clear the display while other code than pytest writes to the terminal."""
+        if self._display is None:
             yield
             return
-        with self._shown.screen.paused():
+        with self._display.screen.paused():
             yield
 
     def begin(self, what: str, state: str, *, urgent: bool = False) -> None:
-        self._tell(Activity(what=what, state=state, began=time.time(), urgent=urgent))
+        """Set a new activity."""
+        self._set(Activity(what=what, state=state, began=time.time(), urgent=urgent))
 
     def go_on(self, state: str, fraction: float | None = None) -> None:
-        """The same work has come to `state`, which is `fraction` of it."""
+        """Update state and progress (0..1) of the current activity."""
         if self._status is not None:
-            self._tell(replace(self._status, state=state, fraction=fraction, urgent=False))
+            self._set(replace(self._status, state=state, fraction=fraction, urgent=False))
 
     def idle(self) -> None:
-        self._tell(None)
+        """Clear the activity."""
+        self._set(None)
 
-    def _tell(self, status: Activity | None) -> None:
+    def _set(self, status: Activity | None) -> None:
         self._status = status
-        if self._relay is not None:
-            self._relay.tell(status)
-        if self._shown is not None:
-            self._shown.tell(status)
+        if self._file is not None:
+            self._file.write(status)
+        if self._display is not None:
+            self._display.update(status)
 
 
 class LoadProgress:
-    """How far one load is, and the prefills after it."""
+    """Progress of one load and the prefills after it."""
 
     def __init__(self, live: Live, what: str) -> None:
         self._live = live
@@ -117,27 +119,28 @@ class LoadProgress:
         self._live.go_on(state, done / total if total else None)
 
 
-class Shown:
-    """Registered on the controller, or where there are no workers: what everybody is doing."""
+class LiveDisplay:
+    """Plugin of the controller, or of the only process, that displays all activities."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self.screen = Screen(config, self._board, self._line)
-        self._relays: Relays | None = None
+        self._files: StatusFiles | None = None
         self._status: Activity | None = None
         self._estimate = Estimate((), {})
         self._urgent = Urgent()
         self.expected: Callable[[Sequence[str]], Mapping[str, float]] = lambda tests: {}
-        """Node ids -> those of which earlier runs tell how many seconds they take."""
+        """Maps node ids to their seconds in earlier runs, as far as known."""
         config.add_cleanup(self._close)
 
-    def tell(self, status: Activity | None) -> None:
+    def update(self, status: Activity | None) -> None:
+        """Set the activity of this process."""
         self._status = status
         if status is not None:
             self.screen.start()
 
     def _statuses(self) -> list[Activity]:
-        statuses = self._relays.statuses() if self._relays is not None else []
+        statuses = self._files.statuses() if self._files is not None else []
         return statuses + ([self._status] if self._status is not None else [])
 
     def _rest(self) -> Rest:
@@ -150,13 +153,13 @@ class Shown:
 
     def _line(self, only_urgent: bool) -> str:
         statuses = self._statuses()
-        statuses = self._urgent.unsaid(statuses) if only_urgent else statuses
+        statuses = self._urgent.select_new(statuses) if only_urgent else statuses
         return status_line(statuses, time.time(), self._rest()) if statuses else ""
 
     def _close(self) -> None:
         self.screen.stop()
-        if self._relays is not None:
-            self._relays.close()
+        if self._files is not None:
+            self._files.close()
 
     def _plan(self, tests: Sequence[str], workers: int = 1) -> None:
         if not self._estimate.total:
@@ -167,10 +170,10 @@ class Shown:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: WorkerController) -> None:
-        if self._relays is None:
-            self._relays = Relays()
+        if self._files is None:
+            self._files = StatusFiles()
             self.screen.start()
-        node.workerinput[FOLDER] = self._relays.folder
+        node.workerinput[FOLDER] = self._files.folder
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
@@ -178,8 +181,8 @@ class Shown:
 
     @pytest.hookimpl(optionalhook=True, wrapper=True, tryfirst=True)
     def pytest_testnodedown(self, node: WorkerController) -> Hook:
-        if self._relays is not None:
-            self._relays.forget(str(node.gateway.id))
+        if self._files is not None:
+            self._files.remove(str(node.gateway.id))
         with self.screen.paused():
             return (yield)
 

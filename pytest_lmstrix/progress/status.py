@@ -1,4 +1,4 @@
-"""What is under way, as a board for a terminal or a line for a log, and what is left. Pure."""
+"""Renders activities and remaining time, as a board for terminals or a line for logs. Pure."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from pytest_lmstrix.core.formatting import duration
 
 BAR_COLUMNS = 20
 LEAST_FOR_BAR = 100
-"""Columns of a terminal; with fewer the words need the room."""
+"""Least terminal width for progress bars, in columns."""
 
 
 class Activity(Struct, frozen=True, kw_only=True):
-    """What one process is doing."""
+    """The current work of one process."""
 
     what: str
     """Such as a model and its context length."""
     state: str
-    """How far it is."""
+    """Progress as text."""
     began: float
     """Seconds since the epoch."""
     fraction: float | None = None
-    """0..1, where there is a measure of it."""
+    """Progress, 0..1, if measurable."""
     urgent: bool = False
-    """Worth a line at once where lines are few."""
+    """Logged at once instead of at the next interval."""
 
 
 class Rest(Struct, frozen=True, kw_only=True):
-    """How far the run is."""
+    """Progress of the run."""
 
     done: int
     total: int
-    """Tests; 0 as long as they are not known."""
+    """Number of tests; 0 until collected."""
     seconds: float | None
-    """Until it ends, if there is anything to go by."""
+    """Estimated rest, if there is data for an estimate."""
 
     def __str__(self) -> str:
         case = f"case {self.done + 1:,} of {self.total:,}" if self.done < self.total else ""
@@ -49,7 +49,7 @@ class Rest(Struct, frozen=True, kw_only=True):
 
 
 def status_line(statuses: Sequence[Activity], now: float, rest: Rest) -> str:
-    """All of it in a line of a log; `now` is as `Activity.began`."""
+    """Return a line for logs; `now` is in seconds since the epoch."""
     doing = (f"{each.what}: {each.state} ({duration(now - each.began)})" for each in statuses)
     return " | ".join([*doing, str(rest)]).removesuffix(" | ")
 
@@ -57,10 +57,10 @@ def status_line(statuses: Sequence[Activity], now: float, rest: Rest) -> str:
 def board(
     statuses: Sequence[Activity], now: float, rest: Rest, *, columns: int = LEAST_FOR_BAR
 ) -> Group:
-    """The same for a terminal of so many `columns`: a line for each status, and one for the run."""
+    """Return a board for a terminal: a line for each activity, and one for the run."""
     lines = Table.grid(padding=(0, 2, 0, 0))
-    for gives_way in (True, True, False, False):
-        lines.add_column(no_wrap=not gives_way)
+    for may_shrink in (True, True, False, False):
+        lines.add_column(no_wrap=not may_shrink)
     for each in statuses:
         bar: RenderableType = ""
         if each.fraction is not None and columns >= LEAST_FOR_BAR:
@@ -69,28 +69,28 @@ def board(
     return Group(lines, *([_cut(str(rest))] if str(rest) else []))
 
 
-def _cut(words: str) -> Text:
-    return Text(words, no_wrap=True, overflow="ellipsis")
+def _cut(text: str) -> Text:
+    return Text(text, no_wrap=True, overflow="ellipsis")
 
 
 class Urgent:
-    """Picks what is worth a line at once: each thing is, once."""
+    """Selects each urgent activity once."""
 
     def __init__(self) -> None:
-        self._said: set[tuple[str, str]] = set()
+        self._seen: set[tuple[str, str]] = set()
 
-    def unsaid(self, statuses: Iterable[Activity]) -> list[Activity]:
-        """Those of `statuses` that are urgent and were not given before."""
+    def select_new(self, statuses: Iterable[Activity]) -> list[Activity]:
+        """Return the urgent `statuses` not returned before."""
         fresh = [each for each in statuses
-                 if each.urgent and (each.what, each.state) not in self._said]  # fmt: skip
-        self._said.update((each.what, each.state) for each in fresh)
+                 if each.urgent and (each.what, each.state) not in self._seen]  # fmt: skip
+        self._seen.update((each.what, each.state) for each in fresh)
         return fresh
 
 
 class Estimate:
-    """How long the rest of a run takes: `expected` seconds of tests, corrected by what they took.
+    """Estimates the rest of a run: `expected` seconds of tests, scaled by the pace so far.
 
-    `workers` is how many tests run at a time.
+    `workers` is the number of tests run in parallel.
     """
 
     def __init__(self, tests: Sequence[str], expected: Mapping[str, float], workers: int = 1):
@@ -105,14 +105,15 @@ class Estimate:
         return self.total - len(self._left)
 
     def add(self, test: str, seconds: float) -> None:
-        """A phase of `test` took so long."""
+        """Add the duration of a phase of `test`."""
         self._took[test] = self._took.get(test, 0.0) + seconds
 
     def finish(self, test: str) -> None:
+        """Mark `test` as done."""
         self._left.pop(test, None)
 
     def rest(self) -> float | None:
-        """Seconds; `None` while there is nothing to go by."""
+        """Return the remaining seconds; `None` without data, or at the end."""
         both = [(self._took[test], self._expected[test])
                 for test in self._took if test in self._expected]  # fmt: skip
         planned = sum(expected for _, expected in both)

@@ -1,6 +1,6 @@
-"""What workers of pytest-xdist are doing, told to the controller through a file each.
+"""The activities of pytest-xdist workers, passed to the controller through a file each.
 
-pytest-xdist carries reports of tests only, and those come when all is over.
+pytest-xdist itself transfers only test reports, and only after each test.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from pytest_lmstrix.progress.status import Activity
 from pytest_lmstrix.system.atomic_write import atomic_write
 
 
-class Relay:
-    """The side of a worker."""
+class StatusFile:
+    """A worker's file, for writing."""
 
     def __init__(self, folder: str, worker: str) -> None:
         self._path = Path(folder, worker)
 
-    def tell(self, status: Activity | None) -> None:
-        """What is done now; what cannot be told is not worth a failure."""
+    def write(self, status: Activity | None) -> None:
+        """Replace the file by `status`, best effort; `None` removes it."""
         with suppress(OSError):
             if status is None:
                 self._path.unlink(missing_ok=True)
@@ -31,14 +31,14 @@ class Relay:
             atomic_write(self._path, msgspec.json.encode(status), durable=False)
 
 
-class Relays:
-    """The side of the controller."""
+class StatusFiles:
+    """All workers' files, for the controller."""
 
     def __init__(self) -> None:
         self.folder = tempfile.mkdtemp(prefix="pytest-lmstrix-")
 
     def statuses(self) -> list[Activity]:
-        """By worker."""
+        """Return the current activities, sorted by worker."""
         found = []
         with suppress(OSError):
             for path in sorted(Path(self.folder).glob("gw*")):
@@ -46,10 +46,11 @@ class Relays:
                     found.append(msgspec.json.decode(path.read_bytes(), type=Activity))
         return found
 
-    def forget(self, worker: str) -> None:
-        """It is gone, perhaps without a word."""
+    def remove(self, worker: str) -> None:
+        """Remove the file of a worker that has exited, perhaps by a crash."""
         with suppress(OSError):
             Path(self.folder, worker).unlink(missing_ok=True)
 
     def close(self) -> None:
+        """Remove all files and their folder."""
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -14,7 +14,7 @@ from rich.console import Console
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.progress import display
 from pytest_lmstrix.progress.status import Activity, Estimate, Rest, Urgent, board, status_line
-from pytest_lmstrix.progress.worker_files import Relay, Relays
+from pytest_lmstrix.progress.worker_files import StatusFile, StatusFiles
 
 LOADING = Activity(what="llama at 30,000 tokens", state="loading 45%", began=100.0, fraction=0.45)
 OTHER = Activity(what="qwen at 8,191 tokens", state="loaded", began=110.0)
@@ -90,27 +90,27 @@ def test_unknown_tests_are_estimated_by_the_others() -> None:
 def test_waiting_is_logged_immediately_and_once() -> None:
     urgent = Urgent()
     waiting = Activity(what="host", state="waiting for me", began=1.0, urgent=True)
-    assert urgent.unsaid([LOADING, waiting]) == [waiting]
-    assert urgent.unsaid([LOADING, waiting]) == []
+    assert urgent.select_new([LOADING, waiting]) == [waiting]
+    assert urgent.select_new([LOADING, waiting]) == []
     other = Activity(what="host", state="waiting for you", began=1.0, urgent=True)
-    assert urgent.unsaid([waiting, other]) == [other]
+    assert urgent.select_new([waiting, other]) == [other]
 
 
 def test_workers_report_to_the_controller() -> None:
-    relays = Relays()
+    files = StatusFiles()
     try:
-        one, two = Relay(relays.folder, "gw0"), Relay(relays.folder, "gw1")
-        two.tell(OTHER)
-        one.tell(LOADING)
-        assert relays.statuses() == [LOADING, OTHER]
-        one.tell(None)
-        assert relays.statuses() == [OTHER]
-        relays.forget("gw1")
-        assert relays.statuses() == []
+        one, two = StatusFile(files.folder, "gw0"), StatusFile(files.folder, "gw1")
+        two.write(OTHER)
+        one.write(LOADING)
+        assert files.statuses() == [LOADING, OTHER]
+        one.write(None)
+        assert files.statuses() == [OTHER]
+        files.remove("gw1")
+        assert files.statuses() == []
     finally:
-        relays.close()
-    one.tell(LOADING)
-    assert relays.statuses() == []
+        files.close()
+    one.write(LOADING)
+    assert files.statuses() == []
 
 
 def test_log_lines_are_rate_limited(
