@@ -1,7 +1,7 @@
 """A pytest plugin that treats local LLM models as test cases.
 
-What is listed here is for users: the registry read from Python, and the types that engines and
-checks of their own need. Each is imported when it is first asked for.
+The public API: the registry for reading, and the types for third-party engines and checks. Each
+name is imported on first access.
 """
 
 from __future__ import annotations

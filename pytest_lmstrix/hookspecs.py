@@ -1,4 +1,4 @@
-"""The hooks that other plugins and conftest files may implement."""
+"""Hooks for other plugins and conftest files."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 @pytest.hookspec()
 def pytest_lmstrix_engines(config: pytest.Config) -> Iterable[Engine]:  # type: ignore[empty-body]
-    """Engines beside the built-in ones; `engine:` in a manifest calls them by `name`.
+    """Return more engines; the key `engine` of a manifest refers to their `name`.
 
-    An engine of the name of a built-in one takes its place. Example, in a `conftest.py`::
+    An engine with the name of a built-in one replaces it. Example, in a `conftest.py`::
 
         def pytest_lmstrix_engines(config):
             return [MyEngine()]
@@ -23,6 +23,6 @@ def pytest_lmstrix_engines(config: pytest.Config) -> Iterable[Engine]:  # type: 
 
 
 def registered_engines(config: pytest.Config) -> Iterator[Engine]:
-    """What `pytest_lmstrix_engines` was answered with, engines one by one or several at once."""
+    """Return the engines of all `pytest_lmstrix_engines` hooks; one may return a single engine."""
     for answer in config.hook.pytest_lmstrix_engines(config=config):
         yield from answer if isinstance(answer, Iterable) else [answer]

@@ -1,4 +1,4 @@
-"""Registered where a run is not about models: a test that asks for one is skipped."""
+"""Plugin of runs without model tests: skips tests with the fixture `lmstrix_model`."""
 
 from __future__ import annotations
 

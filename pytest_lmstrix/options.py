@@ -1,6 +1,6 @@
-"""Command line and ini file, read once into one frozen `Settings`.
+"""Options and ini keys, read once into a frozen `Settings`.
 
-Nothing heavy is imported here: every pytest run with the plugin installed comes this way.
+Every pytest run with the plugin installed imports this module: no heavy imports.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from pytest_lmstrix.core.checks import CHECKS
 COMMANDS = ("scan", "list", "health", "restore")
 """`--lmstrix-<command>` runs instead of tests."""
 
-HELP_ALL = "Test also what is already known (default: only what is untested, failed or changed)"
+HELP_ALL = "Run also cases with a cached result (default: only untested, failed or changed ones)"
 
 SORT_KEYS = ("smart", "id", "size", "ctx", "declared", "ttft", "tps", "status", "tested")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What the user asked for; paths are absolute, times are in seconds."""
+    """Settings of a run; absolute paths, times in seconds."""
 
     models: Path
     registry: Path
@@ -42,13 +42,13 @@ class Settings:
     cooldown: float
     sort: str
     fail_on_regression: float | None
-    """Percent by which a speed has to be worse; `None` lets regressions pass."""
+    """Threshold for speeds in percent; `None` if regressions do not fail the run."""
 
 
 def add_options(parser: pytest.Parser) -> None:
     group = parser.getgroup("lmstrix", "local LLM models as test cases (pytest-lmstrix)")
     add = group.addoption
-    add("--lmstrix", action="store_true", help="Run model tests, and nothing else")
+    add("--lmstrix", action="store_true", help="Run model tests only")
     add("--lmstrix-all", dest="lmstrix_all", action="store_true", help=HELP_ALL)
 
     def setting(name: str, help: str, default: Any, kind: Any = "string", **more: Any) -> None:
@@ -58,25 +58,25 @@ def add_options(parser: pytest.Parser) -> None:
 
     setting("models", "Manifest of the models (default: models.yaml)", "models.yaml",
             metavar="PATH")  # fmt: skip
-    setting("registry", "File of the results (default: reports/registry.jsonl)",
+    setting("registry", "Registry of all results (default: reports/registry.jsonl)",
             "reports/registry.jsonl", metavar="PATH")  # fmt: skip
     setting("ctx", "Test these context lengths instead of the ladder", [], "args",
             metavar="N[,N...]")  # fmt: skip
-    setting("host", "LM Studio host; may be repeated (default: found on this machine)", [],
+    setting("host", "LM Studio host; repeatable (default: the one found on this machine)", [],
             "args", action="append", metavar="HOST:PORT")  # fmt: skip
-    setting("engine", "Engine of models that name none (default: lmstudio)", "lmstudio",
+    setting("engine", "Engine of models without the key engine (default: lmstudio)", "lmstudio",
             metavar="NAME")  # fmt: skip
-    setting("load-timeout", "Silence allowed while loading; progress resets it (default: 600)",
+    setting("load-timeout", "Longest time without progress while loading (default: 600)",
             600.0, "float", type=float, metavar="SECONDS")  # fmt: skip
-    setting("reply-timeout", "Silence allowed while prefilling or answering; progress or a token"
-            " resets it (default: 120)", 120.0, "float", type=float,
+    setting("reply-timeout", "Longest time without progress or a token while prefilling or"
+            " answering (default: 120)", 120.0, "float", type=float,
             metavar="SECONDS")  # fmt: skip
     setting("cooldown", "Pause after a confirmed unload (default: 0)", 0.0, "float", type=float,
             metavar="SECONDS")  # fmt: skip
     add("--lmstrix-fail-on-regression", dest="lmstrix_fail_on_regression", nargs="?",
         default=None, const="25", metavar="PERCENT",
-        help="Fail if a model was better before with the same engine on this machine; speeds by"
-        " more than PERCENT and more than their noise (default: 25)")  # fmt: skip
+        help="Fail the run on regressions against earlier runs with the same engine on this"
+        " machine; of speeds, those above PERCENT and above noise (default: 25)")  # fmt: skip
     add("--lmstrix-sort", dest="lmstrix_sort", default="smart", metavar="KEY",
         help=f"Order of the models: {', '.join(SORT_KEYS)}; a trailing d reverses, as in smartd"
         " (default: smart)")  # fmt: skip
@@ -84,8 +84,8 @@ def add_options(parser: pytest.Parser) -> None:
 
 
 def add_short_all(parser: pytest.Parser) -> None:
-    """Add `--all` for `--lmstrix-all`, unless a plugin or conftest.py has an `--all` of its own."""
-    # pytest 8.4 notices a conflict between groups only when it parses.
+    """Add `--all` for `--lmstrix-all`, unless another plugin or conftest.py has one."""
+    # pytest 8.4 detects a conflict between groups only while parsing.
     groups = (*parser._groups, parser._anonymous)
     if not any("--all" in option.names() for group in groups for option in group.options):
         parser.getgroup("lmstrix").addoption(
@@ -95,21 +95,20 @@ def add_short_all(parser: pytest.Parser) -> None:
 
 def _add_commands(parser: pytest.Parser, add: Callable[..., None]) -> None:
     add("--lmstrix-scan", action="store_true",
-        help="Ask the engines what they have, append new models to the manifest,"
-        " and exit")  # fmt: skip
+        help="Append new models of the engines to the manifest, and exit")  # fmt: skip
     add("--lmstrix-list", nargs="?", const="smart", metavar="KEY",
-        help="List the models and what is known of them, and exit; KEY as for --lmstrix-sort; -k"
-        " chooses, -v shows the history, -q the ids alone")  # fmt: skip
+        help="List the models and their status, and exit; KEY as for --lmstrix-sort; -k selects,"
+        " -v adds the history, -q prints only ids")  # fmt: skip
     add("--lmstrix-format", choices=("table", "json", "md"), default="table",
-        help="Form of --lmstrix-list (default: table)")  # fmt: skip
+        help="Format of --lmstrix-list (default: table)")  # fmt: skip
     add("--lmstrix-health", action="store_true",
-        help="Check the registry and its backups, and exit: 0 if there is no error,"
-        " else 1")  # fmt: skip
+        help="Check the registry and its backups, and exit: 1 if there are errors,"
+        " else 0")  # fmt: skip
     add("--lmstrix-restore", nargs="?", const="", metavar="BACKUP",
-        help="Put a backup of the registry back (default: the newest sound one), keep what was"
-        " there, and exit")  # fmt: skip
-    parser.addini("lmstrix_gguf_dirs", "Folders where --lmstrix-scan looks for GGUF files too, one"
-                  " a line, relative to this file", type="linelist", default=[])  # fmt: skip
+        help="Restore a backup of the registry (default: the newest undamaged one), keep the"
+        " former registry, and exit")  # fmt: skip
+    parser.addini("lmstrix_gguf_dirs", "More folders where --lmstrix-scan searches for GGUF files,"
+                  " one a line, relative to this file", type="linelist", default=[])  # fmt: skip
 
 
 def _ini(name: str) -> str:
@@ -117,23 +116,23 @@ def _ini(name: str) -> str:
 
 
 def command(config: pytest.Config) -> str | None:
-    """Which of `COMMANDS` is to run instead of tests.
+    """Return which of `COMMANDS` runs instead of tests, if any.
 
     Raises:
-        pytest.UsageError: There is more than one.
+        pytest.UsageError: More than one is given.
     """
-    given = {name: config.getoption(f"lmstrix_{name}") for name in COMMANDS}
-    asked = [name for name, value in given.items() if value not in (None, False)]
-    if len(asked) > 1:
-        names = " and ".join(f"--lmstrix-{name}" for name in asked)
-        raise pytest.UsageError(f"{names} are commands of their own: give one at a time")
-    return asked[0] if asked else None
+    values = {name: config.getoption(f"lmstrix_{name}") for name in COMMANDS}
+    names = [name for name, value in values.items() if value not in (None, False)]
+    if len(names) > 1:
+        options = " and ".join(f"--lmstrix-{name}" for name in names)
+        raise pytest.UsageError(f"{options} cannot be combined: give one command at a time")
+    return names[0] if names else None
 
 
-def wakes(config: pytest.Config) -> bool:
-    """Whether this run is about models: `--lmstrix`, or `-m` selects a built-in check.
+def tests_models(config: pytest.Config) -> bool:
+    """Return whether this run tests models: `--lmstrix`, or `-m` selects a built-in check.
 
-    `-m` counts only where there is a manifest: other projects have markers of these names.
+    `-m` counts only with a manifest: other projects may use markers of the same names.
     """
     if config.option.lmstrix:
         return True
@@ -146,10 +145,10 @@ def wakes(config: pytest.Config) -> bool:
 
 
 def selects(expression: str, marker: str) -> bool:
-    """Whether `marker` decides a `-m` expression, whatever other markers are there."""
-    words = re.sub(r"[^\s()]*[^\s()\w][^\s()]*", "other", expression)  # such as marker(key=1)
+    """Return whether `marker` decides a `-m` expression for some set of other markers."""
+    names = re.sub(r"[^\s()]*[^\s()\w][^\s()]*", "other", expression)  # such as marker(key=1)
     try:
-        tree = ast.parse(words.strip(), mode="eval").body
+        tree = ast.parse(names.strip(), mode="eval").body
     except SyntaxError:
         return False  # pytest itself reports it
 
@@ -172,10 +171,10 @@ def selects(expression: str, marker: str) -> bool:
 
 
 def read_settings(config: pytest.Config) -> Settings:
-    """The settings of this run.
+    """Return the settings of this run.
 
     Raises:
-        pytest.UsageError: A value is out of range; names the option, the value and the way out.
+        pytest.UsageError: A value is not valid; the text names option, value and valid values.
     """
     return Settings(
         models=_path(config, "models"),
@@ -198,17 +197,23 @@ def read_settings(config: pytest.Config) -> Settings:
 
 
 def sort_key(text: str, option: str) -> str:
-    """`text` if it is one of `SORT_KEYS`, perhaps with a trailing d; else a usage error."""
+    """Return `text`, one of `SORT_KEYS` with an optional trailing d.
+
+    Raises:
+        pytest.UsageError: It is not a valid key.
+    """
     if text in SORT_KEYS or (text[-1:] == "d" and text[:-1] in SORT_KEYS):
         return text
     keys = ", ".join(SORT_KEYS)
-    raise pytest.UsageError(f"{option}: '{text}' is no key; one of {keys}, or with d to reverse")
+    raise pytest.UsageError(
+        f"{option}: '{text}' is not a valid key; choose from {keys}, with a trailing d to reverse"
+    )
 
 
 def _value(config: pytest.Config, name: str) -> Any:
-    given = config.getoption(f"lmstrix_{name}")
-    if given is not None:
-        return given
+    option = config.getoption(f"lmstrix_{name}")
+    if option is not None:
+        return option
     key = f"lmstrix_{_ini(name)}"
     try:
         return config.getini(key)
@@ -217,10 +222,10 @@ def _value(config: pytest.Config, name: str) -> Any:
 
 
 def _path(config: pytest.Config, name: str) -> Path:
-    """Absolute, but through links as it was given: so are pytest's node ids."""
-    given = config.getoption(f"lmstrix_{name}")
-    folder = config.invocation_params.dir if given is not None else _ini_folder(config)
-    path = folder / (given if given is not None else config.getini(f"lmstrix_{name}"))
+    """Return an absolute path; links are not resolved, as in pytest's node ids."""
+    option = config.getoption(f"lmstrix_{name}")
+    folder = config.invocation_params.dir if option is not None else _ini_folder(config)
+    path = folder / (option if option is not None else config.getini(f"lmstrix_{name}"))
     return Path(os.path.abspath(path))  # noqa: PTH100 - `resolve` follows links
 
 
@@ -228,25 +233,25 @@ def _ini_folder(config: pytest.Config) -> Path:
     return config.inipath.parent if config.inipath else config.rootpath
 
 
-def _seconds(config: pytest.Config, name: str, fits: Callable[[float], bool]) -> float:
+def _seconds(config: pytest.Config, name: str, is_valid: Callable[[float], bool]) -> float:
     seconds = _value(config, name)
-    if not (fits(seconds) and seconds < float("inf")):
-        raise pytest.UsageError(f"--lmstrix-{name}: {seconds:g} is no sensible number of seconds")
+    if not (is_valid(seconds) and seconds < float("inf")):
+        raise pytest.UsageError(f"--lmstrix-{name}: {seconds:g} is not a valid number of seconds")
     return float(seconds)
 
 
 def _percent(config: pytest.Config) -> float | None:
-    given: str | None = config.option.lmstrix_fail_on_regression
-    if given is None:
+    text: str | None = config.option.lmstrix_fail_on_regression
+    if text is None:
         return None
     try:
-        percent = float(given.removesuffix("%"))
+        percent = float(text.removesuffix("%"))
     except ValueError:
         percent = -1
     if 0 < percent < float("inf"):
         return percent
     raise pytest.UsageError(
-        f"--lmstrix-fail-on-regression: '{given}' is no percentage above 0; write it as in"
+        f"--lmstrix-fail-on-regression: '{text}' is not a percentage above 0; write it as in"
         " --lmstrix-fail-on-regression=10, and paths before the option"
     )
 
@@ -254,15 +259,15 @@ def _percent(config: pytest.Config) -> float | None:
 def _contexts(config: pytest.Config) -> tuple[int, ...] | None:
     from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH
 
-    given = _value(config, "ctx")
-    words = [given] if isinstance(given, str) else given
+    value = _value(config, "ctx")
+    texts = [value] if isinstance(value, str) else value
     sizes = []
-    for word in (part.strip() for item in words for part in item.split(",")):
+    for word in (part.strip() for item in texts for part in item.split(",")):
         digits = word.replace("_", "")
         if not (digits.isascii() and digits.isdigit() and 1 <= int(digits) <= MAX_CONTEXT_LENGTH):
             raise pytest.UsageError(
-                f"--lmstrix-ctx: '{word}' is no context length; whole numbers of tokens from 1"
-                f" to {MAX_CONTEXT_LENGTH:,} are, such as --lmstrix-ctx 8192,16384"
+                f"--lmstrix-ctx: '{word}' is not a context length; write whole numbers of tokens"
+                f" from 1 to {MAX_CONTEXT_LENGTH:,}, such as --lmstrix-ctx 8192,16384"
             )
         sizes.append(int(digits))
     return tuple(sorted(set(sizes))) or None

@@ -1,4 +1,4 @@
-"""The pytest11 entry point. Every run with the plugin installed comes here: nothing heavy."""
+"""The pytest11 entry point. Every run with the plugin installed imports it: no heavy imports."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pytest
 from pytest_lmstrix import hookspecs, inert, options
 
 MARKERS = (
-    "fast: the model loads, grants the context and says anything (pytest-lmstrix)",
-    "full: the model loads, grants the context and answers two questions (pytest-lmstrix)",
-    "deep: the model recalls what was hidden in a context filled to the brim (pytest-lmstrix)",
-    "limit: the largest context length that works is searched (pytest-lmstrix)",
-    "lmstrix(match, contexts): models (a pattern of ids) and context lengths, in tokens, that a"
-    " test with the fixture lmstrix_model is for",
+    "fast: the model loads, grants the context and replies with any text (pytest-lmstrix)",
+    "full: the model loads, grants the context and answers one of two questions (pytest-lmstrix)",
+    "deep: the model recalls needles hidden in a completely filled context (pytest-lmstrix)",
+    "limit: searches the largest context length that passes full (pytest-lmstrix)",
+    "lmstrix(match, contexts): selects models (a pattern of ids) and context lengths (tokens) for"
+    " a test with the fixture lmstrix_model",
 )
 
 
@@ -27,7 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_load_initial_conftests(
     early_config: pytest.Config, parser: pytest.Parser
 ) -> Generator[None, object, object]:
-    """Only now each conftest.py has added its options, and none is parsed in earnest."""
+    """Add `--all` after the options of each conftest.py, and before the final parsing."""
     result = yield
     options.add_short_all(parser)
     return result
@@ -50,7 +50,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 def pytest_configure(config: pytest.Config) -> None:
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
-    if options.wakes(config):
+    if options.tests_models(config):
         from pytest_lmstrix import startup
 
         startup.start(config)

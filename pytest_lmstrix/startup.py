@@ -1,4 +1,4 @@
-"""A run that is about models: makes or takes its plan, and registers the plugins that act on it."""
+"""Starts a run with model tests: makes or receives the plan, and registers the plugins."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from pytest_lmstrix.weights import fetch
 
 
 def start(config: pytest.Config) -> None:
-    """Make the plan, or take it from the controller, and register everything that acts on it.
+    """Make the plan, or receive it from the controller, and register the plugins.
 
     Raises:
-        pytest.UsageError: A mistake in an option or in the manifest.
+        pytest.UsageError: An option or the manifest is invalid.
     """
     settings = read_settings(config)
     live = Live(config)
@@ -52,15 +52,15 @@ def start(config: pytest.Config) -> None:
         plan = make_plan(settings, engines, machine=machine_id())
         config.option.lmstrix_models = str(settings.models)
         _collect_manifest(config, settings)
-        sweep = partial(_sweep_all, settings, engines, plan, partial(_tell, config, live))
+        sweep = partial(_sweep_all, settings, engines, plan, partial(_print_line, config, live))
         register(Scheduling(plan, sweep), "lmstrix-scheduling")
         recorder = Recorder(config, settings, plan)
         register(recorder, "lmstrix-recorder")
         register(Writer(config, settings, plan, machine_id(), recorder), "lmstrix-writer")
     for tag in {tag for each in plan.models for tag in each.model.tags}:
-        config.addinivalue_line("markers", f"{tag}: models that the manifest tags so")
+        config.addinivalue_line("markers", f"{tag}: models with this tag in the manifest")
     loader = _loader(settings, engines, plan, live)
-    config.add_cleanup(partial(_finish, loader, partial(_tell, config, live)))
+    config.add_cleanup(partial(_finish, loader, partial(_print_line, config, live)))
     attempts = Attempts(loader, run=plan.run, machine=machine_id(), speeds=plan.speeds)
     size_policy = SizePolicy(attempts, known=plan.ranges, seed=plan.seed)
     config.stash[fixtures.loader_key] = loader
@@ -82,12 +82,12 @@ def _engines(config: pytest.Config, settings: Settings, live: Live) -> Engines:
         reply_timeout=settings.reply_timeout,
         weights=partial(_weights, settings, live),
         owner=owners.owner_token(),
-        tell=partial(_tell, config, live),
+        notify=partial(_print_line, config, live),
     )
 
 
 def _weights(settings: Settings, live: Live, model: Model) -> Path:
-    assert model.source is not None  # the engine looks elsewhere itself
+    assert model.source is not None  # the engine finds models without a source itself
     with live.downloading(model.id) as progress:
         return fetch.fetch(
             model.source,
@@ -113,16 +113,16 @@ def _loader(settings: Settings, engines: Engines, plan: Plan, live: Live) -> Mod
 
 
 def _sweep(engine: Engine) -> None:
-    """Unload what runs and workers that are dead have left behind."""
-    of_dead_owners = getattr(engine, "sweep", None)
-    if of_dead_owners is not None:
-        of_dead_owners(owners.owner_is_dead)
+    """Unload the models that dead runs and workers left loaded."""
+    sweep = getattr(engine, "sweep", None)
+    if sweep is not None:
+        sweep(owners.owner_is_dead)
 
 
 def _sweep_all(
-    settings: Settings, engines: Engines, plan: Plan, tell: Callable[[str], None]
+    settings: Settings, engines: Engines, plan: Plan, notify: Callable[[str], None]
 ) -> None:
-    """The same on every host of the run; what cannot be unloaded the engines tell themselves."""
+    """Sweep every host of the run; the engines report failed unloads themselves."""
     used = {
         id(engine): engine
         for planned in plan.models
@@ -133,19 +133,19 @@ def _sweep_all(
         try:
             _sweep(engine)
         except Exception as error:  # third-party engines may raise anything
-            left = f"{host_of(engine)} may still have loaded what a worker that died has left"
-            tell(f"{left}: {error}")
+            leak = f"models of a dead worker may still be loaded on {host_of(engine)}"
+            notify(f"{leak}: {error}")
 
 
-def _finish(loader: ModelLoader, tell: Callable[[str], None]) -> None:
-    """Unload what no teardown has, and tell what none has told, as after an interrupt."""
+def _finish(loader: ModelLoader, notify: Callable[[str], None]) -> None:
+    """Unload the last model and report its leaks, if no teardown did, as after an interrupt."""
     loader.unload()
     for leak in loader.leaks:
-        tell(leak.text)
+        notify(leak.text)
 
 
-def _tell(config: pytest.Config, live: Live, text: str) -> None:
-    """Write a line of its own, whatever is captured; workers of pytest-xdist have no terminal."""
+def _print_line(config: pytest.Config, live: Live, text: str) -> None:
+    """Print a line past pytest's capture; workers of pytest-xdist have no terminal."""
     if hasattr(config, "workerinput"):
         return
     live.idle()
@@ -156,7 +156,7 @@ def _tell(config: pytest.Config, live: Live, text: str) -> None:
 
 
 def _collect_manifest(config: pytest.Config, settings: Settings) -> None:
-    """With no paths on the command line, the manifest is collected beside `testpaths`."""
+    """Collect the manifest beside `testpaths`, if the command line has no paths."""
     if config.args_source is pytest.Config.ArgsSource.ARGS:
         return
     if not any(

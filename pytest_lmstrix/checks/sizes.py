@@ -87,7 +87,7 @@ class SizePolicy:
 
         def finish(search: SizeSearch) -> int | None:
             while (size := search.next_size) is not None:
-                search.tell(works(size))
+                search.add_result(works(size))
             return search.answer
 
         def works(size: int) -> bool:
@@ -139,15 +139,15 @@ class SizePolicy:
             while (smaller := search.next_size) is not None:
                 seen = self._seen.get(check_key(evidence, model.id), {})
                 if smaller not in seen and budget.left < 1:
-                    search.tell(False)  # a smaller size was seen to work, or none will
+                    search.add_result(False)  # a smaller size was seen to work, or none will
                     continue
                 asked.append(smaller)
                 if smaller in seen:
-                    search.tell(seen[smaller])
+                    search.add_result(seen[smaller])
                     continue
                 tried.append(trial(smaller, budget))
                 self._remember(evidence, tried[-1])
-                search.tell(_works(tried[-1]))
+                search.add_result(_works(tried[-1]))
             text = f"fails at {size:,}; {_found(search.answer, asked)}"
         except _Stopped as stopped:
             met = f"{stopped.result.verdict} at {stopped.result.context_length:,}"

@@ -1,4 +1,4 @@
-"""Expressions that choose by words, as `-k` of pytest does. Pure."""
+"""Keyword expressions, as of pytest's `-k`. Pure."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _ALLOWED = (ast.BoolOp, ast.boolop, ast.UnaryOp, ast.Not, ast.Name, ast.Load)
 
 
 def matcher(expression: str) -> Callable[[Iterable[str]], bool]:
-    """What tells whether names match: each word is looked for inside them, in any case.
+    """Return a function that matches names: each word as a substring, case-insensitive.
 
-    Words are joined by `and`, `or`, `not` and parentheses; an empty expression matches all.
+    Operators are `and`, `or`, `not` and parentheses; an empty expression matches all.
 
     Raises:
-        ValueError: It is no such expression.
+        ValueError: `expression` is not valid.
     """
     if not expression.strip():
         return lambda names: True
@@ -35,7 +35,7 @@ def matcher(expression: str) -> Callable[[Iterable[str]], bool]:
         if not all(isinstance(node, _ALLOWED) for node in ast.walk(tree)):
             raise SyntaxError
     except (SyntaxError, RecursionError, MemoryError):
-        text = f"'{expression}' is no expression of words with and, or, not and parentheses"
+        text = f"'{expression}' is not a valid expression: use words, and, or, not and parentheses"
         raise ValueError(text) from None
 
     def holds(node: ast.expr, names: list[str]) -> bool:

@@ -1,4 +1,4 @@
-"""`--lmstrix-list`: the models of the manifest and what is known of them, without any engine."""
+"""`--lmstrix-list`: models of the manifest with their status in the registry; asks no engine."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from pytest_lmstrix.core.table import Paint, TableCell, prose, table
 from pytest_lmstrix.core.types import Model, Result
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.plan.plan import PlannedModel, ordered
-from pytest_lmstrix.registry.status import shown_status, sort_values, status_of
+from pytest_lmstrix.registry.status import display_status, sort_values, status_of
 from pytest_lmstrix.registry.store import ModelStatus, Registry
 
 LIST_SCHEMA = 1
-"""Raised when a key of the JSON changes its meaning or goes; new keys may come at any time."""
+"""Increased when a JSON key is removed or changes its meaning; new keys do not count."""
 
 _HEADINGS = ("model", "engine", "size", "declared", "verified", "first bad", "status", "TTFT",
             "tokens/s", "tested (UTC)")  # fmt: skip
@@ -40,14 +40,14 @@ _FROM_REGISTRY = ("fingerprint", "verified_context", "verified_check", "largest_
 
 
 class Entry(Struct, frozen=True, kw_only=True):
-    """A line of the list."""
+    """A model and its status."""
 
     model: Model
     known: ModelStatus
 
     @property
     def status(self) -> str:
-        return shown_status(self.model, self.known)
+        return display_status(self.model, self.known)
 
 
 ModelHistory = Mapping[str, Sequence[Result]]
@@ -57,11 +57,11 @@ ModelHistory = Mapping[str, Sequence[Result]]
 def entries(
     models: Sequence[Model], registry: Registry, *, key: str, keyword: str = ""
 ) -> list[Entry]:
-    """The models that `keyword` (as of `-k`) chooses by id, engine and tags, sorted by `key`.
+    """Return the models whose id, engine or tags match `keyword`, sorted by `key`.
 
     Raises:
         RegistryError: The registry cannot be read.
-        ValueError: `keyword` is no expression.
+        ValueError: `keyword` is not a valid expression.
     """
     wanted = matcher(keyword)
     planned = [
@@ -76,7 +76,7 @@ def entries(
 
 
 def history(listed: Iterable[Entry], registry: Registry, most: int | None = None) -> ModelHistory:
-    """The results of the models that are listed; the newest `most` of each."""
+    """Return the results of the listed models; at most the newest `most` of each."""
     found: dict[str, deque[Result]] = {entry.model.id: deque(maxlen=most) for entry in listed}
     for result in registry.results():
         if result.model in found:
@@ -85,13 +85,14 @@ def history(listed: Iterable[Entry], registry: Registry, most: int | None = None
 
 
 def as_ids(listed: Iterable[Entry]) -> Iterator[str]:
+    """Return one id per line."""
     return (one_line(entry.model.id, 1_000) for entry in listed)
 
 
 def as_table(
     listed: Sequence[Entry], *, key: str, paint: Paint, width: int | None
 ) -> Iterator[str]:
-    """What `key` sorts by is shown, however narrow the terminal is."""
+    """Return the lines of the table; the column of sort key `key` is never dropped."""
     sorted_by = _SORTED_BY.get(key) or _SORTED_BY.get(key.removesuffix("d"))
     return table(
         _HEADINGS,
@@ -104,6 +105,7 @@ def as_table(
 
 
 def as_history(past: ModelHistory, *, paint: Paint, width: int | None) -> Iterator[str]:
+    """Return the lines of all results, grouped by model."""
     for model, results in past.items():
         if results:
             yield ""
@@ -113,6 +115,7 @@ def as_history(past: ModelHistory, *, paint: Paint, width: int | None) -> Iterat
 
 
 def as_markdown(listed: Iterable[Entry]) -> Iterator[str]:
+    """Return the lines of a Markdown table."""
     yield _markdown_row(_HEADINGS)
     yield _markdown_row(["---"] * len(_HEADINGS))
     for entry in listed:
@@ -121,7 +124,7 @@ def as_markdown(listed: Iterable[Entry]) -> Iterator[str]:
 
 
 def as_json(listed: Iterable[Entry], past: ModelHistory | None) -> str:
-    """Pure ASCII: whatever a name holds, it does nothing to a terminal."""
+    """Return JSON in ASCII, so that no name can contain terminal sequences."""
     models = [_object(entry, past) for entry in listed]
     return json.dumps({"schema": LIST_SCHEMA, "models": models}, indent=2)
 
@@ -170,7 +173,7 @@ def _markdown_row(cells: Sequence[str]) -> str:
 
 
 def file_size(count: int | None) -> str:
-    """Bytes as people read them: `93 MB`, `2.0 GB`."""
+    """Return a size such as `93 MB`, `2.0 GB`."""
     if count is None:
         return NOTHING
     return f"{count / 1e6:,.0f} MB" if count < 1e9 else f"{count / 1e9:,.1f} GB"

@@ -1,4 +1,4 @@
-"""The commands, which run instead of tests: `--lmstrix-scan`, `-list`, `-health`, `-restore`."""
+"""Commands that run instead of tests: `--lmstrix-scan`, `-list`, `-health`, `-restore`."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from pytest_lmstrix.registry.health import check_health
 from pytest_lmstrix.registry.store import Registry, RegistryError
 
 HISTORY = 10
-"""The newest results of a model that `-v` shows; `-vv` shows all."""
+"""Number of results of a model listed by `-v`; `-vv` lists all."""
 _SEVERITIES = {"error": "red", "warning": "yellow", "info": ""}
-_SCANNED = ("model", "engine", "type", "size", "quantization", "architecture", "declared",
+_SCAN_HEADINGS = ("model", "engine", "type", "size", "quantization", "architecture", "declared",
             "capabilities")  # fmt: skip
-_SCANNED_TEXTS = ("engine", "type", "quantization", "architecture", "capabilities")
-_SCANNED_EXPENDABLE = ("capabilities", "architecture", "type", "size", "declared", "engine",
+_SCAN_LEFT = ("engine", "type", "quantization", "architecture", "capabilities")
+_SCAN_EXPENDABLE = ("capabilities", "architecture", "type", "size", "declared", "engine",
                        "quantization")  # fmt: skip
 
 
 class Output:
-    """Where commands write to: as wide as the terminal, of any width where there is none."""
+    """Output of the commands, limited to the width of the terminal, if there is one."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._writer = pytest.TerminalReporter(config)._tw
@@ -61,7 +61,7 @@ class Output:
         return self._writer.markup(text, **{colour: True}) if colour else text
 
     def section(self, title: str, rows: Sequence[Sequence[TableCell]]) -> None:
-        """Nothing where there are no rows."""
+        """Print `title` and `rows`; nothing without rows."""
         if rows:
             self.line(f"\n{title}")
             self.lines(prose(rows, paint=self.paint, width=self.width))
@@ -71,19 +71,19 @@ def run(config: pytest.Config, command: str) -> int:
     """Run `command`, one of `options.COMMANDS`, and return pytest's exit code.
 
     Raises:
-        pytest.UsageError: A mistake in an option or in the manifest, or a file is in the way.
+        pytest.UsageError: An option or the manifest is invalid, or a file cannot be used.
     """
     if not config.pluginmanager.has_plugin("terminal"):
         raise pytest.UsageError(f"--lmstrix-{command} needs pytest's own plugin 'terminal'")
     settings = read_settings(config)
     work = {"scan": _scan, "list": _list, "health": _health, "restore": _restore}[command]
     collected = gc.isenabled()
-    gc.disable()  # what is read stays to the end; to go over it again and again takes a fifth more
+    gc.disable()  # all objects live to the end; collecting garbage would take a fifth more time
     try:
         return work(config, settings, Output(config))
     except ManifestNotFound as error:
         raise pytest.UsageError(
-            f"{error}; `pytest --lmstrix-scan` makes one from what your engines have"
+            f"{error}; `pytest --lmstrix-scan` creates one with the models of your engines"
         ) from None
     except ManifestError as error:
         text = str(error).replace(f"{settings.models}:", f"{settings.models.name}:")
@@ -133,8 +133,8 @@ def _health(config: pytest.Config, settings: Settings, screen: Output) -> int:
     try:
         models = read_manifest(settings.models, engine=settings.engine)
     except ManifestError as error:
-        rows.append([("warning", "yellow"), _shown(settings.models, config),
-                     f"models and their declared maxima are not compared: {error}"])  # fmt: skip
+        rows.append([("warning", "yellow"), _display_path(settings.models, config),
+                     f"not compared with models and their declared maxima: {error}"])  # fmt: skip
     limits = {model.id: model.context_limit for model in models or () if model.context_limit}
     report = check_health(
         settings.registry,
@@ -142,11 +142,15 @@ def _health(config: pytest.Config, settings: Settings, screen: Output) -> int:
         context_limits=limits,
     )
     for finding in report.findings:
-        where = _shown(finding.where, config)
+        where = _display_path(finding.where, config)
         place = where if finding.line is None else f"{where}:{finding.line}"
         rows.append([(finding.severity, _SEVERITIES[finding.severity]), place, finding.text])
     screen.lines(prose(rows, paint=screen.paint, width=screen.width))
-    screen.line("healthy" if report.healthy else "not healthy: the errors cost results, or will")
+    screen.line(
+        "healthy"
+        if report.healthy
+        else "not healthy: errors mean that results are lost, or cannot be added"
+    )
     return pytest.ExitCode.OK if report.healthy else pytest.ExitCode.TESTS_FAILED
 
 
@@ -155,9 +159,9 @@ def _restore(config: pytest.Config, settings: Settings, screen: Output) -> int:
     damaged = restored.contents.damaged
     held = counted(restored.contents.results, "result")
     held += f", {counted(damaged, 'damaged line')}" if damaged else ""
-    screen.line(f"restored {_shown(restored.backup, config)}: {held}")
+    screen.line(f"restored {_display_path(restored.backup, config)}: {held}")
     if restored.replaced is not None:
-        screen.line(f"what was there is kept as {_shown(restored.replaced, config)}")
+        screen.line(f"the former registry is kept as {_display_path(restored.replaced, config)}")
     return pytest.ExitCode.OK
 
 
@@ -173,18 +177,18 @@ def _scan(config: pytest.Config, settings: Settings, screen: Output) -> int:
     )
     with closing(scanner):
         answers = list(scanner.ask(model.engine for model in known))
-    screen.lines(prose([_answered(each) for each in answers], paint=screen.paint,
+    screen.lines(prose([_answer_row(each) for each in answers], paint=screen.paint,
                        width=screen.width))  # fmt: skip
     found = scan.compare_with_manifest(known, answers, settings.models.parent)
     appended = append_models(settings.models, found.new, engine=settings.engine)
-    manifest = _shown(settings.models, config)
-    made = "" if settings.models.exists() else ", which is not made"
-    screen.line(f"\n{counted(len(appended), 'new model')} in {manifest}{made}")
+    manifest = _display_path(settings.models, config)
+    missing = "" if settings.models.exists() else ", which was not created"
+    screen.line(f"\n{counted(len(appended), 'new model')} in {manifest}{missing}")
     if appended:
-        rows = [_scanned(each) for each in appended]
-        screen.lines(table(_SCANNED, rows, paint=screen.paint, width=screen.width,
-                           left=_SCANNED_TEXTS, expendable=_SCANNED_EXPENDABLE))  # fmt: skip
-    screen.section(f"gone: in {manifest}, but not there any more",
+        rows = [_model_row(each) for each in appended]
+        screen.lines(table(_SCAN_HEADINGS, rows, paint=screen.paint, width=screen.width,
+                           left=_SCAN_LEFT, expendable=_SCAN_EXPENDABLE))  # fmt: skip
+    screen.section(f"gone: in {manifest}, but no longer available",
                    [[each.engine, each.id] for each in found.gone])  # fmt: skip
     screen.section("embedding models: recorded, never tested", [[each] for each in found.embedding])
     left_out = [*found.left_out, *scan.not_recorded(found.new, appended)]
@@ -193,13 +197,13 @@ def _scan(config: pytest.Config, settings: Settings, screen: Output) -> int:
     return pytest.ExitCode.OK if complete else pytest.ExitCode.TESTS_FAILED
 
 
-def _answered(answer: scan.Answer) -> list[TableCell]:
+def _answer_row(answer: scan.Answer) -> list[TableCell]:
     if answer.trouble is None:
         return [answer.name, counted(len(answer.models), "model")]
     return [answer.name, f"not asked: {answer.trouble}"]
 
 
-def _scanned(model: Model) -> list[TableCell]:
+def _model_row(model: Model) -> list[TableCell]:
     return [
         model.id,
         model.engine,
@@ -212,7 +216,7 @@ def _scanned(model: Model) -> list[TableCell]:
     ]
 
 
-def _shown(path: Path, config: pytest.Config) -> str:
-    """Below rootdir, relative to it."""
+def _display_path(path: Path, config: pytest.Config) -> str:
+    """Return `path`, relative to rootdir if inside it."""
     inside = path.is_relative_to(config.rootpath)
     return one_line(str(path.relative_to(config.rootpath) if inside else path), 1_000)

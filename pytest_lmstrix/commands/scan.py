@@ -1,4 +1,4 @@
-"""`--lmstrix-scan`: what the engines have, against what the manifest says."""
+"""`--lmstrix-scan`: compares the models of the engines with the manifest."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _RECORDED = ("context_limit", "size_bytes", "architecture", "quantization", "cap
 
 
 class Answer(Struct, frozen=True, kw_only=True):
-    """What an engine, or LM Studio on one host, says that it has."""
+    """The models of one engine and host."""
 
     engine: str
     host: str = ""
@@ -32,7 +32,7 @@ class Answer(Struct, frozen=True, kw_only=True):
     trouble: str | None = None
     """Why it could not be asked."""
     left_out: tuple[str, ...] = ()
-    """What is there, but is no model that can be read; a reason each."""
+    """Reasons, one for each entry or file that is not a readable model."""
 
     @property
     def name(self) -> str:
@@ -40,11 +40,11 @@ class Answer(Struct, frozen=True, kw_only=True):
 
 
 class Comparison(Struct, frozen=True, kw_only=True):
-    """The answers of all engines against the manifest."""
+    """Differences between the answers of all engines and the manifest."""
 
     new: tuple[Model, ...]
     gone: tuple[Model, ...]
-    """In the manifest, but their engine, which was asked everywhere, does not have them."""
+    """Models of the manifest that their engine, asked on every host, does not have."""
     embedding: tuple[str, ...]
     """Ids of the embedding models, new and known."""
     left_out: tuple[str, ...]
@@ -53,8 +53,8 @@ class Comparison(Struct, frozen=True, kw_only=True):
 class Scanner:
     """Asks engines for their models.
 
-    `hosts` are LM Studio's, none for its own discovery; `folders` are searched for GGUF files
-    besides the usual places.
+    `hosts` are of LM Studio, empty for discovery; `folders` are searched for GGUF files besides
+    the default folders.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Scanner:
         self._folders = folders
 
     def ask(self, named: Iterable[str] = ()) -> Iterator[Answer]:
-        """The answer of every engine and host, of `named` engines that do not exist too."""
+        """Yield the answer of every engine and host, including unknown `named` engines."""
         for name in dict.fromkeys([*BUILT_IN, *self._registered, *named]):
             if name == "lmstudio" and name not in self._registered:
                 yield from (self._answer(name, host) for host in self._hosts or ("",))
@@ -94,7 +94,7 @@ class Scanner:
                 return Answer(engine=name, host=host, trouble=failure.text)
             except (EngineUnavailable, ImportError, OSError) as error:
                 return Answer(engine=name, host=host, trouble=str(error))
-            except (Exception, SystemExit) as error:  # an engine of somebody else's
+            except (Exception, SystemExit) as error:  # third-party engines may raise anything
                 trouble = f"{type(error).__name__}: {error}"
                 return Answer(engine=name, host=host, trouble=trouble)
         return Answer(engine=name, host=host, models=tuple(models), left_out=tuple(left_out))
@@ -112,7 +112,7 @@ class Scanner:
 
 @contextmanager
 def _warnings() -> Iterator[list[str]]:
-    """What our own engines warn of, kept instead of printed."""
+    """Collect the warnings that the package logs."""
     texts: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: texts.append(record.getMessage())  # type: ignore[method-assign]
@@ -127,10 +127,10 @@ def _warnings() -> Iterator[list[str]]:
 def compare_with_manifest(
     known: Sequence[Model], answers: Sequence[Answer], folder: Path
 ) -> Comparison:
-    """What the manifest, whose models are `known` and which lies in `folder`, does not have.
+    """Compare with the manifest in `folder`, whose models are `known`.
 
-    A file is the same under any id, and wherever it was downloaded to, as far as its path tells.
-    A model that is another engine's too gets an id of its own.
+    A file counts as known under any id, and as a download of a known source if its path shows
+    that. A file whose id belongs to another model gets the suffix `@engine`.
     """
     taken = {model.id: (model.engine, _file(model.source, folder)) for model in known}
     files = {at for at in taken.values() if at[1] is not None}
@@ -149,7 +149,7 @@ def compare_with_manifest(
         if other is not None and model.source is not None:
             model = replace(model, id=f"{model.id}@{model.engine}")
         if model.id in taken:
-            left_out.append(f"{model.engine}: id '{model.id}' is taken by another model")
+            left_out.append(f"{model.engine}: id '{model.id}' belongs to another model")
             continue
         taken[model.id] = at
         new.append(model)
@@ -164,37 +164,37 @@ def compare_with_manifest(
 
 
 def not_recorded(new: Sequence[Model], appended: Sequence[Model]) -> Iterator[str]:
-    """What a manifest may not say, of the models that were to be appended to it."""
+    """Yield the ids and values of `new` models that are not valid in a manifest."""
     written = {model.id: model for model in appended}
     for model in new:
         if model.id not in written:
-            yield f"{model.engine}: '{model.id}' is no id that a manifest may have"
+            yield f"{model.engine}: '{model.id}' is not a valid id for a manifest"
             continue
         for name in _RECORDED:
-            told = getattr(model, name)
-            if told != getattr(written[model.id], name):
-                yield f"{model.engine}: '{model.id}': {name} cannot be {told!r}, and is left open"
+            value = getattr(model, name)
+            if value != getattr(written[model.id], name):
+                yield f"{model.engine}: '{model.id}': {name} {value!r} is not valid; left out"
 
 
 def is_complete(answers: Sequence[Answer], known: Sequence[Model], hosts: Sequence[str]) -> bool:
-    """Whether all that is relied on could be asked: named hosts, engines of the manifest; or any.
+    """Return whether all named hosts and all engines of the manifest answered.
 
-    An engine that nobody named may be absent, but not all of them.
+    Other engines may be unavailable, but not all of them.
     """
-    needed = {model.engine for model in known}
-    missed = [answer for answer in answers if answer.trouble is not None]
-    relied_on = (answer.engine in needed or answer.host in hosts for answer in missed)
-    return len(missed) < len(answers) and not any(relied_on)
+    required = {model.engine for model in known}
+    silent = [answer for answer in answers if answer.trouble is not None]
+    is_required = (answer.engine in required or answer.host in hosts for answer in silent)
+    return len(silent) < len(answers) and not any(is_required)
 
 
 def _differing(answers: Sequence[Answer]) -> Iterator[str]:
-    """Models that are not the same on every host."""
+    """Yield a text for each model that differs between hosts."""
     first: dict[tuple[str, str], tuple[Answer, ModelFacts]] = {}
     for answer in answers:
         for facts in answer.models:
             recorded, same = first.setdefault((answer.engine, facts.id), (answer, facts))
             if facts.fingerprint != same.fingerprint:
-                yield f"{answer.name}: '{facts.id}' is another file than that of {recorded.name}"
+                yield f"{answer.name}: '{facts.id}' is not the same file as on {recorded.name}"
 
 
 def _gone(known: Sequence[Model], answers: Sequence[Answer], folder: Path) -> Iterator[Model]:
@@ -210,7 +210,7 @@ def _gone(known: Sequence[Model], answers: Sequence[Answer], folder: Path) -> It
 
 
 def _file(source: str | None, folder: Path) -> Path | None:
-    """The file that a local source is, by its real path: links lead to the same file."""
+    """Return the real path of a local source, the same through any link."""
     local = parse_source(source) if source is not None else None
     if not isinstance(local, LocalSource):
         return None
@@ -218,7 +218,7 @@ def _file(source: str | None, folder: Path) -> Path | None:
 
 
 def _cached(model: Model, folder: Path) -> Path | None:
-    """Where this plugin has downloaded `model` to."""
+    """Return the path of the plugin's own download of `model`."""
     if model.source is None or _file(model.source, folder) is not None:
         return None
     file = is_cached(model.source, base_dir=folder)
@@ -226,12 +226,12 @@ def _cached(model: Model, folder: Path) -> Path | None:
 
 
 def _is_download(found: Model, known: Model) -> bool:
-    """Whether the file `found` is what others have downloaded from the source of `known`."""
+    """Return whether `found` is another program's download of the source of `known`."""
     source = parse_source(known.source) if known.source is not None else None
     if found.source is None or source is None or isinstance(source, LocalSource):
         return False
     path = Path(found.source).as_posix()
-    # The cache of Hugging Face links to files that are named by their hash.
+    # The cache of Hugging Face links to files named by their hash.
     if known.sha256 is not None and Path(path).resolve().name == known.sha256.lower():
         return True
     if not isinstance(source, HubSource):

@@ -32,7 +32,8 @@ class Engines:
     """The engines of one process.
 
     `home` is the LM Studio host for models that every host has; `None` leaves the discovery to
-    the SDK. Time-outs are silence limits in seconds. `tell` receives urgent messages for the user.
+    the SDK. Time-outs are silence limits in seconds. `notify` receives urgent messages for the
+    user.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Engines:
         reply_timeout: float = 120.0,
         weights: Weights | None = None,
         owner: str | None = None,
-        tell: Callable[[str], None] = _log.warning,
+        notify: Callable[[str], None] = _log.warning,
     ) -> None:
         self._registered = {engine.name: engine for engine in registered}
         self._made: dict[tuple[str, str | None], Engine] = {}
@@ -53,7 +54,7 @@ class Engines:
         self._reply_timeout = reply_timeout
         self._weights = weights
         self._owner = owner
-        self._tell = tell
+        self._notify = notify
 
     def require(self, name: str) -> None:
         """Raises:
@@ -98,7 +99,7 @@ class Engines:
                 owner=self._owner,
                 # A late load gets no longer than any other silent load.
                 late_load_seconds=min(LATE_LOAD_SECONDS, self._load_timeout),
-                tell=self._tell,
+                notify=self._notify,
             )
         from pytest_lmstrix.engines.llamacpp.engine import LlamaCppEngine
 

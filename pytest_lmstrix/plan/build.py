@@ -59,7 +59,7 @@ def _read_models(settings: Settings, engines: Engines) -> Sequence[Model]:
             engines.require(name)
     except ManifestNotFound as error:
         raise pytest.UsageError(
-            f"{error}; `pytest --lmstrix-scan` makes one from what your engines have"
+            f"{error}; `pytest --lmstrix-scan` creates one with the models of your engines"
         ) from None
     except EngineUnavailable as error:
         raise pytest.UsageError(f"{settings.models.name}: {error}") from None

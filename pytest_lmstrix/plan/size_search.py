@@ -18,7 +18,7 @@ _Steps = Generator[int, bool, int | None]
 
 
 class SizeSearch:
-    """Try `next_size`, report the result with `tell`, until there is no next size."""
+    """Try `next_size`, pass the result to `add_result`, until there is no next size."""
 
     def __init__(self, steps: _Steps) -> None:
         self._steps = steps
@@ -28,7 +28,7 @@ class SizeSearch:
         """The largest size that works, once the search is over; `None` if none does."""
         self._advance(None)
 
-    def tell(self, works: bool) -> None:
+    def add_result(self, works: bool) -> None:
         """Report whether `next_size` works."""
         self._advance(works)
 

@@ -26,7 +26,7 @@ def status_of(registry: Registry, model: Model) -> ModelStatus:
     return status or ModelStatus(model=model.id, status="untested")
 
 
-def shown_status(model: Model, known: ModelStatus) -> str:
+def display_status(model: Model, known: ModelStatus) -> str:
     """Return `embedding` for models that are never tested, else the status in the registry."""
     return "embedding" if model.type == "embedding" else known.status
 
@@ -46,6 +46,6 @@ def sort_values(registry: Registry, models: Iterable[Model]) -> dict[str, Callab
         "ctx": lambda model_id: status(model_id).verified_context,
         "ttft": lambda model_id: status(model_id).ttft_seconds,
         "tps": lambda model_id: status(model_id).decode_tokens_per_second,
-        "status": lambda model_id: shown_status(by_id[model_id], status(model_id)),
+        "status": lambda model_id: display_status(by_id[model_id], status(model_id)),
         "tested": lambda model_id: status(model_id).last_tested,
     }

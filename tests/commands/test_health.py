@@ -77,7 +77,7 @@ def test_lines_backups_ranges_and_orphans_are_checked(project: Project, registry
         "warning  reports/registry.jsonl * 'tiny' is verified at 9,000 tokens, but declares 8,192",
         "warning  reports/registry.jsonl * 'stranger' has results, but is not in the manifest",
         "warning  reports/backups/* 0 results, 1 damaged line",
-        "not healthy: the errors cost results, or will",
+        "not healthy: errors mean that results are lost, or cannot be added",
     ])  # fmt: skip
 
 
@@ -92,7 +92,9 @@ def test_without_a_manifest_orphans_are_not_checked(
         path.write_text(manifest, encoding="utf-8")
     result = project.run("--lmstrix-health")
     assert result.ret == pytest.ExitCode.OK
-    result.stdout.fnmatch_lines(["warning  models.yaml * are not compared: *models.yaml*"])
+    result.stdout.fnmatch_lines(
+        ["warning  models.yaml * not compared with models *: *models.yaml*"]
+    )
     result.stdout.no_fnmatch_line("*not in the manifest*")
 
 
@@ -118,10 +120,10 @@ def test_a_damaged_registry_is_restored_and_kept_aside(
     result = project.run("--lmstrix-restore")
     assert result.ret == pytest.ExitCode.OK
     result.stdout.fnmatch_lines(
-        ["restored reports/backups/registry-*.jsonl: 2 results", "what was there is kept as *"]
+        ["restored reports/backups/registry-*.jsonl: 2 results", "the former registry is kept as *"]
     )
     assert registry.path.read_bytes() == sound
-    kept = project.path / result.outlines[1].removeprefix("what was there is kept as ")
+    kept = project.path / result.outlines[1].removeprefix("the former registry is kept as ")
     assert kept.is_dir() if harm is unreadable else kept.read_bytes() == sound + b"{broken\n"
     assert project.run("--lmstrix-health").ret == pytest.ExitCode.OK
 

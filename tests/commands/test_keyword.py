@@ -35,7 +35,7 @@ def test_expressions_that_do_not_match(expression: str) -> None:
      "((" * 500],
 )  # fmt: skip
 def test_an_invalid_expression_is_an_error(expression: str) -> None:
-    with pytest.raises(ValueError, match="is no expression of words with and, or, not"):
+    with pytest.raises(ValueError, match="is not a valid expression: use words, and, or, not"):
         matcher(expression)
 
 

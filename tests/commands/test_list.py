@@ -120,7 +120,9 @@ def test_sort_keys_must_match_exactly(listed: Project, key: str) -> None:
     result = listed.run(f"--lmstrix-list={key}")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     (line,) = filter(None, result.errlines)
-    assert line.startswith(f"ERROR: --lmstrix-list: '{key}' is no key; one of smart, id, size")
+    assert line.startswith(
+        f"ERROR: --lmstrix-list: '{key}' is not a valid key; choose from smart, id, size"
+    )
 
 
 @pytest.mark.parametrize(
@@ -139,7 +141,9 @@ def test_k_selects_by_id_engine_and_tag(listed: Project, expression: str, expect
 def test_an_invalid_expression_is_a_usage_error(listed: Project) -> None:
     result = listed.run("--lmstrix-list", "-k", "a b")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: -k: 'a b' is no expression of words with and, or, not*"])
+    result.stderr.fnmatch_lines(
+        ["ERROR: -k: 'a b' is not a valid expression: use words, and, or, not*"]
+    )
 
 
 def objects(project: Project, *args: str) -> list[dict[str, Any]]:
@@ -339,7 +343,7 @@ def test_a_missing_terminal_plugin_is_reported(listed: Project) -> None:
 def test_two_commands_are_a_usage_error(listed: Project) -> None:
     result = listed.run("--lmstrix-list", "--lmstrix-health")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: --lmstrix-list and --lmstrix-health are commands*"])
+    result.stderr.fnmatch_lines(["ERROR: --lmstrix-list and --lmstrix-health cannot be combined*"])
 
 
 def test_help_takes_precedence_and_lists_every_command(project: Project) -> None:

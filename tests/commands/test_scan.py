@@ -72,7 +72,7 @@ def test_an_id_used_by_another_engine_is_reported() -> None:
     known = [Model(id="a", engine="llamacpp", source="/files/a")]
     found = compare_with_manifest(known, [answer("lmstudio", ModelFacts(id="a"))], FOLDER)
     assert found.new == ()
-    assert found.left_out == ("lmstudio: id 'a' is taken by another model",)
+    assert found.left_out == ("lmstudio: id 'a' belongs to another model",)
 
 
 def test_symlinks_are_resolved_to_one_file(tmp_path: Path) -> None:
@@ -145,8 +145,8 @@ def test_facts_that_cannot_be_written_are_reported() -> None:
     ]
     appended = [Model(id="a", engine="x", size_bytes=1), Model(id="b", engine="x")]
     assert list(not_recorded(new, appended)) == [
-        "x: 'a': context_limit cannot be 0, and is left open",
-        "x: 'c' is no id that a manifest may have",
+        "x: 'a': context_limit 0 is not valid; left out",
+        "x: 'c' is not a valid id for a manifest",
     ]
 
 

@@ -124,7 +124,7 @@ def test_missing_models_are_reported_but_not_removed(
     result = scan(empty, server)
     assert result.ret == pytest.ExitCode.OK
     lines = result.outlines
-    at = lines.index("gone: in models.yaml, but not there any more")
+    at = lines.index("gone: in models.yaml, but no longer available")
     assert lines[at + 1 : at + 3] == ["lmstudio  lost", ""]
     assert set(found(empty)) == {"lost", "vectors", "far", "org/small", "big@q8_0", "tiny"}
     assert found(empty)["tiny"].engine == "fake"
@@ -164,8 +164,8 @@ def test_facts_invalid_in_a_manifest_are_omitted_and_reported(empty: Project) ->
         result = scan(empty, server)
     result.stdout.fnmatch_lines([
         "left out",
-        "lmstudio: 'two lines' is no id that a manifest may have",
-        "lmstudio: 'endless': context_limit cannot be 1099511627776, and is left open",
+        "lmstudio: 'two lines' is not a valid id for a manifest",
+        "lmstudio: 'endless': context_limit 1099511627776 is not valid; left out",
     ])  # fmt: skip
     assert found(empty)["endless"].context_limit is None
     assert list(found(empty)) == ["endless"]
@@ -175,7 +175,7 @@ def test_without_models_no_manifest_is_created(empty: Project) -> None:
     with LmStudioServer() as server:
         result = scan(empty, server)
     assert result.ret == pytest.ExitCode.OK
-    result.stdout.fnmatch_lines(["0 new models in models.yaml, which is not made"])
+    result.stdout.fnmatch_lines(["0 new models in models.yaml, which was not created"])
     assert not (empty.path / "models.yaml").exists()
 
 
@@ -197,10 +197,10 @@ def test_a_model_on_two_hosts_is_listed_once(empty: Project, server: LmStudioSer
             f"lmstudio {server.host}  3 models",
             f"lmstudio {second.host}  3 models",
             "left out",
-            f"lmstudio {second.host}: 'big@q8_0' is another file than that of"
+            f"lmstudio {second.host}: 'big@q8_0' is not the same file as on"
             f" lmstudio {server.host}",
         ])  # fmt: skip
-        result.stdout.no_fnmatch_line("*'org/small' is another*")
+        result.stdout.no_fnmatch_line("*'org/small' is not the same*")
     assert list(found(empty)) == ["org/small", "big@q8_0", "vectors", "other"]
     assert found(empty)["big@q8_0"].size_bytes == 2_000_000_000
 

@@ -7,14 +7,20 @@ import pytest
 from tests.end_to_end.project import Project
 
 MISTAKES = {
-    "ctx word": (("--lmstrix-ctx=eight",), "--lmstrix-ctx: 'eight' is no context length*"),
-    "ctx zero": (("--lmstrix-ctx=0",), "--lmstrix-ctx: '0' is no context length*"),
+    "ctx word": (("--lmstrix-ctx=eight",), "--lmstrix-ctx: 'eight' is not a context length*"),
+    "ctx zero": (("--lmstrix-ctx=0",), "--lmstrix-ctx: '0' is not a context length*"),
     "ctx huge": (("--lmstrix-ctx=10000001",), "--lmstrix-ctx: '10000001'*10,000,000*"),
-    "timeout": (("--lmstrix-load-timeout=0",), "--lmstrix-load-timeout: 0 is no sensible*"),
-    "endless": (("--lmstrix-reply-timeout=inf",), "--lmstrix-reply-timeout: inf is no sensible*"),
-    "cooldown": (("--lmstrix-cooldown=-1",), "--lmstrix-cooldown: -1 is no sensible*"),
-    "sort": (("--lmstrix-sort=speed",), "--lmstrix-sort: 'speed' is no key; one of smart, *"),
-    "sort d": (("--lmstrix-sort=d",), "--lmstrix-sort: 'd' is no key*"),
+    "timeout": (("--lmstrix-load-timeout=0",), "--lmstrix-load-timeout: 0 is not a valid number*"),
+    "endless": (
+        ("--lmstrix-reply-timeout=inf",),
+        "--lmstrix-reply-timeout: inf is not a valid number*",
+    ),
+    "cooldown": (("--lmstrix-cooldown=-1",), "--lmstrix-cooldown: -1 is not a valid number*"),
+    "sort": (
+        ("--lmstrix-sort=speed",),
+        "--lmstrix-sort: 'speed' is not a valid key; choose from smart, *",
+    ),
+    "sort d": (("--lmstrix-sort=d",), "--lmstrix-sort: 'd' is not a valid key*"),
     "host": (("--lmstrix-host=http://x:1",), "--lmstrix-host: 'http://x:1' is not host:port*"),
     "port": (("--lmstrix-host=a:99999",), "--lmstrix-host: 'a:99999' is not host:port*"),
     "engine": (("--lmstrix-engine=lmstudo",), "models.yaml: *'lmstudo'*did you mean 'lmstudio'?"),

@@ -70,7 +70,7 @@ def test_unknown_values_sort_last_in_both_directions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("expression", "wakes"),
+    ("expression", "active"),
     [
         ("fast", True),
         ("(fast)", True),
@@ -88,6 +88,6 @@ def test_unknown_values_sort_last_in_both_directions() -> None:
     ],
 )
 def test_a_marker_expression_selects_a_check_if_the_check_decides_it(
-    expression: str, wakes: bool
+    expression: str, active: bool
 ) -> None:
-    assert selects(expression, "fast") is wakes
+    assert selects(expression, "fast") is active

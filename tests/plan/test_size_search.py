@@ -25,7 +25,7 @@ class Model:
     def finish(self, search: SizeSearch) -> int | None:
         while (size := search.next_size) is not None:
             self.asked.append(size)
-            search.tell(size <= self.capacity)
+            search.add_result(size <= self.capacity)
         return search.answer
 
 

@@ -55,7 +55,7 @@ class LmStudioEngine:
         owner: str | None = None,
         late_load_seconds: float = LATE_LOAD_SECONDS,
         unload_seconds: float = UNLOAD_SECONDS,
-        tell: Callable[[str], None] = _log.warning,
+        notify: Callable[[str], None] = _log.warning,
     ) -> None:
         self.link = Link(host)
         self.load_timeout = load_timeout
@@ -63,7 +63,7 @@ class LmStudioEngine:
         self.owner = owner or "unowned"
         self.late_load_seconds = late_load_seconds
         self.unload_seconds = unload_seconds
-        self.tell = tell
+        self.notify = notify
         self._open: set[str] = set()
         """Requested, and not known to be unloaded."""
         self._strays: set[str] = set()
@@ -218,7 +218,7 @@ class LmStudioEngine:
             with suppress(Failure):
                 self._release_strays()
         for identifier in sorted(self._strays):
-            self.tell(
+            self.notify(
                 f"LM Studio at {self.host} may still have or load {identifier};"
                 f" it will unload it after {self.ttl_seconds} idle seconds"
             )
@@ -262,7 +262,7 @@ class LmStudioEngine:
         """Unload abandoned instances; wait up to `patience_seconds` until they are listed."""
         deadline = time.monotonic() + patience_seconds
         if self._strays and patience_seconds:
-            self.tell(
+            self.notify(
                 f"waiting up to {patience_seconds:g} s for LM Studio to finish a load that was"
                 " given up, to unload it; Ctrl-C now leaves that to LM Studio, after"
                 f" {self.ttl_seconds} idle seconds"
