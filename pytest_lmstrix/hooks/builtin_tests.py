@@ -1,4 +1,4 @@
-"""The built-in checks as tests: the module that a models.yaml stands for."""
+"""The built-in checks as tests; a models.yaml is collected as this module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A models.yaml collected as a test file, and which tests of a run are model tests."""
+"""Collects a models.yaml as a test file, and selects and orders the model tests of a run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LEFT_OUT = "lmstrix_left_out"
 
 
 class ManifestFile(pytest.Module):
-    """The manifest as the module of the built-in checks."""
+    """The manifest, collected as the module of the built-in checks."""
 
     wanted: frozenset[str]
 
@@ -63,7 +63,7 @@ class Collection:
 
     def _is_manifest(self, path: Path) -> bool:
         models = self._settings.models
-        # By another way to the same file, too: a link, or a name that the system has for a folder.
+        # Also through a link, or another name of a folder.
         return path == models or (path.name == models.name and path.resolve() == models.resolve())
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
@@ -74,13 +74,13 @@ class Collection:
         if check_of(metafunc.definition) == "limit":
             cases = {planned.model.id: planned.whole() for planned in self._plan.models}
         elif mark is not None:
-            cases = {case.id: case for case in _marked(mark, self._plan, self._cases)}
+            cases = {case.id: case for case in _cases_of_mark(mark, self._plan, self._cases)}
         params = [
             pytest.param(case, id=name, marks=[getattr(pytest.mark, t) for t in case.model.tags])
             for name, case in cases.items()
         ]
         if not params:
-            reason = "no model of the manifest is meant"
+            reason = "no model of the manifest is selected"
             params = [pytest.param(None, id="no-model", marks=pytest.mark.skip(reason=reason))]
         metafunc.parametrize(CASE, params, indirect=True)
 
@@ -99,19 +99,19 @@ class Collection:
             else:
                 left_out.append(item)
         self._left_out = len(left_out)
-        # Woken by `-m` alone, the run is the project's own as well.
+        # With `-m` alone, the tests of the project run, too.
         kept, dropped = ([], others) if config.option.lmstrix else (others, [])
         if left_out or dropped:
             config.hook.pytest_deselected(items=[*left_out, *dropped])
-        items[:] = [*kept, *sorted(wanted, key=self._place)]
+        items[:] = [*kept, *sorted(wanted, key=self._sort_key)]
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        # Only now --lf and its like have left out what they leave out.
+        # After --lf and other plugins have deselected tests.
         deep = [case_of(item) for item in session.items if check_of(item) == "deep"]
         self._size_policy.expect_deep(case for case in deep if case is not None)
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """That all is known to work is no failure to find tests."""
+        """Succeed without tests if all have cached results."""
         if self._left_out and session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
             session.exitstatus = pytest.ExitCode.OK
         if hasattr(session.config, "workeroutput"):
@@ -119,7 +119,7 @@ class Collection:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """All workers of pytest-xdist collect the same; their controller collects nothing."""
+        """Take the count from a worker: all collect the same, their controller nothing."""
         self._left_out = getattr(node, "workeroutput", {}).get(LEFT_OUT, self._left_out)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -127,17 +127,17 @@ class Collection:
             cases = "1 case" if self._left_out == 1 else f"{self._left_out:,} cases"
             terminalreporter.ensure_newline()
             terminalreporter.write_line(
-                f"lmstrix: {cases} left out: known already of the same weights, engine and check;"
+                f"lmstrix: {cases} left out: cached results of the same weights, engine and check;"
                 " --lmstrix-all runs them too"
             )
 
     def _is_known(self, item: pytest.Item, case: Case) -> bool:
-        """Whether `item` need not be asked again."""
+        """Return whether `item` has a valid cached result."""
         version = self._plan.known.get(check_key(check_name(item, case), case.id))
         return version == check_version(item)
 
-    def _place(self, item: pytest.Item) -> tuple[int, bool, int]:
-        """All tests of a model together; of these, all of one size together, but `deep` last."""
+    def _sort_key(self, item: pytest.Item) -> tuple[int, bool, int]:
+        """Return the sort key: by model, then by size, with `deep` and `limit` last."""
         case = case_of(item)
         if case is None:
             return (-1, False, 0)
@@ -146,21 +146,21 @@ class Collection:
 
 
 def case_of(item: pytest.Item) -> Case | None:
-    """The case that a model test is about."""
+    """Return the case of a model test, else `None`."""
     callspec = getattr(item, "callspec", None)
     case = callspec.params.get(CASE) if callspec is not None else None
     return case if isinstance(case, Case) else None
 
 
 def check_of(node: pytest.Item | pytest.Collector) -> str | None:
-    """Which built-in check an item is: `fast`, `full`, `deep` or `limit`."""
+    """Return the name of a built-in check, `fast`, `full`, `deep` or `limit`, else `None`."""
     if not isinstance(node, pytest.Function) or not isinstance(node.parent, ManifestFile):
         return None
     return (node.originalname or node.name).removeprefix("test_")
 
 
 def check_name(item: pytest.Item, case: Case) -> str:
-    """How results call the check: a built-in's name, or the node name without the case."""
+    """Return the `check` of results: a built-in's name, or the node name without the case."""
     check = check_of(item)
     if check is not None:
         return check
@@ -170,17 +170,17 @@ def check_name(item: pytest.Item, case: Case) -> str:
 
 
 def ascii_id(identifier: str) -> str:
-    """As pytest writes it in a node id."""
+    """Return `identifier` as pytest escapes it in node ids."""
     return identifier.encode("unicode_escape").decode("ascii")
 
 
 def check_version(item: pytest.Item) -> int:
-    """Changes when the check does: of a user's own test, with its source and its place."""
+    """Return the version of the check; of a user's test, a checksum of source and location."""
     check = check_of(item)
     if check is not None:
         return CHECKS[check].version
     try:
-        source = inspect.getsource(getattr(item, "function"))  # noqa: B009 - items need have none
+        source = inspect.getsource(getattr(item, "function"))  # noqa: B009 - not all items have it
     except (AttributeError, OSError, TypeError):
         return 1
     return zlib.crc32(f"{item.nodeid.partition('[')[0]}\n{source}".encode())
@@ -190,8 +190,8 @@ def _asks_for_model(item: pytest.Item) -> bool:
     return "lmstrix_model" in getattr(item, "fixturenames", ())
 
 
-def _marked(mark: pytest.Mark, plan: Plan, cases: Sequence[Case]) -> list[Case]:
-    """The cases that `@pytest.mark.lmstrix(match=..., contexts=...)` means."""
+def _cases_of_mark(mark: pytest.Mark, plan: Plan, cases: Sequence[Case]) -> list[Case]:
+    """Return the cases that `@pytest.mark.lmstrix(match=..., contexts=...)` selects."""
     problem = _mark_problem(mark)
     if problem is not None:
         pytest.fail(f"@pytest.mark.lmstrix: {problem}", pytrace=False)
@@ -207,7 +207,7 @@ def _marked(mark: pytest.Mark, plan: Plan, cases: Sequence[Case]) -> list[Case]:
 
 
 def _mark_problem(mark: pytest.Mark) -> str | None:
-    """What is wrong with the arguments of the mark."""
+    """Return the mistake in the arguments of the mark, else `None`."""
     if mark.args:
         return f"takes match=... and contexts=..., by name; got {mark.args[0]!r}"
     for name in mark.kwargs.keys() - {"match", "contexts"}:

@@ -1,4 +1,4 @@
-"""The fixtures: those of the built-in checks, and `lmstrix_model` for users' own."""
+"""Fixtures of the built-in checks, and `lmstrix_model` for checks of users."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ loader_key = pytest.StashKey[ModelLoader]()
 attempts_key = pytest.StashKey[Attempts]()
 """The attempts of this process, on its config."""
 size_policy_key = pytest.StashKey[SizePolicy]()
-"""The size_policy of this process, on its config."""
+"""The size policy of this process, on its config."""
 results_key = pytest.StashKey[list[Result]]()
-"""What a test found, on its item: its own result, then those of other sizes it tried."""
+"""Results of a test, on its item: its own, then those of other sizes it tried."""
 
 
 @pytest.fixture(scope="session")
 def lmstrix_loader(pytestconfig: pytest.Config) -> Iterator[ModelLoader]:
-    """Loads and unloads models; at the end of the session nothing stays loaded."""
+    """Loader of this process; unloads the last model at the end of the session."""
     loader = pytestconfig.stash[loader_key]
     yield loader
     loader.unload()
@@ -34,7 +34,7 @@ def lmstrix_loader(pytestconfig: pytest.Config) -> Iterator[ModelLoader]:
 
 @pytest.fixture(scope="session")
 def lmstrix_case(request: pytest.FixtureRequest) -> Case:
-    """The model and context length of this test; session scope, one value for each case."""
+    """The model and context length of this test."""
     case: Case = request.param
     return case
 
@@ -43,7 +43,7 @@ def lmstrix_case(request: pytest.FixtureRequest) -> Case:
 def lmstrix_model(
     pytestconfig: pytest.Config, lmstrix_case: Case, lmstrix_loader: ModelLoader
 ) -> LoadedModel:
-    """The model of this test, loaded: one load serves all tests of a model and size.
+    """The model of this test, loaded once for all tests of a model and size.
 
     It has `model`, `context_length` (granted, tokens), `complete`, `chat` and `count_tokens`.
     Choose models and sizes with `@pytest.mark.lmstrix(match="*llama*", contexts=[8192])`.
@@ -55,7 +55,7 @@ def lmstrix_model(
 def lmstrix_check(
     request: pytest.FixtureRequest, lmstrix_case: Case, lmstrix_loader: ModelLoader
 ) -> RunCheck:
-    """Runs a built-in check on the case of this test, and raises what it found."""
+    """Runs a built-in check on the case of this test, and raises its failure."""
     size_policy = request.config.stash[size_policy_key]
 
     def run(check: str) -> None:

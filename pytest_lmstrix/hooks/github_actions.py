@@ -1,4 +1,4 @@
-"""Output on GitHub Actions, where a printed line can be a command to the runner."""
+"""Protects output on GitHub Actions, where a printed line can be a workflow command."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pytest_lmstrix.core.sanitize import without_commands
 
 
 class GuardedFile:
-    """A text file in which no line that is written becomes a workflow command."""
+    """A text file that neutralizes workflow commands in written lines."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
         self._line = ""
-        """What was written of the current line."""
+        """Current incomplete line."""
 
     def write(self, text: str) -> int:
         safe = without_commands(text, after=self._line)
@@ -29,7 +29,7 @@ class GuardedFile:
 
 
 class GithubActions:
-    """Guards what pytest's terminal reporter prints: ids, messages, sections, tables."""
+    """Protects the output of pytest's terminal reporter."""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
@@ -39,6 +39,6 @@ class GithubActions:
 
 
 def guard_output(writer: Any) -> None:
-    """Neutralize workflow commands in all that `writer` prints, on GitHub Actions."""
+    """On GitHub Actions, neutralize workflow commands in the output of `writer`."""
     if os.environ.get("GITHUB_ACTIONS") and not isinstance(writer._file, GuardedFile):
         writer._file = GuardedFile(writer._file)

@@ -1,4 +1,4 @@
-"""From what a test did to its report: the verdict, its outcome, its figures."""
+"""Turns results of model tests into reports: verdict, outcome, measurements."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from pytest_lmstrix.hooks.collection import case_of, check_name, check_of, check
 from pytest_lmstrix.hooks.fixtures import results_key
 
 ATTRIBUTE = "lmstrix_results"
-"""On a report: its results as builtins, so that they cross to the controller of pytest-xdist."""
+"""Attribute of reports: results as builtins, which pytest-xdist can transfer."""
 
 REPLIES_SECTION = "replies of the model"
 
 SECTION_LIMIT = 100_000
-"""Characters that are kept of what a test printed."""
+"""Longest captured output kept, in characters."""
 
 PROPERTIES = ("model", "context_length", "granted_context_length", "verdict", "load_seconds",
               "ttft_seconds", "prompt_tokens", "prefill_tokens_per_second",
               "decode_tokens_per_second", "peak_memory_bytes")  # fmt: skip
-"""Fields of a result that are recorded as properties `lmstrix_<field>`, in JUnit files too."""
+"""Fields of a result recorded as properties `lmstrix_<field>`, also in JUnit files."""
 
 
-_OF_A_REPLY = (AssertionError, pytest.fail.Exception, ValueError, LookupError, TypeError)
-"""What a wrong reply, or one that cannot be parsed, leads to; other errors are a test's own."""
+_REPLY_ERRORS = (AssertionError, pytest.fail.Exception, ValueError, LookupError, TypeError)
+"""Errors caused by a wrong reply; others are mistakes in the test."""
 
 
 class Outcomes:
-    """The hooks around a model test in the process that runs it."""
+    """Hooks around model tests, in the process that runs them."""
 
     def __init__(self, loader: ModelLoader, attempts: Attempts) -> None:
         self._loader = loader
@@ -77,8 +77,10 @@ class Outcomes:
         judged = call.when == "call" or (call.when == "setup" and call.excinfo is not None)
         results: list[Result] = []
         if case is not None and judged:
-            results = item.stash.get(results_key, []) or self._users_results(item, case, call)
-            item.user_properties.extend(properties(results[0]) if results else _asked(case))
+            results = item.stash.get(results_key, []) or self._result_of_user_test(item, case, call)
+            item.user_properties.extend(
+                properties(results[0]) if results else _case_properties(case)
+            )
         report = yield
         failure = call.excinfo.value if call.excinfo is not None else None
         if isinstance(failure, Failure):
@@ -90,10 +92,10 @@ class Outcomes:
             _sanitize_report(report)
         return report
 
-    def _users_results(
+    def _result_of_user_test(
         self, item: pytest.Item, case: Case, call: pytest.CallInfo[None]
     ) -> list[Result]:
-        """What a user's own test showed about the model; nothing if it showed nothing."""
+        """Return the result of a user's test; empty if it has no verdict on the model."""
         error = call.excinfo.value if call.excinfo is not None else None
         match error:
             case None:
@@ -102,7 +104,7 @@ class Outcomes:
                 finding = ProbeResult(verdict=error.verdict, detail=error.text)
             case _ if call.when == "setup":
                 return []
-            case _ if isinstance(error, _OF_A_REPLY):
+            case _ if isinstance(error, _REPLY_ERRORS):
                 detail = f"{type(error).__name__}: {error}"
                 finding = ProbeResult(verdict=Verdict.WRONG_ANSWER, detail=detail)
             case _:
@@ -120,7 +122,7 @@ class Outcomes:
 
 
 def properties(result: Result) -> list[tuple[str, object]]:
-    """The figures of `result` as flat scalars."""
+    """Return the measurements of `result` as named scalars."""
     values = ((name, getattr(result, name)) for name in PROPERTIES)
     more: list[tuple[str, object]] = (
         [("lmstrix_notes", "; ".join(result.notes))] if result.notes else []
@@ -131,18 +133,18 @@ def properties(result: Result) -> list[tuple[str, object]]:
                     for name, value in values if value is not None]  # fmt: skip
 
 
-def _asked(case: Case) -> list[tuple[str, object]]:
-    """What is known of a test that was skipped or broke before anything was found."""
+def _case_properties(case: Case) -> list[tuple[str, object]]:
+    """Return the properties of a test without a result."""
     return [("lmstrix_model", case.model.id), ("lmstrix_context_length", case.context_length)]
 
 
 def results_of(report: pytest.TestReport) -> list[Result]:
-    """The results that came with a report."""
+    """Return the results attached to a report."""
     return msgspec.convert(getattr(report, ATTRIBUTE, []), list[Result], strict=False)
 
 
 def attach_results(report: pytest.TestReport, results: list[Result]) -> None:
-    """Replace the results that come with a report."""
+    """Replace the results attached to a report."""
     setattr(report, ATTRIBUTE, msgspec.to_builtins(results))
 
 
@@ -156,17 +158,17 @@ def _attach(report: pytest.TestReport, results: list[Result]) -> None:
 def _shorten_failure(
     report: pytest.TestReport, failure: Failure, call: pytest.CallInfo[Any], *, runxfail: bool
 ) -> None:
-    """Report the verdict as what it stands for, without a traceback through the plugin.
+    """Report the verdict's outcome, without a traceback through the plugin.
 
-    Also when a load in a fixture's set-up failed: pytest's errors are for what is no verdict on a
-    model, an unreachable server or an unload that failed.
+    A load that fails in a fixture also counts as its verdict; pytest's errors are for failures of
+    other parts, such as an unreachable server or a failed unload.
     """
     if report.outcome != "failed" or call.excinfo is None:
         return
-    shown = call.excinfo.getrepr(style="value", chain=False)
-    if shown.reprcrash is not None:
-        shown.reprcrash.message = failure.explain()
-    report.longrepr = shown
+    text = call.excinfo.getrepr(style="value", chain=False)
+    if text.reprcrash is not None:
+        text.reprcrash.message = failure.explain()
+    report.longrepr = text
     if failure.phase == "unload":
         return
     outcome = failure.verdict.outcome
@@ -181,7 +183,7 @@ def _shorten_failure(
 
 
 def _sanitize_report(report: pytest.TestReport) -> None:
-    """What a model said may be in messages, in values of assertions, and in what a test printed."""
+    """Sanitize messages, assertion values and captured output, which may contain replies."""
     report.sections = [(name, clean(text, SECTION_LIMIT)) for name, text in report.sections]
     report.user_properties = [
         (name, clean(value) if isinstance(value, str) else value)
@@ -189,11 +191,11 @@ def _sanitize_report(report: pytest.TestReport) -> None:
     ]
     if hasattr(report, "wasxfail"):
         report.wasxfail = clean(report.wasxfail)
-    shown = report.longrepr
-    if isinstance(shown, tuple):
-        report.longrepr = (*shown[:2], clean(shown[2]))
-    parts = getattr(shown, "chain", [(getattr(shown, "reprtraceback", None),
-                                      getattr(shown, "reprcrash", None))])  # fmt: skip
+    text = report.longrepr
+    if isinstance(text, tuple):
+        report.longrepr = (*text[:2], clean(text[2]))
+    parts = getattr(text, "chain", [(getattr(text, "reprtraceback", None),
+                                     getattr(text, "reprcrash", None))])  # fmt: skip
     for traceback, crash, *_ in parts:
         if crash is not None:
             crash.message = clean(crash.message)

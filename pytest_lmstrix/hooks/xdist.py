@@ -1,4 +1,4 @@
-"""Everything that touches pytest-xdist: one plan for all workers, and no model on two of them."""
+"""Integration of pytest-xdist: one plan for all workers, each model on one worker."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ PLAN = "lmstrix_plan"
 
 
 def plan_from_controller(config: pytest.Config) -> Plan | None:
-    """The plan that the controller made, if this process is a worker."""
-    given: dict[str, Any] | None = getattr(config, "workerinput", None)
-    return msgspec.json.decode(given[PLAN], type=Plan) if given is not None else None
+    """Return the plan of the controller, if this process is a worker."""
+    worker: dict[str, Any] | None = getattr(config, "workerinput", None)
+    return msgspec.json.decode(worker[PLAN], type=Plan) if worker is not None else None
 
 
 def worker_number(config: pytest.Config) -> int:
-    """0 for the first worker, and where there are none."""
-    given: dict[str, Any] = getattr(config, "workerinput", {})
-    return int(str(given.get("workerid", "gw0")).removeprefix("gw"))
+    """Return the index of this worker; 0 without workers."""
+    worker: dict[str, Any] = getattr(config, "workerinput", {})
+    return int(str(worker.get("workerid", "gw0")).removeprefix("gw"))
 
 
 def end_run(session: pytest.Session, reason: str) -> None:
     """Start no more tests."""
     session.shouldfail = reason
     distributed = session.config.pluginmanager.get_plugin("dsession")
-    if distributed is not None:  # it runs the tests, and looks at this alone
+    if distributed is not None:  # it ignores `shouldfail`
         distributed.shouldstop = reason
 
 
 class Scheduling:
-    """Registered on the controller; `sweep` unloads what workers that died have left loaded."""
+    """Plugin of the controller; `sweep` unloads the models that dead workers left loaded."""
 
     def __init__(self, plan: Plan, sweep: Callable[[], None]) -> None:
         self._plan = plan
@@ -56,7 +56,7 @@ class Scheduling:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, report: pytest.TestReport) -> None:
-        report.when = "teardown"  # pytest-html drops a row that has no such phase
+        report.when = "teardown"  # pytest-html drops rows of other phases
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, error: object | None) -> None:
@@ -64,13 +64,13 @@ class Scheduling:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
-        """When all workers have ended: one that was replaced has swept before its loads only."""
+        """Sweep after all workers have ended; a replacement swept only before its own loads."""
         if self._died:
             self._sweep()
 
 
 class WholeModels(LoadScheduling):
-    """Load scheduling whose chunks end where a model ends."""
+    """Load scheduling that never splits a model between workers."""
 
     def __init__(self, config: pytest.Config, log: Any, plan: Plan) -> None:
         super().__init__(config, log)
@@ -94,13 +94,13 @@ class WholeModels(LoadScheduling):
 
 
 def model_in(node_id: str, models: Mapping[str, str]) -> str | None:
-    """The model that a node id is about, by `models`: case id or model id -> model id.
+    """Return the model of a node id; `models` maps case ids and model ids to model ids.
 
-    The longest id that stands between dashes: other parameters may come before it and after it.
+    Other parameters may precede and follow it, so the longest id between dashes counts.
     """
-    # Folders and ids may have brackets of their own, and ids colons.
+    # Folders and ids may contain brackets, and ids colons.
     parameters = node_id.partition("::")[2].partition("[")[2].removesuffix("]")
-    if parameters in models:  # as nearly always, and much quicker than to look for each
+    if parameters in models:  # the usual case, and much faster than a search
         return models[parameters]
     found = [each for each in models if f"-{each}-" in f"-{parameters}-"]
     return models[max(found, key=len)] if found else None

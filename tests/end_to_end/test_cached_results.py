@@ -11,7 +11,7 @@ import pytest
 from tests.end_to_end.project import Project
 
 ALL = ("-m", "fast or full or deep or limit")
-LEFT_OUT = "lmstrix: {} left out: known already *--lmstrix-all runs them too"
+LEFT_OUT = "lmstrix: {} left out: cached results *--lmstrix-all runs them too"
 
 
 def rewrite(project: Project, change: Callable[[dict[str, Any]], object]) -> None:

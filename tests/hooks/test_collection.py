@@ -192,7 +192,7 @@ def test_the_mark_selects_models_and_sizes_of_user_tests(project: Project) -> No
     result = project.run("--lmstrix", "test_own.py", "-v", "-rs")
     result.assert_outcomes(passed=2, skipped=1)
     result.stdout.fnmatch_lines(["*test_one?llama-2048? PASSED*", "*test_one?llama-4096? PASSED*"])
-    result.stdout.fnmatch_lines(["SKIPPED*no model of the manifest is meant*"])
+    result.stdout.fnmatch_lines(["SKIPPED*no model of the manifest is selected*"])
 
 
 def test_dash_m_without_lmstrix_keeps_the_projects_tests(project: Project) -> None:
