@@ -55,7 +55,7 @@ class Child:
     """
 
     def __init__(self, command: Sequence[str], first_line: bytes) -> None:
-        """Start `command` and write it `first_line`, which no process list shows.
+        """Start `command` and write `first_line` to it, which stays out of process lists.
 
         Raises:
             OSError: It cannot be started.
@@ -84,7 +84,7 @@ class Child:
                 _start(self._read_lines, self._process.stdout),
                 _start(self._read_log, self._process.stderr),
             ]
-            with contextlib.suppress(OSError):  # it has exited: its exit status shows why
+            with contextlib.suppress(OSError):  # it has exited; the exit status has the cause
                 _pipe(self._process.stdin).write(first_line)
                 _pipe(self._process.stdin).flush()
         except BaseException:
@@ -94,9 +94,9 @@ class Child:
 
     @property
     def exit_status(self) -> int | None:
-        """As `subprocess` has it, negative for a signal; `None` while it runs.
+        """Exit status as of `subprocess`, negative for a signal; `None` while it runs.
 
-        A status above 128 stands for a signal, as in a shell: a supervisor can pass no other.
+        A status above 128 means a signal, too: a supervisor passes it on like a shell.
         """
         status = self._process.poll()
         if sys.platform != "win32" and status is not None and status > 128:
@@ -105,7 +105,7 @@ class Child:
 
     @property
     def killed_for_memory(self) -> bool:
-        """It was killed while the system killed processes for lack of memory (Linux)."""
+        """Whether the system killed it for lack of memory, by its count of such kills (Linux)."""
         return self.exit_status == -9 and self._oom_kills != _oom_kills()
 
     def wait(self, timeout_seconds: float) -> int | None:
@@ -167,6 +167,8 @@ class Child:
 
     def _wait_for_end(self, timeout_seconds: float) -> list[psutil.Process]:
         """Wait up to `timeout_seconds`, and return the processes still alive."""
+        # Not `psutil.wait_procs`: it waits for zombies, which only their parent can reap, and
+        # takes the exit status of the root away from `subprocess`.
         deadline = time.monotonic() + timeout_seconds
         while (alive := self._alive()) and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
@@ -174,7 +176,6 @@ class Child:
 
     def _alive(self) -> list[psutil.Process]:
         root, *others = self._tree
-        # A zombie is dead; only our own child is ours to reap.
         alive = [root] if self._process.poll() is None else []
         return alive + [process for process in others if _runs(process)]
 

@@ -35,10 +35,9 @@ def host_lock(
 ) -> Iterator[None]:
     """Lock `host` against all other processes of this machine.
 
-    `on_wait` receives its holder when the waiting begins and whenever the holder changes.
-    `timeout` is in seconds, `None` waits without a limit. The system releases the lock of a
-    process that exits in any way. Another `host_lock` of the same
-    host in this process waits, too.
+    `on_wait` receives the holder at first and whenever it changes. `timeout` is in seconds, `None`
+    waits without a limit. The system releases the lock of a process that exits in any way. A
+    second `host_lock` of the same host in this process waits, too.
 
     Locks are in the folder `pytest-lmstrix` of `/tmp`, shared by all users; on Windows in the
     temporary folder of each user, since a file made by one user there cannot be locked by another.
@@ -48,13 +47,12 @@ def host_lock(
         OSError: The lock folder cannot be used; the text names it and the cause.
     """
     path = _folder() / f"{_file_name(host)}.lock"
-    if path.is_symlink():
-        raise OSError(f"{path} is a symbolic link: remove it")
     holder_file = path.with_suffix(".holder")
     # Not per thread: an interrupt may end a run in another thread than the one that began it.
+    # FileLock itself refuses symbolic links.
     lock = FileLock(path, mode=0o666, thread_local=False)
     deadline = None if timeout is None else time.monotonic() + timeout
-    shown = None
+    last_holder = None
     while True:
         try:
             lock.acquire(timeout=0)
@@ -63,9 +61,9 @@ def host_lock(
             holder = _read(holder_file) or "another process"
         if deadline is not None and time.monotonic() >= deadline:
             raise TimeoutError(f"{host} is still in use after {timeout:g} s: {holder}")
-        if on_wait is not None and holder != shown:
+        if on_wait is not None and holder != last_holder:
             on_wait(holder)
-            shown = holder
+            last_holder = holder
         time.sleep(_POLL_SECONDS)
     try:
         _write(holder_file, _myself())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import os
 import signal
 import sys
 
@@ -47,6 +50,29 @@ def test_descendants_exit_with_the_child() -> None:
     deaf = psutil.Process(int(line))
     assert child.end(0.1) == []
     assert not psutil.wait_procs([deaf], timeout=60)[1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl is of Linux")
+def test_a_dead_descendant_without_a_reaper_is_not_waited_for() -> None:
+    set_child_subreaper = 36
+    child = python(
+        "import subprocess, sys\n"
+        "deaf = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "print(deaf.pid, flush=True)\n"
+        "sys.stdin.read()"
+    )
+    line = child.lines.get(timeout=60)
+    assert line is not None
+    libc = ctypes.CDLL(None)
+    assert libc.prctl(set_child_subreaper, 1, 0, 0, 0) == 0  # this process inherits the orphan
+    try:
+        assert child.end(0.1) == []
+        assert child.exit_status in (0, -signal.SIGKILL)
+        assert psutil.Process(int(line)).status() == psutil.STATUS_ZOMBIE
+    finally:
+        libc.prctl(set_child_subreaper, 0, 0, 0, 0)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(int(line), 0)
 
 
 def test_a_flood_on_stderr_does_not_block_and_keeps_head_and_tail() -> None:

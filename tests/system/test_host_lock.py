@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -214,11 +215,26 @@ def test_planted_symlinks_are_refused(lock_folder: Path, tmp_path: Path) -> None
     for file in list(lock_folder.iterdir()):
         file.unlink()
         file.symlink_to(victim)
-    with pytest.raises(OSError, match="symbolic link"):
+    lock_file = next(lock_folder.glob("*.lock"))
+    with pytest.raises(OSError, match="symbolic link") as refused:
         is_free()
-    next(lock_folder.glob("*.lock")).unlink()
+    assert refused.value.filename == str(lock_file), "the user can see what to remove"
+    lock_file.unlink()
     assert is_free()
     assert victim.read_text() == "precious"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="symbolic links need a privilege on Windows")
+@pytest.mark.parametrize("exists", [True, False])
+def test_the_lock_library_itself_refuses_links(tmp_path: Path, exists: bool) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    if exists:
+        target.write_text("precious")
+    link.symlink_to(target)
+    with pytest.raises(OSError, match="symbolic link"):
+        FileLock(link, mode=0o666, thread_local=False).acquire(timeout=0)
+    assert link.is_symlink()
+    assert target.exists() is exists
 
 
 def test_a_planted_folder_is_refused(lock_folder: Path) -> None:
