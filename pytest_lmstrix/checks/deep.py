@@ -28,14 +28,14 @@ class DeepFill:
         self._filled: dict[int, tuple[Haystack, Control]] = {}
         self._beside_others = False
         """Whether the last text holds the needles of several sizes."""
-        self._shown: Haystack | None = None
+        self._recalled: Haystack | None = None
         """The last haystack that was recalled."""
 
     def examine(self, size: int) -> ProbeResult:
         """Test whether the needles in a context filled up to `size` tokens are recalled.
 
         A size may pass in a larger load and beside the needles of other sizes, but fails only in a
-        load and a text of its own: neither a too large context nor distracting needles must be
+        separate load and text: neither a too large context nor distracting needles must be
         blamed on this size.
 
         Raises:
@@ -43,7 +43,7 @@ class DeepFill:
         """
         larger = self._larger_load(size)
         if larger is not None:
-            finding = self._shown_in(larger, size)
+            finding = self._pass_in(larger, size)
             if finding is not None:
                 return finding
         self._sizes.discard(size)
@@ -76,11 +76,11 @@ class DeepFill:
             self._sizes.discard(larger)  # its turn will show why it does not load
         return None
 
-    def _shown_in(self, larger: LoadedModel, size: int) -> ProbeResult | None:
+    def _pass_in(self, larger: LoadedModel, size: int) -> ProbeResult | None:
         """Return the result if `size` passes in the larger load.
 
         Raises:
-            Failure: It may be retried, in a load of its own. Or `size` is too small for its
+            Failure: It may be retried, in a separate load. Or `size` is too small for its
                 needles, as it is in any load.
         """
         try:
@@ -106,13 +106,15 @@ class DeepFill:
         recall = ask_filled(loaded, haystack, control)
         verdict, detail = recall.verdict, recall.detail
         if verdict is Verdict.OK:
-            self._shown = haystack
-        elif verdict is Verdict.INCONCLUSIVE and self._shown is not None:
+            self._recalled = haystack
+        elif verdict is Verdict.INCONCLUSIVE and self._recalled is not None:
             # The model is able: does it only fail at this larger context?
-            score = ask_control(loaded, self._shown).score
+            score = ask_control(loaded, self._recalled).score
             if score < LEAST_CONTROL:
                 verdict = Verdict.RECALL_FAILED
-                detail += f", and {score} of those that it recalled at {self._shown.size:,} tokens"
+                detail += (
+                    f", and {score} of those that it recalled at {self._recalled.size:,} tokens"
+                )
         return ProbeResult(
             verdict=verdict, detail=detail, recall=recall.recalled or None, seed=self._seed
         )

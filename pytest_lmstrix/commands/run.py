@@ -13,7 +13,7 @@ import pytest
 
 from pytest_lmstrix.commands import list as listing
 from pytest_lmstrix.commands import scan
-from pytest_lmstrix.core.formatting import NOTHING, counted, tokens
+from pytest_lmstrix.core.formatting import NOTHING, count_of, tokens
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.core.table import TableCell, prose, table
 from pytest_lmstrix.core.types import Model
@@ -122,7 +122,7 @@ def _list(config: pytest.Config, settings: Settings, screen: Output) -> int:
         screen.lines(listing.as_table(listed, key=key, paint=screen.paint, width=screen.width))
         screen.lines(listing.as_history(past or {}, paint=screen.paint, width=screen.width))
     if damaged:
-        lines = counted(len(damaged), "damaged line")
+        lines = count_of(len(damaged), "damaged line")
         print(f"{settings.registry}: {lines} left out; see --lmstrix-health", file=sys.stderr)
     return pytest.ExitCode.OK
 
@@ -157,8 +157,8 @@ def _health(config: pytest.Config, settings: Settings, screen: Output) -> int:
 def _restore(config: pytest.Config, settings: Settings, screen: Output) -> int:
     restored = Registry(settings.registry).restore(config.option.lmstrix_restore or None)
     damaged = restored.contents.damaged
-    held = counted(restored.contents.results, "result")
-    held += f", {counted(damaged, 'damaged line')}" if damaged else ""
+    held = count_of(restored.contents.results, "result")
+    held += f", {count_of(damaged, 'damaged line')}" if damaged else ""
     screen.line(f"restored {_display_path(restored.backup, config)}: {held}")
     if restored.replaced is not None:
         screen.line(f"the former registry is kept as {_display_path(restored.replaced, config)}")
@@ -183,7 +183,7 @@ def _scan(config: pytest.Config, settings: Settings, screen: Output) -> int:
     appended = append_models(settings.models, found.new, engine=settings.engine)
     manifest = _display_path(settings.models, config)
     missing = "" if settings.models.exists() else ", which was not created"
-    screen.line(f"\n{counted(len(appended), 'new model')} in {manifest}{missing}")
+    screen.line(f"\n{count_of(len(appended), 'new model')} in {manifest}{missing}")
     if appended:
         rows = [_model_row(each) for each in appended]
         screen.lines(table(_SCAN_HEADINGS, rows, paint=screen.paint, width=screen.width,
@@ -199,7 +199,7 @@ def _scan(config: pytest.Config, settings: Settings, screen: Output) -> int:
 
 def _answer_row(answer: scan.Answer) -> list[TableCell]:
     if answer.trouble is None:
-        return [answer.name, counted(len(answer.models), "model")]
+        return [answer.name, count_of(len(answer.models), "model")]
     return [answer.name, f"not asked: {answer.trouble}"]
 
 

@@ -1,4 +1,4 @@
-"""The built-in checks: their names, which are their markers, and their versions."""
+"""The built-in checks: names, which are also markers, and versions."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ class Check(NamedTuple):
     """One built-in check."""
 
     version: int
-    """Raised when the check begins to ask for something else: then every case is tested again."""
+    """Increased when the check changes, which invalidates its cached results."""
     evidence: str
-    """The check whose questions it asks: results with the same evidence can be compared."""
+    """The check whose probe it uses; results with the same evidence are comparable."""
 
 
 CHECKS = {
@@ -24,5 +24,5 @@ CHECKS = {
 
 
 def evidence_of(check: str) -> str:
-    """The check whose questions `check` asks: itself, unless it is `limit`."""
+    """Return the check whose probe `check` uses: itself, except for `limit`."""
     return CHECKS[check].evidence if check in CHECKS else check

@@ -1,4 +1,4 @@
-"""The one classifier of problems: an engine's words, code and exit status in, a verdict out."""
+"""Classifies engine errors by text, code and exit status into verdicts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def classify(
     # Before there is a connection, no model can be at fault.
     if phase == "connect":
         return Verdict.UNREACHABLE
-    # What answers was found: now it has gone.
+    # The engine was found before, and has gone since.
     if phase == "predict" and verdict is Verdict.MODEL_NOT_FOUND:
         return Verdict.CRASHED
     return verdict
@@ -52,7 +52,7 @@ _CODES = {code.lower(): Verdict(verdict) for code, verdict in error_patterns.COD
 
 
 def _words(text: str) -> str:
-    """`text` without escapes and noise; of a very long one the start and the end."""
+    """Return `text` without escapes and noise; of a very long one, start and end."""
     if len(text) > _HEAD + _TAIL:
         text = f"{text[:_HEAD]}\n{text[-_TAIL:]}"
     # A log quoted in JSON: its escaped newlines would hide where lines and words begin.
@@ -86,14 +86,14 @@ def _first_match(rules: Iterable[tuple[str, str]], words: str) -> Verdict | None
 
 
 def _of_exit_status(status: int | None, phase: Phase | None) -> Verdict | None:
-    """What a process died of; `None` when it ended in an orderly way, or cannot be told.
+    """Return the cause of a process exit; `None` after a normal exit, or if unknown.
 
     Source: Microsoft's list of NTSTATUS values (0xC0000017 STATUS_NO_MEMORY, 0xC000012D
     STATUS_COMMITMENT_LIMIT), signed or not, of 32 or 64 bits; POSIX signals, 128 + n in a shell.
     """
     if status is None:
         return None
-    # Rounded to a JavaScript number, a 64-bit value keeps its family and no more.
+    # Rounded to a JavaScript number, a 64-bit value keeps only its high bits.
     if status & 0xFFFFFFFF in _NO_MEMORY:
         return Verdict.OUT_OF_MEMORY
     if status < 0 or status >= _WINDOWS_ERROR or status in _SHELL_SIGNALS:

@@ -1,4 +1,4 @@
-"""What problems look like in the words of engines, servers, drivers and operating systems: data.
+"""Patterns of error texts of engines, servers, drivers and operating systems: data.
 
 Verdicts are written by value. A pattern describes a family of messages, never one message; case
 does not matter, `.` ends at a line's end, and every gap is bounded so that no text is slow.
@@ -23,23 +23,23 @@ CODES: dict[str, str] = {
 """Structured codes of LM Studio, llama.cpp's server and OpenAI's API; also found inside texts."""
 
 NOISE: tuple[str, ...] = (
-    # Out of memory, and recovered: whatever was said up to there did not matter.
+    # Out of memory, but recovered: earlier text is irrelevant.
     r"\A[\s\S]*(?:alloc|memory|buffer|reserve).{0,80}"
     r"(?:retry|trying again|fall(?:ing|s)? ?back).*",
-    # Locking or pinning memory, or having every layer on the GPU, is a wish, not a need.
+    # Locking or pinning memory, or all layers on the GPU, is optional.
     r"^.*\b(?:mlock|munlock|VirtualLock|RLIMIT_MEMLOCK|pinned memory)\b.*",
     r"^.*(?:memory|vram)\b.{0,80}\b(?:skipping|didn't recover)\b.*",
-    # What there was another way for.
+    # Failures with a working fallback.
     r"^.*\b(?:trying next|falling back to|deferring|will be ignored)\b.*",
-    # Remarks about what the model was trained for.
+    # Remarks about the training of the model.
     r"^.*(?:n_ctx\w*\W.{0,40}n_ctx_train|training context).*",
-    # Names of functions and files, where a stack is printed.
+    # Names of functions and files in stack traces.
     r"^[ \t]+at .{1,300}?:\d+:\d+",
-    # A call of a tool that cannot be read is in the model's words.
+    # An unparsable tool call quotes the model.
     r"^.*\b(?:pars|generat)\w* (?:\w+ )?tool[ _-]?call.*|^ ?model output:.*",
     r"(?:avoid|prevent|without|in case of|if you're)(?: \w+){0,3} out[ -]of[ -](?:memory|v?ram)",
 )
-"""What is taken out of a text first, because it merely mentions trouble."""
+"""Removed from a text first: mentions errors without being one."""
 
 TEMPLATE = (
     r"^.*(?:\bjinja2?\b|\b(?:chat|prompt)[ _-]templates?\b"
@@ -48,12 +48,12 @@ TEMPLATE = (
     r"|\broles? must alternate|\bonly user,? (?:and )?(?:model|assistant|tool)\b.{0,40}\broles?\b"
     r"|\bsystem (?:role|message|prompt)s?\b.{0,20}\bnot supported).*"
 )
-"""A line about the chat template: whatever else stands in it is the template author's words."""
+"""A line about the chat template; the rest of the line quotes the template."""
 
 TEMPLATE_WARNING = (
     r"\b(?:fall(?:ing|s)? ?back|fallback|warn(?:ing)?|using default|will be ignored)\b"
 )
-"""Such a line is not an error where it also says this."""
+"""Marks such a line as a warning."""
 
 RULES: tuple[tuple[str, str], ...] = (
     (
@@ -64,7 +64,7 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|not enough (?:system )?resources|not have enough memory to load"
         r"|too large for .{0,20}memory",
     ),
-    # Memory before all else: what runs out of it then aborts, exits, or closes its socket.
+    # Memory first: an abort, exit or closed socket may follow from it.
     (
         "out_of_memory",
         r"out[ _-]?of[ _-]?(?:[a-z]+[ _-])?(?:[a-z]{0,9}memory|v?ram\b)|\boom\b|oom[ _-]?kill"
@@ -102,27 +102,27 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|\b\S+\.(?:dll|dylib|metal(?:lib)?|so(?:\.\d+)*)\b.{0,60}"
         r"(?:not (?:be )?found|no such file)"
         r"|no lm runtime found for model format \W?gguf|no space left on device|ENOSPC"
-        # A file that is there, and that this machine does not let anybody read now.
+        # An existing file that cannot be read on this machine now.
         r"|\b(?:permission denied|too many open files|stale (?:nfs )?file handle"
         r"|input/output error|transport endpoint is not connected)\b"
-        # A file that is no model's.
+        # A file that is not part of a model.
         r"|\b(?:config|settings|preset|grammar) file (?:\w+ )?(?:not found|does(?: not|n't) exist)"
         r"|no such file.{0,200}[/\\]\.internal[/\\]",
     ),
-    # What the engine finds wrong with a request says nothing of the model.
+    # An invalid request is not a verdict on the model.
     (
         "engine_error",
         r"\b(?:content|media|message|output|tool)[ _-]types?\b"
         r"|(?:unsupported|incompatible|wrong) (?:protocol|client|api) version"
         r"|parameter '\w+'|number of arguments|rate limit|<(?:h1|title)>\W*404",
     ),
-    # A companion of the model: its trouble does not make the model missing or corrupted.
+    # A companion file of the model: the model itself is neither missing nor corrupted.
     (
         "engine_error",
         r"(?:fail\w*|error|unable|could ?n[o']t|cannot) (?:to )?(?:load|loading|open|init\w*) "
         r"(?:the )?(?:\w+ )?(?:draft|speculative|mtp|mmproj|projector|vision|lora|adapter)\b",
     ),
-    # The link between LM Studio's devices: its keep-alive that times out is a lost connection.
+    # The link between LM Studio's devices: a keep-alive timeout is a lost connection.
     ("unreachable", r"\blm ?link\b.{0,80}(?:error|closed|lost|timeout|timed out|disconnect)"),
     (
         "context_too_large",
@@ -218,7 +218,7 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|(?:status(?: code)?|http|error|code|manifest|failed)\W{0,4}(?:\d\.\d )?404\b"
         r"|404 (?:not found|client error)|available models:|no safetensors",
     ),
-    # Ahead of `unreachable`: a connection that timed out was given time in vain.
+    # Before `unreachable`: a connection that timed out existed.
     (
         "timeout",
         r"tim(?:ed|es)[ _-]?out"
@@ -234,7 +234,7 @@ RULES: tuple[tuple[str, str], ...] = (
     ),
     # The GGUF reader itself; other "failed to load model" lines only repeat that it failed.
     ("corrupted", r"llama_model_loader: failed to load"),
-    # A process that says why it ended.
+    # A process that reports why it ended.
     ("out_of_memory", r"(?:running|terminated)\b.{0,40}failed to create (?:\w+ )?context"),
     (
         "crashed",
@@ -293,7 +293,7 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|os error (?:104|111)",
     ),
 )
-"""A verdict and what it reads like; the first that matches decides, so causes come first."""
+"""Verdict and pattern; the first match decides, so causes come first."""
 
 HINTS: tuple[tuple[str, str], ...] = (
     # A setting that contradicts another also ends in "failed to create context".
@@ -307,4 +307,4 @@ HINTS: tuple[tuple[str, str], ...] = (
         r"|command buffer \d+ failed|\bret(?:urned)?\W{1,3}-3\b",
     ),
 )
-"""What decides only when neither `RULES` nor the exit status do."""
+"""Used if neither `RULES` nor the exit status match."""

@@ -1,4 +1,4 @@
-"""The error class: a verdict other than `ok`, with the engine's own words."""
+"""The exception for every verdict other than `ok`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pytest_lmstrix.core.sanitize import clean
 from pytest_lmstrix.core.verdicts import Phase, Verdict
 
 MESSAGE_LIMIT = 2_000
-"""Characters of an engine's words in a message for a person."""
+"""Longest engine text in a message, in characters."""
 
 
 class Failure(Exception):

@@ -1,4 +1,4 @@
-"""Figures for people: sizes in tokens, times, rates; `-` for what is not known."""
+"""Formats numbers for people: token counts, times, rates; `-` for unknown values."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pytest_lmstrix.core.verdicts import Verdict
 NOTHING = "-"
 
 
-def counted(count: int, thing: str) -> str:
-    """`1 model`, `2 models`."""
+def count_of(count: int, thing: str) -> str:
+    """Return `1 model`, `2 models`."""
     return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
 
 
@@ -19,9 +19,8 @@ def tokens(count: int | None) -> str:
     return NOTHING if count is None else f"{count:,}"
 
 
-def noted(verdict: Verdict, results: Sequence[Result]) -> str:
-    """`ok`, or `ok, slow, retried` where any of `results` has a note that begins so, or passed
-    on another try only."""
+def verdict_text(verdict: Verdict, results: Sequence[Result]) -> str:
+    """Return the verdict and the kinds of notes of `results`, such as `ok, slow, retried`."""
     names = [note.partition(":")[0] for result in results for note in result.notes]
     if any(result.retried and result.verdict is Verdict.OK for result in results):
         names.append("retried")
@@ -41,7 +40,7 @@ def memory(size_bytes: int | None) -> str:
 
 
 def duration(value: float) -> str:
-    """`12 s`, `3 min 20 s`, `2 h 5 min`."""
+    """Return `12 s`, `3 min 20 s`, `2 h 5 min`."""
     whole = round(value)
     if whole < 60:
         return f"{whole} s"

@@ -1,4 +1,4 @@
-"""Text from a model or an engine is hostile: made harmless and short before anybody sees it."""
+"""Sanitizes and shortens untrusted text of models and engines before any output."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import html
 import re
 
 LIMIT = 10_000
-"""Characters that are kept of a text unless told otherwise."""
+"""Default length limit, in characters."""
 
 # Introducers are excluded from the payload, so that a run of unterminated ones costs linear time;
-# what is never terminated loses only its introducer, and so cannot hide the text behind it.
+# an unterminated one loses only its introducer, and so cannot hide the text after it.
 _ESCAPE_SEQUENCE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
     r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])"  # OSC, DCS, SOS, PM, APC: titles, links
@@ -17,7 +17,7 @@ _ESCAPE_SEQUENCE = re.compile(
     r"|\x1b[ -/]*[0-~]"
 )
 _NEWLINE = re.compile(r"\r\n?|[\x0b\x0c\x85\u2028\u2029]")
-# Controls, and what takes no room on a screen: bidi controls, joiners, fillers, tags, selectors.
+# Control and invisible characters: bidi controls, joiners, fillers, tags, selectors.
 _INVISIBLE = re.compile(
     r"[\x00-\x08\x0e-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
     r"\u200b\u200c\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0d\ufeff\uffa0"
@@ -27,28 +27,28 @@ _EMOJI = "\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff"
 _LONE_JOINER = re.compile(f"\u200d(?:(?<![{_EMOJI}\ufe0f]\u200d)|(?![{_EMOJI}]))")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MARK = r"[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]"
-_TOWER_OF_MARKS = re.compile(f"({_MARK}{{4}}){_MARK}+")
+_STACKED_MARKS = re.compile(f"({_MARK}{{4}}){_MARK}+")
 _V2_COMMAND = re.compile(r"((?:^|(?<=[\r\n]))(?:\x1b\[[0-9;]*m|\s)*):(?=:)")
 _V1_COMMAND = re.compile(r"##(?=\[)")
 _MARKDOWN = re.compile(r"[\\`*_\[\]|~$@]|:(?=//)|(?<=www)\.", re.IGNORECASE)
 
 
 def clean(text: str, limit: int = LIMIT) -> str:
-    """`text` without terminal escapes, control and invisible characters, at most `limit` long.
+    """Return `text` without terminal escapes, control and invisible characters, shortened.
 
-    Newlines, tabs and the joiners inside emoji stay. Lone surrogates become U+FFFD, so that the
-    result is always valid UTF-8. What is cut off is counted: `... [12,345 more characters]`.
+    Newlines, tabs and joiners inside emoji are kept. Lone surrogates become U+FFFD, so that the
+    result is always valid UTF-8. A shortened text ends with `... [12,345 more characters]`.
     """
     return _cut(_scrub(text), limit)
 
 
 def one_line(text: str, limit: int = 200) -> str:
-    """`clean`, with every run of white space as one space."""
+    """Return `clean` text with every run of white space as one space."""
     return _cut(" ".join(_scrub(text).split()), limit).rstrip(" ")
 
 
 def well_formed(text: str) -> str:
-    """`text` as what can be written and sent: halves of a surrogate pair joined, or U+FFFD."""
+    """Return valid Unicode: surrogate halves are joined, or replaced by U+FFFD."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -57,9 +57,9 @@ def well_formed(text: str) -> str:
 
 
 def without_commands(text: str, after: str = "") -> str:
-    """`text` without workflow commands of GitHub Actions: `::name::` at the start, `##[name]`.
+    """Return `text` without workflow commands of GitHub Actions: leading `::name::`, `##[name]`.
 
-    `after` is what was printed of the first line before.
+    `after` is the part of the first line that is already printed.
     """
     safe = _V1_COMMAND.sub("# #", _V2_COMMAND.sub(r"\1: ", text))
     if not after:
@@ -71,12 +71,12 @@ def without_commands(text: str, after: str = "") -> str:
 
 
 def escape_html(text: str, limit: int = LIMIT) -> str:
-    """`clean`, safe as the content or a quoted attribute of an HTML element."""
+    """Return `clean` text, safe as content or quoted attribute of an HTML element."""
     return html.escape(clean(text, limit))
 
 
 def escape_markdown(text: str, limit: int = 200) -> str:
-    """`one_line`, shown as it is in a cell of a Markdown table: no markup, HTML or links."""
+    """Return `one_line` text for a cell of a Markdown table, without markup, HTML or links."""
     return _MARKDOWN.sub(r"\\\g<0>", html.escape(one_line(text, limit), quote=False))
 
 
@@ -85,7 +85,7 @@ def _scrub(text: str) -> str:
         return text
     text = _NEWLINE.sub("\n", _ESCAPE_SEQUENCE.sub("", text))
     text = _SURROGATE.sub("\ufffd", _INVISIBLE.sub("", text))
-    return _TOWER_OF_MARKS.sub(r"\1", _LONE_JOINER.sub("", text))
+    return _STACKED_MARKS.sub(r"\1", _LONE_JOINER.sub("", text))
 
 
 def _cut(text: str, limit: int) -> str:

@@ -1,6 +1,6 @@
-"""Tables of any length as lines of text, never wider than the terminal.
+"""Renders tables as lines of text that fit the terminal.
 
-rich's own take eighty times as long, which is seconds for 10,000 models, and drop no columns.
+rich's tables take eighty times as long, seconds for 10,000 models, and cannot drop columns.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from pytest_lmstrix.core.sanitize import one_line
 TableCell = str | tuple[str, str]
 """Text, or text and a colour."""
 Paint = Callable[[str, str], str]
-"""Text and a colour in, the same for the terminal out."""
+"""Function of a text and a colour that returns the text with terminal codes."""
 GAP, NARROW_GAP = "  ", " "
 FIRST_COLUMN = 16
-"""Columns of the terminal that the first column keeps, if its texts are as long."""
+"""Least width of the first column, if its texts need it; in terminal columns."""
 LEAST_PROSE = 30
-"""Columns of the terminal that text needs beside other cells."""
+"""Least width of text beside other cells, in terminal columns."""
 CELL_LIMIT = 1_000
-"""Characters of a cell that are kept."""
+"""Longest text of a cell, in characters."""
 
 
 def table(
@@ -34,7 +34,7 @@ def table(
     left: Collection[str] = (),
     expendable: Sequence[str] = (),
 ) -> Iterator[str]:
-    """The lines of a table; the first column and those of `left` are flush left.
+    """Return the lines of a table; the first column and those of `left` are flush left.
 
     Where `width` is not enough, the gaps get narrower, then the columns of `expendable` go, the
     first of them first, then the middle of the first column. Cells may hold anything: it is made
@@ -51,11 +51,11 @@ def table(
                 break
             kept.remove(headings.index(heading))
         widths[0] = max(1, min(widths[0], widths[0] + width - _total(widths, kept, gap)))
-    for given, row in zip([headings, *rows], texts, strict=True):
-        row[0] = _fitted(row[0], widths[0])
+    for cells, row in zip([headings, *rows], texts, strict=True):
+        row[0] = _fit(row[0], widths[0])
         yield gap.join(
-            _padded(given[place], row[place], widths[place], paint,
-                    left=place == 0 or headings[place] in left)
+            _pad(cells[place], row[place], widths[place], paint,
+                 left=place == 0 or headings[place] in left)
             for place in kept
         ).rstrip()  # fmt: skip
 
@@ -67,9 +67,9 @@ def prose(
     width: int | None = None,
     right: Collection[int] = (),
 ) -> Iterator[str]:
-    """Rows whose last cell is text, which goes on below itself; cells `right` are flush right.
+    """Return the lines of rows whose last cell is wrapped text; cells `right` are flush right.
 
-    Where the other cells leave it too little room, it has lines of its own.
+    If the other cells leave too little room, the text goes on separate lines.
     """
     texts = _texts(rows)
     widths = _widths(texts)[:-1]
@@ -78,9 +78,9 @@ def prose(
     if below:
         margin = len(2 * GAP)
     room = CELL_LIMIT if width is None else max(1, width - margin)
-    for given, row in zip(rows, texts, strict=True):
+    for cells, row in zip(rows, texts, strict=True):
         head = [
-            _padded(given[place], row[place], wide, paint, left=place not in right)
+            _pad(cells[place], row[place], wide, paint, left=place not in right)
             for place, wide in enumerate(widths)
         ]
         fits = len(row[-1]) <= room
@@ -98,26 +98,26 @@ def _texts(rows: Sequence[Sequence[TableCell]]) -> list[list[str]]:
 
 
 def _widths(texts: Sequence[Sequence[str]]) -> list[int]:
-    return [max(map(_cells, column)) for column in zip(*texts, strict=True)]
+    return [max(map(_width, column)) for column in zip(*texts, strict=True)]
 
 
-def _cells(text: str) -> int:
-    """Columns of the terminal that `text` takes."""
+def _width(text: str) -> int:
+    """Return the width of `text` in terminal columns."""
     return len(text) if text.isascii() else cell_len(text)
 
 
-def _padded(given: TableCell, text: str, width: int, paint: Paint, *, left: bool) -> str:
-    padding = " " * (width - _cells(text))
-    shown = text if isinstance(given, str) else paint(text, given[1])
-    return shown + padding if left else padding + shown
+def _pad(cell: TableCell, text: str, width: int, paint: Paint, *, left: bool) -> str:
+    padding = " " * (width - _width(text))
+    painted = text if isinstance(cell, str) else paint(text, cell[1])
+    return painted + padding if left else padding + painted
 
 
-def _fitted(text: str, width: int) -> str:
-    return text if _cells(text) <= width else _cut(text, width)
+def _fit(text: str, width: int) -> str:
+    return text if _width(text) <= width else _cut(text, width)
 
 
 def _cut(text: str, width: int) -> str:
-    """The beginning and the end of `text`: names that share either stay distinct."""
+    """Shorten `text` in the middle, so that names with a common start or end stay distinct."""
     tail = (width - 1) // 2
     end = set_cell_size(text[::-1], tail)[::-1]
     return set_cell_size(text, width - 1 - tail) + "…" + end

@@ -1,4 +1,4 @@
-"""The plugin's data: frozen typed structs, hashable where pytest compares them.
+"""The data types of the plugin: frozen structs, hashable where pytest compares them.
 
 Sizes are in tokens (`context_length`), bytes (`*_bytes`) and seconds (`*_seconds`).
 """
@@ -18,7 +18,7 @@ from pytest_lmstrix.core.sanitize import well_formed
 from pytest_lmstrix.core.verdicts import Outcome, Verdict
 
 MAX_CONTEXT_LENGTH = 10_000_000
-"""No context length above this is accepted anywhere; tokens."""
+"""Largest valid context length, in tokens."""
 
 MAX_TOKENS = 2**31 - 1
 MAX_SECONDS = 10_000_000
@@ -32,7 +32,7 @@ Origin = Literal["case", "search"]
 
 
 def is_sane(value: object, most: float) -> bool:
-    """Whether a measured value is a finite number from 0 to `most`."""
+    """Return whether a measured value is a finite number from 0 to `most`."""
     return (
         isinstance(value, int | float) and math.isfinite(min(value, 1e300)) and 0 <= value <= most
     )
@@ -49,11 +49,11 @@ MEASURED: Mapping[str, float] = {
     "peak_memory_bytes": MAX_SIZE_BYTES,
     "size_bytes": MAX_SIZE_BYTES,
 }
-"""Measured fields -> the largest value that can be true."""
+"""Measured field -> its largest plausible value."""
 
 
 def drop_insane(struct: Struct) -> None:
-    """Set measured fields to "unknown" where the number cannot be true."""
+    """Set measured fields with implausible values to `None`."""
     for name in struct.__struct_fields__:
         value = getattr(struct, name)
         if name in MEASURED and value is not None and not is_sane(value, MEASURED[name]):
@@ -61,7 +61,7 @@ def drop_insane(struct: Struct) -> None:
 
 
 class LoadSettings(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How an engine is to load a model; `None` leaves the engine's own default."""
+    """Load settings of a model; `None` means the engine's default."""
 
     kv_cache_type: KvCacheType | None = None
     flash_attention: bool | None = None
@@ -70,9 +70,9 @@ class LoadSettings(Struct, frozen=True, kw_only=True, omit_defaults=True):
     gpu_offload: float | None = None
     """Share of the layers kept on the GPU, 0..1 (lmstudio)."""
     batch_size: int | None = None
-    """Tokens that are prefilled in one batch."""
+    """Tokens prefilled in one batch."""
     threads: int | None = None
-    """Threads for computing (llamacpp)."""
+    """CPU threads (llamacpp)."""
 
 
 class Model(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -81,13 +81,13 @@ class Model(Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: str
     engine: str
     context_limit: int | None = None
-    """Declared maximum; asked from the engine when absent."""
+    """Declared maximum; by default as the engine reports it."""
     size_bytes: int | None = None
     tags: tuple[str, ...] = ()
     contexts: tuple[int, ...] | None = None
-    """The sizes to test; `None` stands for the ladder."""
+    """Sizes to test; `None` means the ladder."""
     source: str | None = None
-    """Where the weights come from; a relative path is relative to the manifest."""
+    """Location of the weights; paths are relative to the manifest."""
     sha256: str | None = None
     load: LoadSettings = LoadSettings()
     prompts: Prompts = "completion"
@@ -96,11 +96,11 @@ class Model(Struct, frozen=True, kw_only=True, omit_defaults=True):
     quantization: str | None = None
     capabilities: tuple[str, ...] = ()
     fingerprint: str | None = None
-    """What identifies the weights, as far as it is known before a load; see `fingerprint`."""
+    """Identifies the weights, as far as known before a load; see `fingerprint`."""
 
 
 class ModelFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What an engine says of a model that it has."""
+    """An engine's description of one of its models."""
 
     id: str
     type: ModelType = "llm"
@@ -111,7 +111,7 @@ class ModelFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     quantization: str | None = None
     capabilities: tuple[str, ...] = ()
     source: str | None = None
-    """For `source:` in a manifest, where the engine needs one."""
+    """The key `source` for a manifest, if the engine needs one."""
     fingerprint: str | None = None
 
     def __post_init__(self) -> None:
@@ -126,17 +126,17 @@ class Message(Struct, frozen=True, kw_only=True):
 
 
 class Reply(Struct, frozen=True, kw_only=True):
-    """What a model answered, and what the engine measured; `None` is not measured."""
+    """A model's answer and the engine's measurements; `None` means not measured."""
 
     text: str
     """The answer without any reasoning."""
     reasoning: str = ""
     stop_reason: Literal["stop", "length"] | None = None
-    """`length`: the token budget or the context was used up."""
+    """`length`: the token budget or the context was exhausted."""
     prompt_tokens: int | None = None
     """Prompt tokens as the engine counted them, cached ones included."""
     cached_prompt_tokens: int | None = None
-    """Those of `prompt_tokens` that the KV cache still held: not prefilled anew."""
+    """Prompt tokens found in the KV cache, not prefilled again."""
     completion_tokens: int | None = None
     ttft_seconds: float | None = None
     """From the request to the first token, prefill included."""
@@ -144,7 +144,7 @@ class Reply(Struct, frozen=True, kw_only=True):
     decode_tokens_per_second: float | None = None
 
     def __post_init__(self) -> None:
-        # Engines cut between the halves of a surrogate pair, and models say halves alone.
+        # Engines split surrogate pairs, and models emit single halves.
         force_setattr(self, "text", well_formed(self.text))
         force_setattr(self, "reasoning", well_formed(self.reasoning))
         drop_insane(self)
@@ -169,7 +169,7 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     run: str
     """Identifies the pytest run."""
     at: datetime
-    """When it was judged, UTC."""
+    """Time of the verdict, UTC."""
     model: str
     engine: str
     host: str | None = None
@@ -178,9 +178,9 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     check: str
     """`fast`, `full`, `deep`, `limit`, or the node name of a user's own check."""
     origin: Origin = "case"
-    """`search` for a size that a search tried on the way, `case` for what was asked for."""
+    """`search` for a size tried by a size search, `case` for a requested size."""
     context_length: int
-    """Asked for, tokens."""
+    """Requested, tokens."""
     granted_context_length: int | None = None
     verdict: Verdict
     outcome: Outcome
@@ -193,18 +193,18 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     decode_tokens_per_second: float | None = None
     peak_memory_bytes: int | None = None
     recall: dict[str, bool] | None = None
-    """Depth such as "0.25" -> whether the fact hidden there was recalled."""
+    """Depth such as "0.25" -> whether the needle there was recalled."""
     seed: int | None = None
     check_version: int = 1
-    """Raised when a check asks for something else than before."""
+    """Increased when the check changes."""
     machine: str | None = None
-    """Identifies the machine that the run was on, so that figures are compared with their like."""
+    """Id of the machine, since only measurements of the same machine are comparable."""
     settings: str = ""
     """The load settings, as compact JSON; empty for the engine's defaults."""
     retried: bool = False
-    """It took a second try."""
+    """Whether a retry was needed."""
     notes: tuple[str, ...] = ()
-    """What is worth knowing besides the verdict, such as `slow: ...`."""
+    """Remarks besides the verdict, such as `slow: ...`."""
 
 
 class ProbeResult(Struct, frozen=True, kw_only=True):
@@ -217,10 +217,7 @@ class ProbeResult(Struct, frozen=True, kw_only=True):
 
 
 def fingerprint(*, sha256: str | None, size_bytes: int | None, path: str | None) -> str | None:
-    """What identifies weights: their hash when known, else their size and path.
-
-    Returns `None` when nothing is known.
-    """
+    """Return an id of weights: their hash if known, else size and path; `None` if unknown."""
     if sha256 is not None:
         return f"sha256:{sha256}"
     known = [f"size:{size_bytes}"] if size_bytes is not None else []
@@ -230,7 +227,7 @@ def fingerprint(*, sha256: str | None, size_bytes: int | None, path: str | None)
 
 
 def settings_of(model: Model) -> str:
-    """The load settings and the form of the prompts, as `Result.settings` has them."""
+    """Return load settings and prompt format in the form of `Result.settings`."""
     settings = msgspec.to_builtins(model.load)
     if model.prompts != "completion":
         settings["prompts"] = model.prompts

@@ -1,4 +1,4 @@
-"""The closed enumeration of verdicts, and the one table of what each of them means."""
+"""The verdicts, and the table of their traits."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ class Verdict(StrEnum):
 
     @property
     def outcome(self) -> Outcome:
-        """How pytest reports it."""
+        """Outcome in pytest."""
         return TRAITS[self].outcome
 
     @property
     def subject(self) -> Subject:
-        """Whom it speaks of; only `size` and `model` are held against a model."""
+        """What it is about; only `size` and `model` count against a model."""
         return TRAITS[self].subject
 
     @property
     def evidence(self) -> Evidence:
-        """What it shows about the size it was found at; see `TRAITS`."""
+        """Its effect on the status of its size; see `TRAITS`."""
         return TRAITS[self].evidence
 
     @property
     def retries(self) -> int:
-        """How often the same case is retried at once before this verdict stands."""
+        """Number of immediate retries before the verdict counts."""
         return TRAITS[self].retries
 
     @property
@@ -63,7 +63,7 @@ class Verdict(StrEnum):
 
     @property
     def advice(self) -> str:
-        """What a person can do about it, in one line; empty if there is nothing to do."""
+        """Remedy in one line, if any."""
         return TRAITS[self].advice
 
 
@@ -76,7 +76,7 @@ class Traits(NamedTuple):
     - `bad`: the size does not work; it bars the sizes above it from being verified.
     - `open`: failed, but a run with more time or a larger budget may pass; bars larger sizes too.
     - `model`: about the weights, whatever the size.
-    - `unclear`: the probe could not tell.
+    - `unclear`: the probe was inconclusive.
     - `none`: not a verdict on the model; the registry ignores the line.
     """
 
@@ -84,14 +84,14 @@ class Traits(NamedTuple):
     subject: Subject
     evidence: Evidence
     letter: str
-    """Its cell in the report's map."""
+    """Letter in the map of the report."""
     family: Family
-    """Its colour in the report's map."""
+    """Colour in the map of the report."""
     advice: str = ""
     retries: int = 0
     smaller_may_help: bool = False
     status: Status = "failed"
-    """The status of a model whose newest verdict this is, where the sizes do not decide."""
+    """Status of a model with this newest verdict, unless its sizes decide."""
 
 
 TRAITS: dict[Verdict, Traits] = {

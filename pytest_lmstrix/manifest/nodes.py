@@ -101,9 +101,9 @@ def compose(data: bytes, problems: Problems) -> Node | None:
     except yaml.MarkedYAMLError as error:
         _check_depth(text, problems)
         mark = error.problem_mark or error.context_mark
-        said = " ".join(filter(None, (error.context, error.problem)))
+        message = " ".join(filter(None, (error.context, error.problem)))
         line = mark.line + 1 if mark is not None else 1
-        raise problems.error(line, f"is not YAML: {said}{_tab_hint(text, line)}") from None
+        raise problems.error(line, f"is not YAML: {message}{_tab_hint(text, line)}") from None
     except yaml.YAMLError as error:
         raise problems.error(1, f"is not YAML: {' '.join(str(error).split())}") from None
 
@@ -183,7 +183,7 @@ def plain(node: Node) -> object:
     return _OTHER
 
 
-def shown(node: Node) -> str:
+def describe(node: Node) -> str:
     """Return a value for a message, in one line."""
     if not node.tag.startswith(_TAG) or "/" in node.tag:
         return f"the tag {_cut(node.tag.removeprefix(_TAG))!r}"

@@ -16,11 +16,11 @@ from pytest_lmstrix.manifest.nodes import (
     ManifestError,
     Problems,
     compose,
+    describe,
     is_list,
     is_mapping,
     line_of,
     plain,
-    shown,
 )
 from pytest_lmstrix.manifest.schema import DEFAULT_KEYS, LOAD_KEYS, MODEL_KEYS, Rule, Wrong
 
@@ -115,7 +115,7 @@ class _Reader:
 
     def _models(self, entries: Node, defaults: dict[str, Any]) -> Iterator[Model]:
         if not is_list(entries) and plain(entries) is not None:
-            self._problems.add(line_of(entries), f"models must be a list, got {shown(entries)}")
+            self._problems.add(line_of(entries), f"models must be a list, got {describe(entries)}")
         elif is_list(entries) and entries.value:
             for position, entry in enumerate(entries.value, start=1):
                 yield from self._model(entry, position, defaults)
@@ -127,7 +127,7 @@ class _Reader:
 
     def _model(self, entry: Node, position: int, defaults: dict[str, Any]) -> Iterator[Model]:
         id_ = _child(entry, "id")
-        where = f"model {shown(id_) if isinstance(id_, ScalarNode) else f'#{position}'}"
+        where = f"model {describe(id_) if isinstance(id_, ScalarNode) else f'#{position}'}"
         own = self._values(entry, MODEL_KEYS, where)
         line = line_of(entry)
         if id_ is None and is_mapping(entry):
@@ -164,7 +164,7 @@ class _Reader:
     def _mapping(self, node: Node, known: Collection[str], where: str) -> dict[str, Node]:
         """Return the values of a mapping by key, without unknown keys."""
         if not is_mapping(node):
-            self._problems.add(line_of(node), f"{where} must be a mapping, got {shown(node)}")
+            self._problems.add(line_of(node), f"{where} must be a mapping, got {describe(node)}")
             return {}
         found: dict[str, Node] = {}
         for key, value in node.value:
@@ -177,7 +177,7 @@ class _Reader:
                 near = get_close_matches(name, known, n=1)
                 hint = f"did you mean {near[0]}?" if near else "choose from " + ", ".join(known)
                 self._problems.add(
-                    line_of(key), f"{where}: {shown(key)} is not a valid key; {hint}"
+                    line_of(key), f"{where}: {describe(key)} is not a valid key; {hint}"
                 )
         return found
 

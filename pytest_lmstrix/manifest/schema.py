@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 from yaml.nodes import Node
 
 from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, KvCacheType, ModelType, Prompts
-from pytest_lmstrix.manifest.nodes import is_list, plain, shown
+from pytest_lmstrix.manifest.nodes import describe, is_list, plain
 from pytest_lmstrix.weights.source import parse_source
 
 
@@ -20,7 +20,7 @@ class Wrong(Exception):
     """An invalid value: its node, and the expected value."""
 
     def __init__(self, node: Node, text: str) -> None:
-        super().__init__(f"{text}, got {shown(node)}")
+        super().__init__(f"{text}, got {describe(node)}")
         self.node = node
 
 

@@ -188,12 +188,12 @@ class Fold:
         good = [size for size, line in sizes.items() if line.verdict is Verdict.OK]
         bad = min((size for size in sizes if sizes[size].verdict.evidence == "bad"), default=None)
         proof = _proof(sizes, [size for size in good if check in (None, size.check)])
-        shown = sizes[proof] if proof else None
+        best = sizes[proof] if proof else None
         return ModelStatus(
             model=model,
             status=_status(lines, sizes),
             fingerprint=fingerprint,
-            verified_context=shown.context_length if shown else None,
+            verified_context=best.context_length if best else None,
             verified_check=_VERIFYING[proof.check] if proof else None,
             largest_good=max(
                 (size.tokens for size in good if size.check in _VERIFYING), default=None
@@ -202,9 +202,9 @@ class Fold:
             smallest_bad_verdict=sizes[bad].verdict if bad else None,
             verdict=lines[0].verdict,
             last_tested=lines[0].at,
-            load_seconds=shown.load_seconds if shown else None,
-            ttft_seconds=shown.ttft_seconds if shown else None,
-            decode_tokens_per_second=shown.decode_tokens_per_second if shown else None,
+            load_seconds=best.load_seconds if best else None,
+            ttft_seconds=best.ttft_seconds if best else None,
+            decode_tokens_per_second=best.decode_tokens_per_second if best else None,
         )
 
 

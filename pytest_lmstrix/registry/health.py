@@ -12,7 +12,7 @@ from typing import Literal
 from msgspec import Struct
 
 from pytest_lmstrix.core.checks import CHECKS
-from pytest_lmstrix.core.formatting import counted
+from pytest_lmstrix.core.formatting import count_of
 from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, Result
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.registry.backups import backups, contents
@@ -91,11 +91,11 @@ def _registry(
         return
     for severity, count in found.items():
         if count > LISTED:
-            text = f"{counted(count - LISTED, 'more finding')} of this severity"
+            text = f"{count_of(count - LISTED, 'more finding')} of this severity"
             yield Problem(severity=severity, where=path, text=text)
     yield from _obstacles(path)
     yield from _models(path, fold, models, limits)
-    yield Problem(severity="info", where=path, text=counted(fold.count, "result"))
+    yield Problem(severity="info", where=path, text=count_of(fold.count, "result"))
 
 
 def _obstacles(path: Path) -> Iterator[Problem]:
@@ -160,9 +160,9 @@ def _backups(path: Path) -> Iterator[Problem]:
             text = str(error).removeprefix(f"{backup}: ")
             yield Problem(severity="warning", where=backup, text=text)
             continue
-        text = counted(held.results, "result")
+        text = count_of(held.results, "result")
         if held.intact:
             yield Problem(severity="info", where=backup, text=text)
         else:
-            text += f", {counted(held.damaged, 'damaged line')}"
+            text += f", {count_of(held.damaged, 'damaged line')}"
             yield Problem(severity="warning", where=backup, text=text)

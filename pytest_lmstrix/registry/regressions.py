@@ -75,7 +75,7 @@ class Change(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def is_regression(self) -> bool:
         """Whether it is a change for the worse in the same setup.
 
-        Load times depend on the disk cache: they are shown, but are not regressions.
+        Load times depend on the disk cache: they are reported, but are not regressions.
         """
         return self.kind in _GATED and not self.elsewhere and self.measure != "load_seconds"
 

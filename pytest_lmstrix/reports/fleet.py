@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 from pytest_lmstrix.core.checks import CHECKS, evidence_of
-from pytest_lmstrix.core.formatting import counted, memory, rate, seconds, tokens
+from pytest_lmstrix.core.formatting import count_of, memory, rate, seconds, tokens
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.core.types import Case, Model, Result
 from pytest_lmstrix.core.verdicts import TRAITS, Verdict
@@ -172,7 +172,7 @@ def _label_lines(result: Result, now: bool) -> Iterable[str]:
     yield f"{one_line(result.model)}, {one_line(result.check)}: {result.verdict}"
     granted = result.granted_context_length
     suffix = f", granted {tokens(granted)}" if granted is not None else ""
-    yield f"asked {counted(result.context_length, 'token')}{suffix}"
+    yield f"asked {count_of(result.context_length, 'token')}{suffix}"
     yield f"load {seconds(result.load_seconds)}, TTFT {seconds(result.ttft_seconds)}"
     prefill = rate(result.prefill_tokens_per_second)
     yield f"prefill {prefill}, decode {rate(result.decode_tokens_per_second)} tokens/s"
@@ -185,7 +185,7 @@ def _label_lines(result: Result, now: bool) -> Iterable[str]:
 
 
 def _skipped(size: int, case: CaseReport, before: Result | None) -> MapCell:
-    lines = [f"{case.outcome} at {counted(size, 'token')}", one_line(case.reason)]
+    lines = [f"{case.outcome} at {count_of(size, 'token')}", one_line(case.reason)]
     if before is not None:
         lines.append(f"{before.verdict} on {before.at:%Y-%m-%d}")
     sign, family = SKIPPED

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pytest_lmstrix.core.checks import CHECKS
-from pytest_lmstrix.core.formatting import memory, noted, rate, seconds, tokens
+from pytest_lmstrix.core.formatting import memory, rate, seconds, tokens, verdict_text
 from pytest_lmstrix.core.sanitize import escape_html, one_line
 from pytest_lmstrix.core.types import Result
 from pytest_lmstrix.hooks.outcomes import REPLIES_SECTION, results_of
@@ -142,7 +142,7 @@ def _texts(result: Result) -> list[tuple[str, str]]:
     return [
         ("", one_line(result.model)),
         (_sort_key(result.context_length), context),
-        ("", noted(result.verdict, [result])),
+        ("", verdict_text(result.verdict, [result])),
         (_sort_key(result.load_seconds), seconds(result.load_seconds)),
         (_sort_key(result.ttft_seconds), seconds(result.ttft_seconds)),
         (_sort_key(result.prefill_tokens_per_second), rate(result.prefill_tokens_per_second)),

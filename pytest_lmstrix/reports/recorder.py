@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from pytest_lmstrix.core.failure import MESSAGE_LIMIT, Failure
-from pytest_lmstrix.core.formatting import counted
+from pytest_lmstrix.core.formatting import count_of
 from pytest_lmstrix.core.sanitize import clean
 from pytest_lmstrix.core.types import Result
 from pytest_lmstrix.core.verdicts import Verdict
@@ -56,11 +56,11 @@ class Recorder:
         loaded = self.registry.load()
         name = display_path(self._config, self.registry.path)
         if loaded.damaged:
-            lines = counted(len(loaded.damaged), "damaged line")
+            lines = count_of(len(loaded.damaged), "damaged line")
             aside = f", copied to {loaded.set_aside.name}" if loaded.set_aside else ""
             yield f"{name}: {lines} left out{aside}; see --lmstrix-health"
         if loaded.newer:
-            lines = counted(len(loaded.newer), "line")
+            lines = count_of(len(loaded.newer), "line")
             yield f"{name}: {lines} of a newer pytest-lmstrix left out"
 
     def _expected(self, tests: Iterable[str]) -> dict[str, float]:
@@ -100,9 +100,9 @@ class Recorder:
         cases = len(plan.cases())
         left_out = f", {len(plan.embedding)} embedding left out" if plan.embedding else ""
         manifest = display_path(self._config, self._settings.models)
-        models = counted(len(plan.models), "model")
+        models = count_of(len(plan.models), "model")
         return [
-            f"lmstrix: {models} in {manifest}, {counted(cases, 'case')}{left_out}",
+            f"lmstrix: {models} in {manifest}, {count_of(cases, 'case')}{left_out}",
             *(f"lmstrix: {note}" for note in self.notes),
         ]
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from urllib.parse import quote
 
-from pytest_lmstrix.core.formatting import counted, duration, noted, rate, seconds, tokens
+from pytest_lmstrix.core.formatting import count_of, duration, rate, seconds, tokens, verdict_text
 from pytest_lmstrix.core.sanitize import escape_markdown
 from pytest_lmstrix.core.types import Result
 from pytest_lmstrix.core.verdicts import Verdict
@@ -45,7 +45,7 @@ def _headline(run: RunReport) -> str:
     counts = ", ".join(f"{count:,} {outcome}" for outcome, count in run.counts.items())
     took = duration((run.finished - run.started).total_seconds())
     tests = len({case.node_id for case in run.cases})  # a failed teardown is another case
-    tested = f"{counted(len(run.tested), 'model')}, {counted(tests, 'test')}"
+    tested = f"{count_of(len(run.tested), 'model')}, {count_of(tests, 'test')}"
     return f"**{tested}: {counts or 'nothing was tested'}** in {took}{_selection(run)}"
 
 
@@ -53,7 +53,7 @@ def _selection(run: RunReport) -> str:
     """Return the selection of the run and the number of models left out, if any."""
     untested = len(run.models) - len(run.tested)
     selection = f" ({escape_markdown(' '.join(run.asked))})" if run.asked else ""
-    others = f"; {counted(untested, 'model')} not tested in this run" if untested else ""
+    others = f"; {count_of(untested, 'model')} not tested in this run" if untested else ""
     return selection + others
 
 
@@ -63,7 +63,7 @@ def _changes(run: RunReport) -> Iterator[str]:
     yield "### What changed"
     if run.regressions:
         gate = ", which fail this run" if run.fail_on_regression is not None else ""
-        yield f"**{counted(len(run.regressions), 'regression')}**{gate}."
+        yield f"**{count_of(len(run.regressions), 'regression')}**{gate}."
     yield _table(
         ("", "model", "where", "what", "before", "now", "compared with"),
         (
@@ -130,7 +130,7 @@ def _models(run: RunReport) -> Iterator[str]:
     if visible:
         yield _table(_HEADINGS, (_row(run, model) for model in visible))
     if collapsed:
-        yield f"<details><summary>{counted(len(collapsed), 'model')} without a problem</summary>"
+        yield f"<details><summary>{count_of(len(collapsed), 'model')} without a problem</summary>"
         yield _table(_HEADINGS, (_row(run, model) for model in collapsed))
         yield "</details>"
 
@@ -144,7 +144,9 @@ def _row(run: RunReport, model: ModelReport) -> Sequence[str]:
         tokens(model.context_limit),
         tokens(model.verified_context) + check,
         tokens(model.smallest_bad),
-        f"`{noted(result.verdict, results)}`{_earlier(run, result)}" if result else "not tested",
+        f"`{verdict_text(result.verdict, results)}`{_earlier(run, result)}"
+        if result
+        else "not tested",
         seconds(result.load_seconds if result else None),
         seconds(result.ttft_seconds if result else None),
         rate(result.decode_tokens_per_second if result else None),
@@ -161,4 +163,4 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _more(count: int, thing: str) -> str:
-    return f"... and {counted(count, f'more {thing}')}" if count > 0 else ""
+    return f"... and {count_of(count, f'more {thing}')}" if count > 0 else ""

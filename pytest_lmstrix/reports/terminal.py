@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pytest_lmstrix.core.formatting import noted, rate, seconds, tokens
+from pytest_lmstrix.core.formatting import rate, seconds, tokens, verdict_text
 from pytest_lmstrix.core.table import Paint, TableCell, table
 from pytest_lmstrix.registry.regressions import Change
 from pytest_lmstrix.reports.changes import MEASURES, format_measure, spread, where
@@ -30,7 +30,7 @@ def closing_table(run: RunReport, *, width: int | None, paint: Paint) -> Iterato
             tokens(model.context_limit),
             tokens(model.verified_context),
             tokens(model.smallest_bad),
-            (noted(result.verdict, results), style),
+            (verdict_text(result.verdict, results), style),
             seconds(result.load_seconds),
             seconds(result.ttft_seconds),
             rate(result.decode_tokens_per_second),

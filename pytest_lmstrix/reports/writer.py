@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_lmstrix.core.formatting import counted
+from pytest_lmstrix.core.formatting import count_of
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.core.types import Model, Result
 from pytest_lmstrix.options import Settings
@@ -230,7 +230,7 @@ class Writer:
                 with self._part("the table of changes"):
                     show(changes_table(run.changes, width=width, paint=paint))
         if run is not None and run.regressions and run.fail_on_regression is not None:
-            regressions = counted(len(run.regressions), "regression")
+            regressions = count_of(len(run.regressions), "regression")
             terminalreporter.write_line(f"lmstrix: {regressions} failed this run", red=True)
         for note in self._recorder.notes:
             terminalreporter.write_line(f"lmstrix: {note}", red=True)

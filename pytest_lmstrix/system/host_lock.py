@@ -153,6 +153,6 @@ def _myself() -> str:
         user = getpass.getuser()
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
     worker = os.environ.get("PYTEST_XDIST_WORKER")
-    if worker and sys.argv[0] == "-c":  # a worker has no command line of its own
+    if worker and sys.argv[0] == "-c":  # a worker has no command line
         command = f"worker {worker} of pytest-xdist, started by pid {os.getppid()}"
     return f"pid {os.getpid()} of {user}: {one_line(command, 120)}"

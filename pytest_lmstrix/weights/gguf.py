@@ -1,4 +1,4 @@
-"""GGUF files: where they usually lie, and what their headers say.
+"""Finds GGUF files, and reads their headers.
 
 Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
@@ -36,19 +36,19 @@ _FORMATS = {
     Type.FLOAT64: "<d",
 }
 _MODEL_TYPES = {None, "model"}
-"""`general.type` of what can be loaded by itself: no adapter, projector or importance matrix."""
+"""Loadable values of `general.type`: no adapter, projector or importance matrix."""
 _EMBEDDING_ARCHITECTURES = re.compile(r"bert$|^bert|-bert-|embed|t5encoder")
 
 Metadata = Mapping[str, object]
 
 
 def read_header(path: Path) -> Metadata:
-    """The metadata of a GGUF file, arrays left out, and its `tensor_count`.
+    """Return the metadata of a GGUF file without arrays, and its `tensor_count`.
 
     The reader of the package `gguf` builds every array, which takes seconds a file.
 
     Raises:
-        ValueError: It is no GGUF file, or ends before its header does.
+        ValueError: It is not a GGUF file, or its header is incomplete.
         OSError: It cannot be read.
     """
     with path.open("rb") as file:
@@ -111,12 +111,12 @@ class _Reader:
 
 
 def model_facts(path: Path, *, name: str | None = None, sha256: str | None = None) -> ModelFacts:
-    """What the header of a model file says; of a split model, give the first file.
+    """Return the facts in the header of a model file, the first one of a split model.
 
-    `name` is the id to give it, the file's name without its ending if none.
+    `name` is its id, by default the file name without its suffix.
 
     Raises:
-        ValueError: It is no complete header of a language or embedding model.
+        ValueError: The header is incomplete, or not of a language or embedding model.
         OSError: It, or another part of a split model, cannot be read.
     """
     header = read_header(path)
@@ -144,7 +144,7 @@ def model_facts(path: Path, *, name: str | None = None, sha256: str | None = Non
 
 
 def usual_places() -> list[Path]:
-    """The model folders of LM Studio, Hugging Face and llama.cpp for this user, existing or not.
+    """Return this user's model folders of LM Studio, Hugging Face and llama.cpp, existing or not.
 
     Source: the documentation of LM Studio, of huggingface_hub (HF_HUB_CACHE, HF_HOME) and of
     llama.cpp (LLAMA_CACHE).
@@ -168,10 +168,9 @@ def usual_places() -> list[Path]:
 
 
 def find(folders: Iterable[Path]) -> dict[str, Path]:
-    """Model files below `folders` by id: the first file of a split model, each file once.
+    """Return the model files below `folders` by id; the first file of a split model, each once.
 
-    The id is the file's name; where several files share one, as many folders above it are added
-    as tell them apart.
+    The id is the file name, prefixed by as many parent folders as make it unique.
     """
     first: dict[Path, Path] = {}
     for folder in folders:
@@ -198,7 +197,7 @@ def _gguf_files(folder: Path) -> Iterator[Path]:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    # Models move to larger disks, and links to their folders stay; each folder counts once.
+    # Folders may be links, as to a larger disk; each folder counts once.
     left, seen = [folder], set()
     while left:
         for parent, folders, files in os.walk(left.pop(0)):
@@ -220,7 +219,7 @@ def _downloads_folder(settings: Path) -> Iterator[Path]:
     try:
         folder = json.loads(settings.read_text(encoding="utf-8"))["downloadsFolder"]
     except (OSError, ValueError, LookupError, TypeError):
-        return  # LM Studio is not here, or keeps its models in the usual place
+        return  # no LM Studio, or its default folder
     if isinstance(folder, str):
         yield Path(folder)
 

@@ -1,4 +1,4 @@
-"""Where weights come from: the `source` of a model, taken apart."""
+"""Parses the `source` of a model: the location of its weights."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _SECRETS = re.compile(
 
 
 class SourceError(ValueError):
-    """A `source` that says nothing usable; the text says what is expected."""
+    """An invalid `source`; the text contains the expected form."""
 
 
 class LocalSource(Struct, frozen=True):
-    """A file that is there already."""
+    """A local file."""
 
     path: str
     """Relative to the manifest's folder, or absolute; `~` stands for the home folder."""
@@ -55,7 +55,7 @@ class PypiSource(Struct, frozen=True):
     name: str
     version: str
     member: str
-    """Its path inside the wheel."""
+    """Path inside the wheel."""
 
     @property
     def filename(self) -> str:
@@ -68,7 +68,7 @@ class HubSource(Struct, frozen=True):
     repo: str
     """`owner/name`"""
     file: str
-    """Its path inside the repository."""
+    """Path inside the repository."""
     revision: str | None = None
 
     @property
@@ -80,7 +80,7 @@ Source = LocalSource | UrlSource | PypiSource | HubSource
 
 
 def redact(text: str) -> str:
-    """`text` without the user names, passwords, queries and fragments of the URLs in it."""
+    """Return `text` without user names, passwords, queries and fragments of URLs."""
     return _SECRETS.sub(_without_secrets, text)
 
 
@@ -91,7 +91,7 @@ def _without_secrets(url: re.Match[str]) -> str:
 
 
 def parse_source(text: str) -> Source:
-    """The source that `text` names.
+    """Return the parsed source.
 
     Raises:
         SourceError: It is none of a path, `hf://`, `https://` and `pypi://`.
@@ -131,12 +131,12 @@ def _web(text: str, scheme: str) -> UrlSource:
 
 
 def _is_plain(path: str) -> bool:
-    """Whether `path` stays below where it starts, and ends in a file name."""
+    """Return whether `path` stays below its start, and ends in a file name."""
     return "\\" not in path and not {"", ".", ".."} & set(path.split("/"))
 
 
 class _RedactUrls(logging.Filter):
-    """Keep secrets of URLs out of the log that httpx writes of every request."""
+    """Remove secrets in URLs from httpx's log of every request."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = redact(record.getMessage()), ()
@@ -147,11 +147,11 @@ logging.getLogger("httpx").addFilter(_RedactUrls())
 
 
 SPLIT = re.compile(r"-(?P<number>\d{5})-of-(?P<count>\d{5})$")
-"""The end of the name of one file of a split model."""
+"""End of the name of one file of a split model."""
 
 
 def parts(path: Path) -> list[Path]:
-    """The files of a model, given its first: `name-00001-of-00003.gguf` stands for three."""
+    """Return all files of a model by its first: `name-00001-of-00003.gguf` means three."""
     split = SPLIT.search(path.stem)
     if split is None:
         return [path]

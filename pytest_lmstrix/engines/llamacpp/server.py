@@ -257,7 +257,7 @@ def death(child: Child, path: Path, phase: Phase) -> Failure:
     reason = "\n".join(_error_lines(child.log())).replace(str(path), "the model file")
     if status == REFUSED:
         return Failure.from_engine(
-            reason or "llama.cpp refused to load and did not say why", phase=phase
+            reason or "llama.cpp refused to load without a reason", phase=phase
         )
     if status is None:
         return Failure.from_engine(

@@ -184,10 +184,10 @@ class Link:
 
 @contextmanager
 def stalling(seconds: float, then: float | None = None) -> Iterator[Callable[[], None]]:
-    """Time out what is under way once nothing has moved for `seconds`; yields what says it has.
+    """Time out the block after `seconds` without progress; yield a function that reports progress.
 
-    Once something has, it is `then` seconds. For `talking` any message is a sign of life, also one
-    that says the same again and again, which the SDK keeps to itself.
+    After the first progress the limit is `then` seconds. For `talking`, any message counts, also
+    repeated ones, which the SDK does not pass on.
     """
     moved, over = Event(), Event()
     limit = seconds

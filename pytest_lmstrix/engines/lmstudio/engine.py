@@ -173,7 +173,7 @@ class LmStudioEngine:
             raise
 
     def unload(self, identifier: str) -> None:
-        """Unload an instance of ours and wait until it is no longer listed; idempotent.
+        """Unload one of our instances and wait until it is no longer listed; idempotent.
 
         Raises:
             Failure: LM Studio refuses, or goes on listing it.
