@@ -42,7 +42,7 @@ PURE = ("core", "system", "weights", "manifest", "engines", "registry", "probes"
 
 PYTEST = {"pytest", "_pytest", "pluggy", "xdist", "pytest_html"}
 ENGINES = {"lmstudio", "xllamacpp", "gguf"}
-MAY_IMPORT_ENGINES = ("engines", "weights.gguf")
+MAY_IMPORT_ENGINES = ("engines",)
 HEAVY = {"msgspec", "filelock", "yaml", "lmstudio", "httpx", "rich", "psutil", "huggingface_hub"}
 
 

@@ -17,6 +17,8 @@ from pytest_lmstrix.engines.base import Engine
 from pytest_lmstrix.engines.catalog import BUILT_IN, Engines, EngineUnavailable, host_of
 from pytest_lmstrix.manifest.append import model_of
 from pytest_lmstrix.weights.fetch import is_cached
+from pytest_lmstrix.weights.places import search, usual_places
+from pytest_lmstrix.weights.preflight import preflight
 from pytest_lmstrix.weights.source import HubSource, LocalSource, parse_source
 
 _RECORDED = ("context_limit", "size_bytes", "architecture", "quantization", "capabilities",
@@ -100,14 +102,19 @@ class Scanner:
         return Answer(engine=name, host=host, models=tuple(models), left_out=tuple(left_out))
 
     def _files(self, left_out: list[str]) -> Iterator[ModelFacts]:
-        from pytest_lmstrix.weights import gguf
-
         left_out += [f"{each}: no such folder" for each in self._folders if not each.is_dir()]
-        for name, path in gguf.find([*gguf.usual_places(), *self._folders]).items():
+        found = search([*usual_places(), *self._folders])
+        left_out += found.incomplete
+        for name, path in found.models.items():
             try:
-                yield gguf.model_facts(path, name=name)
-            except (OSError, ValueError) as error:
-                left_out.append(str(error))
+                checked = preflight(path)
+            except OSError as error:
+                left_out.append(f"{path}: cannot be read: {error.strerror or error}")
+                continue
+            if checked.verdict is None:
+                yield checked.facts(name=name)
+            else:
+                left_out.append(f"{path}: {checked.reason}")
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from msgspec.structs import force_setattr
 from pytest_lmstrix.core.sanitize import well_formed
 from pytest_lmstrix.core.verdicts import Outcome, Verdict
 
-MAX_CONTEXT_LENGTH = 10_000_000
+MAX_CONTEXT_LENGTH = 2**31 - 1
 """Largest valid context length, in tokens."""
 
 MAX_TOKENS = 2**31 - 1

@@ -23,7 +23,6 @@ MODELS = (
     StandInModel(key="vectors", type="embedding"),
 )
 try:
-    importlib.import_module("pytest_lmstrix.weights.gguf")
     importlib.import_module("xllamacpp")
 except ModuleNotFoundError:
     LLAMACPP = False
@@ -324,7 +323,7 @@ def test_ctrl_c_ends_the_scan_quietly_without_changes(empty: Project) -> None:
 
 @needs_llamacpp
 class TestGgufFiles:
-    """GGUF files with real headers, written with the package `gguf`."""
+    """GGUF files with real headers."""
 
     @pytest.fixture
     def folder(self, empty: Project) -> Path:
@@ -337,7 +336,7 @@ class TestGgufFiles:
     def test_default_and_configured_folders_are_searched(
         self, empty: Project, folder: Path, server: LmStudioServer
     ) -> None:
-        from tests.weights.test_gguf import write_model
+        from tests.standin.gguf_bytes import write_model
 
         home = empty.path / "home"
         hub = home / ".cache" / "huggingface" / "hub" / "models--org--repo" / "snapshots" / "abc"
@@ -356,7 +355,8 @@ class TestGgufFiles:
         assert result.ret == pytest.ExitCode.OK
         result.stdout.fnmatch_lines([
             "llamacpp * 5 models", "8 new models in models.yaml", "vectors@llamacpp *",
-            "left out", "*broken.gguf: damaged GGUF header*", "*projector.gguf: not a GGUF file",
+            "left out", "*broken.gguf: damaged: *",
+            "*projector.gguf: a text, not a model: not at all",
         ])  # fmt: skip
         models = found(empty)
         assert models["ours"] == Model(
@@ -377,7 +377,7 @@ class TestGgufFiles:
     def test_a_file_is_recognized_under_any_id_and_path(
         self, empty: Project, folder: Path, server: LmStudioServer
     ) -> None:
-        from tests.weights.test_gguf import write_model
+        from tests.standin.gguf_bytes import write_model
 
         write_model(folder / "file.gguf")
         write_model(folder / "moved.gguf")
@@ -399,7 +399,7 @@ class TestGgufFiles:
     def test_a_hub_file_is_recognized_in_its_cache(
         self, empty: Project, folder: Path, server: LmStudioServer
     ) -> None:
-        from tests.weights.test_gguf import write_model
+        from tests.standin.gguf_bytes import write_model
 
         hub = empty.path / "home" / ".cache" / "huggingface" / "hub"
         write_model(hub / "models--org--repo" / "snapshots" / "abc" / "X.gguf")

@@ -9,7 +9,7 @@ from tests.end_to_end.project import Project
 MISTAKES = {
     "ctx word": (("--lmstrix-ctx=eight",), "--lmstrix-ctx: 'eight' is not a context length*"),
     "ctx zero": (("--lmstrix-ctx=0",), "--lmstrix-ctx: '0' is not a context length*"),
-    "ctx huge": (("--lmstrix-ctx=10000001",), "--lmstrix-ctx: '10000001'*10,000,000*"),
+    "ctx huge": (("--lmstrix-ctx=2147483648",), "--lmstrix-ctx: '2147483648'*2,147,483,647*"),
     "timeout": (("--lmstrix-load-timeout=0",), "--lmstrix-load-timeout: 0 is not a valid number*"),
     "endless": (
         ("--lmstrix-reply-timeout=inf",),

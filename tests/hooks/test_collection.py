@@ -223,7 +223,7 @@ MARKS = {
     "sizes=[3]": "not sizes=...",
     "match=3": "match must be a pattern of model ids, got 3",
     "contexts=512": "contexts must be a list of context lengths, got 512",
-    "contexts=[0]": "whole numbers from 1 to 10,000,000, got 0",
+    "contexts=[0]": "whole numbers from 1 to 2,147,483,647, got 0",
     "contexts=[True]": "got True",
     "contexts=['x']": "got 'x'",
 }

@@ -225,7 +225,7 @@ new_models = st.builds(
     Model,
     id=texts | st.sampled_from(["yes", "1", "1e3", "~", "- a", "a: b", "x #y", "a\nb", "\ufeff"]),
     engine=st.sampled_from(["lmstudio", "llamacpp", "on"]),
-    context_limit=st.none() | st.integers(1, 10_000_000),
+    context_limit=st.none() | st.integers(1, 2**31 - 1),
     size_bytes=st.none() | st.integers(0, 2**63 - 1),
     architecture=st.none() | texts,
     capabilities=st.lists(texts, max_size=3).map(tuple),

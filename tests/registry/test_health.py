@@ -78,13 +78,17 @@ def test_a_newer_schema_is_a_warning(path: Path) -> None:
             "damaged: peak_memory_bytes must be from 0 to 9,223,372,036,854,775,807, got -1",
         ),
         ({"granted_context_length": 0}, "error", "granted_context_length 0 is out of range"),
-        ({"context_length": 0}, "error", "damaged: context_length must be 1 to 10,000,000, got 0"),
+        (
+            {"context_length": 0},
+            "error",
+            "damaged: context_length must be 1 to 2,147,483,647, got 0",
+        ),
         ({"outcome": "failed"}, "error", "verdict ok does not match outcome failed"),
         ({"granted_context_length": 8448}, "warning", "8,448 tokens granted, 'm' declares 8,192"),
         (
-            {"granted_context_length": 10_000_257},
+            {"granted_context_length": 2**31 + 256},
             "error",
-            "granted_context_length 10,000,257 is out of range",
+            "granted_context_length 2,147,483,904 is out of range",
         ),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
@@ -100,7 +104,7 @@ def test_padded_contexts_and_user_checks_are_healthy(path: Path) -> None:
     padded = a_result(8190, granted_context_length=8192)
     mine = a_result(check="test_mine", outcome="failed")
     assert said(path, padded, mine, context_limits={"m": 8191}, models=["m"]) == []
-    largest = a_result(10_000_000, granted_context_length=10_000_256)
+    largest = a_result(2**31 - 1, granted_context_length=2**31 + 255)
     assert said(path, largest) == []
 
 

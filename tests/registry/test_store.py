@@ -113,8 +113,8 @@ def test_a_time_out_of_range_in_utc_is_damage(path: Path) -> None:
     ("fields", "said"),
     [
         ({"at": datetime(2026, 3, 1)}, "time zone"),
-        ({"context_length": 0}, "context_length must be 1 to 10,000,000, got 0"),
-        ({"context_length": MAX_CONTEXT_LENGTH + 1}, "got 10,000,001"),
+        ({"context_length": 0}, "context_length must be 1 to 2,147,483,647, got 0"),
+        ({"context_length": MAX_CONTEXT_LENGTH + 1}, "got 2,147,483,648"),
         ({"context_length": "many"}, "context_length"),
         ({"schema": 2}, "schema must be 1"),
     ],

@@ -1,198 +1,172 @@
-"""GGUF files: parsing of headers, and discovery of files."""
+"""The reader of GGUF headers, sound and hostile."""
 
 from __future__ import annotations
 
 import contextlib
-import json
+import struct
+import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-pytest.importorskip("gguf")
+from pytest_lmstrix.weights.gguf import (
+    TENSOR_TYPES,
+    HeaderError,
+    HeaderIncomplete,
+    OtherVersion,
+    parse_header,
+    read_header,
+)
+from tests.standin.gguf_bytes import TensorInfo, a_model, gguf_bytes, text, typed, write_model
 
-import gguf
-
-from pytest_lmstrix.weights.gguf import find, model_facts, read_header, usual_places
-
-
-def write_model(
-    path: Path,
-    architecture: str = "llama",
-    *,
-    context_length: int | None = 4096,
-    kind: str | None = None,
-    pooled: bool = False,
-    tensors: bool = True,
-) -> Path:
-    """A GGUF file with one small tensor and a vocabulary."""
-    import numpy
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    writer = gguf.GGUFWriter(path, architecture)
-    if kind is not None:
-        writer.add_type(kind)
-    if pooled:
-        writer.add_pooling_type(gguf.PoolingType.MEAN)
-    writer.add_token_list(["a", "é", "b" * 300])
-    writer.add_token_scores([0.5, 1.5, 2.5])
-    writer.add_bool("tokenizer.ggml.add_bos_token", True)
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q4_K_M)
-    if context_length is not None:
-        writer.add_context_length(context_length)
-    if tensors:
-        writer.add_tensor("token_embd.weight", numpy.zeros((4, 4), dtype=numpy.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+START = b"GGUF" + struct.pack("<I", 3)
 
 
-def test_model_facts_are_read_from_the_header(tmp_path: Path) -> None:
-    path = write_model(tmp_path / "tiny.gguf")
-    facts = model_facts(path)
-    size = path.stat().st_size
-    assert (facts.id, facts.type, facts.architecture) == ("tiny", "llm", "llama")
-    assert (facts.context_limit, facts.quantization, facts.size_bytes) == (4096, "Q4_K_M", size)
-    assert facts.path == facts.source == str(path)
-    assert facts.fingerprint == f"size:{size} path:{path}"
-    assert model_facts(path, name="x", sha256="0" * 64).fingerprint == f"sha256:{'0' * 64}"
+def test_values_and_tensors_are_read() -> None:
+    values = {"a": 7, "b": "é", "c": True, "d": 0.5, "e": 2**40, "f": -3, "g": ["x", "y"], "h": []}
+    tensors = [TensorInfo("one", (32, 3), 2, 0), TensorInfo("two", (5,), 0, 64)]
+    header = parse_header(gguf_bytes(values, tensors, data=bytes(84)))
+    assert header.metadata == {key: values[key] for key in "abcdef"}
+    assert [(each.name, each.shape, each.size_bytes) for each in header.tensors] == [
+        ("one", (32, 3), 54),
+        ("two", (5,), 20),
+    ]
+    assert header.end == header.data_offset + 84 == len(gguf_bytes(values, tensors, data=bytes(84)))
 
 
 def test_the_reader_agrees_with_the_library(tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf")
     path = write_model(tmp_path / "tiny.gguf")
-    header = read_header(path)
-    fields = gguf.GGUFReader(path).fields
-    scalars = {name: field.contents() for name, field in fields.items() if len(field.types) == 1}
-    assert {name: header[name] for name in header if name != "tensor_count"} == {
-        name: value for name, value in scalars.items() if not name.startswith("GGUF.")
+    reader, header = gguf.GGUFReader(path), read_header(path)
+    scalars = {key: each.contents() for key, each in reader.fields.items() if len(each.types) == 1}
+    assert header.metadata == {
+        key: value for key, value in scalars.items() if not key.startswith("GGUF.")
     }
-    assert header["tensor_count"] == 1
+    assert [(each.name, each.size_bytes) for each in header.tensors] == [
+        (each.name, each.n_bytes) for each in reader.tensors
+    ]
+    assert header.data_offset == reader.data_offset
+
+
+def test_the_types_of_tensors_are_those_of_the_library() -> None:
+    constants = pytest.importorskip("gguf.constants")
+    known = {
+        kind.value: (kind.name, *constants.GGML_QUANT_SIZES[kind])
+        for kind in constants.GGMLQuantizationType
+    }
+    q8_1 = known.pop(9)  # the library adds up to 40 bytes; `block_q8_1` has 36
+    assert q8_1 == ("Q8_1", 32, 40)
+    assert {kind: TENSOR_TYPES[kind] for kind in known if kind in TENSOR_TYPES} == {
+        kind: known[kind] for kind in known if kind in TENSOR_TYPES
+    }
+    assert TENSOR_TYPES.keys() - {9} <= known.keys()
+
+
+def test_a_header_cut_anywhere_is_incomplete() -> None:
+    whole = gguf_bytes(a_model(), data=b"")
+    end = parse_header(whole).data_offset
+    for size in range(4, end - 32):
+        with pytest.raises(HeaderIncomplete):
+            parse_header(whole[:size])
+
+
+def test_an_alignment_of_its_own_moves_the_data() -> None:
+    values = a_model(general__alignment=4096)
+    assert parse_header(gguf_bytes(values)).data_offset == 4096
+    for wrong in (0, 3, "x"):
+        with pytest.raises(HeaderError, match="not a power of two"):
+            parse_header(gguf_bytes(a_model(general__alignment=wrong)))
 
 
 @pytest.mark.parametrize(
-    ("architecture", "pooled", "kind"),
+    ("data", "words"),
     [
-        ("llama", False, "llm"),
-        ("llama", True, "embedding"),
-        ("nomic-bert", False, "embedding"),
-        ("bert", False, "embedding"),
-        ("jina-bert-v2", False, "embedding"),
-        ("gemma-embedding", False, "embedding"),
-        ("gemma3", False, "llm"),
-        ("t5", False, "llm"),
+        (gguf_bytes({}, order=">"), "made for big-endian machines"),
+        (gguf_bytes({}, version=2, order=">"), "made for big-endian machines"),
+        (gguf_bytes({}, version=1), "version 1, which llama.cpp does not read any more"),
+        (gguf_bytes({}, version=4), "version 4, newer than the known 2 and 3"),
     ],
 )
-def test_embedding_models_are_detected(
-    tmp_path: Path, architecture: str, pooled: bool, kind: str
-) -> None:
-    assert model_facts(write_model(tmp_path / "m.gguf", architecture, pooled=pooled)).type == kind
+def test_other_versions_are_named(data: bytes, words: str) -> None:
+    with pytest.raises(OtherVersion, match=words):
+        parse_header(data)
 
 
-def test_missing_header_fields_are_unknown(tmp_path: Path) -> None:
-    assert model_facts(write_model(tmp_path / "m.gguf", context_length=None)).context_limit is None
+HUGE = 2**64 - 1
+HOSTILE = {
+    "a count of values": START + struct.pack("<QQ", 1, HUGE),
+    "a count of tensors": START + struct.pack("<QQ", HUGE, 0),
+    "a count that is barely allowed": START + struct.pack("<QQ", 0, 1 << 22),
+    "a key's length": START + struct.pack("<QQQ", 0, 1, HUGE) + bytes(100),
+    "a long key": START + struct.pack("<QQ", 0, 1) + text(b"k" * 100_000) + typed(1),
+    "a string's length": START + struct.pack("<QQ", 0, 1) + text("k") + struct.pack("<IQ", 8, HUGE),
+    "an array's length": START
+    + struct.pack("<QQ", 0, 1)
+    + text("k")
+    + struct.pack("<IIQ", 9, 12, HUGE),
+    "an array of many strings": START
+    + struct.pack("<QQ", 0, 1)
+    + text("k")
+    + struct.pack("<IIQ", 9, 8, HUGE)
+    + bytes(1000),
+    "an array of arrays": START
+    + struct.pack("<QQ", 0, 1)
+    + text("k")
+    + struct.pack("<IIQ", 9, 9, 1000) * 1000,
+    "an unknown type": START + struct.pack("<QQ", 0, 1) + text("k") + struct.pack("<I", 99),
+    "a key that is there twice": START + struct.pack("<QQ", 0, 2) + (text("k") + typed(1)) * 2,
+    "many dimensions": START + struct.pack("<QQ", 1, 0) + text("t") + struct.pack("<I", HUGE >> 32),
+    "a long name of a tensor": gguf_bytes({}, [TensorInfo("n" * 64)]),
+    "rows that end within a block": gguf_bytes({}, [TensorInfo("t", (33,), 2)]),
+    "no version": b"GGUF" + b"\xee" * 100,
+    "nothing else": b"GGUF",
+}
 
 
-@pytest.mark.parametrize(
-    ("architecture", "kind", "tensors"),
-    [
-        pytest.param("clip", "mmproj", True, id="projector"),
-        pytest.param("llama", "adapter", True, id="adapter"),
-        pytest.param("llama", None, False, id="vocabulary"),
-    ],
-)
-def test_auxiliary_files_are_not_models(
-    tmp_path: Path, architecture: str, kind: str | None, tensors: bool
-) -> None:
-    path = write_model(tmp_path / "m.gguf", architecture, kind=kind, tensors=tensors)
-    with pytest.raises(ValueError, match=r"m\.gguf"):
-        model_facts(path)
+@pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_header_is_refused_at_once(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "hostile.gguf"
+    path.write_bytes(data)
+    tracemalloc.start()
+    started = time.process_time()
+    try:
+        with pytest.raises(HeaderError):
+            read_header(path)
+        assert time.process_time() - started < 1
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
-def test_split_files_are_one_model(tmp_path: Path) -> None:
-    first = write_model(tmp_path / "big-00001-of-00003.gguf")
-    for number in (2, 3):
-        (tmp_path / f"big-0000{number}-of-00003.gguf").write_bytes(b"GGUF" * 100)
-    assert find([tmp_path]) == {"big": first}
-    assert model_facts(first).id == "big"
-    assert model_facts(first).size_bytes == first.stat().st_size + 800
-    (tmp_path / "big-00003-of-00003.gguf").unlink()
-    with pytest.raises(FileNotFoundError):
-        model_facts(first)
+def test_a_long_string_takes_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "sparse.gguf"
+    size = 1 << 26
+    with path.open("wb") as file:
+        file.write(START + struct.pack("<QQ", 0, 2) + text("k") + struct.pack("<IQ", 8, size))
+        file.seek(size, 1)
+        file.write(text("after") + typed(1))
+    tracemalloc.start()
+    try:
+        assert read_header(path).metadata == {"after": 1}
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
-def test_a_truncated_header_is_an_error_naming_the_file(tmp_path: Path) -> None:
-    whole = write_model(tmp_path / "m.gguf").read_bytes()
-    # Tensor names and data follow the last value; only llama.cpp validates them.
-    end = whole.index(b"token_embd.weight") - 8
-    for size in range(end):
-        cut = tmp_path / "cut.gguf"
-        cut.write_bytes(whole[:size])
-        with pytest.raises(ValueError, match=r"cut\.gguf"):
-            read_header(cut)
+def test_a_name_that_is_not_utf_8_is_read() -> None:
+    data = gguf_bytes({"general.name": "XX"}).replace(b"XX", b"\xe9\xff")
+    assert parse_header(data).metadata == {"general.name": "\N{REPLACEMENT CHARACTER}" * 2}
 
 
-@settings(deadline=None)  # a busy machine may be slow
+@settings(deadline=None)  # a busy machine is no defect
 @given(
     position=st.integers(4, 400), noise=st.binary(min_size=1, max_size=16), cut=st.integers(0, 400)
 )
-def test_a_damaged_header_is_parsed_or_refused(
-    tmp_path_factory: pytest.TempPathFactory, position: int, noise: bytes, cut: int
-) -> None:
-    folder = tmp_path_factory.getbasetemp()
-    path = folder / "sound.gguf"
-    if not path.exists():
-        write_model(path)
-    data = bytearray(path.read_bytes())
+def test_a_damaged_header_is_read_or_refused(position: int, noise: bytes, cut: int) -> None:
+    data = bytearray(gguf_bytes(a_model()))
     data[position : position + len(noise)] = noise
-    damaged = folder / "damaged.gguf"
-    damaged.write_bytes(data[: len(data) - cut])
-    with contextlib.suppress(ValueError):  # any other exception fails the test
-        assert model_facts(damaged).path == str(damaged)
-
-
-def test_files_are_found_once_and_have_distinct_names(tmp_path: Path) -> None:
-    for name in ("a/one.gguf", "b/two.gguf", "c/two.gguf", "x/y/three.gguf", "z/y/three.gguf"):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"")
-    (tmp_path / "link.gguf").symlink_to(tmp_path / "a" / "one.gguf")
-    (tmp_path / "dangling.gguf").symlink_to(tmp_path / "nowhere")
-    found = find([tmp_path, tmp_path / "a", tmp_path / "missing"])
-    assert set(found) == {"one", "b/two", "c/two", "x/y/three", "z/y/three"}
-
-
-def test_linked_folders_are_searched_once(tmp_path: Path) -> None:
-    models, disk = tmp_path / "models", tmp_path / "disk"
-    for path in (models / "here" / "one.gguf", disk / "two.gguf", disk / "deep" / "THREE.GGUF"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"")
-    (models / "away").symlink_to(disk)
-    (models / "again").symlink_to(models / "here")
-    (disk / "deep" / "back").symlink_to(models)
-    assert find([models]) == {
-        "one": models / "here" / "one.gguf",
-        "two": models / "away" / "two.gguf",
-        "THREE": models / "away" / "deep" / "THREE.GGUF",
-    }
-
-
-def test_default_folders_follow_the_settings_of_their_applications(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
-    monkeypatch.setenv("LLAMA_CACHE", str(tmp_path / "llama"))
-    (tmp_path / ".lmstudio-home-pointer").write_text(f"{tmp_path / 'lms'}\n", encoding="utf-8")
-    (tmp_path / "lms").mkdir()
-    settings = {"downloadsFolder": str(tmp_path / "models")}
-    (tmp_path / "lms" / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
-    places = usual_places()
-    for place in ("models", "lms/models", "hf/hub", "llama"):
-        assert tmp_path / place in places
-    (tmp_path / "lms" / "settings.json").write_text("[]", encoding="utf-8")
-    assert tmp_path / "models" not in usual_places()
+    with contextlib.suppress(HeaderError):  # any other exception is a failure
+        assert parse_header(bytes(data[: max(4, len(data) - cut)])).version in (2, 3)

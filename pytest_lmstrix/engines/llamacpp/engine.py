@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import secrets
@@ -20,8 +21,8 @@ from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.llamacpp import child as child_program
 from pytest_lmstrix.engines.llamacpp.server import LlamaCppInstance, death, silence
 from pytest_lmstrix.system.child_process import Child
-from pytest_lmstrix.weights import gguf
-from pytest_lmstrix.weights.source import parts
+from pytest_lmstrix.weights.places import find, usual_places
+from pytest_lmstrix.weights.preflight import Preflight, preflight
 
 _POLL_SECONDS = 0.1
 
@@ -55,13 +56,11 @@ class LlamaCppEngine:
 
     def models(self) -> list[ModelFacts]:
         """Return every model file in the usual places; unreadable ones are left out."""
-        folders = gguf.usual_places() if self._folders is None else self._folders
+        folders = usual_places() if self._folders is None else self._folders
         found = []
-        for name, path in gguf.find(folders).items():
-            try:
-                found.append(gguf.model_facts(path, name=name))
-            except (OSError, ValueError):
-                continue
+        for name, path in find(folders).items():
+            with contextlib.suppress(OSError, Failure):
+                found.append(preflight(path).require().facts(name=name))
         return found
 
     def facts(self, model: Model) -> ModelFacts | None:
@@ -73,8 +72,8 @@ class LlamaCppEngine:
         if remote and model.context_limit is not None:
             return None
         try:
-            path = self._file(model)
-            return gguf.model_facts(path, name=model.id, sha256=model.sha256)
+            found = preflight(self._file(model)).require()
+            return found.facts(name=model.id, sha256=model.sha256)
         except (OSError, ValueError, Failure):
             return None  # its load raises the reason
 
@@ -91,11 +90,10 @@ class LlamaCppEngine:
                 verdict=Verdict.ENGINE_ERROR,
                 phase="load",
             )
-        path = self._file(model)
-        _check_magic(path)
+        found = preflight(self._file(model)).require()
         api_key = secrets.token_urlsafe(32)
         configuration = {
-            "path": str(path),
+            "path": str(found.path),
             "context_length": context_length,
             "api_key": api_key,
             "batch_size": model.load.batch_size,
@@ -109,7 +107,7 @@ class LlamaCppEngine:
             json.dumps(configuration).encode() + b"\n",
         )
         try:
-            address = self._address(child, path, progress)
+            address = self._address(child, found, progress)
             client = httpx.Client(
                 base_url=address,
                 headers={"Authorization": f"Bearer {api_key}"},
@@ -118,7 +116,7 @@ class LlamaCppEngine:
                 limits=httpx.Limits(max_keepalive_connections=0),
                 trust_env=False,  # no proxy for connections to this machine
             )
-            return LlamaCppInstance(child, client, path, progress)
+            return LlamaCppInstance(child, client, found.path, progress)
         except BaseException:
             child.end()
             raise
@@ -128,20 +126,15 @@ class LlamaCppEngine:
 
     def _file(self, model: Model) -> Path:
         if model.source is None:
-            folders = gguf.usual_places() if self._folders is None else self._folders
-            path = gguf.find(folders).get(model.id)
+            folders = usual_places() if self._folders is None else self._folders
+            path = find(folders).get(model.id)
             if path is None:
                 raise _not_found(f"no file of that name in {', '.join(map(str, folders))}")
             return path
-        path = self._weights(model) if self._weights is not None else Path(model.source)
-        for part in parts(path):
-            if not part.is_file():
-                raise _not_found(f"no such file: {part}")
-        return path
+        return self._weights(model) if self._weights is not None else Path(model.source)
 
-    def _address(self, child: Child, path: Path, progress: Progress) -> str:
+    def _address(self, child: Child, model: Preflight, progress: Progress) -> str:
         """Wait until the model is loaded, and return the server's address."""
-        size_bytes = sum(part.stat().st_size for part in parts(path))
         seen, since = child.activity(), time.monotonic()
         while True:
             try:
@@ -149,29 +142,17 @@ class LlamaCppEngine:
             except queue.Empty:
                 line = b""
             if line is None:
-                raise death(child, path, phase="load")
+                raise death(child, model.path, phase="load")
             if line:
                 progress(1.0)
                 return str(json.loads(line)["address"])
             if (now := child.activity()) != seen:
                 seen, since = now, time.monotonic()
                 # The share of the weights that is in memory: llama.cpp reports nothing better.
-                progress(min(0.99, (child.peak_memory_bytes or 0) / max(1, size_bytes)))
+                progress(min(0.99, (child.peak_memory_bytes or 0) / max(1, model.size_bytes or 0)))
             elif time.monotonic() - since > self._load_timeout:
                 raise silence(self._load_timeout, "loading", "load")
 
 
 def _not_found(reason: str) -> Failure:
     return Failure(reason, verdict=Verdict.MODEL_NOT_FOUND, phase="load")
-
-
-def _check_magic(path: Path) -> None:
-    """Reject a file that is not a model, such as a saved error page.
-
-    Source: the GGUF specification, whose files begin with these bytes.
-    """
-    with path.open("rb") as file:
-        magic = file.read(4)
-    if magic != b"GGUF":
-        text = f"invalid magic {magic!r}: not a GGUF file"
-        raise Failure(text, verdict=Verdict.CORRUPTED, phase="load")
