@@ -26,6 +26,7 @@ from pytest_lmstrix.engines.llamacpp import child
 from pytest_lmstrix.engines.llamacpp.engine import LlamaCppEngine
 from pytest_lmstrix.engines.llamacpp.server import LlamaCppInstance
 from tests.standin import weights
+from tests.standin.gguf_bytes import write_split
 
 FEW_SHOT = "1 + 1 = 2\n4 + 4 = 8\n6 + 3 = 9\n2 + 3 ="
 PATIENCE = 60.0
@@ -219,10 +220,12 @@ def _cut(data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("damage", "verdict", "reason"),
     [
-        pytest.param(_cut, Verdict.CORRUPTED, "not within the file bounds", id="truncated"),
-        pytest.param(lambda data: data[:9999], Verdict.CORRUPTED, "key-value", id="cut header"),
-        pytest.param(lambda _: b"junk" * 999, Verdict.CORRUPTED, "magic", id="junk"),
-        pytest.param(lambda _: b"", Verdict.CORRUPTED, "magic", id="empty"),
+        pytest.param(_cut, Verdict.CORRUPTED, "cut short: 4", id="cut short"),
+        pytest.param(
+            lambda data: data[:9999], Verdict.CORRUPTED, "ends within its header", id="header cut"
+        ),
+        pytest.param(lambda _: b"junk" * 999, Verdict.CORRUPTED, "a text, not a", id="junk"),
+        pytest.param(lambda _: b"", Verdict.CORRUPTED, "an empty file", id="empty"),
         pytest.param(
             lambda data: data.replace(b"\5\0\0\0\0\0\0\0llama", b"\5\0\0\0\0\0\0\0lambda"[:13], 1),
             Verdict.UNSUPPORTED,
@@ -231,14 +234,14 @@ def _cut(data: bytes) -> bytes:
         ),
     ],
 )
-def test_a_bad_file_is_classified_by_the_llama_cpp_log(
+def test_a_bad_file_is_named(
     loader: ModelLoader,
     tmp_path: Path,
     damage: Callable[[bytes], bytes],
     verdict: Verdict,
     reason: str,
 ) -> None:
-    # The verdict must come from the log of llama.cpp, not from words in a path.
+    # A verdict must not come from the words of a path.
     bad = tmp_path / "out of memory.gguf"
     bad.write_bytes(damage(weights.smollm2().read_bytes()))
     with pytest.raises(Failure, match=reason) as failure:
@@ -248,13 +251,17 @@ def test_a_bad_file_is_classified_by_the_llama_cpp_log(
     assert "Traceback" not in failure.value.text
 
 
-@pytest.mark.parametrize("name", ["missing.gguf", "cut-00001-of-00002.gguf"])
-def test_a_missing_file_is_model_not_found(loader: ModelLoader, tmp_path: Path, name: str) -> None:
-    if "-of-" in name:
-        (tmp_path / name).symlink_to(weights.smollm2())
-    with pytest.raises(Failure, match="no such file") as failure:
-        loader.load(source=tmp_path / name)
-    assert failure.value.verdict is Verdict.MODEL_NOT_FOUND
+def test_a_missing_file_is_model_not_found(loader: ModelLoader, tmp_path: Path) -> None:
+    first, second = write_split(tmp_path, "big", 2)
+    second.unlink()
+    for path, words in (
+        (tmp_path / "missing.gguf", "no such file"),
+        (first, "of which big-00002-of-00002.gguf is missing"),
+    ):
+        with pytest.raises(Failure, match=words) as failure:
+            loader.load(source=path)
+        assert failure.value.verdict is Verdict.MODEL_NOT_FOUND
+    assert loader.processes() == []
 
 
 # --- replies
