@@ -20,7 +20,7 @@ pytest.importorskip("xllamacpp")
 import httpx
 
 from pytest_lmstrix.core.failure import Failure
-from pytest_lmstrix.core.types import LoadSettings, Message, Model
+from pytest_lmstrix.core.types import LoadSettings, Message, Model, Prompts
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.llamacpp import child
 from pytest_lmstrix.engines.llamacpp.engine import LlamaCppEngine
@@ -72,6 +72,7 @@ class ModelLoader(Struct, frozen=True):
         *,
         source: Path | None = None,
         load: LoadSettings | None = None,
+        prompts: Prompts = "completion",
     ) -> LlamaCppInstance:
         # One thread: several are very slow when other tests run at the same time.
         model = Model(
@@ -79,6 +80,7 @@ class ModelLoader(Struct, frozen=True):
             engine="llamacpp",
             source=str(source or weights.smollm2()),
             load=load or LoadSettings(threads=1, batch_size=64),
+            prompts=prompts,
         )
         return self.engine.load(model, context_length, progress or Recorder())
 
@@ -262,6 +264,46 @@ def test_a_missing_file_is_model_not_found(loader: ModelLoader, tmp_path: Path) 
             loader.load(source=path)
         assert failure.value.verdict is Verdict.MODEL_NOT_FOUND
     assert loader.processes() == []
+
+
+# --- chat templates
+
+CHAT = (Message(role="user", content="Hello"),)
+
+
+@pytest.fixture(scope="module", params=["in Go syntax", "that raises", "cut short"])
+def bad_template(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model with a chat template that llama.cpp refuses."""
+    template = {
+        "in Go syntax": "{{ if .System }}{{ .System }}{{ end }}{{ .Prompt }}",
+        "that raises": "{{ raise_exception('out of memory') }}",
+        "cut short": "{% for message in messages %}{{ message.content ",
+    }[request.param]
+    data = weights.smollm2().read_bytes()
+    key = data.index(b"tokenizer.chat_template") + len(b"tokenizer.chat_template") + 4
+    size = int.from_bytes(data[key : key + 8], "little")
+    path = tmp_path_factory.mktemp("template") / "model.gguf"
+    path.write_bytes(data[: key + 8] + template.encode().ljust(size) + data[key + 8 + size :])
+    return path
+
+
+def test_a_bad_chat_template_does_not_stop_completions(
+    loader: ModelLoader, bad_template: Path
+) -> None:
+    instance = loader.load(source=bad_template)
+    assert instance.complete(FEW_SHOT, max_tokens=2).text.split()[0] == "5"
+    with pytest.raises(Failure, match="template") as failure:
+        instance.chat(CHAT, max_tokens=2)
+    assert (failure.value.verdict, failure.value.phase) == (Verdict.TEMPLATE_ERROR, "predict")
+    instance.unload()
+
+
+def test_a_bad_chat_template_stops_a_model_that_is_to_chat(
+    loader: ModelLoader, bad_template: Path
+) -> None:
+    with pytest.raises(Failure, match="template") as failure:
+        loader.load(source=bad_template, prompts="chat")
+    assert (failure.value.verdict, failure.value.phase) == (Verdict.TEMPLATE_ERROR, "load")
 
 
 # --- replies

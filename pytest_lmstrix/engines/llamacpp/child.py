@@ -93,6 +93,8 @@ def _serve() -> NoReturn:
     params.sse_ping_interval = -1  # a ping does not show progress of the model
     params.offline = True
     params.ui = False
+    if configuration["replace_chat_template"]:
+        params.chat_template = "chatml"
     if (threads := configuration["threads"]) is not None:
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     if (flash_attention := configuration["flash_attention"]) is not None:

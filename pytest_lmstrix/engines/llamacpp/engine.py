@@ -91,6 +91,27 @@ class LlamaCppEngine:
                 phase="load",
             )
         found = preflight(self._file(model)).require()
+        try:
+            return self._load(found, model, context_length, progress)
+        except Failure as failure:
+            if failure.verdict is not Verdict.TEMPLATE_ERROR or model.prompts == "chat":
+                raise
+            # llama.cpp does not load a model with a damaged template, which completions never use.
+            return self._load(found, model, context_length, progress, template_error=failure)
+
+    def close(self) -> None:
+        """Nothing outlives its instance."""
+
+    def _load(
+        self,
+        found: Preflight,
+        model: Model,
+        context_length: int,
+        progress: Progress,
+        *,
+        template_error: Failure | None = None,
+    ) -> LlamaCppInstance:
+        """Load a model, with another chat template if its own has a `template_error`."""
         api_key = secrets.token_urlsafe(32)
         configuration = {
             "path": str(found.path),
@@ -101,6 +122,7 @@ class LlamaCppEngine:
             "threads": model.load.threads,
             "flash_attention": model.load.flash_attention,
             "kv_cache_type": model.load.kv_cache_type,
+            "replace_chat_template": template_error is not None,
         }
         child = Child(
             [sys.executable, "-P", child_program.__file__],
@@ -116,13 +138,10 @@ class LlamaCppEngine:
                 limits=httpx.Limits(max_keepalive_connections=0),
                 trust_env=False,  # no proxy for connections to this machine
             )
-            return LlamaCppInstance(child, client, found.path, progress)
+            return LlamaCppInstance(child, client, found.path, progress, template_error)
         except BaseException:
             child.end()
             raise
-
-    def close(self) -> None:
-        """Nothing outlives its instance."""
 
     def _file(self, model: Model) -> Path:
         if model.source is None:

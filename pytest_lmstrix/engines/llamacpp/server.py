@@ -96,11 +96,20 @@ class LlamaCppInstance:
     A silence beyond the limit and an interrupt end the process: nothing is left computing.
     """
 
-    def __init__(self, child: Child, client: httpx.Client, path: Path, progress: Progress) -> None:
+    def __init__(
+        self,
+        child: Child,
+        client: httpx.Client,
+        path: Path,
+        progress: Progress,
+        template_error: Failure | None = None,
+    ) -> None:
+        """Take over `child`; `template_error` is why it runs without the model's chat template."""
         self._child = child
         self._client = client
         self._path = path
         self._progress = progress
+        self._template_error = template_error
         self._phase: Phase = "load"
         with self._watched():
             properties = _decoded(client.get("/props"), _Properties)
@@ -124,6 +133,8 @@ class LlamaCppInstance:
 
     def chat(self, messages: Sequence[Message], *, max_tokens: int) -> Reply:
         """Answer `messages`; see `Instance.chat`."""
+        if (failure := self._template_error) is not None:
+            raise Failure(failure.text, verdict=failure.verdict, phase="predict")
         turns = msgspec.to_builtins(messages)
         body = {"messages": turns, "max_tokens": max_tokens, "temperature": 0.0}
         return self._reply("/v1/chat/completions", body)
