@@ -214,6 +214,7 @@ class ProbeResult(Struct, frozen=True, kw_only=True):
     detail: str = ""
     recall: dict[str, bool] | None = None
     seed: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 def fingerprint(*, sha256: str | None, size_bytes: int | None, path: str | None) -> str | None:

@@ -131,7 +131,7 @@ LOAD_KEYS: Mapping[str, Rule] = {
     "flash_attention": Rule(expected="true or false", type=bool),
     "gpu_layers": _number(0, _COUNT),
     "gpu_offload": Rule(expected="a number from 0 to 1", type=Annotated[float, Meta(ge=0, le=1)]),
-    "batch_size": _number(1, _COUNT),
+    "batch_size": _number(2, _COUNT),  # llama.cpp aborts in batches of one token
     "threads": _number(1, _COUNT),
 }
 """The keys of `load`, which is a mapping of its own."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from pytest_lmstrix.core.types import Reply
+
 _THOUGHT = r"(?:think|thinking|thoughts?|reasoning|reflection|scratchpad|seed:think)"
 _OPEN = (
     rf"[<\[]{_THOUGHT}[>\]]|◁think▷"
@@ -28,6 +30,7 @@ _WHOLE = re.compile(r"\+?0*(\d{1,18})(?:\.0+)?")
 # before, which the marks belong to.
 _TO_NORMALIZE = re.compile(r"[A-Za-z]?[^\x00-\x7f]{1,8}")
 _SILENT_CATEGORIES = ("C", "Z")
+_MIN_REPETITIONS = 4
 
 
 def without_reasoning(text: str) -> str:
@@ -42,6 +45,18 @@ def without_reasoning(text: str) -> str:
 def is_silence(text: str) -> bool:
     """Return whether `text` has only white space, control and other invisible characters."""
     return all(unicodedata.category(character)[0] in _SILENT_CATEGORIES for character in text)
+
+
+def repeated_token(reply: Reply) -> str | None:
+    """Return the one token that a reply repeats throughout, as weights of NaN do; else `None`."""
+    said = reply.text or reply.reasoning
+    for text in (said, f" {said}"):
+        unit = text[: (text + text).find(text, 1)]
+        count = len(text) // len(unit) if unit else 0
+        # A repeated phrase has more tokens than repetitions; the end may count as a token too.
+        if count >= max(_MIN_REPETITIONS, (reply.completion_tokens or 0) - 1):
+            return unit
+    return None
 
 
 def whole_numbers(text: str) -> list[int | None]:

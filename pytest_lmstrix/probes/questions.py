@@ -9,7 +9,12 @@ from msgspec import Struct
 
 from pytest_lmstrix.core.types import Message, Model, ProbeResult, Prompts, Reply
 from pytest_lmstrix.core.verdicts import Verdict
-from pytest_lmstrix.probes.answers import is_silence, whole_numbers, without_reasoning
+from pytest_lmstrix.probes.answers import (
+    is_silence,
+    repeated_token,
+    whole_numbers,
+    without_reasoning,
+)
 
 if TYPE_CHECKING:
     from pytest_lmstrix.engines.base import Instance
@@ -75,17 +80,23 @@ _SHOWN = 80
 
 
 def say_hello(loaded: Loaded) -> ProbeResult:
-    """Probe of `fast`: any reply but silence passes."""
+    """Probe of `fast`: any reply passes but silence and one token repeated throughout."""
     prompts = loaded.model.prompts
-    verdict = grade(HELLO, ask(loaded, prompts, HELLO), prompts)
-    return ProbeResult(verdict=verdict, detail="" if verdict is Verdict.OK else "said nothing")
+    reply = ask(loaded, prompts, HELLO)
+    verdict = grade(HELLO, reply, prompts)
+    if verdict is not Verdict.OK:
+        return ProbeResult(verdict=verdict, detail="said nothing")
+    if notes := _repetition_notes([reply]):
+        return ProbeResult(verdict=Verdict.WRONG_ANSWER, detail=notes[0], notes=notes)
+    return ProbeResult(verdict=verdict)
 
 
 def answer_questions(loaded: Loaded) -> ProbeResult:
     """Probe of `full`: ask both semantic questions; one right answer passes."""
     prompts = loaded.model.prompts
-    verdict, detail = grade_full([ask(loaded, prompts, question) for question in FULL], prompts)
-    return ProbeResult(verdict=verdict, detail=detail)
+    replies = [ask(loaded, prompts, question) for question in FULL]
+    verdict, detail = grade_full(replies, prompts)
+    return ProbeResult(verdict=verdict, detail=detail, notes=_repetition_notes(replies))
 
 
 PROBES: dict[str, Callable[[Loaded], ProbeResult]] = {
@@ -131,6 +142,15 @@ def grade(question: Question, reply: Reply, prompts: Prompts = "completion") -> 
     if cut_short and reply.stop_reason == "length":
         return Verdict.NO_ANSWER_IN_BUDGET
     return Verdict.WRONG_ANSWER if lines else Verdict.EMPTY_REPLY
+
+
+def _repetition_notes(replies: Sequence[Reply]) -> tuple[str, ...]:
+    """Return a note if the model only repeats one token, in all of `replies`."""
+    tokens = [repeated_token(reply) for reply in replies]
+    if not tokens or None in tokens:
+        return ()
+    shown = ", ".join(ascii(token) for token in dict.fromkeys(tokens) if token)
+    return (f"repeats one token throughout ({shown}): its weights may be damaged",)
 
 
 def grade_full(replies: Sequence[Reply], prompts: Prompts = "completion") -> tuple[Verdict, str]:

@@ -168,6 +168,10 @@ WRONG_VALUES = [
     ("tags: [on]", "tags must be text, got on"),
     ("tags: ['']", "tags must not be empty, got ''"),
     ("load: {threads: 0}", "load: threads must be a whole number from 1"),
+    (
+        "load: {batch_size: 1}",
+        "load: batch_size must be a whole number from 2 to 2,147,483,647, got 1",
+    ),
     ("load: {gpu_offload: 1.5}", "load: gpu_offload must be a number from 0 to 1, got 1.5"),
     ("load: {gpu_offload: .nan}", "load: gpu_offload must be a number from 0 to 1, got .nan"),
     ("load: {flash_attention: 1}", "load: flash_attention must be true or false, got 1"),

@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_lmstrix.probes.answers import is_silence, whole_numbers, without_reasoning
+from pytest_lmstrix.core.types import Reply
+from pytest_lmstrix.probes.answers import (
+    is_silence,
+    repeated_token,
+    whole_numbers,
+    without_reasoning,
+)
 
 
 @pytest.mark.parametrize(
@@ -124,3 +130,24 @@ def test_silent_replies(text: str) -> None:
 @pytest.mark.parametrize("text", ["!", "\N{WAVING HAND SIGN}", "\u200ba", "ё", "\ufffd"], ids=ascii)
 def test_replies_that_are_not_silent(text: str) -> None:
     assert not is_silence(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens", "token"),
+    [
+        ("&&&&&&&&", 8, "&"),
+        ("&&&&&&&&", 4, "&"),
+        ("&&&&&&&&", None, "&"),
+        ("hello hello hello hello", 4, " hello"),
+        ("\n5\n5\n5\n5", 4, "\n5"),
+        ("&&&&&&&&", 9, "&"),
+        ("ha ha ha ha ha", 10, None),
+        ("&&&&&&&x", 8, None),
+        ("...", 3, None),
+        ("Hello!", 2, None),
+        ("", 0, None),
+    ],
+)
+def test_one_token_repeated_throughout(text: str, tokens: int | None, token: str | None) -> None:
+    assert repeated_token(Reply(text=text, completion_tokens=tokens)) == token
+    assert repeated_token(Reply(text="", reasoning=text, completion_tokens=tokens)) == token

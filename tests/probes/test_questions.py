@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+from typing import Any, cast
 
 import pytest
 
-from pytest_lmstrix.core.types import Reply
+from pytest_lmstrix.core.types import Model, ProbeResult, Reply
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.probes.answers import whole_numbers
 from pytest_lmstrix.probes.questions import (
     FULL,
     HELLO,
     NINETY_SIX,
+    PROBES,
     SUM,
     Question,
     grade,
@@ -133,3 +135,39 @@ def test_the_detail_names_the_error_and_is_sanitized() -> None:
     assert NINETY_SIX.name not in detail
     assert detail.startswith(r"2+3: wrong_answer, got '\x1b[2J444")
     assert len(detail) < 150
+
+
+class Repeating:
+    """A loaded model that answers with one text after the other."""
+
+    def __init__(self, *texts: str) -> None:
+        self.model = Model(id="m", engine="e")
+        self._texts = iter(texts)
+
+    def complete(self, prompt: str, *, max_tokens: int, temperature: float = 0.0) -> Reply:
+        return Reply(text=next(self._texts), completion_tokens=max_tokens)
+
+
+def probe(check: str, *texts: str) -> ProbeResult:
+    return PROBES[check](cast(Any, Repeating(*texts)))
+
+
+def test_one_repeated_token_is_no_hello() -> None:
+    result = probe("fast", "&" * 8)
+    assert result.verdict is Verdict.WRONG_ANSWER
+    assert result.detail == "repeats one token throughout ('&'): its weights may be damaged"
+    assert result.notes == (result.detail,)
+    assert probe("fast", " Hello, hello, hello").verdict is Verdict.OK
+    assert probe("fast", "\n" * 8).verdict is Verdict.EMPTY_REPLY
+
+
+def test_one_repeated_token_is_noted_in_full() -> None:
+    result = probe("full", "&" * 8, "&" * 8)
+    assert result.verdict is Verdict.WRONG_ANSWER
+    assert result.notes == ("repeats one token throughout ('&'): its weights may be damaged",)
+    result = probe("full", " 96" * 8, " 5" * 8)
+    assert result.verdict is Verdict.OK
+    assert result.notes == (
+        "repeats one token throughout (' 96', ' 5'): its weights may be damaged",
+    )
+    assert probe("full", "&" * 8, " 5, of course").notes == ()
