@@ -27,7 +27,10 @@ def text(value: str | bytes, order: str = "<") -> bytes:
 
 
 def typed(value: object, order: str = "<") -> bytes:
-    """A value with its type before it; whole numbers are unsigned, of 32 bits if they can be."""
+    """A value with its type before it; whole numbers are unsigned, of 32 bits if they can be.
+
+    In a list they are signed, of 32 bits.
+    """
     if isinstance(value, bool):
         return struct.pack(f"{order}I?", 7, value)
     if isinstance(value, int):
@@ -38,6 +41,9 @@ def typed(value: object, order: str = "<") -> bytes:
     if isinstance(value, str):
         return struct.pack(f"{order}I", 8) + text(value, order)
     assert isinstance(value, list)
+    if all(type(each) is int for each in value):
+        form = f"{order}IIQ{len(value)}i"
+        return struct.pack(form, 9, 5, len(value), *value)
     elements = [typed(each, order) for each in value]
     kind = elements[0][:4] if elements else struct.pack(f"{order}I", 8)
     body = b"".join(each[4:] for each in elements)
