@@ -20,7 +20,9 @@ from platformdirs import user_cache_path
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.weights.download import DownloadProgress, download, download_failure, size_of
-from pytest_lmstrix.weights.source import LocalSource, parse_source, parts
+from pytest_lmstrix.weights.filetype import SAMPLE_BYTES, name_file_type
+from pytest_lmstrix.weights.gguf import MAGIC
+from pytest_lmstrix.weights.source import LocalSource, parse_source, parts, why_missing
 
 _log = logging.getLogger(__name__)
 _CHUNK_BYTES = 1 << 20
@@ -125,7 +127,7 @@ def _existing(source: str, base_dir: Path) -> Path:
         path = base_dir / Path(source).expanduser()
         if path.is_file():
             return path
-        problem = "is a folder, not a file" if path.is_dir() else "no such file"
+        problem = why_missing(path)
     except (OSError, RuntimeError, ValueError) as error:
         path, problem = base_dir / source, str(error)
     raise download_failure(f"{path}: {problem}", Verdict.MODEL_NOT_FOUND)
@@ -161,12 +163,10 @@ def _check_magic(downloaded: Path, target: Path, source: str) -> None:
     if target.suffix.lower() != ".gguf":
         return
     with downloaded.open("rb") as file:
-        magic = file.read(4)
-    if magic != b"GGUF":
+        start = file.read(SAMPLE_BYTES)
+    if not start.startswith(MAGIC):
         shutil.rmtree(target.with_name(f"{target.name}.part"))
-        raise download_failure(
-            f"{source}: what was downloaded is not a GGUF file; it begins with {magic!r}"
-        )
+        raise download_failure(f"{source}: what was downloaded is {name_file_type(start).words}")
 
 
 def _mismatch(what: str, wanted: str, found: str, way_out: str) -> Failure:

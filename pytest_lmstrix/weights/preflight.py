@@ -21,7 +21,7 @@ from pytest_lmstrix.weights.gguf import (
     OtherVersion,
     read_header,
 )
-from pytest_lmstrix.weights.source import SPLIT, parts
+from pytest_lmstrix.weights.source import SPLIT, parts, why_missing
 
 FileKind = Literal[
     "model", "embedding", "encoder-decoder", "adapter", "control vector", "projector",
@@ -126,7 +126,7 @@ def preflight(path: Path) -> Preflight:
         OSError: A file is there and cannot be read.
     """
     if not path.is_file():
-        return Preflight(path=path, verdict=Verdict.MODEL_NOT_FOUND, reason=_why_missing(path))
+        return Preflight(path=path, verdict=Verdict.MODEL_NOT_FOUND, reason=why_missing(path))
     header = _header(path)
     if isinstance(header, _Problem):
         return Preflight(path=path, parts=(path,), size_bytes=path.stat().st_size,
@@ -266,12 +266,6 @@ def _words_of_shard(path: Path, header: Header) -> str:
     first = parts(path)[0]
     state = "" if first.is_file() else ", which is missing"
     return f"{words}; name the first of them, {first.name}{state}"
-
-
-def _why_missing(path: Path) -> str:
-    if path.is_symlink():
-        return f"a link that leads nowhere: {path.readlink()} does not exist"
-    return "a folder, not a file" if path.is_dir() else "no such file"
 
 
 def _context_length(header: Header) -> int | None:

@@ -160,3 +160,10 @@ def parts(path: Path) -> list[Path]:
         path.with_name(f"{stem}-{number:05}-of-{count:05}{path.suffix}")
         for number in range(1, count + 1)
     ]
+
+
+def why_missing(path: Path) -> str:
+    """Return why there is no file at `path`, in words."""
+    if path.is_symlink() and not path.exists():
+        return f"a link that leads nowhere: {path.readlink()} does not exist"
+    return "a folder, not a file" if path.is_dir() else "no such file"

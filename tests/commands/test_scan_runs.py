@@ -16,6 +16,7 @@ from pytest_lmstrix.core.types import Model
 from pytest_lmstrix.manifest.read import read_manifest
 from tests.end_to_end.project import Project
 from tests.standin.lmstudio import Fault, LmStudioServer, StandInModel
+from tests.standin.model_files import write_broken, write_whole
 
 MODELS = (
     StandInModel(key="org/small", size_bytes=1_000_000_000, quantization="Q4_K_M", vision=True),
@@ -373,6 +374,24 @@ class TestGgufFiles:
         }
         assert models["vectors@llamacpp"].type == "embedding"
         scan(empty, server).stdout.fnmatch_lines(["0 new models in models.yaml"])
+
+    def test_of_a_hundred_files_the_models_are_registered(
+        self, empty: Project, folder: Path, server: LmStudioServer
+    ) -> None:
+        files = [*write_whole(folder), *write_broken(folder)]
+        assert len(files) >= 100
+        result = scan(empty, server)
+        assert result.ret == pytest.ExitCode.OK
+        registered = {file.id for file in files if file.registered}
+        assert registered == {
+            name for name, model in found(empty).items() if model.engine == "llamacpp"
+        }
+        assert found(empty)["scout"].context_limit == 10_485_760
+        left_out = result.outlines[result.outlines.index("left out") + 1 :]
+        for file in files:
+            if not file.registered:
+                [line] = [each for each in left_out if str(file.path) in each]
+                assert file.words in line
 
     def test_a_file_is_recognized_under_any_id_and_path(
         self, empty: Project, folder: Path, server: LmStudioServer

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pytest_lmstrix.core.verdicts import Verdict
 from tests.end_to_end.project import Project
+from tests.standin.model_files import write_broken, write_whole
 from tests.standin.weights import smollm2
+
+SAMPLE = {"mamba", "gpt-oss", "go-template", "not-a-number"}
+"""Whole models that are loaded unless `LMSTRIX_TEST_DEEP` is set, which loads all."""
 
 
 def manifest(project: Project, *models: tuple[str, Path, int]) -> None:
@@ -74,3 +79,22 @@ def test_two_workers_run_all_models(project: Project) -> None:
     manifest(project, ("one", smollm2(), 512), ("two", smollm2(), 512))
     project.run_apart("--lmstrix", "-n", "2").assert_outcomes(passed=2)
     assert {r.model for r in project.results} == {"one", "two"}
+
+
+def test_every_file_gets_its_right_verdict(project: Project) -> None:
+    whole, broken = list(write_whole(project.path)), list(write_broken(project.path))
+    if not os.environ.get("LMSTRIX_TEST_DEEP"):
+        whole = [file for file in whole if file.id in SAMPLE]
+        assert len(whole) == len(SAMPLE)
+    files = [*whole, *broken]
+    manifest(project, *((file.id, file.path, 512) for file in files))
+    project.run("-m", "full")
+    results = {result.model: result for result in project.results}
+    assert {id: result.verdict for id, result in results.items()} == {
+        file.id: file.verdict for file in files
+    }
+    for file in files:
+        assert file.words in results[file.id].detail
+    assert results["not-a-number"].notes == (
+        "repeats one token throughout ('G'): its weights may be damaged",
+    )

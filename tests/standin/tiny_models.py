@@ -81,10 +81,10 @@ def tiny_model(architecture: str = "llama", *, nan: bool = False, **metadata: ob
                    for part in ("weight", "bias")}  # fmt: skip
     tensors, data = [], b""
     for name, shape in shapes.items():
+        data += bytes(-len(data) % ALIGNMENT)
         tensors.append(TensorInfo(name, shape, F32, len(data)))
         numbers = array("f", [float("nan")]) * prod(shape) if nan else _numbers(name, shape)
         data += numbers.tobytes()
-        data += bytes(-len(data) % ALIGNMENT)
     values = {name: value for name, value in values.items() if value is not None}
     return gguf_bytes(values, tensors, data=data)
 
