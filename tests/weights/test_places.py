@@ -39,7 +39,7 @@ def test_a_link_that_leads_nowhere_is_mentioned(tmp_path: Path) -> None:
     assert found.incomplete == (f"{link}: a link that leads nowhere, to {tmp_path / 'nowhere'}",)
 
 
-def test_files_are_found_once_and_named_apart(tmp_path: Path) -> None:
+def test_files_are_found_once_and_have_distinct_names(tmp_path: Path) -> None:
     for name in ("a/one.gguf", "b/two.gguf", "c/two.gguf", "x/y/three.gguf", "z/y/three.gguf"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def test_files_are_found_once_and_named_apart(tmp_path: Path) -> None:
     assert set(found) == {"one", "b/two", "c/two", "x/y/three", "z/y/three"}
 
 
-def test_folders_are_found_through_links_once(tmp_path: Path) -> None:
+def test_linked_folders_are_searched_once(tmp_path: Path) -> None:
     models, disk = tmp_path / "models", tmp_path / "disk"
     for path in (models / "here" / "one.gguf", disk / "two.gguf", disk / "deep" / "THREE.GGUF"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ def test_folders_are_found_through_links_once(tmp_path: Path) -> None:
     }
 
 
-def test_usual_places_follow_the_settings_of_their_owners(
+def test_default_folders_follow_the_settings_of_their_applications(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -117,7 +117,7 @@ FATES: dict[str, tuple[list[str], tuple[Verdict, bool]]] = {
     "killed-asked": (["reply SIGKILL", "reply SIGABRT"], (Verdict.CRASHED, True)),
     "stopped-asked": (["load SIGSTOP", "reply SIGSTOP"], (Verdict.TIMEOUT, True)),
     "starved": (["ulimit -v 1000000"], (Verdict.OUT_OF_MEMORY, False)),
-    "cut": ([UNHARMED], (Verdict.CORRUPTED, False)),
+    "cut": ([], (Verdict.CORRUPTED, False)),
     "healthy": ([UNHARMED], (Verdict.OK, False)),
 }
 
