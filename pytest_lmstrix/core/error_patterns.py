@@ -44,6 +44,8 @@ NOISE: tuple[str, ...] = (
 TEMPLATE = (
     r"^.*(?:\bjinja2?\b|\b(?:chat|prompt)[ _-]templates?\b"
     r"|\btemplate(?:syntax|runtime|assertion)?[ _]?error\b"
+    # The place in its source, which llama.cpp quotes on lines of their own.
+    r"|\bwhile executing \w+ at line \d|\braise_exception\b|\{%|%\}"
     r"|\bautomatic parser generation\b|\bunknown (?:\w+ )?(?:test|filter): \S"
     r"|\broles? must alternate|\bonly user,? (?:and )?(?:model|assistant|tool)\b.{0,40}\broles?\b"
     r"|\bsystem (?:role|message|prompt)s?\b.{0,20}\bnot supported).*"

@@ -69,6 +69,12 @@ FAMILIES: dict[Verdict, list[str]] = {
         "jinja2.exceptions.TemplateError: Only user and assistant roles are supported!",
         "common_chat_templates_init: failed to parse chat template (defaulting to chatml): "
         "Unexpected token at row 1, column 30: out of memory",
+        "Unable to generate parser for this template. Automatic parser generation failed: \n"
+        "------------\n"
+        "While executing CallExpression at line 1, column 58 in source:\n"
+        "...== 'hi' %}{{ raise_exception('context length exceeded: out of memory') }}...\n"
+        "                       ^\n"
+        "Error: Jinja Exception: context length exceeded: out of memory",
         "System role not supported",
         "Value is not callable: null at row 3: {{ raise_exception('context too long') }} in the"
         " chat template",

@@ -25,8 +25,10 @@ from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.llamacpp import child
 from pytest_lmstrix.engines.llamacpp.engine import LlamaCppEngine
 from pytest_lmstrix.engines.llamacpp.server import LlamaCppInstance
+from pytest_lmstrix.probes.questions import FULL, HELLO, ask, grade
 from tests.standin import weights
 from tests.standin.gguf_bytes import write_split
+from tests.standin.tiny_models import write_tiny_model
 
 FEW_SHOT = "1 + 1 = 2\n4 + 4 = 8\n6 + 3 = 9\n2 + 3 ="
 PATIENCE = 60.0
@@ -304,6 +306,32 @@ def test_a_bad_chat_template_stops_a_model_that_is_to_chat(
     with pytest.raises(Failure, match="template") as failure:
         loader.load(source=bad_template, prompts="chat")
     assert (failure.value.verdict, failure.value.phase) == (Verdict.TEMPLATE_ERROR, "load")
+
+
+def test_a_chat_template_that_raises_later_is_a_template_error(
+    loader: ModelLoader, tmp_path: Path
+) -> None:
+    template = (
+        "{% if messages[0].content == 'Hello' %}{{ raise_exception('out of memory') }}{% endif %}"
+        "{{ messages[0].content }}"
+    )
+    path = write_tiny_model(tmp_path / "m.gguf", tokenizer__chat_template=template)
+    instance = loader.load(source=path, prompts="chat")
+    with pytest.raises(Failure, match="out of memory") as failure:
+        instance.chat(CHAT, max_tokens=2)
+    assert (failure.value.verdict, failure.value.phase) == (Verdict.TEMPLATE_ERROR, "predict")
+    assert instance.complete("2 + 3 =", max_tokens=2).text == " 5"
+    instance.unload()
+
+
+@pytest.mark.parametrize("architecture", ["llama", "mamba"])
+def test_a_tiny_model_of_another_architecture_answers(
+    loader: ModelLoader, tmp_path: Path, architecture: str
+) -> None:
+    instance = loader.load(source=write_tiny_model(tmp_path / "m.gguf", architecture))
+    for question in (HELLO, *FULL):
+        assert grade(question, ask(instance, "completion", question)) is Verdict.OK
+    instance.unload()
 
 
 # --- replies
