@@ -149,7 +149,8 @@ TRAITS: dict[Verdict, Traits] = {
     ),
     Verdict.UNSUPPORTED: Traits(
         "xfailed", "model", "model", "S", "unusable",
-        "Update the engine or install the runtime that this model needs.",
+        "Update the engine or install the runtime that this model needs; take files that are not a"
+        " language model out of the manifest.",
     ),
     Verdict.TEMPLATE_ERROR: Traits(
         "failed", "model", "model", "J", "unusable",

@@ -10,7 +10,7 @@ from tests.end_to_end.project import Project
 from tests.standin.model_files import write_broken, write_whole
 from tests.standin.weights import smollm2
 
-SAMPLE = {"mamba", "gpt-oss", "go-template", "not-a-number"}
+SAMPLE = {"mamba", "gpt-oss", "split", "go-template", "not-a-number"}
 """Whole models that are loaded unless `LMSTRIX_TEST_DEEP` is set, which loads all."""
 
 

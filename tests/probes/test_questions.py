@@ -152,7 +152,7 @@ def probe(check: str, *texts: str) -> ProbeResult:
     return PROBES[check](cast(Any, Repeating(*texts)))
 
 
-def test_one_repeated_token_is_no_hello() -> None:
+def test_one_repeated_token_does_not_pass_as_hello() -> None:
     result = probe("fast", "&" * 8)
     assert result.verdict is Verdict.WRONG_ANSWER
     assert result.detail == "repeats one token throughout ('&'): its weights may be damaged"

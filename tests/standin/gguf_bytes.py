@@ -11,6 +11,12 @@ ALIGNMENT = 32
 F32 = 0
 
 
+_SPLIT_FORMATS = {
+    "split.no": (2, "H"), "split.count": (2, "H"), "split.tensors.count": (5, "i"),
+}  # fmt: skip
+"""The types that llama.cpp insists on."""
+
+
 class TensorInfo(NamedTuple):
     name: str = "token_embd.weight"
     shape: tuple[int, ...] = (4, 4)
@@ -61,7 +67,12 @@ def gguf_bytes(
     """A whole file; its `data` begins at the alignment."""
     pack = struct.Struct(f"{order}IQQ").pack
     parts = [b"GGUF", pack(version, len(tensors), len(metadata))]
-    parts += [text(key, order) + typed(value, order) for key, value in metadata.items()]
+    for key, value in metadata.items():
+        parts.append(text(key, order))
+        if form := _SPLIT_FORMATS.get(key):
+            parts.append(struct.pack(f"{order}I{form[1]}", form[0], value))
+        else:
+            parts.append(typed(value, order))
     for name, shape, kind, offset in tensors:
         form = f"{order}I{len(shape)}QIQ"
         parts.append(text(name, order) + struct.pack(form, len(shape), *shape, kind, offset))

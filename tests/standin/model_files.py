@@ -15,7 +15,7 @@ from tests.standin.gguf_bytes import (
     write_model,
     write_split,
 )
-from tests.standin.tiny_models import ARCHITECTURES, tiny_model
+from tests.standin.tiny_models import ARCHITECTURES, tiny_model, write_tiny_split
 
 GO_TEMPLATE = "{{ if .System }}<|im_start|>{{ .System }}{{ end }}{{ .Prompt }}"
 RAISING_TEMPLATE = "{{ raise_exception('out of memory') }}"
@@ -94,6 +94,8 @@ def write_whole(folder: Path) -> Iterator[ModelFile]:
     }
     for name, metadata in variants.items():
         yield _registered(folder, name, tiny_model(**metadata))
+    first, _ = write_tiny_split(folder, "split")
+    yield ModelFile("split", first, registered=True)
     yield _registered(folder, "trailing-bytes", tiny_model() + bytes(100))
     yield _registered(folder, "not-a-number", tiny_model(nan=True), Verdict.WRONG_ANSWER)
 

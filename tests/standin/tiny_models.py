@@ -53,7 +53,29 @@ def write_tiny_model(
 
 def tiny_model(architecture: str = "llama", *, nan: bool = False, **metadata: object) -> bytes:
     """The bytes of `write_tiny_model`."""
-    values, layer = ARCHITECTURES[architecture]
+    metadata = {name.replace("__", "."): value for name, value in metadata.items()}
+    tensors, data = _lay_out(_shapes(architecture), nan=nan)
+    return gguf_bytes(_metadata(architecture, metadata), tensors, data=data)
+
+
+def write_tiny_split(folder: Path, name: str) -> list[Path]:
+    """A model that answers, in two files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shapes = _shapes("llama")
+    paths = [folder / f"{name}-{number}-of-00002.gguf" for number in ("00001", "00002")]
+    for number, path in enumerate(paths):
+        split: dict[str, object] = {
+            "split.no": number, "split.count": 2, "split.tensors.count": len(shapes),
+        }  # fmt: skip
+        half = list(shapes)[number::2]
+        tensors, data = _lay_out({each: shapes[each] for each in half})
+        values = split if number else _metadata("llama", split)
+        path.write_bytes(gguf_bytes(values, tensors, data=data))
+    return paths
+
+
+def _metadata(architecture: str, more: Mapping[str, object]) -> dict[str, object]:
+    values, _ = ARCHITECTURES[architecture]
     values = {
         "general.architecture": architecture,
         "general.file_type": 0,
@@ -68,8 +90,13 @@ def tiny_model(architecture: str = "llama", *, nan: bool = False, **metadata: ob
         f"{architecture}.embedding_length": WIDTH,
         f"{architecture}.block_count": 1,
         **{f"{architecture}.{key}": value for key, value in values.items()},
-        **{name.replace("__", "."): value for name, value in metadata.items()},
+        **more,
     }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _shapes(architecture: str) -> Shapes:
+    _, layer = ARCHITECTURES[architecture]
     shapes: Shapes = {
         "token_embd.weight": (WIDTH, len(TOKENS)),
         "output_norm.weight": (WIDTH,),
@@ -79,14 +106,18 @@ def tiny_model(architecture: str = "llama", *, nan: bool = False, **metadata: ob
     if architecture == "rwkv6":
         shapes |= {f"{name}.{part}": (WIDTH,) for name in ("token_embd_norm", "output_norm")
                    for part in ("weight", "bias")}  # fmt: skip
+    return shapes
+
+
+def _lay_out(shapes: Shapes, *, nan: bool = False) -> tuple[list[TensorInfo], bytes]:
+    """Return the list of tensors and their data."""
     tensors, data = [], b""
     for name, shape in shapes.items():
         data += bytes(-len(data) % ALIGNMENT)
         tensors.append(TensorInfo(name, shape, F32, len(data)))
         numbers = array("f", [float("nan")]) * prod(shape) if nan else _numbers(name, shape)
         data += numbers.tobytes()
-    values = {name: value for name, value in values.items() if value is not None}
-    return gguf_bytes(values, tensors, data=data)
+    return tensors, data
 
 
 def _numbers(name: str, shape: tuple[int, ...]) -> array[float]:

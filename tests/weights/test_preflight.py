@@ -110,7 +110,7 @@ def test_tensors_that_llama_cpp_does_not_read_any_more(
     assert found.reason == f"quantized as {name}, which llama.cpp does not read any more"
 
 
-def test_a_type_that_is_newer_than_this_list_is_the_engine_s_to_judge(tmp_path: Path) -> None:
+def test_a_tensor_type_newer_than_the_list_is_left_to_the_engine(tmp_path: Path) -> None:
     newer = gguf_bytes(a_model(), [TENSOR._replace(type=99)])
     assert preflight(put(tmp_path, newer)).verdict is None
 
@@ -140,7 +140,7 @@ def test_a_file_cut_anywhere_is_corrupted(tmp_path: Path) -> None:
     ("declared", "read"),
     [(1, 1), (10_485_760, 10_485_760), (2**31 - 1, 2**31 - 1), (None, None)],
 )
-def test_a_context_that_can_be_is_read(
+def test_a_valid_context_length_is_read(
     tmp_path: Path, declared: int | None, read: int | None
 ) -> None:
     found = preflight(write_model(tmp_path / "m.gguf", llama__context_length=declared))
@@ -148,7 +148,7 @@ def test_a_context_that_can_be_is_read(
 
 
 @pytest.mark.parametrize("declared", [0, -1, 2**31, 2**63, "4096", 4096.0, True])
-def test_a_context_that_cannot_be_is_corrupted(tmp_path: Path, declared: object) -> None:
+def test_an_invalid_context_length_is_corrupted(tmp_path: Path, declared: object) -> None:
     found = preflight(write_model(tmp_path / "m.gguf", llama__context_length=declared))
     assert found.verdict is Verdict.CORRUPTED
     assert found.reason == (
@@ -195,7 +195,7 @@ def test_a_file_that_is_not_gguf_is_named(
     assert found.size_bytes == len(data)
 
 
-def test_what_is_not_there_is_not_found(tmp_path: Path) -> None:
+def test_a_missing_file_is_model_not_found(tmp_path: Path) -> None:
     link = tmp_path / "link.gguf"
     link.symlink_to(tmp_path / "nowhere")
     for path, words in (
@@ -285,12 +285,12 @@ def test_a_split_model_is_judged_by_its_headers(
         assert found.reason == words
 
 
-def test_a_first_file_without_tensors_is_no_vocabulary(tmp_path: Path) -> None:
+def test_a_first_file_without_tensors_is_not_a_vocabulary(tmp_path: Path) -> None:
     first, *_ = write_split(tmp_path, "big", 2)
     values = a_model(split__no=0, split__count=2, split__tensors__count=2)
     first.write_bytes(gguf_bytes(values, []))
     assert preflight(first).verdict is None
 
 
-def test_a_name_alone_makes_no_split_model(tmp_path: Path) -> None:
+def test_a_file_name_alone_does_not_make_a_split_model(tmp_path: Path) -> None:
     assert preflight(write_model(tmp_path / "x-00001-of-00003.gguf")).verdict is None
