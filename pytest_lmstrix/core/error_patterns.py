@@ -196,7 +196,7 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|safetensor_?error|deserializing header|header_?too_?(?:large|small)"
         r"|invalid[ _]?header(?! (?:name|value))|invalid format for"
         r"|incomplete_?metadata|metadata_?incomplete|zip archive|unpickling|invalid load key"
-        r"|key not found in model|\bin (?:the )?model file\b"
+        r"|key not found in model|\bkey \S+ has wrong type|\bin (?:the )?model file\b"
         r"|(?:split|shard)s?\b.{0,40}(?:idx|invalid|missing|illegal)"
         r"|(?:missing|illegal|invalid) (?:split|shard)|llama_memory is null|reuse from cache"
         r"|find tensor|received shape|re-?download|does not appear to have a file"

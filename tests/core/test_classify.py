@@ -148,6 +148,8 @@ FAMILIES: dict[Verdict, list[str]] = {
         "Error: pull model manifest: 404",
     ],
     Verdict.CORRUPTED: [
+        "llama_model_load: error loading model: key split.count has wrong type u32 but expected"
+        " type u16",
         "invalid model: tensor 'output.weight' is duplicated",
         "done_getting_tensors: too many tensors created; expected 291, got 292",
         "gguf_read: string length 81 exceeds remaining file size 12 bytes",
