@@ -274,11 +274,10 @@ def _contexts(config: pytest.Config) -> tuple[int, ...] | None:
 
 
 def _hosts(config: pytest.Config) -> list[str]:
-    hosts: list[str] = _value(config, "host")
-    for host in hosts:
-        address = re.fullmatch(r"(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+):(\d{1,5})", host)
-        if address is None or not 1 <= int(address[1]) <= 65_535:
-            raise pytest.UsageError(
-                f"--lmstrix-host: '{host}' is not host:port, such as 127.0.0.1:1234"
-            )
-    return list(dict.fromkeys(hosts))
+    from pytest_lmstrix.system.addresses import host_port
+
+    given: list[str] = _value(config, "host")
+    try:
+        return list(dict.fromkeys(map(host_port, given)))
+    except ValueError as error:
+        raise pytest.UsageError(f"--lmstrix-host: {error}") from None

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
+from pytest_lmstrix.checks.granted import context_refusal, padded
 from pytest_lmstrix.checks.loader import LoadedModel, ModelLoader
 from pytest_lmstrix.checks.speed import slow_note
 from pytest_lmstrix.core.checks import CHECKS, evidence_of
@@ -31,22 +32,10 @@ LOST_CONNECTIONS = 2
 """How often a case is retried after its host was lost and came back."""
 REPLY_LIMIT = 2_000
 """Characters of a reply that are kept."""
-PADDING = 256
-"""llama.cpp rounds a context length up to a multiple of this (`llama_context`, GGML_PAD)."""
 
 
 _T = TypeVar("_T")
 Probe = Callable[[LoadedModel], ProbeResult]
-
-
-def context_refusal(asked: int, granted: int) -> ProbeResult | None:
-    """Return the failure of a granted context length, tokens; up to the next 256 is padding."""
-    if asked <= granted <= -(-asked // PADDING) * PADDING:
-        return None
-    return ProbeResult(
-        verdict=Verdict.CONTEXT_NOT_GRANTED,
-        detail=f"asked for {asked:,} tokens of context, granted {granted:,}",
-    )
 
 
 def retries_of(verdict: Verdict) -> int:
@@ -218,9 +207,13 @@ class Attempts:
             seed=finding.seed,
             check_version=check_version or (CHECKS[check].version if check in CHECKS else 1),
             machine=self._machine,
-            settings=settings_of(case.model),
+            settings=settings_of(case.model, ignored=loaded.ignored_settings if loaded else ()),
             retried=retried or (loaded is not None and loaded.retried),
-            notes=(*finding.notes, *self._speed_notes(check, case, decode_rate)),
+            notes=(
+                *finding.notes,
+                *_load_notes(case, loaded, finding),
+                *self._speed_notes(check, case, decode_rate),
+            ),
         )
         drop_insane(result)
         return result
@@ -232,6 +225,17 @@ class Attempts:
         rates[case.context_length] = decode_rate
         note = slow_note(case.context_length, decode_rate, rates)
         return (note,) if note else ()
+
+
+def _load_notes(case: Case, loaded: LoadedModel | None, finding: ProbeResult) -> Iterable[str]:
+    if loaded is None:
+        return
+    if finding.verdict is Verdict.OK and loaded.context_length > padded(case.context_length):
+        yield (
+            f"larger context: granted {loaded.context_length:,} tokens,"
+            f" asked for {loaded.asked_context_length:,}"
+        )
+    yield from loaded.engine_notes
 
 
 def _prefilled(reply: Reply) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import Protocol
 
+from pytest_lmstrix.checks.granted import ReportedLoad, whole
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Message, Model, Reply
 from pytest_lmstrix.core.verdicts import Phase, Verdict
@@ -33,23 +34,17 @@ class Watch(Protocol):
         """Show that no load or request is in progress."""
 
 
-class LoadedModel:
+class LoadedModel(ReportedLoad):
     """A model at a context length, ready for requests: the value of the fixture `lmstrix_model`.
 
     It reloads itself if it was unloaded in between, or failed.
     """
 
     def __init__(self, loader: ModelLoader, model: Model, asked_context_length: int) -> None:
-        self.model = model
-        self.asked_context_length = asked_context_length
-        """Tokens."""
-        self.context_length = 0
-        """Granted by the engine, read back after the load; tokens."""
+        super().__init__(model, asked_context_length)
         self.load_seconds = 0.0
         self.retried = False
         """Whether the load succeeded only on a retry."""
-        self.peak_memory_bytes: int | None = None
-        """Peak memory of the engine's process so far, where the engine measures it."""
         self.replies: list[Reply] = []
         self.failed = False
         """Whether its last request failed: the instance may be broken and is not used again."""
@@ -86,11 +81,11 @@ class LoadedModel:
         try:
             with self._loader.remember_failures(self.model), _as_failure("predict"):
                 reply = ask(instance)
-        except Failure:
+        except Failure as failure:
             self.failed = True
-            raise
+            raise self.explained(failure) from failure.__cause__
         finally:
-            self.peak_memory_bytes = getattr(instance, "peak_memory_bytes", None)
+            self.read(instance)
         self.replies.append(reply)
         return reply
 
@@ -135,8 +130,7 @@ class ModelLoader:
         """
         if self._current is not None:
             loaded = self._current[0]
-            same = (loaded.model, loaded.asked_context_length) == (model, context_length)
-            if same and not loaded.failed:
+            if loaded.serves(model, context_length) and not loaded.failed:
                 return loaded
         loaded = LoadedModel(self, model, context_length)
         self.instance_of(loaded)
@@ -186,7 +180,7 @@ class ModelLoader:
                 engine = self.engine_of(model)
                 if failure.code == WEIGHTS:
                     self.gone[model.id] = failure
-                elif not self._reconnects(engine):
+                elif failure.final or not self._reconnects(engine):
                     self.gone[host_of(engine)] = failure
             raise
 
@@ -232,7 +226,8 @@ class ModelLoader:
             loaded.failed = False
         try:
             with _as_failure("load"):
-                loaded.context_length = _whole(instance.context_length)
+                loaded.context_length = whole(instance.context_length)
+                loaded.read(instance)
         except Failure:
             self.unload()
             raise
@@ -285,10 +280,3 @@ class _as_failure(AbstractContextManager[None]):
             raise Failure.from_engine(
                 f"{type(error).__name__}: {error}", phase=self._phase
             ) from error
-
-
-def _whole(context_length: object) -> int:
-    if type(context_length) is int and context_length > 0:
-        return context_length
-    text = f"the engine reports a granted context length of {context_length!r}"
-    raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="load")

@@ -75,7 +75,19 @@ class SizePolicy:
             before = fill.failed_loads(size)
             return self._attempts.run("deep", at, lambda: fill.examine(size), budget, before)
 
-        return self._search_below(trial(case.context_length), case, "deep", trial)
+        result = trial(case.context_length)
+        withdrawn: set[int] = set()
+        if result.verdict is Verdict.CONTEXT_NOT_GRANTED and _was_shared(result):
+            withdrawn = fill.withdraw()
+            seen = self._seen.get(check_key("deep", model.id), {})
+            for size in withdrawn:
+                seen.pop(size, None)
+        results = self._search_below(result, case, "deep", trial)
+        tried = {each.context_length for each in results}
+        again = [trial(size) for size in sorted(withdrawn - tried)]
+        for each in again:
+            self._remember("deep", each)
+        return [*results, *_searched(again)]
 
     def _limit(self, case: Case) -> list[Result]:
         """Return the largest size up to that of `case` that works, then every other size tried.
@@ -183,6 +195,11 @@ def _found(working: int | None, asked: Iterable[int]) -> str:
     if working is not None:
         return f"works at {working:,}"
     return f"works at no size tried down to {least:,}" if least else "no smaller size is tried"
+
+
+def _was_shared(result: Result) -> bool:
+    """Whether the context was granted, but a request gets only a part of it."""
+    return (result.granted_context_length or 0) >= result.context_length
 
 
 def _searched(tried: Iterable[Result]) -> list[Result]:

@@ -6,7 +6,7 @@ Sizes are in tokens (`context_length`), bytes (`*_bytes`) and seconds (`*_second
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from datetime import datetime
 from typing import Literal
 
@@ -91,6 +91,8 @@ class Model(Struct, frozen=True, kw_only=True, omit_defaults=True):
     sha256: str | None = None
     load: LoadSettings = LoadSettings()
     prompts: Prompts = "completion"
+    answer_tokens: int | None = None
+    """Budget of a chat answer, its reasoning included; `None` for the default."""
     type: ModelType | None = None
     architecture: str | None = None
     quantization: str | None = None
@@ -227,9 +229,13 @@ def fingerprint(*, sha256: str | None, size_bytes: int | None, path: str | None)
     return " ".join(known) or None
 
 
-def settings_of(model: Model) -> str:
-    """Return load settings and prompt format in the form of `Result.settings`."""
-    settings = msgspec.to_builtins(model.load)
+def settings_of(model: Model, *, ignored: Container[str] = ()) -> str:
+    """Return load settings and prompt format in the form of `Result.settings`.
+
+    Settings that the engine `ignored` are left out.
+    """
+    given = msgspec.to_builtins(model.load)
+    settings = {name: value for name, value in given.items() if name not in ignored}
     if model.prompts != "completion":
         settings["prompts"] = model.prompts
     return msgspec.json.encode(settings).decode() if settings else ""

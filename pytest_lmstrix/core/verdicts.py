@@ -104,7 +104,7 @@ TRAITS: dict[Verdict, Traits] = {
     ),
     Verdict.NO_ANSWER_IN_BUDGET: Traits(
         "failed", "model", "open", "B", "answer",
-        "Raise the token budget, or set `prompts: completion`.",
+        "Raise `answer_tokens` of the model, or set `prompts: completion`.",
     ),
     Verdict.RECALL_FAILED: Traits(
         "failed", "size", "bad", "R", "answer", smaller_may_help=True,

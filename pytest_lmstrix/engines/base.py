@@ -51,7 +51,12 @@ class Engine(Protocol):
     - `sweep(is_dead: Callable[[str], bool])`: unloads the instances of exited owners.
     - `close() -> None`: called once, at the end of the session.
 
-    And an instance `peak_memory_bytes: int | None`, and `fingerprint: str | None`.
+    And an instance:
+
+    - `peak_memory_bytes: int | None`, and `fingerprint: str | None`.
+    - `usable_context_length: int`: what one request may fill, where several share the context.
+    - `ignored_settings: tuple[str, ...]`: load settings that are not in force after all.
+    - `notes: tuple[str, ...]`: what a person should know of the load, each `topic: text`.
     """
 
     @property

@@ -146,6 +146,7 @@ DEFAULT_KEYS: Mapping[str, Rule | None] = {
     ),
     "load": None,
     "prompts": _choice(Prompts),
+    "answer_tokens": _number(1, MAX_CONTEXT_LENGTH),
     "tags": Rule(expected="a list of words", item=_text(_tag)),
 }
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 COMPLETION_TOKENS = 8
 """Budget of a raw completion: enough for a number and a few tokens before it."""
 CHAT_TOKENS = 1024
-"""Budget of a chat reply: a reasoning model thinks before it answers."""
+"""Default budget of a chat reply: a reasoning model thinks before it answers."""
 
 
 class Question(Struct, frozen=True, kw_only=True):
@@ -82,7 +82,7 @@ _SHOWN = 80
 def say_hello(loaded: Loaded) -> ProbeResult:
     """Probe of `fast`: any reply passes but silence and one token repeated throughout."""
     prompts = loaded.model.prompts
-    reply = ask(loaded, prompts, HELLO)
+    reply = ask(loaded, prompts, HELLO, loaded.model.answer_tokens)
     verdict = grade(HELLO, reply, prompts)
     if verdict is not Verdict.OK:
         return ProbeResult(verdict=verdict, detail="said nothing")
@@ -93,8 +93,8 @@ def say_hello(loaded: Loaded) -> ProbeResult:
 
 def answer_questions(loaded: Loaded) -> ProbeResult:
     """Probe of `full`: ask both semantic questions; one right answer passes."""
-    prompts = loaded.model.prompts
-    replies = [ask(loaded, prompts, question) for question in FULL]
+    prompts, budget = loaded.model.prompts, loaded.model.answer_tokens
+    replies = [ask(loaded, prompts, question, budget) for question in FULL]
     verdict, detail = grade_full(replies, prompts)
     return ProbeResult(verdict=verdict, detail=detail, notes=_repetition_notes(replies))
 
@@ -106,15 +106,17 @@ PROBES: dict[str, Callable[[Loaded], ProbeResult]] = {
 """Check -> its probe of a loaded model; `deep` and `limit` have their own."""
 
 
-def ask(instance: Instance, prompts: Prompts, question: Question) -> Reply:
-    """Ask a loaded model `question`.
+def ask(
+    instance: Instance, prompts: Prompts, question: Question, chat_tokens: int | None = None
+) -> Reply:
+    """Ask a loaded model `question`; `chat_tokens` is the budget of a chat reply.
 
     Raises:
         Failure: The request failed.
     """
     if prompts == "chat":
         messages = (Message(role="user", content=question.chat),)
-        return instance.chat(messages, max_tokens=CHAT_TOKENS)
+        return instance.chat(messages, max_tokens=chat_tokens or CHAT_TOKENS)
     return instance.complete(question.completion, max_tokens=COMPLETION_TOKENS)
 
 

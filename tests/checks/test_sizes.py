@@ -28,6 +28,7 @@ from tests.standin.lmstudio import (
     GrantsAtMost,
     GrantsMore,
     OutOfMemory,
+    Reasons,
     SeesLast,
     StandInModel,
 )
@@ -499,20 +500,20 @@ def test_a_lost_connection_is_retried_twice(losses: int, verdict: Verdict) -> No
 
 
 @pytest.mark.parametrize(
-    ("asked", "granted", "verdict"),
+    ("asked", "granted", "noted"),
     [
-        (30_000, 30_208, Verdict.OK),
-        (30_000, 30_209, Verdict.CONTEXT_NOT_GRANTED),
-        (30_300, 30_464, Verdict.OK),
-        (30_300, 30_465, Verdict.CONTEXT_NOT_GRANTED),
+        (30_000, 30_208, False),
+        (30_000, 30_209, True),
+        (30_300, 30_464, False),
+        (30_300, 30_465, True),
     ],
 )
-def test_a_context_may_be_padded_to_a_multiple_of_256(
-    asked: int, granted: int, verdict: Verdict
-) -> None:
+def test_more_granted_is_noted_beyond_the_next_256(asked: int, granted: int, noted: bool) -> None:
     engine = Scripted(GrantsMore(extra=granted - asked))
     result = full(run_of(engine), asked, asked)[0]
-    assert (result.verdict, result.granted_context_length) == (verdict, granted)
+    assert (result.verdict, result.granted_context_length) == (Verdict.OK, granted)
+    note = f"larger context: granted {granted:,} tokens, asked for {asked:,}"
+    assert result.notes == ((note,) if noted else ())
 
 
 def test_a_failed_model_is_unloaded() -> None:
@@ -543,3 +544,16 @@ def test_a_size_that_fails_with_shared_facts_is_retried_with_its_own(
     assert [results and results[0].verdict for results in found.values()] == [Verdict.OK] * 2
     assert filled == [[1_024, 2_048], [2_048]]
     assert engine.taken() == [2_048]
+
+
+@pytest.mark.parametrize(
+    ("budget", "verdict"), [(None, Verdict.NO_ANSWER_IN_BUDGET), (3_000, Verdict.OK)]
+)
+def test_a_model_that_thinks_long_may_be_given_more_tokens(
+    budget: int | None, verdict: Verdict
+) -> None:
+    model = Model(id="tiny", engine="fake", prompts="chat", answer_tokens=budget)
+    thinker = run_of(Scripted(Reasons(tokens=2_500)))
+    found = thinker.check("full", [Case(model=model, context_length=8_192)])[8_192]
+    assert found is not SKIPPED
+    assert found[0].verdict is verdict

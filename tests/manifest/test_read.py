@@ -38,6 +38,7 @@ models:
     sha256: B179C9523D0E6A0F98A330C7562B682750A6F8C8C15E5BC70EA373728110DB53
     load: {threads: 4, kv_cache_type: q8_0, gpu_layers: 0, gpu_offload: 1, batch_size: 64}
     prompts: completion
+    answer_tokens: 3000
     type: llm
     architecture: qwen3
     quantization: Q4_K_M
@@ -84,6 +85,7 @@ def test_every_key_is_read() -> None:
             batch_size=64,
         ),
         prompts="completion",
+        answer_tokens=3_000,
         type="llm",
         architecture="qwen3",
         quantization="Q4_K_M",
@@ -181,6 +183,7 @@ WRONG_VALUES = [
         "'kv_cach_type' is not a valid key; did you mean kv_cache_type?",
     ),
     ("load: []", "load must be a mapping, got an empty list"),
+    ("answer_tokens: 0", "answer_tokens must be a whole number from 1 to 2,147,483,647, got 0"),
     ("prompts: talk", "prompts must be one of completion, chat, got 'talk'"),
     ("type: image", "type must be one of llm, embedding, got 'image'"),
     ("engine: 3", "engine must be text (in quotes), got 3"),

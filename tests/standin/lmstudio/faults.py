@@ -21,6 +21,7 @@ Where = Literal[
     "unloadModel",
     "listLoaded",
     "listDownloadedModels",
+    "listDownloadedModelVariants",
     "getModelInfo",
     "countTokens",
     "tokenize",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import count
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -36,6 +36,9 @@ class Prompt(Struct, frozen=True, kw_only=True):
     context_length: int
     attempt: int
     chat: bool
+    thinking: bool = True
+    thinking_budget: int | None = None
+    """Tokens after which the engine ends its thoughts."""
 
 
 class Behaviour(Struct, frozen=True, kw_only=True):
@@ -48,6 +51,10 @@ class Behaviour(Struct, frozen=True, kw_only=True):
     def grant(self, context_length: int) -> int:
         """Return the granted context for `context_length`."""
         return context_length
+
+    def settings(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """The load settings that are in force, and reported, instead of these."""
+        return settings
 
     def check_load(self, load: Load) -> None:
         """Fail the load by raising `Refused`."""
@@ -134,16 +141,31 @@ class GrantsAtMost(Behaviour, frozen=True, tag=True):
 
 
 class GrantsMore(Behaviour, frozen=True, tag=True):
-    """Grants `extra` tokens on top, then up to the next multiple of `multiple_of`."""
+    """Grants `extra` tokens on top, up to a multiple of `multiple_of`, and `at_least` so many."""
 
     extra: int = 0
     multiple_of: int = 1
-
-    def capacity(self, check: Check, grant: Grant) -> int | None:
-        return NOWHERE if self.extra or self.multiple_of > 256 else None
+    at_least: int = 0
 
     def grant(self, context_length: int) -> int:
-        return -(-(context_length + self.extra) // self.multiple_of) * self.multiple_of
+        granted = -(-(context_length + self.extra) // self.multiple_of) * self.multiple_of
+        return max(granted, self.at_least)
+
+
+class SharesContext(Behaviour, frozen=True, tag=True):
+    """Divides the context among `slots` requests, whatever is asked; it may not be `reported`."""
+
+    slots: int = 4
+    reported: bool = True
+
+    def capacity(self, check: Check, grant: Grant) -> int | None:
+        return NOWHERE if check == "deep" else None
+
+    def settings(self, settings: dict[str, Any]) -> dict[str, Any]:
+        if not self.reported:
+            return settings
+        shared = {"llm.load.numParallelSessions": self.slots, "llm.load.useUnifiedKvCache": False}
+        return settings | shared
 
 
 class Gibberish(Behaviour, frozen=True, tag=True):
@@ -268,15 +290,19 @@ class Reasons(Behaviour, frozen=True, tag=True):
 
     tokens: int = 100
     in_completions: bool = False
+    can_refrain: bool = False
+    """Whether its template leaves the thinking out where that is asked."""
     parsed: bool = True
     """Whether the engine marks reasoning; otherwise only the tags in the text do."""
 
     def thoughts(self, prompt: Prompt) -> tuple[Piece, ...]:
-        if not prompt.chat and not self.in_completions:
+        silent = self.can_refrain and not prompt.thinking
+        if silent or (not prompt.chat and not self.in_completions):
             return ()
+        tokens = min(self.tokens, self.tokens if (b := prompt.thinking_budget) is None else b)
         pieces: tuple[Piece, ...] = (
             ("<think>", "reasoningStartTag"),
-            *((" hmm", "reasoning"),) * self.tokens,
+            *((" hmm", "reasoning"),) * tokens,
             ("</think>", "reasoningEndTag"),
         )
         return pieces if self.parsed else tuple((text, "none") for text, _ in pieces)
@@ -326,6 +352,7 @@ AnyBehaviour = (
     | CutsPrompt
     | GrantsAtMost
     | GrantsMore
+    | SharesContext
     | Gibberish
     | OutOfMemory
     | Guardrail
