@@ -5,7 +5,7 @@ from __future__ import annotations
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.verdicts import Verdict
 
-REPLY_LIMIT = "reply_limit"
+BEYOND_LIMIT = "beyond_limit"
 """The code of the `Failure` for a reply beyond its limit."""
 
 SPARE_FRAGMENTS = 100
@@ -56,5 +56,5 @@ class ReplyLimit:
             f"{self._engine} {text}",
             verdict=Verdict.ENGINE_ERROR,
             phase="predict",
-            code=REPLY_LIMIT,
+            code=BEYOND_LIMIT,
         )

@@ -17,7 +17,7 @@ from pytest_lmstrix.core.types import Message, Reply
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.lmstudio.connection import stalling
-from pytest_lmstrix.engines.reply_limit import REPLY_LIMIT, ReplyLimit
+from pytest_lmstrix.engines.reply_limit import BEYOND_LIMIT, ReplyLimit
 
 if TYPE_CHECKING:
     from pytest_lmstrix.engines.lmstudio.engine import LmStudioEngine
@@ -166,7 +166,7 @@ class LmStudioInstance:
             if not isinstance(error, Failure) or error.verdict is Verdict.TIMEOUT:
                 self._lost = error if isinstance(error, Failure) else None
                 self._engine.abandon(self.identifier, error, loading=False)
-            elif error.code == REPLY_LIMIT:
+            elif error.code == BEYOND_LIMIT:
                 self._engine.link.drop()  # else the rest would still be received and parsed
             raise
         if stats.stop_reason in _BROKEN_OFF:
