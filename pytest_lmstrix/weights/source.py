@@ -19,7 +19,7 @@ _HF = re.compile(
 )
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _SECRETS = re.compile(
-    r"""(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^/?#\s"'<>]*@)?"""
+    r"""://(?P<user>[^/?#\s"'<>]*@)?"""
     r"""(?P<place>[^?#\s"'<>]*)(?P<rest>[?#][^\s"'<>]*)?"""
 )
 
@@ -87,7 +87,7 @@ def redact(text: str) -> str:
 def _without_secrets(url: re.Match[str]) -> str:
     user = "***@" if url["user"] else ""
     rest = f"{url['rest'][0]}***" if url["rest"] else ""
-    return f"{url['scheme']}{user}{url['place']}{rest}"
+    return f"://{user}{url['place']}{rest}"
 
 
 def parse_source(text: str) -> Source:
