@@ -1,12 +1,18 @@
+<<<<<<< HEAD
 """Protects output on GitHub Actions, where a printed line can be a workflow command."""
+=======
+"""Protects output on GitHub Actions, where a printed line can be a workflow command."""
+>>>>>>> 8a13cce (Guard every way that a run prints on GitHub Actions, and summarize a run with nothing new)
 
 from __future__ import annotations
 
-import os
+import sys
+from collections.abc import Generator
 from typing import Any
 
 import pytest
 
+<<<<<<< HEAD
 from pytest_lmstrix.core.sanitize import without_commands
 
 
@@ -30,6 +36,14 @@ class GuardedFile:
 
 class GithubActions:
     """Protects the output of pytest's terminal reporter."""
+=======
+from pytest_lmstrix.core.workflow_commands import guarded
+from pytest_lmstrix.hooks.collection import asks_for_model, case_of
+
+
+class GithubActions:
+    """Protects the output of pytest's terminal reporter and, with `-s`, that of model tests."""
+>>>>>>> 8a13cce (Guard every way that a run prints on GitHub Actions, and summarize a run with nothing new)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
@@ -37,8 +51,29 @@ class GithubActions:
         if reporter is not None:
             guard_output(reporter._tw)
 
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        is_model_test = case_of(item) is not None or asks_for_model(item)
+        if item.config.option.capture != "no" or not is_model_test:
+            return (yield)
+        before = sys.stdout, sys.stderr
+        during = guarded(sys.stdout), guarded(sys.stderr)
+        sys.stdout, sys.stderr = during
+        try:
+            return (yield)
+        finally:
+            if sys.stdout is during[0]:
+                sys.stdout = before[0]
+            if sys.stderr is during[1]:
+                sys.stderr = before[1]
+
 
 def guard_output(writer: Any) -> None:
+<<<<<<< HEAD
     """On GitHub Actions, neutralize workflow commands in the output of `writer`."""
     if os.environ.get("GITHUB_ACTIONS") and not isinstance(writer._file, GuardedFile):
         writer._file = GuardedFile(writer._file)
+=======
+    """On GitHub Actions, neutralize workflow commands in the output of `writer`."""
+    writer._file = guarded(writer._file)
+>>>>>>> 8a13cce (Guard every way that a run prints on GitHub Actions, and summarize a run with nothing new)
