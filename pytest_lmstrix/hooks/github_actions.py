@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """Protects output on GitHub Actions, where a printed line can be a workflow command."""
-=======
-"""Protects output on GitHub Actions, where a printed line can be a workflow command."""
->>>>>>> 8a13cce (Guard every way that a run prints on GitHub Actions, and summarize a run with nothing new)
 
 from __future__ import annotations
 
@@ -12,38 +8,12 @@ from typing import Any
 
 import pytest
 
-<<<<<<< HEAD
-from pytest_lmstrix.core.sanitize import without_commands
-
-
-class GuardedFile:
-    """A text file that neutralizes workflow commands in written lines."""
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-        self._line = ""
-        """Current incomplete line."""
-
-    def write(self, text: str) -> int:
-        safe = without_commands(text, after=self._line)
-        self._line = (self._line + safe).replace("\r", "\n").rpartition("\n")[2][-200:]
-        self._file.write(safe)
-        return len(text)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-
-class GithubActions:
-    """Protects the output of pytest's terminal reporter."""
-=======
 from pytest_lmstrix.core.workflow_commands import guarded
 from pytest_lmstrix.hooks.collection import asks_for_model, case_of
 
 
 class GithubActions:
     """Protects the output of pytest's terminal reporter and, with `-s`, that of model tests."""
->>>>>>> 8a13cce (Guard every way that a run prints on GitHub Actions, and summarize a run with nothing new)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
@@ -69,11 +39,5 @@ class GithubActions:
 
 
 def guard_output(writer: Any) -> None:
-<<<<<<< HEAD
-    """On GitHub Actions, neutralize workflow commands in the output of `writer`."""
-    if os.environ.get("GITHUB_ACTIONS") and not isinstance(writer._file, GuardedFile):
-        writer._file = GuardedFile(writer._file)
-=======
     """On GitHub Actions, neutralize workflow commands in the output of `writer`."""
     writer._file = guarded(writer._file)
->>>>>>> 8a13cce (Guard every way that a run prints on GitHub Actions, and summarize a run with nothing new)
