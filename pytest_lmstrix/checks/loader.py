@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from typing import Protocol
 
 from pytest_lmstrix.core.failure import Failure
-from pytest_lmstrix.core.types import Message, Model, Reply
+from pytest_lmstrix.core.types import MAX_TOKENS, Message, Model, Reply
 from pytest_lmstrix.core.verdicts import Phase, Verdict
 from pytest_lmstrix.engines.base import Engine, Instance, Progress
 from pytest_lmstrix.engines.catalog import host_of
@@ -288,7 +288,7 @@ class _as_failure(AbstractContextManager[None]):
 
 
 def _whole(context_length: object) -> int:
-    if type(context_length) is int and context_length > 0:
+    if type(context_length) is int and 0 < context_length <= MAX_TOKENS:
         return context_length
     text = f"the engine reports a granted context length of {context_length!r}"
     raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="load")

@@ -12,7 +12,7 @@ from typing import BinaryIO, Literal
 import msgspec
 from msgspec import Struct
 
-from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, MEASURED, Result, is_sane
+from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, MAX_TOKENS, MEASURED, Result, is_sane
 
 SCHEMA = 1
 """The newest schema that this version understands."""
@@ -107,11 +107,20 @@ def _check_numbers(result: Result) -> None:
         value = getattr(result, name)
         if name in MEASURED and value is not None and not is_sane(value, MEASURED[name]):
             raise ValueError(f"{name} must be from 0 to {MEASURED[name]:,}, got {value}")
+    for name, least, most in _WHOLE_NUMBERS:
+        value = getattr(result, name)
+        if value is not None and not least <= value <= most:
+            raise ValueError(f"{name} must be from {least:,} to {most:,}, got {value:,}")
     for depth in result.recall or ():
         if _DEPTH.fullmatch(depth) is None:
             raise ValueError(f"recall must have depths from 0 to 1, got {depth[:60]!r}")
 
 
+_WHOLE_NUMBERS = (
+    ("granted_context_length", 0, MAX_TOKENS),
+    ("seed", -(2**63), 2**64 - 1),
+    ("check_version", -(2**63), 2**64 - 1),
+)
 _DEPTH = re.compile(r"0|1|0\.[0-9]{1,20}|1\.0{1,20}")
 _LIMIT_ANSWERS = ("works up to ", "works at no size ")
 
