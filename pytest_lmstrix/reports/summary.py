@@ -39,7 +39,7 @@ def summary(run: RunReport, links: Mapping[str, str]) -> str:
 def nothing_new(known: int) -> str:
     """Return the page of a run that tested nothing because `known` cases have results."""
     return (
-        f"{SUMMARY_HEADING}\n\n**Nothing new to test**: {counted(known, 'case')} known already;"
+        f"{SUMMARY_HEADING}\n\n**Nothing new to test**: {count_of(known, 'case')} known already;"
         " `--lmstrix-all` runs them too.\n"
     )
 

@@ -180,7 +180,7 @@ def test_an_id_that_hides_what_it_is_is_left_out_and_shown_without_its_disguise(
     assert list(found(empty)) == ["fine"]
     shown = result.stdout.str() + result.stderr.str()
     for harmless in ("safefugg", "red", "zerowidth"):
-        assert f"lmstudio: '{harmless}' is no id that a manifest may have" in shown
+        assert f"lmstudio: '{harmless}' is not a valid id for a manifest" in shown
     assert not {"\u202e", "\x1b", "\u200b"} & set(shown)
     assert "\u202e" not in (empty.path / "models.yaml").read_text("utf-8")
 

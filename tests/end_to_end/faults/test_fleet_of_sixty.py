@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from pytest_lmstrix.core.verdicts import Verdict
-from tests.end_to_end.faults.sixty import NAMES
 from tests.end_to_end.project import Project
+from tests.standin.sixty import NAMES
 
 CONFTEST = """
-from tests.end_to_end.faults.sixty import fleet
+from tests.standin.sixty import fleet
 
 def pytest_lmstrix_engines(config):
     return [fleet()]

@@ -23,9 +23,9 @@ FLEET = """
 import json
 from pathlib import Path
 from tests.standin.fake_engine import FakeEngine
-from tests.standin.lmstudio.behaviours import Behaviour, Refused, Says
+from tests.standin.lmstudio.models.behaviours import Behaviour, Refused, Says
 from tests.standin.lmstudio.errors import ServerError
-from tests.standin.lmstudio.models import StandInModel
+from tests.standin.lmstudio.models.model import StandInModel
 
 TEXTS, IDS = json.loads(Path(__file__).with_name("hostile.json").read_text("utf-8"))
 

@@ -13,8 +13,8 @@ from pytest_lmstrix.core.types import Model
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Progress
 from tests.standin.fake_engine import FakeEngine, FakeInstance
-from tests.standin.lmstudio import hostile
-from tests.standin.lmstudio.behaviours import (
+from tests.standin.lmstudio.models import hostile
+from tests.standin.lmstudio.models.behaviours import (
     Behaviour,
     Corrupted,
     Crashes,
@@ -29,7 +29,7 @@ from tests.standin.lmstudio.behaviours import (
     SeesLast,
     Unsupported,
 )
-from tests.standin.lmstudio.models import StandInModel
+from tests.standin.lmstudio.models.model import StandInModel
 
 
 class RaisesAtLoad(Behaviour, frozen=True, tag=True):
