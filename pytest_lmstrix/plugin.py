@@ -42,8 +42,10 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     if command is None or config.option.help:
         return None
     from pytest_lmstrix.commands import run
+    from pytest_lmstrix.core.workflow_commands import commands_removed
 
-    return run.run(config, command)
+    with commands_removed(pytest.UsageError):
+        return run.run(config, command)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -52,7 +54,9 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", marker)
     if options.tests_models(config):
         from pytest_lmstrix import startup
+        from pytest_lmstrix.core.workflow_commands import commands_removed
 
-        startup.start(config)
+        with commands_removed(pytest.UsageError):
+            startup.start(config)
     else:
         config.pluginmanager.register(inert, "lmstrix-inert")

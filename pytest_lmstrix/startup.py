@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -14,6 +15,7 @@ from pytest_lmstrix.checks.loader import ModelLoader
 from pytest_lmstrix.checks.sizes import SizePolicy
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.core.types import Model
+from pytest_lmstrix.core.workflow_commands import guarded
 from pytest_lmstrix.engines.base import Engine
 from pytest_lmstrix.engines.catalog import Engines, host_of
 from pytest_lmstrix.hooks import fixtures
@@ -152,7 +154,7 @@ def _print_line(config: pytest.Config, live: Live, text: str) -> None:
     capture = config.pluginmanager.get_plugin("capturemanager")
     disabled = capture.global_and_fixture_disabled() if capture is not None else nullcontext()
     with live.aside(), disabled:
-        print(f"\nlmstrix: {one_line(text, 500)}", flush=True)
+        print(f"\nlmstrix: {one_line(text, 500)}", file=guarded(sys.stdout), flush=True)
 
 
 def _collect_manifest(config: pytest.Config, settings: Settings) -> None:

@@ -30,6 +30,8 @@ from pytest_lmstrix.plan.plan import check_key
 
 LOST_CONNECTIONS = 2
 """How often a case is retried after its host was lost and came back."""
+MOST_REPLIES = 1_000
+"""The last replies that are recorded of one check, so that its line stays readable."""
 REPLY_LIMIT = 2_000
 """Characters of a reply that are kept."""
 
@@ -196,7 +198,7 @@ class Attempts:
             verdict=finding.verdict,
             outcome=finding.verdict.outcome,
             detail=clean(finding.detail, limit=REPLY_LIMIT),
-            replies=tuple(_reply_text(reply) for reply in replies),
+            replies=tuple(_reply_text(reply) for reply in replies[-MOST_REPLIES:]),
             load_seconds=loaded.load_seconds if loaded else None,
             ttft_seconds=filled.ttft_seconds if filled else None,
             prompt_tokens=max((reply.prompt_tokens or 0 for reply in replies), default=0) or None,

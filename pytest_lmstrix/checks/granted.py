@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from pytest_lmstrix.core.failure import Failure
-from pytest_lmstrix.core.types import Model, ProbeResult
+from pytest_lmstrix.core.types import MAX_TOKENS, Model, ProbeResult
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Instance
 
@@ -44,7 +44,7 @@ def whole(context_length: object) -> int:
     Raises:
         Failure: It is not one.
     """
-    if type(context_length) is int and context_length > 0:
+    if type(context_length) is int and 0 < context_length <= MAX_TOKENS:
         return context_length
     text = f"the engine reports a granted context length of {context_length!r}"
     raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="load")

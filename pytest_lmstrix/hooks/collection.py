@@ -20,6 +20,8 @@ from pytest_lmstrix.plan.plan import Plan, check_key
 
 CASE = "lmstrix_case"
 LEFT_OUT = "lmstrix_left_out"
+known_left_out = pytest.StashKey[int]()
+"""How many cases were left out because they are known."""
 
 
 class ManifestFile(pytest.Module):
@@ -92,13 +94,13 @@ class Collection:
         wanted, left_out, others = [], [], []
         for item in items:
             case = case_of(item)
-            if case is None and not _asks_for_model(item):
+            if case is None and not asks_for_model(item):
                 others.append(item)
             elif explicit or self._settings.all or case is None or not self._is_known(item, case):
                 wanted.append(item)
             else:
                 left_out.append(item)
-        self._left_out = len(left_out)
+        self._left_out = config.stash[known_left_out] = len(left_out)
         # With `-m` alone, the tests of the project run, too.
         kept, dropped = ([], others) if config.option.lmstrix else (others, [])
         if left_out or dropped:
@@ -121,6 +123,7 @@ class Collection:
     def pytest_testnodedown(self, node: Any) -> None:
         """Take the count from a worker: all collect the same, their controller nothing."""
         self._left_out = getattr(node, "workeroutput", {}).get(LEFT_OUT, self._left_out)
+        node.config.stash[known_left_out] = self._left_out
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self._left_out:
@@ -186,7 +189,8 @@ def check_version(item: pytest.Item) -> int:
     return zlib.crc32(f"{item.nodeid.partition('[')[0]}\n{source}".encode())
 
 
-def _asks_for_model(item: pytest.Item) -> bool:
+def asks_for_model(item: pytest.Item) -> bool:
+    """Whether an item uses the fixture `lmstrix_model`."""
     return "lmstrix_model" in getattr(item, "fixturenames", ())
 
 

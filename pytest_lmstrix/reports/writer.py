@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -15,6 +15,7 @@ import pytest
 from pytest_lmstrix.core.formatting import count_of
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.core.types import Model, Result
+from pytest_lmstrix.hooks.collection import known_left_out
 from pytest_lmstrix.options import Settings
 from pytest_lmstrix.plan.plan import Plan
 from pytest_lmstrix.registry.regressions import PERCENT, Change, History, compare
@@ -25,7 +26,7 @@ from pytest_lmstrix.reports.html import HtmlGuard, HtmlReport
 from pytest_lmstrix.reports.plots import METRICS, plot, plot_checks
 from pytest_lmstrix.reports.recorder import Recorder, display_path
 from pytest_lmstrix.reports.run_json import ModelReport, RunReport, encode_run, model_report
-from pytest_lmstrix.reports.summary import SUMMARY_MARK, summary
+from pytest_lmstrix.reports.summary import SUMMARY_MARK, nothing_new, summary
 from pytest_lmstrix.reports.terminal import changes_table, closing_table
 
 
@@ -97,7 +98,11 @@ class Writer:
         """Write the reports, before those of other plugins and the terminal summary."""
         if self._recorder.trouble is not None:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        if self._config.option.collectonly or not self._recorder.tested:
+        if self._config.option.collectonly:
+            return
+        if not self._recorder.tested:
+            if known := self._config.stash.get(known_left_out, 0):
+                self._add_to_step_summary(lambda: nothing_new(known))
             return
         history, changes = History(), tuple[Change, ...]()
         percent = self._settings.fail_on_regression
@@ -113,11 +118,14 @@ class Writer:
         self._run = run = self._build_run(int(session.exitstatus), models, changes)
         if self._folder:
             self._write_files(run)
-        if step := os.environ.get("GITHUB_STEP_SUMMARY"):
-            with self._part("step summary"), Path(step).open("ab") as file:
-                file.write(summary(run, _github_links()).encode())
+        self._add_to_step_summary(lambda: summary(run, _github_links()))
         if self._html is not None:
             self._draw(self._html, run, history)
+
+    def _add_to_step_summary(self, text: Callable[[], str]) -> None:
+        if step := os.environ.get("GITHUB_STEP_SUMMARY"):
+            with self._part("step summary"), Path(step).open("ab") as file:
+                file.write(text().encode())
 
     def _write_files(self, run: RunReport) -> None:
         reports = self._settings.reports

@@ -557,8 +557,9 @@ def test_a_load_that_finishes_after_its_timeout_is_unloaded(
     assert "to finish a load that was given up" in caplog.text
 
 
-def test_repeated_load_progress_counts_as_silence(studio: Any) -> None:
-    same = Fault(where="load_progress", kind="repeat", after=0.5, seconds=0.05)
+@pytest.mark.parametrize("back", [False, True])
+def test_load_progress_without_a_new_maximum_counts_as_silence(studio: Any, back: bool) -> None:
+    same = Fault(where="load_progress", kind="repeat", after=0.5, seconds=0.05, back=back)
     own = studio(faults=(same,), load_timeout=0.5)
     with pytest.raises(Failure, match=r"no progress for 0.5 s while loading tiny") as failed:
         own.load()

@@ -410,6 +410,7 @@ def test_a_reload_with_a_smaller_context_does_not_pass(project: Project) -> None
         "return Instance(None)",
         "return Instance('512')",
         "return Instance(0)",
+        "return Instance(2**70)",
     ],
 )
 def test_a_misbehaving_engine_is_an_engine_error(project: Project, trouble: str) -> None:

@@ -26,6 +26,7 @@ from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.lmstudio import endpoints
 from pytest_lmstrix.engines.lmstudio.connection import stalling
 from pytest_lmstrix.engines.lmstudio.settings import InForce, LoadFields, in_force, without_thinking
+from pytest_lmstrix.engines.reply_limit import BEYOND_LIMIT, ReplyLimit
 
 if TYPE_CHECKING:
     from pytest_lmstrix.engines.lmstudio.engine import LmStudioEngine
@@ -34,9 +35,6 @@ _T = TypeVar("_T")
 
 SLOWEST_PREFILL = 50.0
 """Prompt tokens per second below which a prefill without progress counts as hung."""
-
-SPARE_FRAGMENTS = 100
-"""Beyond two for each token allowed: a reply in still more does not mean to end."""
 
 MEASURABLE_PROMPT_TOKENS = 512
 """With fewer, the time to the first token measures the connection more than the prefill."""
@@ -205,6 +203,7 @@ class LmStudioInstance:
         text: list[str] = []
         reasoning: list[str] = []
         first_seconds = None
+        limit = ReplyLimit("LM Studio", max_tokens)
         began = time.monotonic()
         try:
             with (
@@ -213,11 +212,9 @@ class LmStudioInstance:
                 start(client, prefilled) as stream,
                 _cancelled(stream),
             ):
-                for count, fragment in enumerate(stream):
+                for fragment in stream:
                     moved()
-                    if 0 < 2 * max_tokens < count - SPARE_FRAGMENTS:
-                        endless = f"LM Studio goes on answering beyond the {max_tokens:,} tokens"
-                        raise Failure(endless, verdict=Verdict.ENGINE_ERROR, phase="predict")
+                    limit.count(fragment.content)
                     if first_seconds is None:
                         first_seconds = time.monotonic() - began
                     match fragment.reasoning_type:
@@ -230,6 +227,8 @@ class LmStudioInstance:
             if not isinstance(error, Failure) or error.verdict is Verdict.TIMEOUT:
                 self._lost = error if isinstance(error, Failure) else None
                 self._engine.abandon(self.identifier, error, loading=False)
+            elif error.code == BEYOND_LIMIT:
+                self._engine.link.drop()  # else the rest would still be received and parsed
             raise
         reason = endpoints.stop_reason(stream)
         broken_off = _broken_off(reason, answered=bool("".join(text).strip()))

@@ -322,6 +322,8 @@ class Says(Behaviour, frozen=True, tag=True):
     """Gives the same reply to every prompt, regardless of the budget; see `hostile`."""
 
     text: str = ""
+    fragment_characters: int = 65_536
+    """Sent at once."""
 
     def capacity(self, check: Check, grant: Grant) -> int | None:
         return NOWHERE

@@ -158,8 +158,10 @@ class StandInMind:
         for behaviour in self._model.behaviours:
             reply = behaviour.reply(prompt, reply)
             thoughts += behaviour.thoughts(prompt)
-        if any(isinstance(b, Says) for b in self._model.behaviours):
-            chunks = (reply[at : at + 65_536] for at in range(0, len(reply), 65_536))
+        says = [each for each in self._model.behaviours if isinstance(each, Says)]
+        if says:
+            size = says[-1].fragment_characters
+            chunks = (reply[at : at + size] for at in range(0, len(reply), size))
             return tuple((chunk, "none") for chunk in chunks), "eosFound"
         stop_reason = "eosFound"
         for stop in request.stop_strings:

@@ -93,6 +93,7 @@ async def _progress(channel: Channel, model: StandInModel, kind: str) -> None:
         if channel.cancelled:
             raise Refused(errors.canceled())
         await channel.send({"type": kind, "progress": fraction})
-        await channel.repeat(fault, {"type": kind, "progress": fraction})
+        repeated = [fraction / 2, fraction] if fault and fault.back else [fraction]
+        await channel.repeat(fault, *({"type": kind, "progress": each} for each in repeated))
         # Lets other connections run, as a load that takes time would.
         await asyncio.sleep(0)
