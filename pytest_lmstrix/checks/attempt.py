@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
+from pytest_lmstrix.checks.hosts import HostRows
 from pytest_lmstrix.checks.loader import LoadedModel, ModelLoader
 from pytest_lmstrix.checks.speed import slow_note
 from pytest_lmstrix.core.checks import CHECKS, evidence_of
@@ -83,6 +84,7 @@ class Attempts:
         self.loader = loader
         self._run = run
         self._machine = machine
+        self._rows = HostRows()
         self._speeds = {key: dict(rates) for key, rates in speeds.items()}
 
     def trial(
@@ -223,7 +225,14 @@ class Attempts:
             notes=(*finding.notes, *self._speed_notes(check, case, decode_rate)),
         )
         drop_insane(result)
-        return result
+        shared = self._rows.add(result, worked=bool(replies) or finding.verdict is Verdict.OK)
+        if shared is not result and shared.verdict is Verdict.HOST_TROUBLE:
+            self.loader.gone[host_of(engine)] = Failure(shared.detail, verdict=shared.verdict)
+        return shared
+
+    def take_withdrawn(self) -> list[Result]:
+        """Return, once, earlier results of this run whose trouble was found to be the host's."""
+        return self._rows.take_withdrawn()
 
     def _speed_notes(self, check: str, case: Case, decode_rate: float | None) -> tuple[str, ...]:
         if decode_rate is None:

@@ -29,6 +29,8 @@ KvCacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_
 ModelType = Literal["llm", "embedding"]
 Prompts = Literal["completion", "chat"]
 Origin = Literal["case", "search"]
+ANY_SIZE = "any size"
+"""Note of a result whose load fails in the same way at the smallest size that was tried."""
 
 
 def is_sane(value: object, most: float) -> bool:

@@ -136,7 +136,7 @@ def representative_of(results: Iterable[Result]) -> Result:
     """
     ordered = sorted(results, key=lambda each: (each.origin == "search", each.context_length))
     bad = [result for result in ordered if result.verdict is not Verdict.OK]
-    judged = (result for result in bad if result.outcome != "skipped")
+    judged = (result for result in bad if result.outcome not in ("skipped", "error"))
     good = [result for result in ordered if result.origin == "case"] or ordered
     return next(judged, bad[0] if bad else good[-1])
 

@@ -97,6 +97,9 @@ class Writer:
         """Write the reports, before those of other plugins and the terminal summary."""
         if self._recorder.trouble is not None:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if (reason := self._recorder.nothing_judged()) is not None:
+            self._recorder.notes.append(reason)
+            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
         if self._config.option.collectonly or not self._recorder.tested:
             return
         history, changes = History(), tuple[Change, ...]()

@@ -263,6 +263,20 @@ class Unsupported(Behaviour, frozen=True, tag=True):
         raise Refused(errors.unknown_architecture(self.architecture))
 
 
+class FailsToLoad(Behaviour, frozen=True, tag=True):
+    """Every load fails with `text`, or the first `times`."""
+
+    text: str
+    times: int | None = None
+
+    def capacity(self, check: Check, grant: Grant) -> int | None:
+        return NOWHERE if self.times is None else None
+
+    def check_load(self, load: Load) -> None:
+        if self.times is None or load.attempt <= self.times:
+            raise Refused(errors.ServerError(title=self.text))
+
+
 class Reasons(Behaviour, frozen=True, tag=True):
     """Reasons for `tokens` before it answers: in chats, and optionally in completions."""
 
@@ -334,6 +348,7 @@ AnyBehaviour = (
     | Corrupted
     | MissingFromDisk
     | Unsupported
+    | FailsToLoad
     | Reasons
     | Echoes
     | Says
