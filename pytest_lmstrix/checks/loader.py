@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from difflib import get_close_matches
 from typing import Protocol
 
+from pytest_lmstrix.checks.arguments import check_request
 from pytest_lmstrix.core.failure import DID_YOU_MEAN, Failure
 from pytest_lmstrix.core.formatting import memory
 from pytest_lmstrix.core.types import Message, Model, Reply
@@ -68,7 +69,7 @@ class LoadedModel:
 
     def complete(self, prompt: str, *, max_tokens: int, temperature: float = 0.0) -> Reply:
         """Complete `prompt` as it is, without a chat template."""
-        _check_arguments(prompt, max_tokens, temperature)
+        check_request(prompt, max_tokens, temperature)
         return self._ask(
             lambda instance: instance.complete(
                 prompt, max_tokens=max_tokens, temperature=temperature
@@ -82,7 +83,7 @@ class LoadedModel:
         if isinstance(messages, str):
             messages = [Message(role="user", content=messages)]
         for message in messages:
-            _check_arguments(message.content, max_tokens, temperature)
+            check_request(message.content, max_tokens, temperature)
         # Engines of others may be older than the argument.
         more = {"temperature": temperature} if temperature else {}
         return self._ask(lambda instance: instance.chat(messages, max_tokens=max_tokens, **more))
@@ -333,18 +334,6 @@ class _as_failure(AbstractContextManager[None]):
             raise Failure.from_engine(
                 f"{type(error).__name__}: {error}", phase=self._phase
             ) from error
-
-
-def _check_arguments(text: object, max_tokens: object, temperature: object) -> None:
-    """Raises:
-    TypeError: A mistake of the caller, which must not be found by the engine.
-    """
-    if not isinstance(text, str):
-        raise TypeError(f"a prompt must be a str, got {text!r}")
-    if not isinstance(max_tokens, int):
-        raise TypeError(f"max_tokens must be an int, got {max_tokens!r}")
-    if not isinstance(temperature, int | float):
-        raise TypeError(f"temperature must be a number, got {temperature!r}")
 
 
 def _whole(context_length: object) -> int:
