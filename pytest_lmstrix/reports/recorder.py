@@ -160,7 +160,10 @@ class Recorder:
         for number, case in enumerate(self.cases):
             if hit := now.keys() & {_place(each) for each in case.results}:
                 found |= hit
-                replaced = tuple(now.get(_place(each), each) for each in case.results)
+                replaced = tuple(
+                    replace(now.get(_place(each), each), origin=each.origin)
+                    for each in case.results
+                )
                 self.cases[number] = replace(case, results=replaced)
         return tuple(each for each in results if _place(each) not in found)
 
