@@ -222,6 +222,7 @@ class Attempts:
             machine=self._machine,
             settings=settings_of(case.model),
             retried=retried or (loaded is not None and loaded.retried),
+            form=finding.form,
             notes=(*finding.notes, *self._speed_notes(check, case, decode_rate)),
         )
         drop_insane(result)

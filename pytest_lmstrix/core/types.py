@@ -203,6 +203,8 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Id of the machine, since only measurements of the same machine are comparable."""
     settings: str = ""
     """The load settings, as compact JSON; empty for the engine's defaults."""
+    form: Prompts | None = None
+    """The form of the prompts: `completion` or `chat`; `None` where no built-in check asked."""
     retried: bool = False
     """Whether a retry was needed."""
     notes: tuple[str, ...] = ()
@@ -216,6 +218,8 @@ class ProbeResult(Struct, frozen=True, kw_only=True):
     detail: str = ""
     recall: dict[str, bool] | None = None
     seed: int | None = None
+    form: Prompts | None = None
+    """The form of the prompts that gave this result."""
     notes: tuple[str, ...] = ()
 
 

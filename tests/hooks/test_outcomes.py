@@ -79,6 +79,21 @@ def test_a_failed_user_assertion_is_a_wrong_answer(project: Project) -> None:
     assert project.engine_log == ["load tiny 512", "unload tiny"]
 
 
+@pytest.mark.parametrize("text", ["", "<|channel|>analysis<|message|>The user wants a number"])
+def test_what_only_the_chat_template_answers_passes_with_a_note(
+    project: Project, text: str
+) -> None:
+    project.engine(tiny=f"behaviours=(ChatOnly(text={text!r}),)", plain="")
+    project.manifest("[{id: tiny, contexts: [512]}, {id: plain, contexts: [512]}]")
+    result = project.run("-m", "full")
+    result.assert_outcomes(passed=2)
+    found = {r.model: r for r in project.results}
+    assert (found["tiny"].form, found["plain"].form) == ("chat", "completion")
+    assert [note.partition(":")[0] for note in found["tiny"].notes] == ["chat"]
+    assert found["plain"].notes == ()
+    result.stdout.fnmatch_lines(["tiny *ok, chat *"])
+
+
 def test_a_mistake_in_a_user_test_gives_the_model_no_verdict(project: Project) -> None:
     project.manifest("[{id: tiny, contexts: [512]}]")
     project.pytester.makepyfile(

@@ -263,6 +263,15 @@ class Unsupported(Behaviour, frozen=True, tag=True):
         raise Refused(errors.unknown_architecture(self.architecture))
 
 
+class ChatOnly(Behaviour, frozen=True, tag=True):
+    """Answers through the chat template; a raw completion gets `text`."""
+
+    text: str = ""
+
+    def reply(self, prompt: Prompt, reply: str) -> str:
+        return reply if prompt.chat else self.text
+
+
 class FailsToLoad(Behaviour, frozen=True, tag=True):
     """Every load fails with `text`, or the first `times`."""
 
@@ -349,6 +358,7 @@ AnyBehaviour = (
     | MissingFromDisk
     | Unsupported
     | FailsToLoad
+    | ChatOnly
     | Reasons
     | Echoes
     | Says
