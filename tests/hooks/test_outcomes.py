@@ -321,7 +321,7 @@ def test_a_model_that_crashed_in_a_user_test_is_reloaded_for_the_next(project: P
         def test_two(lmstrix_model): lmstrix_model.complete("2+3=", max_tokens=3)
         """
     )
-    project.pytester.makeini("[pytest]\ntestpaths = test_what_died*.py")
+    project.pytester.makeini("[pytest]\ntestpaths = test_a_model_that_crashed*.py")
     result = project.run("--lmstrix", "--lmstrix-ctx=512")
     result.assert_outcomes(passed=2, failed=1)
     assert {r.check: r.verdict for r in project.results} == {
