@@ -10,6 +10,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from pytest_lmstrix.checks.granted import context_refusal, padded
+from pytest_lmstrix.checks.hosts import HostRows
 from pytest_lmstrix.checks.loader import LoadedModel, ModelLoader
 from pytest_lmstrix.checks.speed import slow_note
 from pytest_lmstrix.core.checks import CHECKS, evidence_of
@@ -74,6 +75,7 @@ class Attempts:
         self.loader = loader
         self._run = run
         self._machine = machine
+        self._rows = HostRows()
         self._speeds = {key: dict(rates) for key, rates in speeds.items()}
 
     def trial(
@@ -211,6 +213,7 @@ class Attempts:
             machine=self._machine,
             settings=settings_of(case.model, ignored=loaded.ignored_settings if loaded else ()),
             retried=retried or (loaded is not None and loaded.retried),
+            form=finding.form,
             notes=(
                 *finding.notes,
                 *_load_notes(case, loaded, finding),
@@ -218,7 +221,14 @@ class Attempts:
             ),
         )
         drop_insane(result)
-        return result
+        shared = self._rows.add(result, worked=bool(replies) or finding.verdict is Verdict.OK)
+        if shared is not result and shared.verdict is Verdict.HOST_TROUBLE:
+            self.loader.gone[host_of(engine)] = Failure(shared.detail, verdict=shared.verdict)
+        return shared
+
+    def take_withdrawn(self) -> list[Result]:
+        """Return, once, earlier results of this run whose trouble was found to be the host's."""
+        return self._rows.take_withdrawn()
 
     def _speed_notes(self, check: str, case: Case, decode_rate: float | None) -> tuple[str, ...]:
         if decode_rate is None:

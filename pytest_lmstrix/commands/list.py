@@ -14,7 +14,7 @@ from pytest_lmstrix.commands.keyword import matcher
 from pytest_lmstrix.core.formatting import NOTHING, rate, seconds, tokens
 from pytest_lmstrix.core.sanitize import escape_markdown, one_line
 from pytest_lmstrix.core.table import Paint, TableCell, prose, table
-from pytest_lmstrix.core.types import Model, Result
+from pytest_lmstrix.core.types import ANY_SIZE, Model, Result
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.plan.plan import PlannedModel, ordered
 from pytest_lmstrix.registry.status import display_status, sort_values, status_of
@@ -138,7 +138,7 @@ def _cells(entry: Entry) -> list[TableCell]:
         file_size(model.size_bytes),
         tokens(model.context_limit),
         tokens(known.verified_context),
-        tokens(known.smallest_bad),
+        ANY_SIZE if known.fails_at_any_size else tokens(known.smallest_bad),
         (entry.status, _COLOURS.get(entry.status, "")),
         seconds(known.ttft_seconds),
         rate(known.decode_tokens_per_second),

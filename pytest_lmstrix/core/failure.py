@@ -8,6 +8,8 @@ from pytest_lmstrix.core.verdicts import Phase, Verdict
 
 MESSAGE_LIMIT = 2_000
 """Longest engine text in a message, in characters."""
+DID_YOU_MEAN = "did you mean"
+"""How the line of a message that names similar ids begins."""
 
 
 class Failure(Exception):

@@ -29,6 +29,8 @@ KvCacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_
 ModelType = Literal["llm", "embedding"]
 Prompts = Literal["completion", "chat"]
 Origin = Literal["case", "search"]
+ANY_SIZE = "any size"
+"""Note of a result whose load fails in the same way at the smallest size that was tried."""
 
 
 def is_sane(value: object, most: float) -> bool:
@@ -203,6 +205,8 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Id of the machine, since only measurements of the same machine are comparable."""
     settings: str = ""
     """The load settings, as compact JSON; empty for the engine's defaults."""
+    form: Prompts | None = None
+    """The form of the prompts: `completion` or `chat`; `None` where no built-in check asked."""
     retried: bool = False
     """Whether a retry was needed."""
     notes: tuple[str, ...] = ()
@@ -216,6 +220,8 @@ class ProbeResult(Struct, frozen=True, kw_only=True):
     detail: str = ""
     recall: dict[str, bool] | None = None
     seed: int | None = None
+    form: Prompts | None = None
+    """The form of the prompts that gave this result."""
     notes: tuple[str, ...] = ()
 
 

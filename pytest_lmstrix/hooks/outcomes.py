@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator
+from traceback import walk_tb
 from typing import Any
 
 import msgspec
@@ -31,8 +33,13 @@ PROPERTIES = ("model", "context_length", "granted_context_length", "verdict", "l
 """Fields of a result recorded as properties `lmstrix_<field>`, also in JUnit files."""
 
 
-_REPLY_ERRORS = (AssertionError, pytest.fail.Exception, ValueError, LookupError, TypeError)
-"""Errors caused by a wrong reply; others are mistakes in the test."""
+_ASSERTED = (AssertionError, pytest.fail.Exception)
+_PARSED = (ValueError, LookupError, TypeError)
+"""What a reply that cannot be parsed leads to."""
+_WRONG_CALL = re.compile(
+    r"\w\(\) (?:got |missing |takes )|(?:positional|keyword) arguments?\b|is not callable"
+)
+"""The words of a `TypeError` about the arguments of a call."""
 
 
 class Outcomes:
@@ -78,12 +85,15 @@ class Outcomes:
         results: list[Result] = []
         if case is not None and judged:
             results = item.stash.get(results_key, []) or self._result_of_user_test(item, case, call)
+            results = [*results, *self._attempts.take_withdrawn()]
             item.user_properties.extend(
                 properties(results[0]) if results else _case_properties(case)
             )
         report = yield
         failure = call.excinfo.value if call.excinfo is not None else None
         if isinstance(failure, Failure):
+            if results and results[0].verdict is Verdict.HOST_TROUBLE:
+                failure = Failure(results[0].detail, verdict=results[0].verdict)
             runxfail = item.config.getoption("runxfail")
             _shorten_failure(report, failure, call, runxfail=runxfail)
         if results:
@@ -104,7 +114,7 @@ class Outcomes:
                 finding = ProbeResult(verdict=error.verdict, detail=error.text)
             case _ if call.when == "setup":
                 return []
-            case _ if isinstance(error, _REPLY_ERRORS):
+            case _ if self._is_of_a_reply(error):
                 detail = f"{type(error).__name__}: {error}"
                 finding = ProbeResult(verdict=Verdict.WRONG_ANSWER, detail=detail)
             case _:
@@ -119,6 +129,22 @@ class Outcomes:
                 retried=isinstance(error, Failure) and error.retried,
             )
         ]
+
+    def _is_of_a_reply(self, error: BaseException) -> bool:
+        """Whether a wrong reply led to `error`, and not a mistake in the test."""
+        if isinstance(error, _ASSERTED):
+            return True
+        loaded, count = self._attempts.mark()
+        replied = count > (self._mark[1] if loaded is self._mark[0] else 0)
+        wrong_call = isinstance(error, TypeError) and _WRONG_CALL.search(str(error))
+        return isinstance(error, _PARSED) and replied and not wrong_call and not _in_plugin(error)
+
+
+def _in_plugin(error: BaseException) -> bool:
+    """Whether this package, called by the test, raised `error`."""
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    name: str = frame.f_globals.get("__name__", "")
+    return name.partition(".")[0] == __name__.partition(".")[0]
 
 
 def properties(result: Result) -> list[tuple[str, object]]:

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from pytest_lmstrix.core.checks import evidence_of
 from pytest_lmstrix.core.types import Result
+from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.registry.fold import Fold
 
 Kind = Literal[
@@ -88,12 +89,20 @@ class History:
         self._count = 0
 
     def add(self, result: Result) -> None:
+        """Add the next result; `host_trouble` withdraws those of its run, check and size."""
+        if result.verdict is Verdict.HOST_TROUBLE:
+            self._withdraw(result)
         if result.verdict.evidence == "none":
             return
         self._count += 1
         kept = self._kept[result.model]
         recent = kept.setdefault(_key(result), deque(maxlen=MOST_HISTORY))
         recent.append((self._count, result))
+
+    def _withdraw(self, trouble: Result) -> None:
+        kept = self._kept[trouble.model].get(_key(trouble), deque())
+        while kept and kept[-1][1].run == trouble.run:
+            kept.pop()
 
     def of(self, model: str) -> list[Result]:
         """Return the kept results of `model`, oldest first."""

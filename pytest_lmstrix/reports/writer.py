@@ -100,6 +100,9 @@ class Writer:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self._config.option.collectonly:
             return
+        if (reason := self._recorder.nothing_judged()) is not None:
+            self._recorder.notes.append(reason)
+            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
         if not self._recorder.tested:
             if known := self._config.stash.get(known_left_out, 0):
                 self._add_to_step_summary(lambda: nothing_new(known))

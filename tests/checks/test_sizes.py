@@ -89,7 +89,7 @@ class TestGoingDown:
     ) -> None:
         results = full(run_of(Scripted(OutOfMemory(above=500))), size, declared)
         assert results[0].verdict is Verdict.OUT_OF_MEMORY
-        assert results[0].detail.startswith(f"fails at {size:,}; ") is goes
+        assert ("\nfails at any size" in results[0].detail) is goes
 
     @pytest.mark.parametrize(
         ("size", "said"),
@@ -101,9 +101,22 @@ class TestGoingDown:
         ],
     )
     def test_the_detail_claims_only_tried_sizes(self, size: int, said: str) -> None:
-        result, *tried = full(run_of(Scripted(OutOfMemory(above=500))), size)
+        engine = Scripted(OutOfMemory(above=500, at="predict"))
+        result, *tried = full(run_of(engine), size)
         assert result.detail.splitlines()[0] == said
         assert bool(tried) is ("no smaller size" not in said)
+
+    @pytest.mark.parametrize("size", [60_000, 4_552])
+    def test_a_load_that_fails_at_the_floor_with_the_same_words_fails_at_any_size(
+        self, size: int
+    ) -> None:
+        run = run_of(Scripted(OutOfMemory(above=500)))
+        result, _ = full(run, size)
+        words, said = result.detail.splitlines()
+        assert words.startswith("Failed to load model: error loading model: unable to allocate")
+        assert said == "fails at any size"
+        assert result.notes == ("any size",)
+        assert run.size_policy.too_large("full", case(100_000)) == f"fails at any size: {words}"
 
     def test_a_failing_granted_context_counts_as_tried(self) -> None:
         engine = Scripted(GrantsAtMost(tokens=4_200), Gibberish(above=500))
@@ -119,7 +132,7 @@ class TestGoingDown:
         hopeless = {
             *(Verdict.OK, Verdict.TIMEOUT, Verdict.NO_ANSWER_IN_BUDGET, Verdict.INCONCLUSIVE),
             *(Verdict.MODEL_NOT_FOUND, Verdict.CORRUPTED, Verdict.UNSUPPORTED),
-            *(Verdict.UNREACHABLE, Verdict.TEMPLATE_ERROR),
+            *(Verdict.UNREACHABLE, Verdict.HOST_TROUBLE, Verdict.TEMPLATE_ERROR),
         }
         assert (len(results) == 1) is (verdict in hopeless)
 
@@ -451,7 +464,7 @@ class TestLimit:
     def test_limit_fails_if_no_size_works(self) -> None:
         result, *_ = self.limit(Scripted(OutOfMemory(above=10)))
         assert result.verdict is Verdict.OUT_OF_MEMORY
-        assert result.detail.startswith("works at no size from 256 tokens up\n")
+        assert result.detail.endswith("\nfails at any size")
 
     @pytest.mark.parametrize("small", [8, 200, 256])
     def test_a_failed_small_size_does_not_end_the_limit_search(self, small: int) -> None:
@@ -467,7 +480,7 @@ class TestLimit:
         full(run, 256)
         result, *_ = run.size_policy.run("limit", case(DECLARED))
         assert result.verdict is Verdict.OUT_OF_MEMORY
-        assert result.detail.startswith("works at no size from 256 tokens up\n")
+        assert result.detail.endswith("\nfails at any size")
 
     def test_a_corrupted_model_is_loaded_once(self) -> None:
         engine = Scripted(Corrupted(at="load"))

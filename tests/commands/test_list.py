@@ -125,6 +125,16 @@ def test_sort_keys_must_match_exactly(listed: Project, key: str) -> None:
     )
 
 
+def test_a_model_that_fails_at_any_size_is_listed_so(listed: Project) -> None:
+    notes = {"notes": ("any size",), "model": "gamma", "engine": "fake"}
+    record(listed, a_result(900, "out_of_memory", **notes))
+    lines = [line.split()[:7] for line in listed.run("--lmstrix-list").outlines]
+    assert ["gamma", "fake", "-", "1,000", "-", "any", "size"] in lines
+    record(listed, a_result(900, model="gamma", engine="fake"))
+    lines = [line.split()[:7] for line in listed.run("--lmstrix-list").outlines]
+    assert ["gamma", "fake", "-", "1,000", "900", "-", "completed"] in lines
+
+
 @pytest.mark.parametrize(
     ("expression", "expected"),
     [

@@ -79,6 +79,51 @@ def test_a_failed_user_assertion_is_a_wrong_answer(project: Project) -> None:
     assert project.engine_log == ["load tiny 512", "unload tiny"]
 
 
+@pytest.mark.parametrize("text", ["", "<|channel|>analysis<|message|>The user wants a number"])
+def test_what_only_the_chat_template_answers_passes_with_a_note(
+    project: Project, text: str
+) -> None:
+    project.engine(tiny=f"behaviours=(ChatOnly(text={text!r}),)", plain="")
+    project.manifest("[{id: tiny, contexts: [512]}, {id: plain, contexts: [512]}]")
+    result = project.run("-m", "full")
+    result.assert_outcomes(passed=2)
+    found = {r.model: r for r in project.results}
+    assert (found["tiny"].form, found["plain"].form) == ("chat", "completion")
+    assert [note.partition(":")[0] for note in found["tiny"].notes] == ["chat"]
+    assert found["plain"].notes == ()
+    result.stdout.fnmatch_lines(["tiny *ok, chat *"])
+
+
+def test_a_mistake_in_a_user_test_gives_the_model_no_verdict(project: Project) -> None:
+    project.manifest("[{id: tiny, contexts: [512]}]")
+    project.pytester.makepyfile(
+        """
+        import json
+        def test_signature(lmstrix_model): lmstrix_model.chat("hi", max_tokens=5, heat=1)
+        def test_missing(lmstrix_model):
+            lmstrix_model.chat("2+3=", max_tokens=5)
+            lmstrix_model.chat("hi")
+        def test_name(lmstrix_model): lmstrix_model.chat(no_such_name, max_tokens=5)
+        def test_early(lmstrix_model): {}["x"]
+        def test_helper(lmstrix_model):
+            lmstrix_model.chat("2+3=", max_tokens=5)
+            (lambda one: one)(1, 2)
+        def test_inside(lmstrix_model):
+            lmstrix_model.chat("2+3=", max_tokens=5)
+            lmstrix_model.chat("hi", max_tokens=5, temperature="hot")
+        def test_reply(lmstrix_model):
+            json.loads(lmstrix_model.chat("2+3=", max_tokens=5).text)["city"]
+        def test_warm(lmstrix_model):
+            assert lmstrix_model.chat("2+3=", max_tokens=5, temperature=0.5).text == "5"
+        """
+    )
+    project.run("--lmstrix", "-k", "not full").assert_outcomes(passed=1, failed=7)
+    assert {r.check: r.verdict for r in project.results} == {
+        "test_reply": Verdict.WRONG_ANSWER,
+        "test_warm": Verdict.OK,
+    }
+
+
 def test_a_failed_load_fails_user_tests(project: Project) -> None:
     project.engine(tiny="behaviours=(OutOfMemory(above=600),)", lost="behaviours=(Corrupted(),)")
     project.manifest("[{id: tiny, contexts: [512, 1024]}, {id: lost, contexts: [512, 1024]}]")

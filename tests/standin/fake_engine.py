@@ -94,7 +94,9 @@ class FakeInstance:
     def complete(self, prompt: str, *, max_tokens: int, temperature: float = 0.0) -> Reply:
         return self._predict(prompt, max_tokens, chat=False)
 
-    def chat(self, messages: Sequence[Message], *, max_tokens: int) -> Reply:
+    def chat(
+        self, messages: Sequence[Message], *, max_tokens: int, temperature: float = 0.0
+    ) -> Reply:
         return self._predict("\n".join(m.content for m in messages), max_tokens, chat=True)
 
     def count_tokens(self, text: str) -> int:

@@ -134,12 +134,14 @@ class LlamaCppInstance:
         body = {"prompt": prompt, "n_predict": max_tokens, "temperature": temperature}
         return self._reply("/completion", body, max_tokens)
 
-    def chat(self, messages: Sequence[Message], *, max_tokens: int) -> Reply:
+    def chat(
+        self, messages: Sequence[Message], *, max_tokens: int, temperature: float = 0.0
+    ) -> Reply:
         """Answer `messages`; see `Instance.chat`."""
         if (failure := self._template_error) is not None:
             raise Failure(failure.text, verdict=failure.verdict, phase="predict")
         turns = msgspec.to_builtins(messages)
-        body = {"messages": turns, "max_tokens": max_tokens, "temperature": 0.0}
+        body = {"messages": turns, "max_tokens": max_tokens, "temperature": temperature}
         return self._reply("/v1/chat/completions", body, max_tokens)
 
     def count_tokens(self, text: str) -> int:

@@ -37,7 +37,6 @@ UNHEARD_LOAD_SECONDS = 15.0
 UNLOAD_SECONDS = 30.0
 """How long an instance may stay listed after LM Studio accepted to unload it."""
 
-_NO_ROOM = (Verdict.OUT_OF_MEMORY, Verdict.GUARDRAIL_REFUSED)
 _POLL_SECONDS = 0.2
 
 
@@ -166,13 +165,6 @@ class LmStudioEngine:
             )
         except BaseException as error:
             self.abandon(identifier, error, loading=True, heard=heard)
-            if isinstance(error, Failure) and error.verdict in _NO_ROOM and (left := self._left()):
-                text = (
-                    f"{error.text}\nstill in memory are {', '.join(left)},"
-                    f" so this does not count against {model.id}: unload them in LM Studio"
-                )
-                # The only verdict about the host, not the model: no smaller size is tried.
-                raise Failure(text, verdict=Verdict.UNREACHABLE, phase="load") from error
             raise
 
     def unload(self, identifier: str) -> None:
@@ -262,12 +254,23 @@ class LmStudioEngine:
             if verdict is Verdict.TIMEOUT and trouble.verdict is Verdict.UNREACHABLE:
                 raise trouble from error
 
-    def _left(self) -> list[str]:
-        """Return our unused instances, other workers' included: we load one at a time."""
-        listed: dict[str, str | None] = {}
-        with suppress(Failure):
-            listed = self.link.loaded("load")
-        return sorted(self._strays.union(name for name in listed if name.startswith(PREFIX)))
+    def others(self) -> dict[str, int | None]:
+        """Return the instances in memory that are not in use here, and their sizes in bytes.
+
+        Raises:
+            Failure: The server does not answer.
+        """
+        listed = self.link.ask(
+            lambda client: client.llm.remote_call("listLoaded"),
+            phase="load",
+            doing="listing the loaded models",
+        )
+        sizes: dict[str, int | None] = dict.fromkeys(sorted(self._strays))
+        for each in listed:
+            if each["identifier"] not in self._open - self._strays:
+                size = each.get("sizeBytes")
+                sizes[each["identifier"]] = size if isinstance(size, int) else None
+        return sizes
 
     def _release_strays(self, patience_seconds: float = 0.0) -> None:
         """Unload abandoned instances; wait up to `patience_seconds` until they are listed."""

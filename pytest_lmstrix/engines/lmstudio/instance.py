@@ -116,12 +116,14 @@ class LmStudioInstance:
 
         return self._predict(prompt, start, max_tokens)
 
-    def chat(self, messages: Sequence[Message], *, max_tokens: int) -> Reply:
-        """Answer `messages` through the model's chat template, at temperature 0.
+    def chat(
+        self, messages: Sequence[Message], *, max_tokens: int, temperature: float = 0.0
+    ) -> Reply:
+        """Answer `messages` through the model's chat template.
 
         Reasoning that LM Studio leaves in the text is separated by its `<think>` tags.
         """
-        config = _prediction_config(max_tokens, temperature=0.0)
+        config = _prediction_config(max_tokens, temperature)
         fields = without_thinking(max_tokens)
         history = Chat()
         for message in messages:

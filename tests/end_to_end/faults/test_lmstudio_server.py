@@ -10,6 +10,7 @@ from pytest_lmstrix.checks import loader
 from pytest_lmstrix.core.verdicts import Verdict
 from tests.end_to_end.faults.conftest import (
     TIERS,
+    USERS,
     assert_only_ours_were_touched,
     ours,
     run,
@@ -99,10 +100,10 @@ def test_out_of_memory_after_a_leak_is_not_the_next_models_fault(
     with stand_in(["one", "two"], faults=[fault], memory_bytes=3_600_000_000) as server:
         args = ("--lmstrix", "--all", "-m", tier, "--lmstrix-host", server.host)
         result = project.run(*args)
-        assert {int(call.context_length or 0) for call in server.loads()} == {512, 5000, 8000}
-    result.assert_outcomes(passed=1, errors=3)  # the unload of `one`, and both sizes of `two`
-    assert verdicts(project.results) == {"one": OK}
-    result.stdout.fnmatch_lines(["*still in memory are lmstrix-*does not count against two*"])
+        assert {int(call.context_length or 0) for call in server.loads()} == {512, 5000}
+    result.assert_outcomes(passed=1, errors=2, skipped=1)  # the unload of `one`, and `two`
+    assert verdicts(project.results) == {"one": OK, "two": (Verdict.HOST_TROUBLE, True)}
+    result.stdout.fnmatch_lines(["*still in memory of *: *lmstrix-*does not count against two*"])
 
 
 def test_memory_used_by_another_process_is_not_the_models_fault(project: Project) -> None:
@@ -112,14 +113,25 @@ def test_memory_used_by_another_process_is_not_the_models_fault(project: Project
         result = run(project, server, ["two"], "fast")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(
-        ["*still in memory are lmstrix-other-0, *does not count against two*"]
+        ["*still in memory of *: lmstrix-other-0 (2.00 GB)*does not count against two*"]
     )
 
 
 def test_a_guardrail_without_a_leak_fails_the_model(project: Project) -> None:
-    with stand_in(MODELS, memory_bytes=2_500_000_000) as server:
+    models = [StandInModel(key="one", size_bytes=2 * 10**9)]
+    with LmStudioServer(models, memory_bytes=10**9) as server:
         run(project, server, ["one"], "fast")
     assert verdicts(project.results) == {"one": (Verdict.GUARDRAIL_REFUSED, False)}
+
+
+def test_memory_that_a_user_takes_is_not_the_models_fault(project: Project) -> None:
+    models = [StandInModel(key="one", size_bytes=2 * 10**9), StandInModel(key="users")]
+    with LmStudioServer(models, loaded=[USERS], memory_bytes=2_500_000_000) as server:
+        result = run(project, server, ["one"], "full", contexts=(512, 1024))
+        assert {int(call.context_length or 0) for call in server.loads()} == {512}
+    result.assert_outcomes(errors=1, skipped=1)
+    result.stdout.fnmatch_lines(["*in memory of *: users (*GB); unload them there*"])
+    assert verdicts(project.results) == {"one": (Verdict.HOST_TROUBLE, True)}
 
 
 @pytest.mark.parametrize("tier", TIERS)
@@ -148,7 +160,7 @@ def test_a_server_that_goes_away_is_unreachable(project: Project, where: Any, ti
             result.stdout.fnmatch_lines([f"lmstrix: LM Studio at * {lost};*"])
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert "Traceback" not in result.stdout.str() + result.stderr.str()
-    assert verdicts(project.results) == {"one": OK}
+    assert verdicts(project.results) == {"one": OK, "two": (Verdict.HOST_TROUBLE, True)}
 
 
 def test_a_run_continues_when_the_server_is_back_within_seconds(

@@ -285,6 +285,29 @@ class Unsupported(Behaviour, frozen=True, tag=True):
         raise Refused(errors.unknown_architecture(self.architecture))
 
 
+class ChatOnly(Behaviour, frozen=True, tag=True):
+    """Answers through the chat template; a raw completion gets `text`."""
+
+    text: str = ""
+
+    def reply(self, prompt: Prompt, reply: str) -> str:
+        return reply if prompt.chat else self.text
+
+
+class FailsToLoad(Behaviour, frozen=True, tag=True):
+    """Every load fails with `text`, or the first `times`."""
+
+    text: str
+    times: int | None = None
+
+    def capacity(self, check: Check, grant: Grant) -> int | None:
+        return NOWHERE if self.times is None else None
+
+    def check_load(self, load: Load) -> None:
+        if self.times is None or load.attempt <= self.times:
+            raise Refused(errors.ServerError(title=self.text))
+
+
 class Reasons(Behaviour, frozen=True, tag=True):
     """Reasons for `tokens` before it answers: in chats, and optionally in completions."""
 
@@ -363,6 +386,8 @@ AnyBehaviour = (
     | Corrupted
     | MissingFromDisk
     | Unsupported
+    | FailsToLoad
+    | ChatOnly
     | Reasons
     | Echoes
     | Says
