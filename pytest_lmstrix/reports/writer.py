@@ -63,7 +63,12 @@ class Writer:
         if reason and not config.option.collectonly:
             name = shown_path(config, settings.reports)
             recorder.notes.append(f"reports left out: {name} cannot be written: {reason}")
-        if config.pluginmanager.has_plugin("html") and not config.option.collectonly:
+        self._no_html = ""
+        """Why there is no report.html, if a plugin that makes it is off."""
+        for name in ("html", "metadata"):  # pytest-html needs pytest-metadata
+            if not config.pluginmanager.has_plugin(name):
+                self._no_html = f"the plugin pytest-{name} is off"
+        if not (self._no_html or config.option.collectonly):
             self._prepare_html()
 
     def _prepare_html(self) -> None:
@@ -118,6 +123,8 @@ class Writer:
                 file.write(summary(run, _github_links()).encode())
         if self._html is not None:
             self._draw(self._html, run, history)
+        elif self._no_html:
+            self._leave_out("report.html", self._no_html)
 
     def _write_files(self, run: RunReport) -> None:
         reports = self._settings.reports
