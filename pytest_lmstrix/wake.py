@@ -25,9 +25,9 @@ class Decision(NamedTuple):
 def decide(config: pytest.Config) -> Decision:
     """Decide whether the plugin acts in this run.
 
-    It does when asked for, or when a path inside the manifest is given. `-m` wakes it when the
-    expression depends on a built-in check and the manifest is among what is collected: other
-    projects have markers of these names, and files of this name.
+    It does when asked for, and when the manifest or a node id in it is given. `-m` activates it
+    when the expression depends on a marker of the plugin and the manifest is collected. The file
+    must look like a manifest: other projects have markers and files of these names.
     """
     worker_input = getattr(config, "workerinput", None)
     if worker_input is not None:
@@ -37,7 +37,7 @@ def decide(config: pytest.Config) -> Decision:
     if options.asked_for(config):
         return Decision(True)
     manifest = options.manifest_path(config)
-    if not (names_manifest(config, manifest) or _selects_a_check(config, manifest)):
+    if not (names_manifest(config, manifest) or _selects_models(config, manifest)):
         return Decision(False)
     if not manifest.is_file():
         return Decision(False)
@@ -48,11 +48,11 @@ def decide(config: pytest.Config) -> Decision:
     return Decision(False, f"{manifest.name} is not a list of models, so none is tested")
 
 
-def _selects_a_check(config: pytest.Config, manifest: Path) -> bool:
+def _selects_models(config: pytest.Config, manifest: Path) -> bool:
     expression: str = config.option.markexpr
     return (
         bool(expression)
-        and any(options.selects(expression, check) for check in CHECKS)
+        and any(options.selects(expression, marker) for marker in (*CHECKS, "lmstrix"))
         and (not paths_given(config) or collects_manifest(config, manifest))
     )
 
@@ -73,11 +73,10 @@ def names_manifest(config: pytest.Config, manifest: Path, *, inside: bool = Fals
 
 def collects_manifest(config: pytest.Config, manifest: Path) -> bool:
     """Whether an argument is the manifest, a node id in it, or a folder around it."""
-    return names_manifest(config, manifest) or any(
-        parent in (folder, folder.resolve())
-        for folder in (path_of(config, arg) for arg in config.args)
-        for parent in (*manifest.parents, *manifest.resolve().parents)
-    )
+    paths = {path_of(config, arg) for arg in config.args}
+    folders = paths | {path.resolve() for path in paths}
+    around = {*manifest.parents, *manifest.resolve().parents}
+    return not folders.isdisjoint(around) or names_manifest(config, manifest)
 
 
 def path_of(config: pytest.Config, arg: str) -> Path:

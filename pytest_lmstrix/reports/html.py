@@ -42,7 +42,8 @@ SAID = "what the model said"
 class HtmlReport:
     """Registered on the controller when pytest-html is there."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, titled: bool) -> None:
+        self._titled = titled
         self._picture = f"{MARK}</section>"
 
     def show(self, run: RunReport, fleet: Fleet, plots: Sequence[str]) -> None:
@@ -51,7 +52,8 @@ class HtmlReport:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_report_title(self, report: Any) -> None:
-        report.title = "Local LLM models"
+        if self._titled:
+            report.title = "Local LLM models"
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_results_summary(self, prefix: list[str]) -> None:

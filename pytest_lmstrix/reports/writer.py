@@ -79,7 +79,7 @@ class Writer:
             own = self._settings.reports / "report.html"
             self._config.option.htmlpath = str(own)
             self._config.option.self_contained_html = True
-        self._html = HtmlReport()
+        self._html = HtmlReport(titled=own is not None or self._config.option.lmstrix)
         self._config.pluginmanager.register(self._html, "lmstrix-html")
         self._guard = HtmlGuard(own, self._leave_out, lambda: self._recorder.tested)
 

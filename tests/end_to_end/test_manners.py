@@ -174,6 +174,19 @@ def test_a_marker_tests_models_beside_other_tests(mixed: Project) -> None:
     assert [each.check for each in mixed.results] == ["fast"]
 
 
+def test_the_marker_of_own_checks_activates_the_plugin(mixed: Project) -> None:
+    own = "import pytest\n\n@pytest.mark.lmstrix\ndef test_own(lmstrix_model): pass\n"
+    mixed.pytester.makepyfile(test_own=own)
+    mixed.run("-m", "lmstrix").assert_outcomes(passed=1, deselected=3)
+    assert [each.check for each in mixed.results] == ["test_own"]
+
+
+def test_a_report_of_the_users_own_keeps_its_title(mixed: Project) -> None:
+    mixed.run("-m", "fast", "--html=mine.html")
+    page = (mixed.path / "mine.html").read_text(encoding="utf-8")
+    assert '<title id="head-title">mine.html</title>' in page
+
+
 @pytest.mark.parametrize("path", ["test_theirs.py", "test_theirs.py::test_quick", "part"])
 def test_the_plugin_is_inert_for_paths_without_the_manifest(mixed: Project, path: str) -> None:
     folder = mixed.pytester.mkdir("part")
