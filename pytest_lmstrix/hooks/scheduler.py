@@ -27,7 +27,7 @@ class WholeModels:
     def __init__(
         self, config: pytest.Config, others: Scheduling, model_of: Callable[[str], str | None]
     ) -> None:
-        self._config = config
+        self.config = config  # pytest-rerunfailures reads it from a scheduler
         self._others = others
         self._model_of = model_of
         self._workers: dict[WorkerController, _Worker] = {}
@@ -170,7 +170,7 @@ class WholeModels:
             longrepr=report_collection_diff(self._models, models, first, node.gateway.id),
             result=[],
         )
-        self._config.hook.pytest_collectreport(report=report)
+        self.config.hook.pytest_collectreport(report=report)
 
 
 class _Worker:
