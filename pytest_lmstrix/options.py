@@ -15,12 +15,14 @@ from typing import Any
 
 import pytest
 
-from pytest_lmstrix.core.checks import CHECKS
-
 COMMANDS = ("scan", "list", "health", "restore")
 """`--lmstrix-<command>` runs instead of tests."""
 
-HELP_ALL = "Run also cases with a cached result (default: only untested, failed or changed ones)"
+HELP_ALL = "Run also cases with a cached result (default: only untested, failed or changed ones);" \
+           " --all for short, unless another plugin or a conftest.py has that option"  # fmt: skip
+
+REGISTRY = "registry.jsonl"
+"""In the folder of the reports."""
 
 SORT_KEYS = ("smart", "id", "size", "ctx", "declared", "ttft", "tps", "status", "tested")
 
@@ -49,6 +51,8 @@ def add_options(parser: pytest.Parser) -> None:
     group = parser.getgroup("lmstrix", "local LLM models as test cases (pytest-lmstrix)")
     add = group.addoption
     add("--lmstrix", action="store_true", help="Run model tests only")
+    parser.addini("lmstrix", "Run model tests beside all others, as editors need it (true, false)",
+                  type="bool", default=False)  # fmt: skip
     add("--lmstrix-all", dest="lmstrix_all", action="store_true", help=HELP_ALL)
 
     def setting(name: str, help: str, default: Any, kind: Any = "string", **more: Any) -> None:
@@ -58,8 +62,10 @@ def add_options(parser: pytest.Parser) -> None:
 
     setting("models", "Manifest of the models (default: models.yaml)", "models.yaml",
             metavar="PATH")  # fmt: skip
-    setting("registry", "Registry of all results (default: reports/registry.jsonl)",
-            "reports/registry.jsonl", metavar="PATH")  # fmt: skip
+    setting("reports", "Folder of the reports and the registry (default: reports in rootdir)", "",
+            metavar="DIR")  # fmt: skip
+    setting("registry", "Registry of all results (default: registry.jsonl in the folder of the"
+            " reports)", "", metavar="PATH")  # fmt: skip
     setting("ctx", "Test these context lengths instead of the ladder", [], "args",
             metavar="N[,N...]")  # fmt: skip
     setting("host", "LM Studio host; repeatable (default: the one found on this machine)", [],
@@ -83,14 +89,14 @@ def add_options(parser: pytest.Parser) -> None:
     _add_commands(parser, add)
 
 
-def add_short_all(parser: pytest.Parser) -> None:
-    """Add `--all` for `--lmstrix-all`, unless another plugin or conftest.py has one."""
-    # pytest 8.4 detects a conflict between groups only while parsing.
+def replace_short_all(parser: pytest.Parser, args: list[str]) -> None:
+    """Replace `--all` by `--lmstrix-all`, unless a plugin or conftest.py has an `--all` of its own.
+
+    It is not an option of the parser, where a conftest.py that is loaded later could not add one.
+    """
     groups = (*parser._groups, parser._anonymous)
     if not any("--all" in option.names() for group in groups for option in group.options):
-        parser.getgroup("lmstrix").addoption(
-            "--all", dest="lmstrix_all", action="store_true", help="As --lmstrix-all"
-        )
+        args[:] = ["--lmstrix-all" if arg == "--all" else arg for arg in args]
 
 
 def _add_commands(parser: pytest.Parser, add: Callable[..., None]) -> None:
@@ -129,19 +135,9 @@ def command(config: pytest.Config) -> str | None:
     return names[0] if names else None
 
 
-def tests_models(config: pytest.Config) -> bool:
-    """Return whether this run tests models: `--lmstrix`, or `-m` selects a built-in check.
-
-    `-m` counts only with a manifest: other projects may use markers of the same names.
-    """
-    if config.option.lmstrix:
-        return True
-    expression: str = config.option.markexpr
-    return (
-        bool(expression)
-        and any(selects(expression, check) for check in CHECKS)
-        and _path(config, "models").is_file()
-    )
+def asked_for(config: pytest.Config) -> bool:
+    """Return whether `--lmstrix` or the ini key `lmstrix` asks for model tests."""
+    return bool(config.option.lmstrix or _ini_value(config, "lmstrix"))
 
 
 def selects(expression: str, marker: str) -> bool:
@@ -176,10 +172,11 @@ def read_settings(config: pytest.Config) -> Settings:
     Raises:
         pytest.UsageError: A value is not valid; the text names option, value and valid values.
     """
+    reports = _path(config, "reports") if _value(config, "reports") else config.rootpath / "reports"
     return Settings(
-        models=_path(config, "models"),
-        registry=_path(config, "registry"),
-        reports=config.rootpath / "reports",
+        models=manifest_path(config),
+        registry=_path(config, "registry") if _value(config, "registry") else reports / REGISTRY,
+        reports=reports,
         gguf_dirs=tuple(
             Path(_ini_folder(config), Path(folder).expanduser()).resolve()
             for folder in config.getini("lmstrix_gguf_dirs")
@@ -214,11 +211,19 @@ def _value(config: pytest.Config, name: str) -> Any:
     option = config.getoption(f"lmstrix_{name}")
     if option is not None:
         return option
-    key = f"lmstrix_{_ini(name)}"
+    return _ini_value(config, f"lmstrix_{_ini(name)}")
+
+
+def _ini_value(config: pytest.Config, key: str) -> Any:
     try:
         return config.getini(key)
     except (TypeError, ValueError, pytest.UsageError) as error:
         raise pytest.UsageError(f"{config.inipath}: {key}: {error}") from None
+
+
+def manifest_path(config: pytest.Config) -> Path:
+    """The manifest of this run, whether it exists or not."""
+    return _path(config, "models")
 
 
 def _path(config: pytest.Config, name: str) -> Path:

@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 import pytest
 
-from pytest_lmstrix import hookspecs, inert, options
+from pytest_lmstrix import hookspecs, inert, options, wake
 
 MARKERS = (
     "fast: the model loads, grants the context and replies with any text (pytest-lmstrix)",
@@ -25,11 +25,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_load_initial_conftests(
-    early_config: pytest.Config, parser: pytest.Parser
+    parser: pytest.Parser, args: list[str]
 ) -> Generator[None, object, object]:
-    """Add `--all` after the options of each conftest.py, and before the final parsing."""
+    """Replace `--all` after the options of each conftest.py, and before the final parsing."""
     result = yield
-    options.add_short_all(parser)
+    options.replace_short_all(parser, args)
     return result
 
 
@@ -52,11 +52,20 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 def pytest_configure(config: pytest.Config) -> None:
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
-    if options.tests_models(config):
+    decision = wake.decide(config)
+    if decision.awake:
         from pytest_lmstrix import startup
         from pytest_lmstrix.core.workflow_commands import commands_removed
 
         with commands_removed(pytest.UsageError):
-            startup.start(config)
+            try:
+                startup.start(config)
+            except pytest.UsageError as error:
+                if config.option.lmstrix:
+                    raise
+                raise pytest.UsageError(
+                    f"pytest-lmstrix: {error} (-p no:lmstrix switches the plugin off)"
+                ) from None
     else:
         config.pluginmanager.register(inert, "lmstrix-inert")
+        config.pluginmanager.register(inert.Header(decision.note), "lmstrix-inert-header")

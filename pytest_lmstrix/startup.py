@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_lmstrix import wake
 from pytest_lmstrix.checks.attempt import Attempts
 from pytest_lmstrix.checks.loader import ModelLoader
 from pytest_lmstrix.checks.sizes import SizePolicy
@@ -47,13 +48,13 @@ def start(config: pytest.Config) -> None:
     engines = _engines(config, settings, live)
     config.add_cleanup(engines.close)
     register = config.pluginmanager.register
+    _collect_manifest(config, settings)
     plan = plan_from_controller(config)
     if plan is None:
         if not config.option.collectonly:
             check_registry(settings.registry)
         plan = make_plan(settings, engines, machine=machine_id())
         config.option.lmstrix_models = str(settings.models)
-        _collect_manifest(config, settings)
         sweep = partial(_sweep_all, settings, engines, plan, partial(_print_line, config, live))
         register(Scheduling(plan, sweep), "lmstrix-scheduling")
         recorder = Recorder(config, settings, plan)
@@ -159,9 +160,5 @@ def _print_line(config: pytest.Config, live: Live, text: str) -> None:
 
 def _collect_manifest(config: pytest.Config, settings: Settings) -> None:
     """Collect the manifest beside `testpaths`, if the command line has no paths."""
-    if config.args_source is pytest.Config.ArgsSource.ARGS:
-        return
-    if not any(
-        settings.models.is_relative_to(config.invocation_params.dir / arg) for arg in config.args
-    ):
+    if not (wake.paths_given(config) or wake.collects_manifest(config, settings.models)):
         config.args.append(str(settings.models))

@@ -64,7 +64,12 @@ class Writer:
         if reason and not config.option.collectonly:
             name = display_path(config, settings.reports)
             recorder.notes.append(f"reports left out: {name} cannot be written: {reason}")
-        if config.pluginmanager.has_plugin("html") and not config.option.collectonly:
+        self._no_html = ""
+        """Why there is no report.html, if a plugin that makes it is off."""
+        for name in ("html", "metadata"):  # pytest-html needs pytest-metadata
+            if not config.pluginmanager.has_plugin(name):
+                self._no_html = f"the plugin pytest-{name} is off"
+        if not (self._no_html or config.option.collectonly):
             self._prepare_html()
 
     def _prepare_html(self) -> None:
@@ -75,7 +80,7 @@ class Writer:
             own = self._settings.reports / "report.html"
             self._config.option.htmlpath = str(own)
             self._config.option.self_contained_html = True
-        self._html = HtmlReport()
+        self._html = HtmlReport(titled=own is not None or self._config.option.lmstrix)
         self._config.pluginmanager.register(self._html, "lmstrix-html")
         self._guard = HtmlGuard(own, self._leave_out, lambda: self._recorder.tested)
 
@@ -124,6 +129,8 @@ class Writer:
         self._add_to_step_summary(lambda: summary(run, _github_links()))
         if self._html is not None:
             self._draw(self._html, run, history)
+        elif self._no_html:
+            self._leave_out("report.html", self._no_html)
 
     def _add_to_step_summary(self, text: Callable[[], str]) -> None:
         if step := os.environ.get("GITHUB_STEP_SUMMARY"):

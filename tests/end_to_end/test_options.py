@@ -73,11 +73,16 @@ def test_help_lists_the_options(project: Project) -> None:
         assert option in shown
 
 
-@pytest.mark.parametrize("plugin", ["html", "xdist", "terminal"])
+@pytest.mark.parametrize("plugin", ["html", "metadata", "xdist", "terminal"])
 def test_other_plugins_can_be_disabled(project: Project, plugin: str) -> None:
     result = project.run("-p", f"no:{plugin}", "--lmstrix")
     assert result.ret == pytest.ExitCode.OK
     assert len(project.results) == 2
+    html = plugin not in ("html", "metadata")
+    assert (project.path / "reports" / "report.html").exists() == html
+    left_out = [line for line in result.outlines if "report.html left out" in line]
+    reason = f"lmstrix: report.html left out: the plugin pytest-{plugin} is off"
+    assert left_out == ([] if html else [reason])
 
 
 def test_an_ini_file_error_names_the_file_and_the_key(project: Project) -> None:
