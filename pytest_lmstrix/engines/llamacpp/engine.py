@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import httpx
+from msgspec import structs
 
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Model, ModelFacts
@@ -94,16 +95,9 @@ class LlamaCppEngine:
         path = self._file(model)
         _check_magic(path)
         api_key = secrets.token_urlsafe(32)
-        configuration = {
-            "path": str(path),
-            "context_length": context_length,
-            "api_key": api_key,
-            "batch_size": model.load.batch_size,
-            "gpu_layers": model.load.gpu_layers,
-            "threads": model.load.threads,
-            "flash_attention": model.load.flash_attention,
-            "kv_cache_type": model.load.kv_cache_type,
-        }
+        configuration = child_program.configuration(
+            path, context_length, structs.asdict(model.load), api_key=api_key
+        )
         child = Child(
             [sys.executable, "-P", child_program.__file__],
             json.dumps(configuration).encode() + b"\n",

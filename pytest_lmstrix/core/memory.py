@@ -1,0 +1,61 @@
+"""The memory that a load needs, and the memory that the machine has; all sizes in bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec import Struct
+
+
+class DeviceNeed(Struct, frozen=True, kw_only=True):
+    """The memory that a load takes of one device."""
+
+    name: str
+    """As the engine names it, such as `Host` or `CUDA0 (NVIDIA GeForce RTX 4090)`."""
+    weights_bytes: int
+    kv_cache_bytes: int
+    compute_bytes: int
+    total_bytes: int
+
+
+class Device(Struct, frozen=True, kw_only=True):
+    """A device for computing besides the processor, such as a GPU."""
+
+    name: str
+    total_bytes: int
+    free_bytes: int
+    shares_host_memory: bool = False
+
+
+class MachineMemory(Struct, frozen=True, kw_only=True):
+    """The memory of this machine at one moment."""
+
+    total_bytes: int
+    available_bytes: int
+    devices: tuple[Device, ...] = ()
+
+    def device(self, name: str) -> Device | None:
+        """Return the device with memory of its own that `name` begins with."""
+        return next((each for each in self.devices if each.name == name.partition(" (")[0]), None)
+
+    def free_bytes(self, name: str) -> int:
+        """Return the free memory for what the engine places on the device `name`."""
+        device = self.device(name)
+        return self.available_bytes if device is None else device.free_bytes
+
+    def fits(self, needs: Iterable[DeviceNeed]) -> bool:
+        """Return whether every device has enough free memory for its part of `needs`."""
+        host, parts = 0, dict.fromkeys((each.name for each in self.devices), 0)
+        for need in needs:
+            device = self.device(need.name)
+            if device is not None:
+                parts[device.name] += need.total_bytes
+            if device is None or device.shares_host_memory:
+                host += need.total_bytes
+        return host <= self.available_bytes and all(
+            parts[each.name] <= each.free_bytes for each in self.devices
+        )
+
+
+def total_of(needs: Iterable[DeviceNeed]) -> int:
+    return sum(need.total_bytes for need in needs)
