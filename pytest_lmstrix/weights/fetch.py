@@ -103,6 +103,12 @@ def is_cached(
     return target if sha256 is None or sha256.lower() == record.sha256 else None
 
 
+def header_path(source: str, cache_dir: Path | None = None) -> Path:
+    """Return where the header alone of a remote `source` is kept: never among the weights."""
+    target = _target(_cache(cache_dir).with_name("headers"), source)
+    return target.with_name(f"{target.name}-header")
+
+
 def _cache(cache_dir: Path | None) -> Path:
     if cache_dir is None:
         named = os.environ.get("LMSTRIX_CACHE_DIR")
