@@ -13,7 +13,7 @@ _CHUNK_BYTES = 1 << 16
 
 
 class RangeServer(ThreadingHTTPServer):
-    """Serves the file `path` at every path; its other fields say how."""
+    """Serves the file `path` at every URL path that ends in its name; its other fields say how."""
 
     daemon_threads = True
 
@@ -48,6 +48,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, *, body: bool) -> None:
         server = self.server
+        if not self.path.endswith(f"/{server.path.name}"):
+            self.send_error(404)
+            return
         total = server.path.stat().st_size
         wanted = self.headers.get("Range")
         etag = server.etags[min(len(server.requests), len(server.etags) - 1)]

@@ -28,7 +28,7 @@ def _cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def llama_70b(tmp_path: Path) -> Path:
-    return header_file.write_llama_70b(tmp_path / "llama-70b.gguf")
+    return header_file.write_llama_70b(tmp_path / "f.gguf")
 
 
 def with_vocabulary(path: Path, size_bytes: int) -> Path:
@@ -46,7 +46,7 @@ def with_vocabulary(path: Path, size_bytes: int) -> Path:
 
 def test_a_header_of_a_36_gib_file_takes_less_than_8_mib(llama_70b: Path) -> None:
     with range_server(llama_70b) as server:
-        header = fetch_header(f"{server.base}/llama-70b.gguf")
+        header = fetch_header(f"{server.base}/f.gguf")
         assert server.sent_bytes < 8 * 1024 * 1024
         assert header.stat().st_size == llama_70b.stat().st_size > 36 * 1024**3
         assert header_digest(header) == header_digest(llama_70b)
@@ -172,7 +172,7 @@ def test_the_hub_is_asked_with_the_token_of_the_user(
     with range_server(llama_70b) as server:
         monkeypatch.setenv("HF_ENDPOINT", server.base)
         monkeypatch.setenv("HF_TOKEN", "hf_secret")
-        header = fetch_header("hf://owner/repo/llama-70b.gguf")
+        header = fetch_header("hf://owner/repo/f.gguf")
         assert header.stat().st_size == llama_70b.stat().st_size
         assert server.authorizations[-1] == "Bearer hf_secret"
         assert server.sent_bytes < 8 * 1024 * 1024
