@@ -17,7 +17,7 @@ import pytest
 
 from pytest_lmstrix.core.checks import CHECKS
 
-COMMANDS = ("scan", "list", "health", "restore")
+COMMANDS = ("scan", "list", "fit", "health", "restore")
 """`--lmstrix-<command>` runs instead of tests."""
 
 HELP_ALL = "Run also cases with a cached result (default: only untested, failed or changed ones)"
@@ -99,8 +99,11 @@ def _add_commands(parser: pytest.Parser, add: Callable[..., None]) -> None:
     add("--lmstrix-list", nargs="?", const="smart", metavar="KEY",
         help="List the models and their status, and exit; KEY as for --lmstrix-sort; -k selects,"
         " -v adds the history, -q prints only ids")  # fmt: skip
+    add("--lmstrix-fit", action="store_true",
+        help="List the memory that each model needs at each context length, and whether this"
+        " machine has it, and exit; loads and downloads no model; -k selects")  # fmt: skip
     add("--lmstrix-format", choices=("table", "json", "md"), default="table",
-        help="Format of --lmstrix-list (default: table)")  # fmt: skip
+        help="Format of --lmstrix-list and --lmstrix-fit (default: table)")  # fmt: skip
     add("--lmstrix-health", action="store_true",
         help="Check the registry and its backups, and exit: 1 if there are errors,"
         " else 0")  # fmt: skip

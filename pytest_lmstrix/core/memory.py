@@ -43,18 +43,21 @@ class MachineMemory(Struct, frozen=True, kw_only=True):
         device = self.device(name)
         return self.available_bytes if device is None else device.free_bytes
 
-    def fits(self, needs: Iterable[DeviceNeed]) -> bool:
-        """Return whether every device has enough free memory for its part of `needs`."""
-        host, parts = 0, dict.fromkeys((each.name for each in self.devices), 0)
+    def spare_bytes(self, needs: Iterable[DeviceNeed]) -> int:
+        """Return what stays free of the fullest device beside `needs`; negative if too little."""
+        spare: dict[str | None, int] = {None: self.available_bytes}
+        spare |= {each.name: each.free_bytes for each in self.devices}
         for need in needs:
             device = self.device(need.name)
             if device is not None:
-                parts[device.name] += need.total_bytes
+                spare[device.name] -= need.total_bytes
             if device is None or device.shares_host_memory:
-                host += need.total_bytes
-        return host <= self.available_bytes and all(
-            parts[each.name] <= each.free_bytes for each in self.devices
-        )
+                spare[None] -= need.total_bytes
+        return min(spare.values())
+
+    def fits(self, needs: Iterable[DeviceNeed]) -> bool:
+        """Return whether every device has enough free memory for its part of `needs`."""
+        return self.spare_bytes(needs) >= 0
 
 
 def total_of(needs: Iterable[DeviceNeed]) -> int:

@@ -20,13 +20,11 @@ from pytest_lmstrix.weights.download import (
     validator_of,
 )
 from pytest_lmstrix.weights.fetch import header_path
-from pytest_lmstrix.weights.header import header_size
+from pytest_lmstrix.weights.header import MOST_BYTES, header_size
 from pytest_lmstrix.weights.source import HubSource, UrlSource, parse_source
 
 FIRST_BYTES = 1 << 20
 """Asked for at first; each request after it asks for as much as is there."""
-MOST_BYTES = 64 << 20
-"""No header is longer: those of vocabularies with 256,000 tokens have 8 MiB."""
 
 
 def fetch_header(source: str, *, cache_dir: Path | None = None) -> Path:

@@ -66,7 +66,7 @@ def write_llama_70b(path: Path) -> Path:
 
 def write_tiny_llama(path: Path) -> Path:
     """A Llama of less than a megabyte."""
-    return write_llama(path, layers=2, width=64, inner=128, heads=4, kv_heads=2,
+    return write_llama(path, layers=2, width=128, inner=256, heads=4, kv_heads=2,
                        vocabulary=256, context_length=4096)  # fmt: skip
 
 

@@ -148,7 +148,7 @@ def _lines(child: Child, timeout_seconds: float) -> Iterator[str]:
 
 
 def _no_table(child: Child, log: list[str], path: Path) -> Failure:
-    reasons = error_lines([*log, *child.log()])
+    reasons = error_lines([line for line in [*log, *child.log()] if _END not in line])
     text = "\n".join(reasons).replace(str(path), "the model file")
     status = child.exit_status
     if status is not None and status < 0 and not reasons:
