@@ -18,7 +18,7 @@ from pytest_lmstrix.commands.keyword import matcher
 from pytest_lmstrix.commands.lmstudio_files import LmStudioFiles
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.formatting import NOTHING, tokens
-from pytest_lmstrix.core.memory import DeviceNeed, MachineMemory, total_of
+from pytest_lmstrix.core.memory import MachineMemory, Needs, total_of
 from pytest_lmstrix.core.sanitize import escape_markdown
 from pytest_lmstrix.core.table import Paint, TableCell, table
 from pytest_lmstrix.core.types import KvCacheType, Model
@@ -40,7 +40,7 @@ _HEADINGS = ("model", "engine", "context", "KV cache type", "device", "weights",
 _EXPENDABLE = ("engine", "compute", "KV cache", "weights", "free", "device")
 _TEXTS = ("engine", "KV cache type", "device", "fits")
 
-Progress = Callable[[str], None]
+WriteLine = Callable[[str], None]
 
 
 class FitRow(Struct, frozen=True, kw_only=True):
@@ -49,7 +49,7 @@ class FitRow(Struct, frozen=True, kw_only=True):
     model: Model
     context_length: int | None = None
     kv_cache_type: KvCacheType | None = None
-    needs: tuple[DeviceNeed, ...] = ()
+    needs: Needs = ()
     fits: bool | None = None
     source: Literal["dry-run", "none"] = "none"
     largest: bool = False
@@ -71,7 +71,7 @@ def estimate_all(
     *,
     keyword: str,
     registered: Sequence[Engine],
-    progress: Progress,
+    progress: WriteLine,
 ) -> FitReport:
     """Estimate the models that `keyword` (as of `-k`) chooses; a failure is a row.
 
@@ -105,7 +105,7 @@ def estimate_all(
     )
 
 
-def _machine(progress: Progress) -> MachineMemory:
+def _machine(progress: WriteLine) -> MachineMemory:
     from pytest_lmstrix.engines.llamacpp.dry_run import read_machine_memory
 
     try:
@@ -164,11 +164,11 @@ class _Fitter:
     ) -> Iterator[FitRow]:
         load = replace(model.load, kv_cache_type=kind)
         row = FitRow(model=model, kv_cache_type=kind, from_header=is_header(path))
-        known: dict[int, tuple[DeviceNeed, ...]] = {}
+        known: dict[int, Needs] = {}
         sizes = planned(replace(model, context_limit=limit), self._settings.contexts, ())
         failed: list[FitRow] = []
 
-        def estimate(size: int) -> tuple[DeviceNeed, ...]:
+        def estimate(size: int) -> Needs:
             if self.stopped.is_set():
                 raise CancelledError
             known[size] = self._estimator.estimate(path, load, size)
@@ -206,7 +206,7 @@ def _reason(error: Exception) -> str:
     return " ".join((error.text if isinstance(error, Failure) else str(error)).split())
 
 
-def as_json(report: FitReport) -> str:
+def fit_as_json(report: FitReport) -> str:
     """Pure ASCII: whatever a name holds, it does nothing to a terminal."""
     machine = report.machine
     content = {
@@ -247,7 +247,7 @@ def _object(row: FitRow, machine: MachineMemory) -> dict[str, Any]:
     }
 
 
-def as_table(report: FitReport, *, paint: Paint, width: int | None) -> Iterator[str]:
+def fit_as_table(report: FitReport, *, paint: Paint, width: int | None) -> Iterator[str]:
     yield _machine_line(report.machine)
     yield ""
     rows = [cells for row in report.rows for cells in _cells(row, report.machine)]
@@ -255,7 +255,7 @@ def as_table(report: FitReport, *, paint: Paint, width: int | None) -> Iterator[
     yield from remarks(report)
 
 
-def as_markdown(report: FitReport) -> Iterator[str]:
+def fit_as_markdown(report: FitReport) -> Iterator[str]:
     yield _machine_line(report.machine)
     yield ""
     yield f"| {' | '.join(_HEADINGS)} |"

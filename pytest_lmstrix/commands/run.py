@@ -144,13 +144,13 @@ def _fit(config: pytest.Config, settings: Settings, screen: Output) -> int:
     except ValueError as error:
         raise pytest.UsageError(f"-k: {error}") from None
     if config.option.lmstrix_format == "json":
-        screen.line(fit.as_json(report))
+        screen.line(fit.fit_as_json(report))
         for remark in fit.remarks(report):
             print_progress(remark)
     elif config.option.lmstrix_format == "md":
-        screen.lines(fit.as_markdown(report))
+        screen.lines(fit.fit_as_markdown(report))
     else:
-        screen.lines(fit.as_table(report, paint=screen.paint, width=screen.width))
+        screen.lines(fit.fit_as_table(report, paint=screen.paint, width=screen.width))
     return pytest.ExitCode.OK
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from msgspec import Struct
 
 
@@ -16,6 +14,10 @@ class DeviceNeed(Struct, frozen=True, kw_only=True):
     kv_cache_bytes: int
     compute_bytes: int
     total_bytes: int
+
+
+Needs = tuple[DeviceNeed, ...]
+"""The memory of a load: a row for each device, and for each kind of buffer on the host."""
 
 
 class Device(Struct, frozen=True, kw_only=True):
@@ -43,7 +45,7 @@ class MachineMemory(Struct, frozen=True, kw_only=True):
         device = self.device(name)
         return self.available_bytes if device is None else device.free_bytes
 
-    def spare_bytes(self, needs: Iterable[DeviceNeed]) -> int:
+    def spare_bytes(self, needs: Needs) -> int:
         """Return what stays free of the fullest device beside `needs`; negative if too little."""
         spare: dict[str | None, int] = {None: self.available_bytes}
         spare |= {each.name: each.free_bytes for each in self.devices}
@@ -55,10 +57,10 @@ class MachineMemory(Struct, frozen=True, kw_only=True):
                 spare[None] -= need.total_bytes
         return min(spare.values())
 
-    def fits(self, needs: Iterable[DeviceNeed]) -> bool:
+    def fits(self, needs: Needs) -> bool:
         """Return whether every device has enough free memory for its part of `needs`."""
         return self.spare_bytes(needs) >= 0
 
 
-def total_of(needs: Iterable[DeviceNeed]) -> int:
+def total_of(needs: Needs) -> int:
     return sum(need.total_bytes for need in needs)

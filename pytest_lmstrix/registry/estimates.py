@@ -9,7 +9,7 @@ import msgspec
 from filelock import FileLock
 from msgspec import Struct
 
-from pytest_lmstrix.core.memory import DeviceNeed
+from pytest_lmstrix.core.memory import DeviceNeed, Needs
 from pytest_lmstrix.core.types import LoadSettings
 from pytest_lmstrix.system.atomic_write import atomic_write
 
@@ -18,8 +18,6 @@ FILE_NAME = "memory-estimates.json"
 _MOST_ESTIMATES = 20_000
 """The oldest beyond these are dropped: 5 MB."""
 _LOCK_SECONDS = 30.0
-
-Needs = tuple[DeviceNeed, ...]
 
 
 class _Contents(Struct):

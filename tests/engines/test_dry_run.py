@@ -173,9 +173,24 @@ def need(name: str, total_bytes: int) -> DeviceNeed:
 def test_a_model_fits_only_where_every_device_has_room_for_its_part() -> None:
     gpu = Device(name="CUDA0", total_bytes=24, free_bytes=20)
     machine = MachineMemory(total_bytes=64, available_bytes=30, devices=(gpu,))
-    assert machine.fits([need("CUDA0 (RTX 4090)", 20), need("Host", 30)])
-    assert not machine.fits([need("CUDA0 (RTX 4090)", 21), need("Host", 1)])
-    assert not machine.fits([need("Host", 20), need("CPU_REPACK", 11)])
+    assert machine.fits(
+        (
+            need("CUDA0 (RTX 4090)", 20),
+            need("Host", 30),
+        )
+    )
+    assert not machine.fits(
+        (
+            need("CUDA0 (RTX 4090)", 21),
+            need("Host", 1),
+        )
+    )
+    assert not machine.fits(
+        (
+            need("Host", 20),
+            need("CPU_REPACK", 11),
+        )
+    )
     assert machine.free_bytes("CUDA0 (RTX 4090)") == 20
     assert machine.free_bytes("CPU_REPACK") == 30
 
@@ -183,5 +198,15 @@ def test_a_model_fits_only_where_every_device_has_room_for_its_part() -> None:
 def test_a_gpu_without_memory_of_its_own_takes_that_of_the_host() -> None:
     gpu = Device(name="MTL0", total_bytes=24, free_bytes=20, shares_host_memory=True)
     machine = MachineMemory(total_bytes=32, available_bytes=22, devices=(gpu,))
-    assert machine.fits([need("MTL0 (Apple M4)", 18), need("Host", 4)])
-    assert not machine.fits([need("MTL0 (Apple M4)", 18), need("Host", 5)])
+    assert machine.fits(
+        (
+            need("MTL0 (Apple M4)", 18),
+            need("Host", 4),
+        )
+    )
+    assert not machine.fits(
+        (
+            need("MTL0 (Apple M4)", 18),
+            need("Host", 5),
+        )
+    )

@@ -20,7 +20,7 @@ import psutil
 from msgspec import structs
 
 from pytest_lmstrix.core.failure import Failure
-from pytest_lmstrix.core.memory import Device, DeviceNeed, MachineMemory
+from pytest_lmstrix.core.memory import Device, DeviceNeed, MachineMemory, Needs
 from pytest_lmstrix.core.types import LoadSettings
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.llamacpp import child as child_program
@@ -47,7 +47,7 @@ def estimate(
     context_length: int,
     *,
     timeout_seconds: float = TIMEOUT_SECONDS,
-) -> tuple[DeviceNeed, ...]:
+) -> Needs:
     """Return the memory that each device needs to load the model in `path`.
 
     `path` may be a sparse file of the right length with the header alone.
@@ -101,7 +101,7 @@ def read_machine_memory(*, timeout_seconds: float = TIMEOUT_SECONDS) -> MachineM
     )
 
 
-def parse_table(log: list[str]) -> tuple[DeviceNeed, ...]:
+def parse_table(log: list[str]) -> Needs:
     """Return the rows of the first memory table in `log`.
 
     Raises:
