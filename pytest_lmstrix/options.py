@@ -40,6 +40,8 @@ class Settings:
     load_timeout: float
     reply_timeout: float
     cooldown: float
+    skip_unfit: bool
+    """Skip what needs more memory than is free."""
     sort: str
     fail_on_regression: float | None
     """Threshold for speeds in percent; `None` if regressions do not fail the run."""
@@ -77,6 +79,9 @@ def add_options(parser: pytest.Parser) -> None:
         default=None, const="25", metavar="PERCENT",
         help="Fail the run on regressions against earlier runs with the same engine on this"
         " machine; of speeds, those above PERCENT and above noise (default: 25)")  # fmt: skip
+    add("--lmstrix-skip-unfit", dest="lmstrix_skip_unfit", action="store_true",
+        help="Skip llamacpp cases that need more memory than is free, by llama.cpp's own"
+        " estimate (default: try them)")  # fmt: skip
     add("--lmstrix-sort", dest="lmstrix_sort", default="smart", metavar="KEY",
         help=f"Order of the models: {', '.join(SORT_KEYS)}; a trailing d reverses, as in smartd"
         " (default: smart)")  # fmt: skip
@@ -194,6 +199,7 @@ def read_settings(config: pytest.Config) -> Settings:
         load_timeout=_seconds(config, "load-timeout", lambda s: s > 0),
         reply_timeout=_seconds(config, "reply-timeout", lambda s: s > 0),
         cooldown=_seconds(config, "cooldown", lambda s: s >= 0),
+        skip_unfit=config.option.lmstrix_skip_unfit,
         sort=sort_key(config.option.lmstrix_sort, "--lmstrix-sort"),
         fail_on_regression=_percent(config),
     )

@@ -64,6 +64,11 @@ def write_llama_70b(path: Path) -> Path:
                        vocabulary=128_256)  # fmt: skip
 
 
+def write_huge_llama(path: Path) -> Path:
+    """A Llama with more weights than any machine that runs tests has memory: 800 GiB."""
+    return write_llama(path, layers=500, width=16_384, inner=53_248, heads=128, kv_heads=8)
+
+
 def write_tiny_llama(path: Path) -> Path:
     """A Llama of less than a megabyte."""
     return write_llama(path, layers=2, width=128, inner=256, heads=4, kv_heads=2,
