@@ -11,7 +11,7 @@ def lmstrix_model() -> None:
     pytest.skip("models are tested with --lmstrix only")
 
 
-class Header:
+class HeaderLine:
     """Explains in a line of the header why the plugin is inert; empty where nothing is expected."""
 
     def __init__(self, note: str) -> None:

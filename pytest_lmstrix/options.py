@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-COMMANDS = ("scan", "list", "health", "restore")
+COMMANDS = ("scan", "list", "fit", "health", "restore")
 """`--lmstrix-<command>` runs instead of tests."""
 
 HELP_ALL = "Run also cases with a cached result (default: only untested, failed or changed ones);" \
@@ -42,6 +42,8 @@ class Settings:
     load_timeout: float
     reply_timeout: float
     cooldown: float
+    skip_unfit: bool
+    """Skip what needs more memory than is free."""
     sort: str
     fail_on_regression: float | None
     """Threshold for speeds in percent; `None` if regressions do not fail the run."""
@@ -83,6 +85,9 @@ def add_options(parser: pytest.Parser) -> None:
         default=None, const="25", metavar="PERCENT",
         help="Fail the run on regressions against earlier runs with the same engine on this"
         " machine; of speeds, those above PERCENT and above noise (default: 25)")  # fmt: skip
+    add("--lmstrix-skip-unfit", dest="lmstrix_skip_unfit", action="store_true",
+        help="Skip llamacpp cases that need more memory than is free, by llama.cpp's own"
+        " estimate (default: try them)")  # fmt: skip
     add("--lmstrix-sort", dest="lmstrix_sort", default="smart", metavar="KEY",
         help=f"Order of the models: {', '.join(SORT_KEYS)}; a trailing d reverses, as in smartd"
         " (default: smart)")  # fmt: skip
@@ -105,8 +110,11 @@ def _add_commands(parser: pytest.Parser, add: Callable[..., None]) -> None:
     add("--lmstrix-list", nargs="?", const="smart", metavar="KEY",
         help="List the models and their status, and exit; KEY as for --lmstrix-sort; -k selects,"
         " -v adds the history, -q prints only ids")  # fmt: skip
+    add("--lmstrix-fit", action="store_true",
+        help="List the memory that each model needs at each context length, and whether this"
+        " machine has it, and exit; loads and downloads no model; -k selects")  # fmt: skip
     add("--lmstrix-format", choices=("table", "json", "md"), default="table",
-        help="Format of --lmstrix-list (default: table)")  # fmt: skip
+        help="Format of --lmstrix-list and --lmstrix-fit (default: table)")  # fmt: skip
     add("--lmstrix-health", action="store_true",
         help="Check the registry and its backups, and exit: 1 if there are errors,"
         " else 0")  # fmt: skip
@@ -188,6 +196,7 @@ def read_settings(config: pytest.Config) -> Settings:
         load_timeout=_seconds(config, "load-timeout", lambda s: s > 0),
         reply_timeout=_seconds(config, "reply-timeout", lambda s: s > 0),
         cooldown=_seconds(config, "cooldown", lambda s: s >= 0),
+        skip_unfit=config.option.lmstrix_skip_unfit,
         sort=sort_key(config.option.lmstrix_sort, "--lmstrix-sort"),
         fail_on_regression=_percent(config),
     )

@@ -42,7 +42,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     if command is None or config.option.help:
         return None
     from pytest_lmstrix.commands import run
-    from pytest_lmstrix.core.workflow_commands import commands_removed
+    from pytest_lmstrix.system.workflow_commands import commands_removed
 
     with commands_removed(pytest.UsageError):
         return run.run(config, command)
@@ -55,7 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
     decision = wake.decide(config)
     if decision.awake:
         from pytest_lmstrix import startup
-        from pytest_lmstrix.core.workflow_commands import commands_removed
+        from pytest_lmstrix.system.workflow_commands import commands_removed
 
         with commands_removed(pytest.UsageError):
             try:
@@ -68,4 +68,4 @@ def pytest_configure(config: pytest.Config) -> None:
                 ) from None
     else:
         config.pluginmanager.register(inert, "lmstrix-inert")
-        config.pluginmanager.register(inert.Header(decision.note), "lmstrix-inert-header")
+        config.pluginmanager.register(inert.HeaderLine(decision.note), "lmstrix-inert-header")

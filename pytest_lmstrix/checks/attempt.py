@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
+from pytest_lmstrix.checks.case_memory import CaseMemory
 from pytest_lmstrix.checks.granted import context_refusal, padded
 from pytest_lmstrix.checks.hosts import HostRows
 from pytest_lmstrix.checks.loader import LoadedModel, ModelLoader
@@ -71,11 +72,13 @@ class Attempts:
         run: str,
         machine: str,
         speeds: Mapping[str, Mapping[int, float]] = MappingProxyType({}),
+        memory: CaseMemory | None = None,
     ) -> None:
         self.loader = loader
         self._run = run
         self._machine = machine
         self._rows = HostRows()
+        self._memory = memory
         self._speeds = {key: dict(rates) for key, rates in speeds.items()}
 
     def trial(
@@ -199,7 +202,7 @@ class Attempts:
             granted_context_length=loaded.context_length if loaded else None,
             verdict=finding.verdict,
             outcome=finding.verdict.outcome,
-            detail=clean(finding.detail, limit=REPLY_LIMIT),
+            detail=clean(self._detail(case, finding), limit=REPLY_LIMIT),
             replies=tuple(_reply_text(reply) for reply in replies[-MOST_REPLIES:]),
             load_seconds=loaded.load_seconds if loaded else None,
             ttft_seconds=filled.ttft_seconds if filled else None,
@@ -207,6 +210,7 @@ class Attempts:
             prefill_tokens_per_second=filled.prefill_tokens_per_second if filled else None,
             decode_tokens_per_second=decode_rate,
             peak_memory_bytes=loaded.peak_memory_bytes if loaded else None,
+            estimated_memory_bytes=self._estimated_bytes(case, finding.verdict),
             recall=finding.recall,
             seed=finding.seed,
             check_version=check_version or (CHECKS[check].version if check in CHECKS else 1),
@@ -229,6 +233,17 @@ class Attempts:
     def take_withdrawn(self) -> list[Result]:
         """Return, once, earlier results of this run whose trouble was found to be the host's."""
         return self._rows.take_withdrawn()
+
+    def _estimated_bytes(self, case: Case, verdict: Verdict) -> int | None:
+        untried = (Verdict.MODEL_NOT_FOUND, Verdict.CORRUPTED, Verdict.UNREACHABLE)
+        return self._memory.total_bytes(case) if self._memory and verdict not in untried else None
+
+    def _detail(self, case: Case, finding: ProbeResult) -> str:
+        """Return the detail; for a lack of memory with what was needed and what is free."""
+        if finding.verdict is not Verdict.OUT_OF_MEMORY or self._memory is None:
+            return finding.detail
+        shortage = self._memory.shortage(case)
+        return f"{finding.detail}\n{shortage}" if shortage else finding.detail
 
     def _speed_notes(self, check: str, case: Case, decode_rate: float | None) -> tuple[str, ...]:
         if decode_rate is None:

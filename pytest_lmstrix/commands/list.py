@@ -36,7 +36,8 @@ _FROM_MODEL = ("id", "engine", "type", "tags", "size_bytes", "context_limit", "a
                "quantization", "capabilities")  # fmt: skip
 _FROM_REGISTRY = ("fingerprint", "verified_context", "verified_check", "largest_good",
                   "smallest_bad", "smallest_bad_verdict", "verdict", "last_tested", "load_seconds",
-                  "ttft_seconds", "decode_tokens_per_second")  # fmt: skip
+                  "ttft_seconds", "decode_tokens_per_second", "peak_memory_bytes",
+                  "estimated_memory_bytes")  # fmt: skip
 
 
 class Entry(Struct, frozen=True, kw_only=True):

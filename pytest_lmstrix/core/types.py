@@ -49,6 +49,7 @@ MEASURED: Mapping[str, float] = {
     "prefill_tokens_per_second": MAX_TOKENS_PER_SECOND,
     "decode_tokens_per_second": MAX_TOKENS_PER_SECOND,
     "peak_memory_bytes": MAX_SIZE_BYTES,
+    "estimated_memory_bytes": MAX_SIZE_BYTES,
     "size_bytes": MAX_SIZE_BYTES,
 }
 """Measured field -> its largest plausible value."""
@@ -196,6 +197,8 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     prefill_tokens_per_second: float | None = None
     decode_tokens_per_second: float | None = None
     peak_memory_bytes: int | None = None
+    estimated_memory_bytes: int | None = None
+    """Memory that the engine planned for the load, before it; see `--lmstrix-fit`."""
     recall: dict[str, bool] | None = None
     """Depth such as "0.25" -> whether the needle there was recalled."""
     seed: int | None = None

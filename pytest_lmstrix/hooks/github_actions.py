@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pytest_lmstrix.core.workflow_commands import guarded
 from pytest_lmstrix.hooks.collection import asks_for_model, case_of
+from pytest_lmstrix.system.workflow_commands import guarded
 
 
 class GithubActions:

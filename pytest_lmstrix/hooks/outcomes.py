@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from pytest_lmstrix.checks.attempt import Attempts
+from pytest_lmstrix.checks.case_memory import CaseMemory
 from pytest_lmstrix.checks.loader import LoadedModel, ModelLoader
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.sanitize import clean
@@ -29,7 +30,8 @@ SECTION_LIMIT = 100_000
 
 PROPERTIES = ("model", "context_length", "granted_context_length", "verdict", "load_seconds",
               "ttft_seconds", "prompt_tokens", "prefill_tokens_per_second",
-              "decode_tokens_per_second", "peak_memory_bytes")  # fmt: skip
+              "decode_tokens_per_second", "peak_memory_bytes",
+              "estimated_memory_bytes")  # fmt: skip
 """Fields of a result recorded as properties `lmstrix_<field>`, also in JUnit files."""
 
 
@@ -45,7 +47,11 @@ _WRONG_CALL = re.compile(
 class Outcomes:
     """Hooks around model tests, in the process that runs them."""
 
-    def __init__(self, loader: ModelLoader, attempts: Attempts) -> None:
+    def __init__(
+        self, loader: ModelLoader, attempts: Attempts, unfit: CaseMemory | None = None
+    ) -> None:
+        """Cases that do not fit by `unfit` are skipped."""
+        self._unfit = unfit
         self._loader = loader
         self._attempts = attempts
         self._mark: tuple[LoadedModel | None, int] = None, 0
@@ -56,7 +62,17 @@ class Outcomes:
         trouble = self._loader.unreachable_reason(case.model) if case is not None else None
         if trouble is not None:
             pytest.skip(trouble.explain())
+        if case is not None:
+            self._skip_unfit(case)
         self._mark = self._attempts.mark()
+
+    def _skip_unfit(self, case: Case) -> None:
+        loaded = self._loader.loaded()
+        if self._unfit is None or (loaded is not None and loaded.model == case.model):
+            return  # what is loaded takes memory that is not free
+        reason = self._unfit.why_unfit(case)
+        if reason is not None:
+            pytest.skip(reason)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_teardown(

@@ -13,7 +13,7 @@ from typing import TextIO
 import pytest
 from rich.console import Console, RenderableType, detect_legacy_windows
 
-from pytest_lmstrix.core.workflow_commands import guarded
+from pytest_lmstrix.system.workflow_commands import guarded
 
 REDRAW_SECONDS = 0.2
 LINE_SECONDS = 30.0

@@ -56,6 +56,8 @@ class Known(Struct, frozen=True, kw_only=True):
     origin: Origin = "case"
     any_size: bool = False
     """Whether a smaller load failed in the same way."""
+    peak_memory_bytes: int | None = None
+    estimated_memory_bytes: int | None = None
 
 
 class _Mark(Struct, frozen=True, gc=False):
@@ -71,6 +73,8 @@ class _Mark(Struct, frozen=True, gc=False):
     load_seconds: float | None
     ttft_seconds: float | None
     decode_tokens_per_second: float | None
+    peak_memory_bytes: int | None
+    estimated_memory_bytes: int | None
     any_size: bool = False
     run: str = ""
     """Of a verdict that may be withdrawn."""
@@ -107,6 +111,10 @@ class ModelStatus(Struct, frozen=True, kw_only=True):
     """This and the speeds were measured at the verified context."""
     ttft_seconds: float | None = None
     decode_tokens_per_second: float | None = None
+    peak_memory_bytes: int | None = None
+    """Measured there."""
+    estimated_memory_bytes: int | None = None
+    """Planned by the engine before that load."""
 
 
 class Fold:
@@ -146,6 +154,8 @@ class Fold:
             line.load_seconds,
             line.ttft_seconds,
             line.decode_tokens_per_second,
+            line.peak_memory_bytes,
+            line.estimated_memory_bytes,
             ANY_SIZE in line.notes,
             run,
             before,
@@ -229,6 +239,8 @@ class Fold:
             load_seconds=best.load_seconds if best else None,
             ttft_seconds=best.ttft_seconds if best else None,
             decode_tokens_per_second=best.decode_tokens_per_second if best else None,
+            peak_memory_bytes=best.peak_memory_bytes if best else None,
+            estimated_memory_bytes=best.estimated_memory_bytes if best else None,
         )
 
 
@@ -267,6 +279,8 @@ def _known(setup: _Setup, size: int, mark: _Mark) -> Known:
         load_seconds=mark.load_seconds,
         ttft_seconds=mark.ttft_seconds,
         decode_tokens_per_second=mark.decode_tokens_per_second,
+        peak_memory_bytes=mark.peak_memory_bytes,
+        estimated_memory_bytes=mark.estimated_memory_bytes,
     )
 
 

@@ -29,7 +29,7 @@ KEYS = {
     "architecture", "capabilities", "context_limit", "decode_tokens_per_second", "engine",
     "fingerprint", "id", "largest_good", "last_tested", "load_seconds", "quantization",
     "size_bytes", "smallest_bad", "smallest_bad_verdict", "status", "tags", "ttft_seconds", "type",
-    "verdict", "verified_check", "verified_context",
+    "verdict", "verified_check", "verified_context", "peak_memory_bytes", "estimated_memory_bytes",
 }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pytest_lmstrix.engines.lmstudio.engine import PREFIX
-from tests.engines.studio import TINY, USERS, Studio
+from tests.engines.lmstudio.studio import TINY, USERS, Studio
 from tests.standin.lmstudio import Fault, LmStudioServer, StandInModel
 
 

@@ -280,7 +280,7 @@ def silence(seconds: float | None, doing: str, phase: Phase) -> Failure:
 def death(child: Child, path: Path, phase: Phase) -> Failure:
     """Explain why the server process of the model in `path` has exited."""
     status = child.wait(_DEATH_SECONDS)
-    reason = "\n".join(_error_lines(child.log())).replace(str(path), "the model file")
+    reason = "\n".join(error_lines(child.log())).replace(str(path), "the model file")
     if status == REFUSED:
         return Failure.from_engine(
             reason or "llama.cpp refused to load without a reason", phase=phase
@@ -296,7 +296,7 @@ def death(child: Child, path: Path, phase: Phase) -> Failure:
     return Failure.from_engine(text, phase=phase, exit_status=status)
 
 
-def _error_lines(log: Sequence[str]) -> list[str]:
+def error_lines(log: Sequence[str]) -> list[str]:
     """Return the lines with an error, without timestamps, or the last foreign lines."""
     errors, foreign = [], []
     for line in log:

@@ -8,7 +8,7 @@ import pytest
 
 from pytest_lmstrix.core.types import LoadSettings, Message, Model
 from pytest_lmstrix.engines.lmstudio.settings import AS_ASKED, in_force, load_fields
-from tests.engines.studio import MODEL, Watched
+from tests.engines.lmstudio.studio import MODEL, Watched
 from tests.standin.lmstudio import Fault, Reasons, ServerError, SharesContext, StandInModel
 
 VERSIONS = ("0.3.30", "0.4.12", "0.4.24")
