@@ -189,7 +189,7 @@ def test_a_header_cut_anywhere_is_incomplete(tmp_path: Path) -> None:
 @pytest.mark.parametrize("version", [1, 4, 0x3000000])
 def test_an_unknown_version_is_refused(tmp_path: Path, version: int) -> None:
     data = header_file.write_tiny_llama(tmp_path / "f.gguf").read_bytes()
-    with pytest.raises(ValueError, match="GGUF version|big-endian"):
+    with pytest.raises(ValueError, match=r"GGUF version|big-endian"):
         header_size(data[:4] + struct.pack("<I", version) + data[8:])
 
 

@@ -903,7 +903,7 @@ with LmStudioServer([StandInModel(key="tiny")]) as server:
 """
     done = subprocess.run(
         [sys.executable, "-c", script],
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,
         timeout=60,
