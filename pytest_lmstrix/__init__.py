@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from pytest_lmstrix.core.types import LoadSettings, Message, Model, ModelFacts, Reply, Result
     from pytest_lmstrix.core.verdicts import Verdict
     from pytest_lmstrix.engines.base import Engine, Instance, Progress
-    from pytest_lmstrix.registry.store import ModelStatus, Registry, RegistryError
+    from pytest_lmstrix.registry.store import (
+        ModelStatus,
+        Recommendation,
+        Registry,
+        RegistryError,
+    )
 
 __all__ = [
     "Engine",
@@ -27,6 +32,7 @@ __all__ = [
     "ModelFacts",
     "ModelStatus",
     "Progress",
+    "Recommendation",
     "Registry",
     "RegistryError",
     "Reply",
@@ -37,7 +43,7 @@ __all__ = [
 
 _HOMES = {
     "engines.base": ("Engine", "Instance", "Progress"),
-    "registry.store": ("ModelStatus", "Registry", "RegistryError"),
+    "registry.store": ("ModelStatus", "Recommendation", "Registry", "RegistryError"),
     "core.types": ("LoadSettings", "Message", "Model", "ModelFacts", "Reply", "Result"),
     "core.verdicts": ("Verdict",),
     "core.failure": ("Failure",),

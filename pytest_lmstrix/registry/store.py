@@ -29,10 +29,18 @@ from pytest_lmstrix.registry.files import (
     registry_error,
     set_aside,
 )
-from pytest_lmstrix.registry.fold import Fold, Known, ModelStatus, VerifyingCheck
+from pytest_lmstrix.registry.fold import (
+    Fold,
+    Known,
+    ModelStatus,
+    Recommendation,
+    VerifyingCheck,
+)
 from pytest_lmstrix.registry.lines import Flaw, Scan, encode
+from pytest_lmstrix.system.machine_id import machine_id
 
-__all__ = ["Flaw", "Known", "Loaded", "ModelStatus", "Registry", "RegistryError", "Restored"]
+__all__ = ["Flaw", "Known", "Loaded", "ModelStatus", "Recommendation", "Registry", "RegistryError",
+           "Restored"]  # fmt: skip
 
 
 class Loaded(Struct, frozen=True, kw_only=True):
@@ -156,6 +164,31 @@ class Registry:
         """
         status = self._refresh().fold.status(model, check=check, fingerprint=fingerprint)
         return status.verified_context if status else None
+
+    def recommended(
+        self,
+        model: str,
+        *,
+        check: VerifyingCheck | None = None,
+        fingerprint: str | None = None,
+        engine: str | None = None,
+        settings: str | None = None,
+        machine: str | None = None,
+    ) -> Recommendation | None:
+        """Return the context length to set for `model` in other programs, or `None`.
+
+        It is verified by `check` (`None`: by `full` or `deep`) on `machine` (`None`: this one);
+        `fingerprint`, `engine` and `settings` default to those of the newest result. There is
+        none while the newest verdict is that the model is missing or corrupted.
+        """
+        return self._refresh().fold.recommended(
+            model,
+            machine=machine or machine_id(),
+            check=check,
+            fingerprint=fingerprint,
+            engine=engine,
+            settings=settings,
+        )
 
     def known(
         self,
