@@ -264,16 +264,16 @@ class Fold:
         Those that are not given are the newest ones seen. An unknown machine or unknown weights
         can prevent a verified size, but not verify one.
         """
-        lines = self._of_setup(model, engine, settings)
-        if not lines:
-            return None
-        lines = self._of_setup(model, lines[0].engine, lines[0].settings)
-        fingerprint, lines = _of_weights(lines, fingerprint)
         lines = [
             line
-            for line in lines
+            for line in self._of_setup(model, engine, settings)
             if line.machine == machine or (line.machine is None and line.verdict is not Verdict.OK)
         ]
+        if not lines:
+            return None
+        engine, settings = lines[0].engine, lines[0].settings
+        lines = [each for each in lines if (each.engine, each.settings) == (engine, settings)]
+        fingerprint, lines = _of_weights(lines, fingerprint)
         sizes = _by_size(current(lines))
         good = [size for size, line in sizes.items() if line.verdict is Verdict.OK]
         proof = _proof(sizes, [size for size in good if check in (None, size.check)])
@@ -300,9 +300,8 @@ class Fold:
         ]
 
 
-def _of_weights(lines: Iterable[Known], fingerprint: str | None) -> tuple[str | None, list[Known]]:
+def _of_weights(lines: list[Known], fingerprint: str | None) -> tuple[str | None, list[Known]]:
     """Return the fingerprint, by default the newest one, and the lines with these weights."""
-    lines = list(lines)
     if fingerprint is None:
         fingerprint = next((line.fingerprint for line in lines if line.fingerprint), None)
     # Unknown weights may be the same: they can prevent a verified size, but not verify one.

@@ -77,6 +77,8 @@ def test_nothing_is_recommended_while_the_model_is_missing_or_corrupted(verdict:
 def test_results_of_other_machines_neither_verify_nor_prevent() -> None:
     assert size(a_result(8192, machine="other")) is None
     assert size(here(8192), a_result(4096, "out_of_memory", machine="other")) == 8192
+    moved = a_result(4096, machine="other", fingerprint="size:1 path:/elsewhere", settings="{}")
+    assert size(here(8192), moved) == 8192
 
 
 def test_an_unknown_machine_can_only_prevent() -> None:

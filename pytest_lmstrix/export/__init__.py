@@ -1,0 +1,1 @@
+"""Verified context lengths in the configuration formats of other programs."""
