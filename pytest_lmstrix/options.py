@@ -15,8 +15,13 @@ from typing import Any
 
 import pytest
 
-COMMANDS = ("scan", "list", "fit", "health", "restore")
+COMMANDS = ("scan", "list", "fit", "health", "restore", "export")
 """`--lmstrix-<command>` runs instead of tests."""
+
+EXPORT_APPS = ("json", "lmstudio", "ollama", "opencode", "kilo", "vscode", "continue",
+               "llama-server", "litellm", "aider", "zed", "llama-swap", "codex", "cline", "roo",
+               "open-webui", "jan")  # fmt: skip
+"""Programs that `--lmstrix-export` knows; `export.apps` has their formats."""
 
 HELP_ALL = "Run also cases with a cached result (default: only untested, failed or changed ones);" \
            " --all for short, unless another plugin or a conftest.py has that option"  # fmt: skip
@@ -121,6 +126,18 @@ def _add_commands(parser: pytest.Parser, add: Callable[..., None]) -> None:
     add("--lmstrix-restore", nargs="?", const="", metavar="BACKUP",
         help="Restore a backup of the registry (default: the newest undamaged one), keep the"
         " former registry, and exit")  # fmt: skip
+    add("--lmstrix-export", action="append", metavar="APP[:PATH][,...]",
+        help="Print the verified context lengths as settings for other programs, or merge them into"
+        " the file PATH of each, and exit; APP is one of "
+        f"{', '.join(EXPORT_APPS)}")  # fmt: skip
+    add("--lmstrix-export-dry-run", action="store_true",
+        help="With --lmstrix-export: show the changes and write nothing")  # fmt: skip
+    add("--lmstrix-check", choices=("full", "deep"), default="full",
+        help="With --lmstrix-export: the check that must have passed; full includes deep"
+        " (default: full)")  # fmt: skip
+    add("--lmstrix-margin", type=float, default=0.0, metavar="PERCENT",
+        help="With --lmstrix-export: stay this much below the verified size"
+        " (default: 0)")  # fmt: skip
     parser.addini("lmstrix_gguf_dirs", "More folders where --lmstrix-scan searches for GGUF files,"
                   " one a line, relative to this file", type="linelist", default=[])  # fmt: skip
 
@@ -214,6 +231,18 @@ def sort_key(text: str, option: str) -> str:
     raise pytest.UsageError(
         f"{option}: '{text}' is not a valid key; choose from {keys}, with a trailing d to reverse"
     )
+
+
+def margin_of(config: pytest.Config) -> float:
+    """Return the value of `--lmstrix-margin`.
+
+    Raises:
+        pytest.UsageError: It is not a percentage.
+    """
+    margin: float = config.option.lmstrix_margin
+    if 0 <= margin < 100:
+        return margin
+    raise pytest.UsageError(f"--lmstrix-margin: {margin:g} is not a percentage from 0 to below 100")
 
 
 def _value(config: pytest.Config, name: str) -> Any:

@@ -27,7 +27,7 @@ LAYERS = (
     ("manifest", "engines", "registry"),
     ("hookspecs", "options", "probes"),
     ("plan", "wake"),
-    ("checks", "progress"),
+    ("checks", "progress", "export"),
     ("hooks",),
     ("reports",),
     ("commands", "inert"),
@@ -37,7 +37,7 @@ LAYERS = (
 )
 RANK = {folder: rank for rank, folders in enumerate(LAYERS) for folder in folders}
 PURE = ("core", "system", "weights", "manifest", "engines", "registry", "probes", "checks",
-        "plan.plan", "plan.cached_results", "plan.size_search")  # fmt: skip
+        "export", "plan.plan", "plan.cached_results", "plan.size_search")  # fmt: skip
 """Folders and modules that do not import pytest."""
 
 PYTEST = {"pytest", "_pytest", "pluggy", "xdist", "pytest_html"}

@@ -64,16 +64,21 @@ def entries(
         RegistryError: The registry cannot be read.
         ValueError: `keyword` is not a valid expression.
     """
-    wanted = matcher(keyword)
-    planned = [
-        PlannedModel(model=model, context_lengths=())
-        for model in models
-        if wanted((model.id, model.engine, *model.tags))
-    ]
+    planned = [PlannedModel(model=model, context_lengths=()) for model in matching(models, keyword)]
     return [
         Entry(model=each.model, known=status_of(registry, each.model))
         for each in ordered(planned, key, sort_values(registry, models))
     ]
+
+
+def matching(models: Iterable[Model], keyword: str) -> list[Model]:
+    """Return the models whose id, engine or tags match `keyword`.
+
+    Raises:
+        ValueError: `keyword` is not a valid expression.
+    """
+    wanted = matcher(keyword)
+    return [model for model in models if wanted((model.id, model.engine, *model.tags))]
 
 
 def history(listed: Iterable[Entry], registry: Registry, most: int | None = None) -> ModelHistory:

@@ -1,4 +1,4 @@
-"""Commands that run instead of tests: `--lmstrix-scan`, `-list`, `-fit`, `-health`, `-restore`."""
+"""Commands that run instead of tests, such as `--lmstrix-scan`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from pytest_lmstrix.commands import export, scan
 from pytest_lmstrix.commands import list as listing
-from pytest_lmstrix.commands import scan
 from pytest_lmstrix.core.formatting import NOTHING, count_of, tokens
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.core.table import TableCell, prose, table
@@ -27,7 +27,7 @@ from pytest_lmstrix.manifest.read import (
     read_bytes,
     read_manifest,
 )
-from pytest_lmstrix.options import Settings, read_settings, sort_key
+from pytest_lmstrix.options import Settings, margin_of, read_settings, sort_key
 from pytest_lmstrix.registry.health import check_health
 from pytest_lmstrix.registry.store import Registry, RegistryError
 
@@ -76,9 +76,8 @@ def run(config: pytest.Config, command: str) -> int:
     if not config.pluginmanager.has_plugin("terminal"):
         raise pytest.UsageError(f"--lmstrix-{command} needs pytest's own plugin 'terminal'")
     settings = read_settings(config)
-    work = {"scan": _scan, "list": _list, "fit": _fit, "health": _health, "restore": _restore}[
-        command
-    ]
+    work = {"scan": _scan, "list": _list, "fit": _fit, "health": _health, "restore": _restore,
+            "export": _export}[command]  # fmt: skip
     collected = gc.isenabled()
     gc.disable()  # all objects live to the end; collecting garbage would take a fifth more time
     try:
@@ -195,6 +194,28 @@ def _restore(config: pytest.Config, settings: Settings, screen: Output) -> int:
     if restored.replaced is not None:
         screen.line(f"the former registry is kept as {_display_path(restored.replaced, config)}")
     return pytest.ExitCode.OK
+
+
+def _export(config: pytest.Config, settings: Settings, screen: Output) -> int:
+    option = config.option
+    models = read_manifest(settings.models, engine=settings.engine)
+    try:
+        exporter = export.Exporter(
+            option.lmstrix_export,
+            listing.matching(models, option.keyword),
+            Registry(settings.registry),
+            settings.models.parent,
+            check="deep" if option.lmstrix_check == "deep" else None,
+            margin=margin_of(config),
+            start=config.invocation_params.dir,
+        )
+        complete = exporter.run(
+            screen.line, lambda text: print(text, file=sys.stderr),
+            dry_run=option.lmstrix_export_dry_run,
+        )  # fmt: skip
+    except ValueError as error:
+        raise pytest.UsageError(f"--lmstrix-export: {error}") from None
+    return pytest.ExitCode.OK if complete else pytest.ExitCode.TESTS_FAILED
 
 
 def _scan(config: pytest.Config, settings: Settings, screen: Output) -> int:

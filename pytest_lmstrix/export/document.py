@@ -9,7 +9,7 @@ from msgspec import Struct
 
 Path = tuple[str | int, ...]
 """Keys of objects and indexes of lists, from the root."""
-MARK = "lmstrix: "
+COMMENT_MARK = "lmstrix: "
 """Begins each comment that is written, by which the next export finds and replaces it."""
 
 
@@ -17,7 +17,7 @@ class DocumentError(ValueError):
     """A text is not in its format, or cannot be edited without changing more than intended."""
 
 
-class Change(Struct, frozen=True):
+class SetValue(Struct, frozen=True):
     """A value to set; missing keys on the way to it are added."""
 
     path: Path
@@ -60,7 +60,7 @@ def look_up(data: Any, path: Path) -> Any:
     return data
 
 
-def with_change(data: Any, change: Change) -> Any:
+def with_change(data: Any, change: SetValue) -> Any:
     """Return a copy of `data` with the value set.
 
     Raises:

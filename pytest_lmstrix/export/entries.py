@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.core.types import Model, fingerprint, settings_of
-from pytest_lmstrix.export.document import MARK
+from pytest_lmstrix.export.document import COMMENT_MARK
 from pytest_lmstrix.registry.fold import Recommendation, VerifyingCheck
 from pytest_lmstrix.registry.status import status_of
 from pytest_lmstrix.registry.store import Registry
@@ -47,7 +47,7 @@ class Exported(Struct, frozen=True, kw_only=True):
         proof = self.proof
         version = f" {proof.engine_version}" if proof.engine_version else ""
         settings = f", load settings {proof.settings}" if proof.settings else ""
-        return MARK + one_line(
+        return COMMENT_MARK + one_line(
             f"{proof.context_length} tokens passed {proof.check} on {proof.at:%Y-%m-%d},"
             f" {proof.engine}{version}{settings}"
         )

@@ -9,10 +9,10 @@ from typing import Any
 from msgspec import Struct
 
 from pytest_lmstrix.export.document import (
-    MARK,
-    Change,
+    COMMENT_MARK,
     DocumentError,
     Path,
+    SetValue,
     at,
     line_start,
     newline_of,
@@ -24,7 +24,7 @@ MOST_LEVELS = 200
 _BLANK = re.compile(r"(?:[\s\ufeff]|//[^\r\n\u2028\u2029]*|/\*.*?\*/)*", re.DOTALL)
 _AFTER = re.compile(r"(?:[ \t]|/\*[^\r\n]*?\*/)*(?://[^\r\n]*)?")
 """The rest of a line without data."""
-_OWN_COMMENT = re.compile(rf"[ \t]*/\* {MARK}.*?\*/", re.DOTALL)
+_OWN_COMMENT = re.compile(rf"[ \t]*/\* {COMMENT_MARK}.*?\*/", re.DOTALL)
 _STRING = re.compile(
     r'"(?:[^"\\\r\n]|\\(?:\r\n|.))*"' + r"|'(?:[^'\\\r\n]|\\(?:\r\n|.))*'", re.DOTALL
 )
@@ -177,7 +177,7 @@ def parse_json(text: str, *, strict: bool = False) -> Any:
     return _Parser(text).document().value
 
 
-def edit_json(text: str, changes: list[Change], *, comments: bool = True) -> str:
+def edit_json(text: str, changes: list[SetValue], *, comments: bool = True) -> str:
     """Return `text` with the values set; an empty text becomes an object.
 
     Values that are already there are left alone, with their comments.
@@ -200,7 +200,7 @@ def edit_json(text: str, changes: list[Change], *, comments: bool = True) -> str
     return text
 
 
-def _set(text: str, root: _Node, change: Change, comments: bool) -> str:
+def _set(text: str, root: _Node, change: SetValue, comments: bool) -> str:
     note = f" /* {change.note.replace('*/', '* /')} */" if comments and change.note else ""
     node, left = root, change.path
     while left and (found := _part(node, left[0])):

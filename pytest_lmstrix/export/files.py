@@ -1,0 +1,130 @@
+"""Merges into a file of another program: planned, shown as a diff, then written atomically."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from msgspec import Struct
+
+from pytest_lmstrix.core.sanitize import clean
+from pytest_lmstrix.export.document import DocumentError
+from pytest_lmstrix.system.atomic_write import atomic_write
+
+MOST_BYTES = 20_000_000
+_BOM = "\ufeff"
+
+
+class ExportError(ValueError):
+    """A file cannot be merged into; it is untouched."""
+
+
+class FilePlan(Struct, frozen=True, kw_only=True):
+    """What a file will contain."""
+
+    path: Path
+    """As given."""
+    target: Path
+    """Where links lead to."""
+    old: bytes | None
+    """`None`: there is no file yet."""
+    new: bytes
+
+    @property
+    def changes(self) -> bool:
+        return self.new != (self.old or b"")
+
+
+def plan_file(path: Path, edit: Callable[[str], str], *, bom: bool = True) -> FilePlan:
+    """Return the new content of `path`; `edit` changes its text, which is empty without a file.
+
+    A byte order mark is kept, or refused unless `bom`.
+
+    Raises:
+        ExportError: The file cannot be read, is not writable, or `edit` does not understand it.
+    """
+    try:
+        target = Path(os.path.realpath(path, strict=path.is_symlink()))
+        old = _read(target)
+    except OSError as error:
+        raise ExportError(f"{path}: {error.strerror or error}") from None
+    try:
+        text = (old or b"").decode()
+    except UnicodeDecodeError:
+        raise ExportError(f"{path}: is not UTF-8") from None
+    mark = _BOM if text.startswith(_BOM) else ""
+    if mark and not bom:
+        raise ExportError(f"{path}: begins with a byte order mark, which the program cannot read")
+    try:
+        new = edit(text[len(mark) :])
+    except DocumentError as error:
+        raise ExportError(f"{path}: {error}; nothing was changed") from None
+    if new == text[len(mark) :]:
+        return FilePlan(path=path, target=target, old=old, new=old or b"")
+    return FilePlan(path=path, target=target, old=old, new=(mark + new).encode())
+
+
+def _read(target: Path) -> bytes | None:
+    try:
+        status = target.stat()
+    except FileNotFoundError:
+        if not target.parent.is_dir():
+            raise OSError(f"there is no folder {target.parent}") from None
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError("is not a file")
+    if status.st_size > MOST_BYTES:
+        raise OSError(f"is larger than {MOST_BYTES:,} bytes")
+    # As root, the system allows everything.
+    if not status.st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH) or not os.access(
+        target, os.W_OK
+    ):
+        raise OSError("is read-only")
+    return target.read_bytes()
+
+
+def diff(plan: FilePlan) -> Iterator[str]:
+    """Yield the lines of a unified diff, harmless in a terminal."""
+    old, new = ((plan.old or b"").decode(), plan.new.decode())
+    before = "/dev/null" if plan.old is None else str(plan.path)
+    lines = difflib.unified_diff(
+        old.splitlines(keepends=True), new.splitlines(keepends=True), before, str(plan.path), n=2
+    )
+    for line in lines:
+        yield clean(line.rstrip("\r\n"))
+
+
+def write(plan: FilePlan) -> Path | None:
+    """Write the file, and return the backup of its old content.
+
+    Raises:
+        ExportError: It cannot be written, or has changed since it was planned.
+    """
+
+    def check_unchanged() -> None:
+        if (plan.target.read_bytes() if plan.target.exists() else None) != plan.old:
+            raise ExportError(f"{plan.path}: was changed by another program meanwhile; try again")
+
+    try:
+        check_unchanged()
+        backup = _make_backup(plan)
+        atomic_write(plan.target, plan.new, before_replace=check_unchanged)
+    except OSError as error:
+        raise ExportError(f"{plan.path}: cannot be written: {error.strerror or error}") from None
+    return backup
+
+
+def _make_backup(plan: FilePlan) -> Path | None:
+    if plan.old is None:
+        return None
+    now = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
+    backup = plan.target.with_name(f"{plan.target.name}.before-lmstrix-{now}")
+    mode = stat.S_IMODE(plan.target.stat().st_mode)
+    atomic_write(backup, plan.old, mode=mode)
+    shutil.copystat(plan.target, backup)
+    return backup
