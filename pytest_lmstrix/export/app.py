@@ -29,5 +29,5 @@ class App(NamedTuple):
     """Return the text of a file with the settings; `None`: no file can be merged into safely."""
     bom: bool = True
     """Whether it reads files that begin with a byte order mark."""
-    file_of: Callable[[Path, Exported], Path] | None = None
+    file_of: Callable[[Path, Exported], Path | None] | None = None
     """The file of each model in a folder, where each has one of its own."""

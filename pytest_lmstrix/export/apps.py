@@ -42,4 +42,5 @@ def files_of(
     """Return the files to merge into, each with its models."""
     if app.file_of is None:
         return [(path, list(entries))]
-    return [(app.file_of(path, entry), [entry]) for entry in entries]
+    files = ((app.file_of(path, entry), entry) for entry in entries)
+    return [(file, [entry]) for file, entry in files if file is not None]

@@ -76,7 +76,10 @@ def with_change(data: Any, change: SetValue) -> Any:
     if not isinstance(place, dict) and not (isinstance(place, list) and isinstance(last, int)):
         where = ".".join(map(str, change.path[:-1]))
         raise DocumentError(f"'{where}' is not an object that can hold '{last}'")
-    place[last] = change.value  # type: ignore[index]
+    if isinstance(place, list) and last == len(place):
+        place.append(change.value)
+    else:
+        place[last] = change.value  # type: ignore[index]
     return changed
 
 

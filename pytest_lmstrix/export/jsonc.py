@@ -110,7 +110,7 @@ class _Parser:
             else:
                 node.value.append(part.value)
             self._skip()
-            node.comma = self._place if self._takes(",") else None
+            node.comma = self._place - 1 if self._takes(",") else None
 
     def _key(self) -> str:
         if self._text[self._place : self._place + 1] in ("'", '"'):

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_lmstrix.export.document import DocumentError, SetValue, same, with_change
@@ -114,6 +114,7 @@ def written(draw: st.DrawFn, data: Any) -> str:
     return json.dumps(data, ensure_ascii=draw(st.booleans()))
 
 
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data(), root=st.dictionaries(KEYS, DATA, max_size=4))
 def test_any_text_keeps_all_but_the_value(data: st.DataObject, root: dict[str, Any]) -> None:
     text = data.draw(BLANK) + data.draw(written(root)) + data.draw(BLANK)
