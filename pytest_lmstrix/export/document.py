@@ -76,6 +76,8 @@ def with_change(data: Any, change: SetValue) -> Any:
     if not isinstance(place, dict) and not (isinstance(place, list) and isinstance(last, int)):
         where = ".".join(map(str, change.path[:-1]))
         raise DocumentError(f"'{where}' is not an object that can hold '{last}'")
+    if isinstance(look_up(place, (last,)), dict | list):
+        raise DocumentError(f"'{last}' is not a single value")
     if isinstance(place, list) and last == len(place):
         place.append(change.value)
     else:

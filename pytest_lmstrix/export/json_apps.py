@@ -93,7 +93,9 @@ def _opencode(data: Any, entry: Exported) -> list[SetValue]:
 
 
 def _opencode_template(entries: Sequence[Exported]) -> str:
-    models = {entry.model.id: {} for entry in entries if entry.model.engine != "lmstudio"}
+    models: dict[str, Any] = {
+        entry.model.id: {} for entry in entries if entry.model.engine != "lmstudio"
+    }
     local = {"options": {"baseURL": "http://127.0.0.1:8080/v1"}, "models": models}
     return "" if not models else _text({"provider": {"local": local}})
 
