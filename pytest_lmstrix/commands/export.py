@@ -80,6 +80,9 @@ class Exporter:
 
     def _plans(self, name: str, path: Path, notes: Print) -> Iterator[FilePlan]:
         app = APPS[name]
+        if app.file_of is not None:  # models without a file
+            for line in _reasons(app.render(self._entries).left_out, name):
+                notes(line)
         for file, models in files_of(app, path, self._entries):
             left_out: list[NotExported] = []
 
@@ -93,7 +96,7 @@ class Exporter:
                 left_out.extend(merged.left_out)
                 return merged.text
 
-            yield plan_file(file, edit, bom=app.bom)
+            yield plan_file(file, edit, bom=app.bom, inside=path if app.file_of else None)
             for line in _reasons(left_out, name):
                 notes(line)
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from pytest_lmstrix.export.app import App
 from pytest_lmstrix.export.entries import Exported
 from pytest_lmstrix.export.json_apps import JSON_APPS
+from pytest_lmstrix.export.line_apps import LINE_APPS
+from pytest_lmstrix.export.yaml_apps import YAML_APPS
 
-APPS: dict[str, App] = {**JSON_APPS}
+APPS: dict[str, App] = {**JSON_APPS, **YAML_APPS, **LINE_APPS}
 """The name for `--lmstrix-export` -> the program."""
 
 

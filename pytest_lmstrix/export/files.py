@@ -40,17 +40,22 @@ class FilePlan(Struct, frozen=True, kw_only=True):
         return self.new != (self.old or b"")
 
 
-def plan_file(path: Path, edit: Callable[[str], str], *, bom: bool = True) -> FilePlan:
+def plan_file(
+    path: Path, edit: Callable[[str], str], *, bom: bool = True, inside: Path | None = None
+) -> FilePlan:
     """Return the new content of `path`; `edit` changes its text, which is empty without a file.
 
-    A byte order mark is kept, or refused unless `bom`.
+    A byte order mark is kept, or refused unless `bom`. The file must be below the folder
+    `inside`, if given, in which missing folders are made.
 
     Raises:
         ExportError: The file cannot be read, is not writable, or `edit` does not understand it.
     """
     try:
         target = Path(os.path.realpath(path, strict=path.is_symlink()))
-        old = _read(target)
+        if inside is not None:
+            _check_inside(target, inside)
+        old = _read(target, new_folders=inside is not None)
     except OSError as error:
         raise ExportError(f"{path}: {error.strerror or error}") from None
     try:
@@ -69,11 +74,18 @@ def plan_file(path: Path, edit: Callable[[str], str], *, bom: bool = True) -> Fi
     return FilePlan(path=path, target=target, old=old, new=(mark + new).encode())
 
 
-def _read(target: Path) -> bytes | None:
+def _check_inside(target: Path, folder: Path) -> None:
+    if not (folder / ".internal").is_dir():
+        raise OSError(f"{folder} is not the home folder of LM Studio: it has no folder .internal")
+    if not target.is_relative_to(os.path.realpath(folder)):
+        raise OSError(f"leads out of {folder}")
+
+
+def _read(target: Path, *, new_folders: bool) -> bytes | None:
     try:
         status = target.stat()
     except FileNotFoundError:
-        if not target.parent.is_dir():
+        if not new_folders and not target.parent.is_dir():
             raise OSError(f"there is no folder {target.parent}") from None
         return None
     if not stat.S_ISREG(status.st_mode):
@@ -112,6 +124,7 @@ def write(plan: FilePlan) -> Path | None:
 
     try:
         check_unchanged()
+        plan.target.parent.mkdir(parents=True, exist_ok=True)
         backup = _make_backup(plan)
         atomic_write(plan.target, plan.new, before_replace=check_unchanged)
     except OSError as error:

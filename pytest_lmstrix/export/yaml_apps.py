@@ -59,7 +59,7 @@ def _continue_template(entries: Sequence[Exported]) -> str:
 
 def _litellm_names(entry: Exported) -> tuple[str, ...]:
     prefixes = {"lmstudio": ("lm_studio",), "ollama": ("ollama_chat", "ollama")}
-    return prefixes.get(entry.model.engine, ()) + ("openai", "hosted_vllm")
+    return (*prefixes.get(entry.model.engine, ()), "openai", "hosted_vllm")
 
 
 def _litellm(data: Any, entry: Exported) -> list[SetValue]:

@@ -115,7 +115,7 @@ def _part(node: yaml.Node, key: str | int) -> yaml.Node | None:
 
 def _end(node: yaml.Node) -> int:
     """Return the end of the last value; that of a block includes comments after it."""
-    if not node.value or isinstance(node, yaml.ScalarNode) or node.flow_style:
+    if not node.value or not isinstance(node, yaml.CollectionNode) or node.flow_style:
         return int(node.end_mark.index)
     last = node.value[-1]
     return _end(last[1] if isinstance(node, yaml.MappingNode) else last)

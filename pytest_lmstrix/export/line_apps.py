@@ -1,0 +1,294 @@
+"""Programs with settings of one line each, and those without a file to merge into."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from pytest_lmstrix.export.app import App, Merged
+from pytest_lmstrix.export.document import (
+    COMMENT_MARK,
+    DocumentError,
+    SetValue,
+    at,
+    newline_of,
+    same,
+    with_change,
+)
+from pytest_lmstrix.export.entries import Exported, NotExported
+from pytest_lmstrix.export.json_apps import NO_ENTRY
+
+_INI_SECTION = re.compile(r"\s*\[([^\]\r\n]+)\]\s*(?:[#;].*)?")
+_INI_KEY = re.compile(r"(\s*)([^=\s\[#;][^=]*?)(\s*=\s*)([^#;]*?)(\s*)([#;].*)?")
+_SIZE_KEYS = ("ctx-size", "c", "LLAMA_ARG_CTX_SIZE")
+"""Spellings of one key; the first one that is there counts."""
+_INSTRUCTIONS = ("FROM", "PARAMETER", "TEMPLATE", "SYSTEM", "ADAPTER", "LICENSE", "MESSAGE",
+                 "RENDERER", "PARSER", "REQUIRES", "DRAFT")  # fmt: skip
+_CODEX_KEY = "model_context_window"
+
+
+class _Line(Struct, frozen=True):
+    section: str
+    key: str
+    value: str
+    index: int
+
+
+def _llama_server(text: str, entries: Sequence[Exported]) -> Merged:
+    left_out = []
+    newline = newline_of(text)
+    for entry in entries:
+        lines = text.splitlines(keepends=True)
+        parsed = _ini(lines)
+        names = [each.section for each in parsed if not each.key and each.section == entry.model.id]
+        if names:
+            text = "".join(_set_in_section(lines, parsed, entry, newline))
+        elif reason := _unsafe_path(entry.file):
+            left_out.append(NotExported(model=entry.model.id, reason=reason))
+        else:
+            start = "" if not text else newline if text.endswith("\n") else newline * 2
+            text += start + newline.join([f"[{entry.model.id}]", f"model = {entry.file}",
+                                  f"; {entry.note}", f"ctx-size = {entry.context_length}",
+                                  "parallel = 1", ""])  # fmt: skip
+        _ini(text.splitlines(keepends=True))
+    return Merged(text, tuple(left_out))
+
+
+def _unsafe_path(file: Path | None) -> str:
+    if file is None:
+        return f"{NO_ENTRY}, with the path of its weights"
+    return "the path of its weights has # or ;" if re.search(r"[#;\r\n]", str(file)) else ""
+
+
+def _ini(lines: Sequence[str]) -> list[_Line]:
+    """Return sections, with an empty key, and keys.
+
+    Raises:
+        DocumentError: A line is neither; the program would refuse the whole file.
+    """
+    found = []
+    section = ""
+    for index, line in enumerate(lines):
+        content = line.rstrip("\r\n")
+        if not content.strip() or content.lstrip()[0] in "#;":
+            continue
+        if name := _INI_SECTION.fullmatch(content):
+            section = name[1]
+            found.append(_Line(section, "", "", index))
+        elif pair := _INI_KEY.fullmatch(content):
+            found.append(_Line(section, pair[2].lstrip("-") or "-", pair[4], index))
+        else:
+            raise DocumentError(f"expected a section or 'key = value' at line {index + 1}")
+    return found
+
+
+def _set_in_section(
+    lines: list[str], parsed: Sequence[_Line], entry: Exported, newline: str
+) -> list[str]:
+    # Of a section that is given twice, the last one counts.
+    header = max(each.index for each in parsed if each.section == entry.model.id and not each.key)
+    end = min((e.index for e in parsed if not e.key and e.index > header), default=len(lines))
+    keys = [each for each in parsed if each.key and header < each.index < end]
+    sizes = [each for name in _SIZE_KEYS for each in keys if each.key == name]
+    note = f"; {entry.note}{newline}"
+    if not sizes:
+        head = lines[header] if lines[header].endswith("\n") else lines[header] + newline
+        added = f"ctx-size = {entry.context_length}{newline}"
+        return [*lines[:header], head, note, added, *lines[header + 1 :]]
+    size = [each for each in sizes if each.key == sizes[0].key][-1]
+    if size.value.strip() == str(entry.context_length):
+        return lines
+    match = _INI_KEY.match(lines[size.index])
+    assert match is not None
+    start, stop = match.span(4)
+    new = lines[size.index][:start] + str(entry.context_length) + lines[size.index][stop:]
+    return _with_note_above(lines, size.index, new, note, "; ")
+
+
+def _with_note_above(lines: list[str], index: int, new: str, note: str, mark: str) -> list[str]:
+    above = lines[index - 1] if index else ""
+    first = index - 1 if above.startswith(mark + COMMENT_MARK) else index
+    return [*lines[:first], note, new, *lines[index + 1 :]]
+
+
+def _ollama(text: str, entries: Sequence[Exported]) -> Merged:
+    """Set the size in a Modelfile, which is about one model."""
+    if not text.strip():
+        return _ollama_render(entries)
+    lines = text.splitlines(keepends=True)
+    instructions = _modelfile(text, lines)
+    weights = [value for _, name, value in instructions if name == "FROM"]
+    if not weights:
+        raise DocumentError("has no line FROM")
+    mine = [entry for entry in entries if _ollama_source(entry) == weights[-1].strip('"')]
+    others = tuple(NotExported(model=entry.model.id, reason=f"the file is about {weights[-1]}")
+                   for entry in entries if entry not in mine)  # fmt: skip
+    for entry in mine:
+        newline = newline_of(text)
+        note, value = f"# {entry.note}{newline}", str(entry.context_length)
+        sizes = [
+            (index, match)
+            for index, name, rest in instructions
+            if name == "PARAMETER" and (match := re.fullmatch(r"num_ctx\s+(\S+)", rest))
+        ]
+        if not sizes:
+            start = "" if text.endswith("\n") else newline
+            return Merged(f"{text}{start}{note}PARAMETER num_ctx {value}{newline}", others)
+        index, match = sizes[-1]  # the last one counts
+        if match[1] != value:
+            old = lines[index]
+            place = old.rindex(match[1])
+            new = old[:place] + value + old[place + len(match[1]) :]
+            text = "".join(_with_note_above(lines, index, new, note, "# "))
+    return Merged(text, others)
+
+
+def _modelfile(text: str, lines: Sequence[str]) -> list[tuple[int, str, str]]:
+    found = []
+    quoted = False
+    for index, line in enumerate(lines):
+        starts_quoted, quoted = quoted, quoted ^ (line.count('"""') % 2 == 1)
+        if starts_quoted or not line.strip() or line.lstrip().startswith("#"):
+            continue
+        name, _, rest = line.strip().partition(" ")
+        if name.upper() not in _INSTRUCTIONS or not rest.strip():
+            raise DocumentError(f"expected an instruction with a value at line {index + 1}")
+        found.append((index, name.upper(), rest.strip()))
+    if quoted:
+        raise DocumentError(f'a text in """ without an end at {at(text, len(text))}')
+    return found
+
+
+def _ollama_source(entry: Exported) -> str | None:
+    if entry.model.engine == "ollama":
+        return entry.model.id
+    source = entry.model.source or ""
+    if hub := re.fullmatch(r"hf://([^/]+/[^/]+)/([^@]+)(?:@.*)?", source):
+        return f"hf.co/{hub[1]}:{hub[2]}"
+    return str(entry.file) if entry.file else None
+
+
+def _ollama_render(entries: Sequence[Exported]) -> Merged:
+    left_out = []
+    texts = []
+    for entry in entries:
+        if source := _ollama_source(entry):
+            name = re.sub(r"[^\w.-]+", "-", entry.model.id).strip("-.")
+            texts.append(
+                f"# ollama create {name}-{entry.context_length} -f FILE\nFROM {source}\n"
+                f"# {entry.note}\nPARAMETER num_ctx {entry.context_length}\n"
+            )
+        else:
+            reason = "the file of its weights is not known: set its source in the manifest"
+            left_out.append(NotExported(model=entry.model.id, reason=reason))
+    return Merged("\n".join(texts), tuple(left_out))
+
+
+def _ollama_merge(text: str, entries: Sequence[Exported]) -> Merged:
+    if not text.strip() and len(entries) > 1:
+        raise DocumentError("a new Modelfile is about one model: select one with -k")
+    return _ollama(text, entries)
+
+
+def _codex(text: str, entries: Sequence[Exported]) -> Merged:
+    data = _toml(text)
+    mine = [entry for entry in entries if data.get("model") == entry.model.id]
+    others = tuple(NotExported(model=entry.model.id, reason="is not the model of this file")
+                   for entry in entries if entry not in mine)  # fmt: skip
+    for entry in mine[:1]:
+        wanted = with_change(data, SetValue((_CODEX_KEY,), entry.context_length))
+        if data.get(_CODEX_KEY) == entry.context_length:
+            continue
+        new = _set_toml(text, entry)
+        if not same(_sorted(_toml(new)), _sorted(wanted)):
+            raise DocumentError(f"'{_CODEX_KEY}' cannot be set without changing other values")
+        text = new
+    return Merged(text, others)
+
+
+def _set_toml(text: str, entry: Exported) -> str:
+    newline = newline_of(text)
+    value, note = str(entry.context_length), f"  # {entry.note}"
+    old = re.search(
+        rf"^([ \t]*{_CODEX_KEY}[ \t]*=[ \t]*)([\d_]+)(?:[ \t]*# {COMMENT_MARK}[^\r\n]*)?",
+        text,
+        re.MULTILINE,
+    )
+    if old:
+        rest = text[old.end() :]
+        note = note if re.match(r"[ \t]*(\r?\n|\Z)", rest) else ""
+        return text[: old.start()] + old[1] + value + note + rest
+    model = re.search(r"^[ \t]*[\"']?model[\"']?[ \t]*=[^\r\n]*(\r?\n|\Z)", text, re.MULTILINE)
+    place = model.end() if model else 0
+    start = newline if model and not model[1] else ""
+    return f"{text[:place]}{start}{_CODEX_KEY} = {value}{note}{newline}{text[place:]}"
+
+
+def _toml(text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise DocumentError(str(error)) from None
+
+
+def _sorted(data: dict[str, Any]) -> dict[str, Any]:
+    return dict(sorted(data.items()))
+
+
+def _codex_render(entries: Sequence[Exported]) -> Merged:
+    blocks = (
+        f"# for {entry.model.id}, one model at a time\nmodel = {_quoted(entry.model.id)}\n"
+        f"{_CODEX_KEY} = {entry.context_length}  # {entry.note}\n"
+        for entry in entries
+    )
+    return Merged("\n".join(blocks))
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _advice(place: str, advice: str) -> App:
+    """Return a program for which only advice is printed."""
+
+    def render(entries: Sequence[Exported]) -> Merged:
+        lines = (
+            f"{entry.model.id}: {advice.format(n=entry.context_length)} ({entry.note})\n"
+            for entry in entries
+        )
+        return Merged("".join(lines))
+
+    return App(place, render)
+
+
+LINE_APPS = {
+    "ollama": App("a Modelfile, for ollama create", _ollama_render, _ollama_merge),
+    "llama-server": App(
+        "the file of llama-server --models-preset",
+        lambda entries: _llama_server("version = 1\n", entries),
+        _llama_server,
+        bom=False,
+    ),
+    "codex": App("~/.codex/config.toml", _codex_render, _codex),
+    "cline": _advice(
+        "Cline's settings; its documentation advises against editing its files",
+        "set the model context window of the provider to {n}",
+    ),
+    "roo": _advice(
+        "Roo Code's settings, which Visual Studio Code keeps",
+        "Roo Code asks LM Studio for the size, so load it with {n}; for an OpenAI-compatible"
+        " provider set the context window size to {n}",
+    ),
+    "open-webui": _advice(
+        "Open WebUI's database",
+        "only for Ollama: set num_ctx to {n} under Admin Panel, Models, Advanced Params",
+    ),
+    "jan": _advice(
+        "Jan's model settings, which it writes itself", "set the context size of the model to {n}"
+    ),
+}
