@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from msgspec import Struct
@@ -60,13 +59,20 @@ def look_up(data: Any, path: Path) -> Any:
     return data
 
 
+def _unshared(data: Any) -> Any:
+    """Return a copy without the aliases of YAML, which would change together."""
+    if isinstance(data, dict):
+        return {key: _unshared(value) for key, value in data.items()}
+    return [_unshared(value) for value in data] if isinstance(data, list) else data
+
+
 def with_change(data: Any, change: SetValue) -> Any:
     """Return a copy of `data` with the value set.
 
     Raises:
         DocumentError: There is another value where an object is needed.
     """
-    changed = {} if data is None else copy.deepcopy(data)
+    changed = {} if data is None else _unshared(data)
     place = changed
     for key in change.path[:-1]:
         if isinstance(place, dict) and place.get(key) is None:

@@ -69,6 +69,8 @@ def plan_file(
         new = edit(text[len(mark) :])
     except DocumentError as error:
         raise ExportError(f"{path}: {error}; nothing was changed") from None
+    except RecursionError:
+        raise ExportError(f"{path}: refers to itself; nothing was changed") from None
     if new == text[len(mark) :]:
         return FilePlan(path=path, target=target, old=old, new=old or b"")
     return FilePlan(path=path, target=target, old=old, new=(mark + new).encode())

@@ -103,7 +103,7 @@ def _set_in_section(
     size = [each for each in sizes if each.key == sizes[0].key][-1]
     if size.value.strip() == str(entry.context_length):
         return lines
-    match = _INI_KEY.match(lines[size.index])
+    match = _INI_KEY.fullmatch(lines[size.index].rstrip("\r\n"))
     assert match is not None
     start, stop = match.span(4)
     new = lines[size.index][:start] + str(entry.context_length) + lines[size.index][stop:]

@@ -42,7 +42,7 @@ def _continue(data: Any, entry: Exported) -> list[SetValue]:
             changes.append(SetValue(path, entry.context_length, entry.note))
         path = ("models", index, "defaultCompletionOptions")
         changes.append(SetValue((*path, "contextLength"), entry.context_length, entry.note))
-        if "maxTokens" not in (model.get(path[-1]) or {}):
+        if look_up(model, (path[-1], "maxTokens")) is None:
             changes.append(SetValue((*path, "maxTokens"), entry.output))
     return changes
 

@@ -72,6 +72,9 @@ def _set(text: str, change: SetValue) -> str:
         if text[start : start + 1] in ("&", "!", "|", ">"):
             raise DocumentError(f"'{change.path[-1]}' is written in a way that cannot be replaced")
         value = _flow(left, change.value)
+        raw = text[start:end]
+        if not left and isinstance(change.value, str) and node.value in raw:
+            value = raw.replace(node.value, change.value)  # in the same quotes
         space = " " if start == end and text[start - 1 : start] == ":" else ""
         return text[:start] + space + value + _with_note(text[end:], change.note)
     if not isinstance(node, yaml.MappingNode) or not node.value:

@@ -75,7 +75,8 @@ FILES = {
         f"= 32768  # {NOTE}\n",
     ),
     "llama-server": (
-        "version = 1\n; mine\n[*]\nc = 7\n[qwen3-8b]\nmodel=/a.gguf\nc =  512  ; mine\ntop-k\t= 4\n",
+        "version = 1\n; mine\n[*]\nc = 7\n[qwen3-8b]\nmodel=/a.gguf\n"
+        "c =  512  ; mine\ntop-k\t= 4\n",
         "c =  512  ; mine",
         f"; {NOTE}\nc =  32768  ; mine",
     ),
@@ -138,7 +139,7 @@ def test_a_half_written_file_is_refused(name: str) -> None:
     text = halves.get(name, FILES.get(name, ("",))[0].rstrip()[:-1])
     merge = APPS[name].merge
     assert merge is not None
-    with pytest.raises(DocumentError, match="line|column|end"):
+    with pytest.raises(DocumentError, match=r"line|column|end"):
         merge(text, [QWEN])
 
 
