@@ -15,10 +15,10 @@ A_DAY = datetime(2026, 3, 1, 12, tzinfo=UTC)
 QWEN_PATH = "lmstudio-community/Qwen3-8B-GGUF/Qwen3-8B-Q4_K_M.gguf"
 
 
-def passed(context_length: int = 32_768, **fields: object) -> Result:
+def here(context_length: int = 32_768, verdict: str = "ok", **fields: object) -> Result:
     """Return a result of this machine."""
-    here = {"machine": machine_id(), "engine_version": "0.4.1", "at": A_DAY}
-    return a_result(context_length, **{**here, **fields})  # type: ignore[arg-type]
+    setup = {"machine": machine_id(), "engine_version": "0.4.1", "at": A_DAY}
+    return a_result(context_length, verdict, **{**setup, **fields})  # type: ignore[arg-type]
 
 
 def exported(
@@ -32,7 +32,7 @@ def exported(
     model = Model(id=id, engine=engine, source=file)
     fold = Fold()
     fold.add(
-        passed(
+        here(
             context_length, model=id, engine=engine, fingerprint=fingerprint,
             settings=settings_of(model), machine="here",
         )

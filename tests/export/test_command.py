@@ -11,7 +11,7 @@ import pytest_lmstrix.commands.run  # noqa: F401 - once: pytester forgets what a
 from pytest_lmstrix.core.types import Result
 from pytest_lmstrix.registry.store import Registry
 from tests.end_to_end.project import Project
-from tests.export.results import QWEN_PATH, passed
+from tests.export.results import QWEN_PATH, here
 
 MODELS = """
   - {id: qwen3-8b, engine: lmstudio, tags: [mine]}
@@ -38,11 +38,11 @@ def tested(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     smol = {"model": "smol", "engine": "llamacpp", "fingerprint": "size:4 path:smol.gguf"}
     record(
         project,
-        passed(30_000, **qwen),
-        passed(10_000, check="deep", **qwen),
-        passed(8_000, **smol),
-        passed(8_000, model="elsewhere", engine="fake", machine="other"),
-        passed(8_000, "out_of_memory", model="broken", engine="fake"),
+        here(30_000, **qwen),
+        here(10_000, check="deep", **qwen),
+        here(8_000, **smol),
+        here(8_000, model="elsewhere", engine="fake", machine="other"),
+        here(8_000, "out_of_memory", model="broken", engine="fake"),
     )
     return project
 
@@ -152,7 +152,7 @@ def test_lm_studio_gets_a_file_for_each_of_its_models(tested: Project) -> None:
 def test_a_path_of_lm_studio_cannot_leave_its_folder(tested: Project) -> None:
     (tested.path / "home" / ".internal").mkdir(parents=True)
     for path in ("../../x.gguf", "/x.gguf", "C:\\x.gguf", "..\\x.gguf"):
-        record(tested, passed(9_000, model="qwen3-8b", fingerprint=f"size:5 path:{path}"))
+        record(tested, here(9_000, model="qwen3-8b", fingerprint=f"size:5 path:{path}"))
         tested.run("--lmstrix-export=lmstudio:home")
         assert [each.name for each in (tested.path / "home").rglob("*")] == [".internal"]
 
