@@ -128,7 +128,7 @@ def test_no_file_is_written_if_one_of_them_is_damaged(tested: Project) -> None:
     result = tested.run("--lmstrix-export=opencode:good.json", "--lmstrix-export=kilo:bad.json")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     (error,) = (line for line in result.errlines if line.startswith("ERROR"))
-    assert "bad.json: expected ',' or '}' at line " in error
+    assert "bad.json: expected a key at line 2, column " in error
     assert error.endswith("; nothing was changed")
     assert (good.read_bytes(), bad.read_bytes()) == (SETTINGS, SETTINGS[:-4])
     assert result.outlines == []
