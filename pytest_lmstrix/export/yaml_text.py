@@ -72,9 +72,10 @@ def _set(text: str, change: SetValue) -> str:
         if text[start : start + 1] in ("&", "!", "|", ">"):
             raise DocumentError(f"'{change.path[-1]}' is written in a way that cannot be replaced")
         value = _flow(left, change.value)
-        raw = text[start:end]
-        if not left and isinstance(change.value, str) and node.value in raw:
-            value = raw.replace(node.value, change.value)  # in the same quotes
+        if left:
+            value = f"{{{value}}}"
+        elif isinstance(change.value, str):
+            value = _in_quotes(text[start:end], node.value, change.value)
         space = " " if start == end and text[start - 1 : start] == ":" else ""
         return text[:start] + space + value + _with_note(text[end:], change.note)
     if not isinstance(node, yaml.MappingNode) or not node.value:
@@ -83,6 +84,17 @@ def _set(text: str, change: SetValue) -> str:
     if node.flow_style:
         return f"{text[:last_end]}, {_flow(left, change.value)}{text[last_end:]}"
     return _insert_block(text, node, last_end, change, left)
+
+
+def _in_quotes(raw: str, old: str, new: str) -> str:
+    """Return `new` in the quotes of `raw`, if possible."""
+    try:
+        replaced = raw.replace(old, new)
+        if yaml.safe_load(replaced) == new:
+            return replaced
+    except yaml.YAMLError:
+        pass
+    return _scalar(new)
 
 
 def _insert_block(
