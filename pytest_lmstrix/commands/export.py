@@ -9,7 +9,7 @@ from pytest_lmstrix.core.sanitize import clean, one_line
 from pytest_lmstrix.core.types import Model
 from pytest_lmstrix.export.apps import APPS, files_of, parse_targets
 from pytest_lmstrix.export.entries import Exported, NotExported, select
-from pytest_lmstrix.export.files import FilePlan, diff, plan_file, write
+from pytest_lmstrix.export.files import ExportError, FilePlan, diff, plan_file, write
 from pytest_lmstrix.registry.fold import VerifyingCheck
 from pytest_lmstrix.registry.store import Registry
 
@@ -58,6 +58,10 @@ class Exporter:
         for name, path in self._targets:
             if path is not None:
                 plans += list(self._plans(name, self._start / Path(path).expanduser(), notes))
+        targets = [plan.target for plan in plans]
+        for plan in plans:
+            if targets.count(plan.target) > 1:
+                raise ExportError(f"{plan.path}: is given twice; export to one at a time")
         for line in _reasons(self._others):
             notes(line)
         if not self._entries:

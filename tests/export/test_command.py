@@ -134,6 +134,15 @@ def test_no_file_is_written_if_one_of_them_is_damaged(tested: Project) -> None:
     assert result.outlines == []
 
 
+def test_a_file_cannot_be_given_twice(tested: Project) -> None:
+    path = tested.path / "x.json"
+    path.write_bytes(SETTINGS)
+    result = tested.run("--lmstrix-export=opencode:x.json", "--lmstrix-export=kilo:./x.json")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert any("x.json: is given twice" in line for line in result.errlines)
+    assert path.read_bytes() == SETTINGS
+
+
 def test_lm_studio_gets_a_file_for_each_of_its_models(tested: Project) -> None:
     home = tested.path / "home"
     (home / ".internal").mkdir(parents=True)
