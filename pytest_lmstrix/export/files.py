@@ -16,7 +16,7 @@ from pytest_lmstrix.core.sanitize import clean
 from pytest_lmstrix.export.document import DocumentError
 from pytest_lmstrix.system.atomic_write import atomic_write
 
-MOST_BYTES = 20_000_000
+MOST_FILE_BYTES = 20_000_000
 _BOM = "\ufeff"
 
 
@@ -92,8 +92,8 @@ def _read(target: Path, *, new_folders: bool) -> bytes | None:
         return None
     if not stat.S_ISREG(status.st_mode):
         raise OSError("is not a file")
-    if status.st_size > MOST_BYTES:
-        raise OSError(f"is larger than {MOST_BYTES:,} bytes")
+    if status.st_size > MOST_FILE_BYTES:
+        raise OSError(f"is larger than {MOST_FILE_BYTES:,} bytes")
     # As root, the system allows everything.
     if not status.st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH) or not os.access(
         target, os.W_OK

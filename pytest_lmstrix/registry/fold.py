@@ -117,24 +117,6 @@ class ModelStatus(Struct, frozen=True, kw_only=True):
     """Planned by the engine before that load."""
 
 
-class Recommendation(Struct, frozen=True, kw_only=True):
-    """A context length that is verified on one machine, and its proof."""
-
-    model: str
-    context_length: int
-    """The largest verified one, in tokens."""
-    check: VerifyingCheck
-    at: datetime
-    """Time of the proof, UTC."""
-    engine: str
-    engine_version: str | None
-    machine: str
-    fingerprint: str
-    """Identifies the weights it was verified with."""
-    settings: str
-    """The load settings it was verified with, as in a `Result`."""
-
-
 class Fold:
     """Accumulates results, in the order of the file."""
 
@@ -219,8 +201,8 @@ class Fold:
         """
         if model not in self._models:
             return None
-        lines = self._of_setup(model, engine, settings)
-        fingerprint, lines = _of_weights(lines, fingerprint)
+        lines = of_setup(self.known(model), engine, settings)
+        fingerprint, lines = of_weights(lines, fingerprint)
         if not lines:
             return ModelStatus(model=model, status="untested", fingerprint=fingerprint)
         sizes = _by_size(current(lines))
@@ -249,58 +231,17 @@ class Fold:
             estimated_memory_bytes=best.estimated_memory_bytes if best else None,
         )
 
-    def recommended(
-        self,
-        model: str,
-        *,
-        machine: str,
-        check: VerifyingCheck | None = None,
-        fingerprint: str | None = None,
-        engine: str | None = None,
-        settings: str | None = None,
-    ) -> Recommendation | None:
-        """Return the largest size verified on `machine` with one engine, weights and settings.
 
-        Those that are not given are the newest ones seen. An unknown machine or unknown weights
-        can prevent a verified size, but not verify one.
-        """
-        lines = [
-            line
-            for line in self._of_setup(model, engine, settings)
-            if line.machine == machine or (line.machine is None and line.verdict is not Verdict.OK)
-        ]
-        if not lines:
-            return None
-        engine, settings = lines[0].engine, lines[0].settings
-        lines = [each for each in lines if (each.engine, each.settings) == (engine, settings)]
-        fingerprint, lines = _of_weights(lines, fingerprint)
-        sizes = _by_size(current(lines))
-        good = [size for size, line in sizes.items() if line.verdict is Verdict.OK]
-        proof = _proof(sizes, [size for size in good if check in (None, size.check)])
-        if proof is None or fingerprint is None or lines[0].verdict.evidence == "model":
-            return None  # by the last verdict, the weights may be missing or corrupted
-        best = sizes[proof]
-        return Recommendation(
-            model=model,
-            context_length=best.context_length,
-            check=_VERIFYING[proof.check],
-            at=best.at,
-            engine=best.engine,
-            engine_version=best.engine_version,
-            machine=machine,
-            fingerprint=fingerprint,
-            settings=best.settings,
-        )
-
-    def _of_setup(self, model: str, engine: str | None, settings: str | None) -> list[Known]:
-        return [
-            line
-            for line in self.known(model)
-            if engine in (None, line.engine) and settings in (None, line.settings)
-        ]
+def of_setup(lines: Iterable[Known], engine: str | None, settings: str | None) -> list[Known]:
+    """Return the lines with this engine and these settings; `None` matches any."""
+    return [
+        line
+        for line in lines
+        if engine in (None, line.engine) and settings in (None, line.settings)
+    ]
 
 
-def _of_weights(lines: list[Known], fingerprint: str | None) -> tuple[str | None, list[Known]]:
+def of_weights(lines: list[Known], fingerprint: str | None) -> tuple[str | None, list[Known]]:
     """Return the fingerprint, by default the newest one, and the lines with these weights."""
     if fingerprint is None:
         fingerprint = next((line.fingerprint for line in lines if line.fingerprint), None)
@@ -311,6 +252,16 @@ def _of_weights(lines: list[Known], fingerprint: str | None) -> tuple[str | None
         if line.fingerprint == fingerprint
         or (line.fingerprint is None and line.verdict is not Verdict.OK)
     ]
+
+
+def proof_of(
+    lines: Iterable[Known], check: VerifyingCheck | None
+) -> tuple[Known, VerifyingCheck] | None:
+    """Return the result that verifies the largest size, and its check; lines are newest first."""
+    sizes = _by_size(current(lines))
+    good = [size for size, line in sizes.items() if line.verdict is Verdict.OK]
+    proof = _proof(sizes, [size for size in good if check in (None, size.check)])
+    return (sizes[proof], _VERIFYING[proof.check]) if proof else None
 
 
 def current(newest_first: Iterable[Known]) -> Iterator[Known]:

@@ -33,10 +33,10 @@ from pytest_lmstrix.registry.fold import (
     Fold,
     Known,
     ModelStatus,
-    Recommendation,
     VerifyingCheck,
 )
 from pytest_lmstrix.registry.lines import Flaw, Scan, encode
+from pytest_lmstrix.registry.recommended import Recommendation, recommend
 from pytest_lmstrix.system.machine_id import machine_id
 
 __all__ = ["Flaw", "Known", "Loaded", "ModelStatus", "Recommendation", "Registry", "RegistryError",
@@ -181,8 +181,9 @@ class Registry:
         `fingerprint`, `engine` and `settings` default to those of the newest result. There is
         none while the newest verdict is that the model is missing or corrupted.
         """
-        return self._refresh().fold.recommended(
+        return recommend(
             model,
+            self._refresh().fold.known(model),
             machine=machine or machine_id(),
             check=check,
             fingerprint=fingerprint,

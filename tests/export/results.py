@@ -8,6 +8,7 @@ from pathlib import Path
 from pytest_lmstrix.core.types import Model, Result, settings_of
 from pytest_lmstrix.export.entries import Exported
 from pytest_lmstrix.registry.fold import Fold
+from pytest_lmstrix.registry.recommended import recommend
 from pytest_lmstrix.system.machine_id import machine_id
 from tests.registry.results import a_result
 
@@ -37,7 +38,7 @@ def exported(
             settings=settings_of(model), machine="here",
         )
     )  # fmt: skip
-    proof = fold.recommended(id, machine="here")
+    proof = recommend(id, fold.known(id), machine="here")
     assert proof is not None
     path = Path(file) if file else None
     return Exported(model=model, context_length=context_length, proof=proof, file=path)

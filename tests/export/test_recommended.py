@@ -11,6 +11,7 @@ from pytest_lmstrix import Recommendation, Registry
 from pytest_lmstrix.core.types import Result
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.registry.fold import Fold
+from pytest_lmstrix.registry.recommended import recommend
 from pytest_lmstrix.system.machine_id import machine_id
 from tests.registry.results import a_result
 
@@ -22,7 +23,7 @@ def recommended(*results: Result, **which: str) -> Recommendation | None:
     fold = Fold()
     for result in results:
         fold.add(result)
-    return fold.recommended("m", machine=HERE, **which)  # type: ignore[arg-type]
+    return recommend("m", fold.known("m"), machine=HERE, **which)  # type: ignore[arg-type]
 
 
 def size(*results: Result, **which: str) -> int | None:
