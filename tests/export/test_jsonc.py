@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -143,7 +144,7 @@ def kept(old: str, new: str) -> bool:
     start = len(common(old, new))
     end = len(common(old[start:][::-1], new[start:][::-1]))
     replaced = old[start : len(old) - end]
-    if len(replaced) < 30:
+    if re.fullmatch(r"[\w.+-]*", replaced):  # nothing, or a part of a number or of null
         return True
     # A comma after the last value, and the new member further on, behind a comment.
     inserted = new[start : len(new) - end]
