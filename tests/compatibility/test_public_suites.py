@@ -38,8 +38,7 @@ def test_the_plugin_is_inert(name: str, tmp_path: Path) -> None:
 
     def run(*args: str) -> tuple[int, str]:
         command = [sys.executable, "-m", "pytest", "-q", "-pno:cacheprovider", *args, SUITES[name]]
-        source = root / "src" if (root / "src").is_dir() else root
-        environment = {**os.environ, "PYTHONPATH": str(source), "COLUMNS": "80"}
+        environment = {**os.environ, "PYTHONPATH": str(root / "src"), "COLUMNS": "80"}
         done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
         last = done.stdout.splitlines()[-1]
         return done.returncode, last.rpartition(" in ")[0].strip("= ")
