@@ -96,7 +96,7 @@ def run(project: Project, plugin: str, *args: str) -> pytest.RunResult:
 
 def files(path: Path) -> set[str]:
     """What a run left, but for caches and pytester's own folders."""
-    ours = ("__pycache__", ".pytest_cache", "runpytest-")
+    ours = ("__pycache__", ".pytest_cache", ".hypothesis", "runpytest-")
     return {str(each) for each in path.rglob("*") if not any(name in str(each) for name in ours)}
 
 
