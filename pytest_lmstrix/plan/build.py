@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 
 from pytest_lmstrix.core.types import Model, ModelFacts
-from pytest_lmstrix.engines.catalog import Engines, EngineUnavailable, facts_of, hosts_of, version_of
+from pytest_lmstrix.engines.catalog import (
+    Engines,
+    EngineUnavailable,
+    facts_of,
+    hosts_of,
+    version_of,
+)
 from pytest_lmstrix.manifest.read import ManifestError, ManifestNotFound, read_manifest
 from pytest_lmstrix.options import Settings
 from pytest_lmstrix.plan.cached_results import ranges, settled, speeds, still_valid

@@ -74,7 +74,9 @@ class OllamaEngine:
         notes: Path | None = None,
         notify: Callable[[str], None] = _log.warning,
     ) -> None:
-        url = f"http://{ollama_host(host)}" if host else ollama_url(os.environ.get("OLLAMA_HOST", ""))
+        url = (
+            f"http://{ollama_host(host)}" if host else ollama_url(os.environ.get("OLLAMA_HOST", ""))
+        )
         self.host = urlsplit(url).netloc
         self.load_timeout = load_timeout
         self.reply_timeout = reply_timeout
@@ -276,7 +278,8 @@ class OllamaEngine:
                 self.client.post("/api/generate", body, _Done, phase="unload")
                 deadline = time.monotonic() + self._confirm_seconds
             elif time.monotonic() >= deadline:
-                text = f"Ollama still lists {note.model} {self._confirm_seconds:g} s after unloading it"
+                seconds = f"{self._confirm_seconds:g} s"
+                text = f"Ollama still lists {note.model} {seconds} after it accepted the unload"
                 raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="unload")
             time.sleep(_POLL_SECONDS)
 

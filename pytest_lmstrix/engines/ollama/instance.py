@@ -149,7 +149,7 @@ class OllamaInstance:
     @property
     def _counts_whole_prompts(self) -> bool:
         release = self._engine.release
-        return not release or ((0, 4) <= release and release != (0, 30, 0))
+        return not release or (release >= (0, 4) and release != (0, 30, 0))
 
     def _predict(
         self,
