@@ -19,11 +19,11 @@ from pytest_lmstrix.core.verdicts import Phase, Verdict
 from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.ollama.address import ollama_host, ollama_url
 from pytest_lmstrix.engines.ollama.client import HOST_FAULT, OllamaClient
-from pytest_lmstrix.engines.ollama.instance import Loaded, OllamaInstance
+from pytest_lmstrix.engines.ollama.instance import OllamaInstance, OllamaLoad
 from pytest_lmstrix.engines.ollama.listing import (
     Running,
     RunningModels,
-    Shown,
+    ShownModel,
     Tag,
     Tags,
     facts_from,
@@ -152,7 +152,9 @@ class OllamaEngine:
         shown = None
         if not is_complete_tag(tag):
             with suppress(Failure):  # one model that cannot be read must not hide the others
-                shown = self.client.post("/api/show", {"model": tag.name}, Shown, phase="connect")
+                shown = self.client.post(
+                    "/api/show", {"model": tag.name}, ShownModel, phase="connect"
+                )
         return facts_from(tag, shown)
 
     def load(self, model: Model, context_length: int, progress: Progress) -> OllamaInstance:
@@ -182,7 +184,7 @@ class OllamaEngine:
                 text = f"Ollama does not list {model.id} after its load"
                 raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="load")
             self._note(model.id, ours.context_length or context_length, path)
-            loaded = Loaded(path=path, running=ours, body=body, facts=facts,
+            loaded = OllamaLoad(path=path, running=ours, body=body, facts=facts,
                             evicted=_evicted(before, running))  # fmt: skip
             return OllamaInstance(self, loaded, progress)
         except BaseException as error:

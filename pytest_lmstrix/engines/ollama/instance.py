@@ -32,7 +32,7 @@ _SPARE_FRAGMENTS = 100
 _NANOSECONDS = 1e9
 
 
-class Loaded(Struct, frozen=True, kw_only=True):
+class OllamaLoad(Struct, frozen=True, kw_only=True):
     """What is known of a load when it has succeeded."""
 
     path: Path
@@ -67,7 +67,7 @@ class _Line(Struct):
 class OllamaInstance:
     """The one instance of a model in Ollama, as long as no other client takes it."""
 
-    def __init__(self, engine: OllamaEngine, loaded: Loaded, progress: Progress) -> None:
+    def __init__(self, engine: OllamaEngine, loaded: OllamaLoad, progress: Progress) -> None:
         self._engine = engine
         self._loaded = loaded
         self._progress = progress

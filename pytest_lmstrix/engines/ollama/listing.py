@@ -46,7 +46,7 @@ class Tags(Struct):
     models: tuple[Tag, ...] | None
 
 
-class Shown(Struct):
+class ShownModel(Struct):
     """The answer of `/api/show`."""
 
     model_info: dict[str, Any] | None = None
@@ -77,7 +77,7 @@ def full_name(name: str) -> str:
     return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 
-def facts_from(tag: Tag, shown: Shown | None) -> ModelFacts:
+def facts_from(tag: Tag, shown: ShownModel | None) -> ModelFacts:
     """Return the facts of a listed model; `shown` is needed where the listing lacks fields."""
     details = tag.details or Details()
     info = (shown.model_info if shown else None) or {}
