@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+import pytest_lmstrix.commands.run  # noqa: F401 - once: pytester forgets what a run imports
 from pytest_lmstrix.core.verdicts import Verdict
 from tests.end_to_end.project import Project
 from tests.standin.lmstudio import (

@@ -17,13 +17,14 @@ class TokenCounter:
     """Counts texts in pieces, each of them once: texts that begin alike are measured once.
 
     `measure` returns the tokens of a prompt, special tokens included. A prompt that is too long
-    for the context may be cut to half of it, so no count of half the context is trusted.
+    for the context may be cut to half of it, and half of the context may be all that was granted:
+    so a count of a quarter of the context, or more, is not trusted.
     """
 
     def __init__(self, measure: Callable[[str], int], context_length: int) -> None:
         self._measure = measure
-        self._limit = context_length // 2
-        self._length = max(1, min(PIECE_CHARACTERS, context_length))
+        self._limit = context_length // 4
+        self._length = max(1, min(PIECE_CHARACTERS, context_length // 2))
         self._known: dict[str, int] = {}
         self._added: int | None = None
 

@@ -224,8 +224,8 @@ class OllamaInstance:
         Failure: The prompt was cut, which Ollama does without an error.
         """
         taken = reply.prompt_tokens
-        # What is cut leaves half the context at least.
-        if taken is None or taken < self.context_length // 2:
+        # A cut leaves half the context at least, which may be half of what is reported.
+        if taken is None or taken < self.context_length // 4:
             return
         sent = sum(self.count_tokens(text) for text in texts)
         if taken >= sent:

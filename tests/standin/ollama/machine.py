@@ -38,7 +38,7 @@ class Resident:
         self.context_length = context_length
         silent = tuple(b for b in model.behaviours if not isinstance(b, Reasons))
         granted = replace(model, behaviours=silent)
-        self.mind: Mind = asyncio.run(load_mind(replace(model), context_length))
+        self.mind: Mind = asyncio.run(load_mind(model, context_length))
         self.silent_mind: Mind = (
             self.mind
             if silent == model.behaviours
@@ -118,7 +118,7 @@ class Machine:
                 raise load_error(behaviour, refused) from None
         while len(self.residents) >= self.quirks.max_loaded:
             self.remove(min(self.residents, key=self._keep_alive), "evicted")
-        granted = min(asked, model.max_context_length)
+        granted = min(model.grant(asked), model.max_context_length)
         granted = granted // 2 if self.quirks.grants_half else granted
         self.residents[name] = Resident(model, asked, granted)
         self.events.append(f"load {name} {asked}")
