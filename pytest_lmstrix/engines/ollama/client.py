@@ -5,8 +5,10 @@ Source: https://github.com/ollama/ollama/blob/main/docs/api.md
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import socket
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from threading import Event, Thread
 from typing import TypeVar
 
 import httpx
@@ -72,18 +74,27 @@ class OllamaClient:
             return self._answer(self._http.post(path, json=body, timeout=timeout), kind, phase)
 
     def stream(
-        self, path: str, body: Mapping[str, object], kind: type[_T], *, silence_seconds: float
-    ) -> Iterator[_T]:
-        """Yield the lines of a streamed answer, as `kind`; closing it cancels the computation."""
-        timeout = httpx.Timeout(SHORT_CALL_SECONDS, read=silence_seconds)
+        self,
+        path: str,
+        body: Mapping[str, object],
+        kind: type[_T],
+        *,
+        prefill_seconds: float,
+        silence_seconds: float,
+    ) -> Generator[_T]:
+        """Yield the lines of a streamed answer, as `kind`; closing it cancels the computation.
+
+        The first may take `prefill_seconds`, each of the others `silence_seconds`.
+        """
+        timeout = httpx.Timeout(SHORT_CALL_SECONDS, read=prefill_seconds)
         with (
-            _failures("predict", silence_seconds, silent=Verdict.TIMEOUT),
+            _failures("predict", prefill_seconds, silent=Verdict.TIMEOUT),
             self._http.stream("POST", path, json=body, timeout=timeout) as response,
         ):
             if response.is_error:
                 answer = next(response.iter_bytes(_ERROR_BYTES), b"")
                 raise _refusal(answer, response.status_code, "predict")
-            for line in _lines(response):
+            for line in _timely(response, silence_seconds):
                 if line.startswith(b'{"error"'):
                     raise _refusal(line, response.status_code, "predict")
                 yield _decoded(line, kind, "predict")
@@ -106,7 +117,7 @@ def _failures(phase: Phase, seconds: float, *, silent: Verdict) -> Iterator[None
         text = f"Ollama accepted no connection within {SHORT_CALL_SECONDS:g} s"
         raise Failure(text, verdict=Verdict.UNREACHABLE, phase="connect") from error
     except httpx.TimeoutException as error:
-        text = f"timed out: Ollama sent nothing for {seconds:g} s"
+        text = f"timed out: Ollama sent nothing for {seconds:g} s ({error})"
         raise Failure(text, verdict=silent, phase=phase) from error
     except httpx.ConnectError as error:
         text = f"Ollama is not reachable ({error}); is its server running?"
@@ -114,6 +125,40 @@ def _failures(phase: Phase, seconds: float, *, silent: Verdict) -> Iterator[None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         text = f"connection to Ollama lost: {type(error).__name__} {error}".rstrip()
         raise Failure(text, verdict=Verdict.UNREACHABLE, phase=phase) from error
+
+
+def _timely(response: httpx.Response, seconds: float) -> Iterator[bytes]:
+    """Yield the lines of a response; after the first one, each has to come within `seconds`.
+
+    The library has one limit for all reads of a request, so a thread ends the connection.
+    """
+    moved, over, late = Event(), Event(), Event()
+    connection = response.extensions["network_stream"].get_extra_info("socket")
+
+    def watch() -> None:
+        moved.wait()
+        while not over.is_set():
+            moved.clear()
+            if not moved.wait(seconds):
+                late.set()
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+                return
+
+    watcher = Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        for line in _lines(response):
+            moved.set()
+            yield line
+    except httpx.TransportError as error:
+        if late.is_set():
+            raise httpx.ReadTimeout(f"no line for {seconds:g} s") from error
+        raise
+    finally:
+        over.set()
+        moved.set()
+        watcher.join()
 
 
 def _lines(response: httpx.Response) -> Iterator[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -183,8 +184,9 @@ class OllamaInstance:
             raise Failure("the model is unloaded", verdict=Verdict.ENGINE_ERROR, phase="predict")
         self._engine.check_held(self._loaded.path)
         self._sent.append(prompt)
-        # A token has one byte at least, so this is longer than any prefill may take.
-        patience = max(self._engine.reply_timeout, len(prompt.encode()) / 2 / _SLOWEST_PREFILL)
+        silence = self._engine.reply_timeout
+        # Few texts have more than one token for two bytes.
+        patience = max(silence, len(prompt.encode()) / 2 / _SLOWEST_PREFILL)
         options = {"num_predict": max_tokens, "temperature": temperature}
         request = {
             **self._loaded.body,
@@ -195,16 +197,20 @@ class OllamaInstance:
         fragments: list[str] = []
         reply = _Streamed()
         began = time.monotonic()
-        for line in self._engine.client.stream(path, request, _Line, silence_seconds=patience):
-            said = line.message or _Said(content=line.response, thinking=line.thinking)
-            if said.content or said.thinking:
-                fragments.append(said.content or said.thinking)
-                reply.add(said, time.monotonic() - began)
-                if len(fragments) > 2 * max_tokens + _SPARE_FRAGMENTS:
-                    text = f"Ollama goes on answering beyond the {max_tokens:,} tokens"
-                    raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="predict")
-            if line.done:
-                reply.last = line
+        lines = self._engine.client.stream(
+            path, request, _Line, prefill_seconds=patience, silence_seconds=silence
+        )
+        with closing(lines):  # a reply that is given up must not be computed further
+            for line in lines:
+                said = line.message or _Said(content=line.response, thinking=line.thinking)
+                if said.content or said.thinking:
+                    fragments.append(said.content or said.thinking)
+                    reply.add(said, time.monotonic() - began)
+                    if len(fragments) > 2 * max_tokens + _SPARE_FRAGMENTS:
+                        text = f"Ollama goes on answering beyond the {max_tokens:,} tokens"
+                        raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="predict")
+                if line.done:
+                    reply.last = line
         if reply.last is None and len(set(fragments[-_REPEATED:])) != 1:
             text = "Ollama ended its reply without a last line"
             raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="predict")
