@@ -287,15 +287,20 @@ def _contexts(config: pytest.Config) -> tuple[int, ...] | None:
     return tuple(sorted(set(sizes))) or None
 
 
-def _hosts(config: pytest.Config) -> list[str]:
+def _host(given: str) -> str:
     from pytest_lmstrix.engines.ollama.address import ollama_host
     from pytest_lmstrix.system.addresses import host_port
 
+    return (
+        f"ollama://{ollama_host(given)}"
+        if given.lower().startswith("ollama:")
+        else host_port(given)
+    )
+
+
+def _hosts(config: pytest.Config) -> list[str]:
     given: list[str] = _value(config, "host")
     try:
-        return list(dict.fromkeys(
-            f"ollama://{ollama_host(host)}" if host.lower().startswith("ollama:") else host_port(host)
-            for host in given
-        ))  # fmt: skip
+        return list(dict.fromkeys(map(_host, given)))
     except ValueError as error:
         raise pytest.UsageError(f"--lmstrix-host: {error}") from None

@@ -18,6 +18,7 @@ from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.ollama.counting import TokenCounter
 from pytest_lmstrix.engines.ollama.listing import Running, gpu_note
 from pytest_lmstrix.engines.reasoning import split_reasoning
+from pytest_lmstrix.engines.reply_limit import ReplyLimit
 
 if TYPE_CHECKING:
     from pytest_lmstrix.engines.ollama.engine import OllamaEngine
@@ -28,8 +29,6 @@ _MEASURABLE_TOKENS = 512
 """With fewer, a prefill rate measures the overhead more than the prefill."""
 _REPEATED = 30
 """After more equal fragments in a row Ollama ends a reply without its last line."""
-_SPARE_FRAGMENTS = 100
-"""Fragments allowed beyond two for each token: with still more, a reply does not end."""
 _NANOSECONDS = 1e9
 
 
@@ -195,6 +194,7 @@ class OllamaInstance:
             "truncate": False,
         }
         fragments: list[str] = []
+        limit = ReplyLimit("Ollama", max_tokens)
         reply = _Streamed()
         began = time.monotonic()
         lines = self._engine.client.stream(
@@ -206,12 +206,10 @@ class OllamaInstance:
                 if said.content or said.thinking:
                     fragments.append(said.content or said.thinking)
                     reply.add(said, time.monotonic() - began)
-                    if len(fragments) > 2 * max_tokens + _SPARE_FRAGMENTS:
-                        text = f"Ollama goes on answering beyond the {max_tokens:,} tokens"
-                        raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="predict")
+                    limit.count(fragments[-1])
                 if line.done:
                     reply.last = line
-        if reply.last is None and len(set(fragments[-_REPEATED:])) != 1:
+        if reply.last is None and fragments[-_REPEATED:] != fragments[-1:] * _REPEATED:
             text = "Ollama ended its reply without a last line"
             raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="predict")
         return reply.result(counts_whole_prompts=self._counts_whole_prompts)

@@ -45,6 +45,7 @@ def test_every_size_passes_and_is_unloaded(project: Project, check: str) -> None
     }
     sizes = {body["options"]["num_ctx"] for _, body in server.requests if "options" in body}
     assert sizes <= {512, 1024}
+    assert all("gpu: all of it" in r.notes for r in project.results)
 
 
 def test_limit_finds_the_largest_context_that_is_granted(project: Project) -> None:

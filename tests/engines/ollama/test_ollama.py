@@ -16,7 +16,7 @@ from pytest_lmstrix.engines.ollama.address import ollama_host, ollama_url
 from pytest_lmstrix.engines.ollama.client import HOST_FAULT
 from pytest_lmstrix.engines.ollama.engine import OllamaEngine
 from pytest_lmstrix.engines.ollama.instance import OllamaInstance
-from tests.standin.lmstudio import Crashes, Reasons, StandInModel
+from tests.standin.lmstudio import Crashes, Reasons, Says, StandInModel
 from tests.standin.lmstudio.models import brain
 from tests.standin.ollama import OllamaServer, Quirks
 
@@ -359,3 +359,16 @@ def test_silence_after_the_first_token_has_its_own_limit() -> None:
         with pytest.raises(Failure, match=r"no line for 0\.3 s") as failed:
             instance.complete(STORY * 200 + "He had", max_tokens=4)
     assert failed.value.verdict is Verdict.TIMEOUT
+
+
+@pytest.mark.parametrize(("times", "broken"), [(29, True), (31, False)])
+def test_a_reply_of_equal_tokens_may_lack_its_last_line(times: int, broken: bool) -> None:
+    text = "\n" * times
+    model = StandInModel(key="tiny", behaviours=(Says(text=text, fragment_characters=1),))
+    with running(Quirks(unfinished=True), model) as (_, engine):
+        instance = load(engine)
+        if broken:
+            with pytest.raises(Failure, match="without a last line"):
+                instance.complete(PROMPT, max_tokens=40)
+        else:
+            assert instance.complete(PROMPT, max_tokens=40).stop_reason is None
