@@ -23,9 +23,6 @@ _T = TypeVar("_T")
 SHORT_CALL_SECONDS = 30.0
 """Time limit for a connection or a short call; then the server counts as unreachable."""
 
-HOST_FAULT = Verdict.UNREACHABLE
-"""The verdict on trouble of the server that no model caused."""
-
 _ERROR_BYTES = 1_000_000
 _LINE_BYTES = 16_000_000
 """Limit of one line of a streamed answer."""
@@ -54,7 +51,7 @@ class OllamaClient:
 
     def get(self, path: str, kind: type[_T], *, phase: Phase) -> _T:
         """Return the answer to a short GET, as `kind`."""
-        with _failures(phase, SHORT_CALL_SECONDS, silent=HOST_FAULT):
+        with _failures(phase, SHORT_CALL_SECONDS, silent=Verdict.UNREACHABLE):
             return self._answer(self._http.get(path), kind, phase)
 
     def post(
@@ -68,7 +65,7 @@ class OllamaClient:
     ) -> _T:
         """Return the only answer to a POST, as `kind`; by default it is a short call."""
         limit = silence_seconds or SHORT_CALL_SECONDS
-        silent = HOST_FAULT if silence_seconds is None else Verdict.TIMEOUT
+        silent = Verdict.UNREACHABLE if silence_seconds is None else Verdict.TIMEOUT
         timeout = httpx.Timeout(SHORT_CALL_SECONDS, read=limit)
         with _failures(phase, limit, silent=silent):
             return self._answer(self._http.post(path, json=body, timeout=timeout), kind, phase)
@@ -198,6 +195,6 @@ def _refusal(answer: bytes, status: int, phase: Phase) -> Failure:
     except (msgspec.MsgspecError, UnicodeError):
         pass
     if status in _TURNED_AWAY:
-        return Failure(f"Ollama turned the request away ({status}): {text}", verdict=HOST_FAULT,
-                       phase=phase)  # fmt: skip
+        text = f"Ollama turned the request away ({status}): {text}"
+        return Failure(text, verdict=Verdict.HOST_TROUBLE, phase=phase)
     return Failure.from_engine(text, phase=phase, code=code)

@@ -103,8 +103,10 @@ class OllamaInstance:
         body = {"prompt": prompt, "raw": True}
         return self._predict("/api/generate", body, (prompt,), max_tokens, temperature)
 
-    def chat(self, messages: Sequence[Message], *, max_tokens: int) -> Reply:
-        """Answer `messages` through the model's chat template, at temperature 0.
+    def chat(
+        self, messages: Sequence[Message], *, max_tokens: int, temperature: float = 0.0
+    ) -> Reply:
+        """Answer `messages` through the model's chat template.
 
         A thinking model is asked to answer at once. Thoughts that Ollama leaves in the text are
         separated by their `<think>` tags.
@@ -113,7 +115,7 @@ class OllamaInstance:
         if self._loaded.facts and "thinking" in self._loaded.facts.capabilities:
             body["think"] = False
         texts = tuple(message.content for message in messages)
-        reply = self._predict("/api/chat", body, texts, max_tokens, 0.0)
+        reply = self._predict("/api/chat", body, texts, max_tokens, temperature)
         if reply.reasoning:
             return reply
         reasoning, text = split_reasoning(reply.text)

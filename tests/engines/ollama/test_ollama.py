@@ -13,7 +13,6 @@ from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import LoadSettings, Message, Model
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.ollama.address import ollama_host, ollama_url
-from pytest_lmstrix.engines.ollama.client import HOST_FAULT
 from pytest_lmstrix.engines.ollama.engine import OllamaEngine
 from pytest_lmstrix.engines.ollama.instance import OllamaInstance
 from tests.standin.lmstudio import Crashes, Reasons, Says, StandInModel
@@ -211,7 +210,7 @@ def test_a_model_of_another_client_is_never_replaced() -> None:
         engine.sweep(lambda owner: True)
         engine.close()
         assert server.loaded == {"tiny:latest": 4096}
-    assert (failed.value.verdict, failed.value.phase) == (HOST_FAULT, "load")
+    assert (failed.value.verdict, failed.value.phase) == (Verdict.HOST_TROUBLE, "load")
 
 
 def test_a_model_that_another_client_takes_over_is_left_to_it() -> None:
@@ -227,7 +226,7 @@ def test_a_model_that_another_client_takes_over_is_left_to_it() -> None:
             instance.complete(PROMPT, max_tokens=2)
         instance.unload()
         assert server.loaded == {"tiny:latest": 4096}
-    assert failed.value.verdict is HOST_FAULT
+    assert failed.value.verdict is Verdict.HOST_TROUBLE
 
 
 def test_an_evicted_model_is_the_hosts_trouble() -> None:
@@ -237,7 +236,7 @@ def test_an_evicted_model_is_the_hosts_trouble() -> None:
         with pytest.raises(Failure, match="another client has unloaded tiny") as failed:
             instance.complete(PROMPT, max_tokens=2)
         instance.unload()
-    assert failed.value.verdict is HOST_FAULT
+    assert failed.value.verdict is Verdict.HOST_TROUBLE
 
 
 def test_a_model_that_the_load_evicts_is_noted() -> None:
@@ -279,7 +278,7 @@ def test_a_reply_that_breaks_off_is_a_failure(quirks: Quirks, verdict: Verdict) 
 def test_a_full_queue_is_the_hosts_trouble() -> None:
     with running(Quirks(busy=True)) as (_, engine), pytest.raises(Failure) as failed:
         load(engine)
-    assert failed.value.verdict is HOST_FAULT
+    assert failed.value.verdict is Verdict.HOST_TROUBLE
 
 
 def test_a_crash_at_a_load_leaves_nothing() -> None:
