@@ -25,7 +25,6 @@ from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.lmstudio import connection, errors, instance
 from pytest_lmstrix.engines.lmstudio.engine import PREFIX, LmStudioEngine
 from pytest_lmstrix.engines.lmstudio.settings import AS_ASKED
-from pytest_lmstrix.engines.lmstudio.settings import AS_ASKED
 from pytest_lmstrix.engines.reasoning import split_reasoning
 from tests.engines.lmstudio.studio import MODEL, TINY, Watched
 from tests.standin.lmstudio import (
