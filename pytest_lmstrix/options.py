@@ -75,8 +75,8 @@ def add_options(parser: pytest.Parser) -> None:
             " reports)", "", metavar="PATH")  # fmt: skip
     setting("ctx", "Test these context lengths instead of the ladder", [], "args",
             metavar="N[,N...]")  # fmt: skip
-    setting("host", "LM Studio host; repeatable (default: the one found on this machine)", [],
-            "args", action="append", metavar="HOST:PORT")  # fmt: skip
+    setting("host", "LM Studio's host:port, or ollama://host:port; repeatable (default: found on"
+            " this machine)", [], "args", action="append", metavar="HOST")  # fmt: skip
     setting("engine", "Engine of models without the key engine (default: lmstudio)", "lmstudio",
             metavar="NAME")  # fmt: skip
     setting("load-timeout", "Longest time without progress while loading (default: 600)",
@@ -316,11 +316,20 @@ def _contexts(config: pytest.Config) -> tuple[int, ...] | None:
     return tuple(sorted(set(sizes))) or None
 
 
-def _hosts(config: pytest.Config) -> list[str]:
+def _host(given: str) -> str:
+    from pytest_lmstrix.engines.ollama.address import ollama_host
     from pytest_lmstrix.system.addresses import host_port
 
+    return (
+        f"ollama://{ollama_host(given)}"
+        if given.lower().startswith("ollama:")
+        else host_port(given)
+    )
+
+
+def _hosts(config: pytest.Config) -> list[str]:
     given: list[str] = _value(config, "host")
     try:
-        return list(dict.fromkeys(map(host_port, given)))
+        return list(dict.fromkeys(map(_host, given)))
     except ValueError as error:
         raise pytest.UsageError(f"--lmstrix-host: {error}") from None

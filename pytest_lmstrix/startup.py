@@ -18,7 +18,7 @@ from pytest_lmstrix.checks.sizes import SizePolicy
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.core.types import Model
 from pytest_lmstrix.engines.base import Engine
-from pytest_lmstrix.engines.catalog import Engines, host_of
+from pytest_lmstrix.engines.catalog import BUILT_IN, Engines, host_of, hosts_of
 from pytest_lmstrix.hooks import fixtures
 from pytest_lmstrix.hooks.collection import Collection
 from pytest_lmstrix.hooks.github_actions import GithubActions
@@ -84,10 +84,11 @@ def start(config: pytest.Config) -> None:
 
 
 def _engines(config: pytest.Config, settings: Settings, live: Live) -> Engines:
-    hosts = settings.hosts
+    number = worker_number(config)
+    groups = (hosts_of(name, settings.hosts) for name in BUILT_IN)
     return Engines(
         registered_engines(config),
-        home=hosts[worker_number(config) % len(hosts)] if hosts else None,
+        homes=[hosts[number % len(hosts)] for hosts in groups if hosts],
         load_timeout=settings.load_timeout,
         reply_timeout=settings.reply_timeout,
         weights=partial(_weights, settings, live),
@@ -146,7 +147,7 @@ def _sweep_all(
     used = {
         id(engine): engine
         for planned in plan.models
-        for host in planned.hosts or settings.hosts or [None]
+        for host in planned.hosts or hosts_of(planned.model.engine, settings.hosts) or [None]
         for engine in [engines.get(planned.model.engine, [host] if host else ())]
     }
     for engine in used.values():

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 def _own_locks(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Use a lock folder per test, so that tests do not wait for other models."""
     monkeypatch.setenv("PYTEST_LMSTRIX_LOCKS", str(tmp_path_factory.mktemp("locks")))
+    # Neither the user's Ollama nor the notes of what was loaded there.
+    monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
 
 

@@ -220,7 +220,7 @@ class Attempts:
             form=finding.form,
             notes=(
                 *finding.notes,
-                *_load_notes(case, loaded, finding),
+                *_load_notes(loaded, finding),
                 *self._speed_notes(check, case, decode_rate),
             ),
         )
@@ -254,10 +254,11 @@ class Attempts:
         return (note,) if note else ()
 
 
-def _load_notes(case: Case, loaded: LoadedModel | None, finding: ProbeResult) -> Iterable[str]:
+def _load_notes(loaded: LoadedModel | None, finding: ProbeResult) -> Iterable[str]:
     if loaded is None:
         return
-    if finding.verdict is Verdict.OK and loaded.context_length > padded(case.context_length):
+    more = loaded.context_length > padded(loaded.asked_context_length)
+    if more and finding.verdict is Verdict.OK:
         yield (
             f"larger context: granted {loaded.context_length:,} tokens,"
             f" asked for {loaded.asked_context_length:,}"

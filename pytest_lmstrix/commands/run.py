@@ -229,7 +229,7 @@ def _scan(config: pytest.Config, settings: Settings, screen: Output) -> int:
         registered_engines(config), hosts=settings.hosts, folders=settings.gguf_dirs
     )
     with closing(scanner):
-        answers = list(scanner.ask(model.engine for model in known))
+        answers = list(scanner.ask([settings.engine, *(model.engine for model in known)]))
     screen.lines(prose([_answer_row(each) for each in answers], paint=screen.paint,
                        width=screen.width))  # fmt: skip
     found = scan.compare_with_manifest(known, answers, settings.models.parent)

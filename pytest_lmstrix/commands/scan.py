@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Model, ModelFacts
 from pytest_lmstrix.engines.base import Engine
-from pytest_lmstrix.engines.catalog import BUILT_IN, Engines, EngineUnavailable, host_of
+from pytest_lmstrix.engines.catalog import BUILT_IN, Engines, EngineUnavailable, host_of, hosts_of
 from pytest_lmstrix.manifest.append import model_of
 from pytest_lmstrix.weights.fetch import is_cached
 from pytest_lmstrix.weights.places import search, usual_places
@@ -38,7 +38,8 @@ class Answer(Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        return f"{self.engine} {self.host}" if self.host else self.engine
+        address = self.host.rpartition("://")[2]
+        return f"{self.engine} {address}" if address else self.engine
 
 
 class Comparison(Struct, frozen=True, kw_only=True):
@@ -55,8 +56,8 @@ class Comparison(Struct, frozen=True, kw_only=True):
 class Scanner:
     """Asks engines for their models.
 
-    `hosts` are of LM Studio, empty for discovery; `folders` are searched for GGUF files besides
-    the default folders.
+    An engine without a host in `hosts` finds it itself; `folders` are searched for GGUF files
+    besides the default folders.
     """
 
     def __init__(
@@ -72,12 +73,18 @@ class Scanner:
         self._folders = folders
 
     def ask(self, named: Iterable[str] = ()) -> Iterator[Answer]:
-        """Yield the answer of every engine and host, including unknown `named` engines."""
+        """Yield the answer of every engine and host, including unknown `named` engines.
+
+        Ollama is left out where it does not run, unless it is named or has a host.
+        """
+        named = list(named)
         for name in dict.fromkeys([*BUILT_IN, *self._registered, *named]):
-            if name == "lmstudio" and name not in self._registered:
-                yield from (self._answer(name, host) for host in self._hosts or ("",))
-            else:
-                yield self._answer(name)
+            hosts = () if name in self._registered else hosts_of(name, self._hosts)
+            for host in hosts or ("",):
+                answer = self._answer(name, host)
+                asked_for = host or name in named or name != "ollama" or name in self._registered
+                if asked_for or answer.trouble is None:
+                    yield answer
 
     def close(self) -> None:
         self._engines.close()
@@ -91,7 +98,8 @@ class Scanner:
                 else:
                     engine = self._engines.get(name, [host] if host else ())
                     models = list(engine.models())
-                    host = host or (host_of(engine) if name == "lmstudio" else "")
+                    found = name in ("lmstudio", "ollama") and name not in self._registered
+                    host = host or (host_of(engine) if found else "")
             except Failure as failure:
                 return Answer(engine=name, host=host, trouble=failure.text)
             except (EngineUnavailable, ImportError, OSError) as error:

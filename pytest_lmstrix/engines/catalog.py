@@ -15,11 +15,23 @@ from pytest_lmstrix.engines.base import Engine
 
 _log = logging.getLogger(__name__)
 
-BUILT_IN = ("lmstudio", "llamacpp")
+BUILT_IN = ("lmstudio", "llamacpp", "ollama")
+
+HOST_SCHEMES = {"": "lmstudio", "http": "lmstudio", "ollama": "ollama"}
+"""Scheme of a host, as in `ollama://127.0.0.1:11434` -> the engine that runs there."""
 
 
 class EngineUnavailable(ValueError):
     """An unknown engine, or one whose dependency is not installed; the text names the fix."""
+
+
+def hosts_of(engine: str, hosts: Iterable[str]) -> tuple[str, ...]:
+    """Return those of `hosts` where `engine` runs."""
+    return tuple(host for host in hosts if HOST_SCHEMES[_scheme(host)] == engine)
+
+
+def _scheme(host: str) -> str:
+    return host.lower().rpartition("://")[0]
 
 
 class Weights(Protocol):
@@ -31,16 +43,16 @@ class Weights(Protocol):
 class Engines:
     """The engines of one process.
 
-    `home` is the LM Studio host for models that every host has; `None` leaves the discovery to
-    the SDK. Time-outs are silence limits in seconds. `notify` receives urgent messages for the
-    user.
+    `homes` are the hosts, at most one per engine, for models that every host has; an engine
+    without one finds its host itself. Time-outs are silence limits in seconds. `notify` receives
+    urgent messages for the user.
     """
 
     def __init__(
         self,
         registered: Iterable[Engine] = (),
         *,
-        home: str | None = None,
+        homes: Iterable[str] = (),
         load_timeout: float = 600.0,
         reply_timeout: float = 120.0,
         weights: Weights | None = None,
@@ -49,7 +61,7 @@ class Engines:
     ) -> None:
         self._registered = {engine.name: engine for engine in registered}
         self._made: dict[tuple[str, str | None], Engine] = {}
-        self._home = home
+        self._homes = tuple(homes)
         self._load_timeout = load_timeout
         self._reply_timeout = reply_timeout
         self._weights = weights
@@ -73,7 +85,7 @@ class Engines:
             raise EngineUnavailable(f"'{name}' is not a known engine{hint}")
 
     def get(self, name: str, hosts: Sequence[str] = ()) -> Engine:
-        """The engine `name`; of LM Studio's hosts the home host if it is in `hosts`, or the first.
+        """The engine `name`; of its hosts the home host if it is in `hosts`, or the first.
 
         Raises:
             EngineUnavailable: `name` is unknown, or its dependency is not installed.
@@ -81,9 +93,9 @@ class Engines:
         self.require(name)
         if name in self._registered:
             return self._registered[name]
-        host = None
-        if name == "lmstudio":
-            host = hosts[0] if hosts and self._home not in hosts else self._home
+        home = next(iter(hosts_of(name, self._homes)), None)
+        others = hosts_of(name, hosts)
+        host = others[0] if others and home not in others else home
         if (name, host) not in self._made:
             self._made[name, host] = self._make(name, host)
         return self._made[name, host]
@@ -99,6 +111,16 @@ class Engines:
                 owner=self._owner,
                 # A late load gets no longer than any other silent load.
                 late_load_seconds=min(LATE_LOAD_SECONDS, self._load_timeout),
+                notify=self._notify,
+            )
+        if name == "ollama":
+            from pytest_lmstrix.engines.ollama.engine import OllamaEngine
+
+            return OllamaEngine(
+                host,
+                load_timeout=self._load_timeout,
+                reply_timeout=self._reply_timeout,
+                owner=self._owner,
                 notify=self._notify,
             )
         from pytest_lmstrix.engines.llamacpp.engine import LlamaCppEngine

@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 
 from pytest_lmstrix.core.types import Model, ModelFacts
-from pytest_lmstrix.engines.catalog import Engines, EngineUnavailable, facts_of, version_of
+from pytest_lmstrix.engines.catalog import (
+    Engines,
+    EngineUnavailable,
+    facts_of,
+    hosts_of,
+    version_of,
+)
 from pytest_lmstrix.manifest.read import ManifestError, ManifestNotFound, read_manifest
 from pytest_lmstrix.options import Settings
 from pytest_lmstrix.plan.cached_results import ranges, settled, speeds, still_valid
@@ -90,28 +96,25 @@ _ENGINE_ERRORS = (Exception, SystemExit)
 
 
 class _Listings:
-    """The listings of the engines; each host is asked once, an unreachable one lists nothing."""
+    """The listings of the engines; those of hosts are kept, an unreachable one lists nothing."""
 
     def __init__(self, engines: Engines, hosts: tuple[str, ...]) -> None:
         self._engines = engines
         self._hosts = hosts
-        self._listed: dict[str, dict[str, ModelFacts]] = {}
 
     def look_up(self, model: Model) -> tuple[ModelFacts | None, list[str]]:
-        """Return the facts of `model`, and the LM Studio hosts that have it."""
-        if model.engine != "lmstudio" or not self._hosts:
+        """Return the facts of `model`, and those of its engine's hosts that have it."""
+        hosts = hosts_of(model.engine, self._hosts)
+        if not hosts:
             try:
                 return facts_of(self._engines.get(model.engine), model), []
             except _ENGINE_ERRORS:
                 return None, []  # the load will fail and report it
-        having = [host for host in self._hosts if model.id in self._models(host)]
-        return (self._models(having[0])[model.id] if having else None), having
+        found = {host: facts for host in hosts if (facts := self._facts(model, host)) is not None}
+        return next(iter(found.values()), None), list(found)
 
-    def _models(self, host: str) -> dict[str, ModelFacts]:
-        if host not in self._listed:
-            try:
-                models = self._engines.get("lmstudio", [host]).models()
-            except _ENGINE_ERRORS:
-                models = []
-            self._listed[host] = {facts.id: facts for facts in models}
-        return self._listed[host]
+    def _facts(self, model: Model, host: str) -> ModelFacts | None:
+        try:
+            return facts_of(self._engines.get(model.engine, [host]), model)
+        except _ENGINE_ERRORS:
+            return None

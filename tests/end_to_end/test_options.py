@@ -69,7 +69,7 @@ def test_the_short_all_option_is_left_to_another_plugin(project: Project) -> Non
 
 def test_help_lists_the_options(project: Project) -> None:
     shown = project.run("--help").stdout.str()
-    for option in ("--lmstrix ", "--all ", "--lmstrix-all ", "--lmstrix-ctx=N[,N...]", "HOST:PORT"):
+    for option in ("--lmstrix ", "--all ", "--lmstrix-all ", "--lmstrix-ctx=N[,N...]", "HOST"):
         assert option in shown
 
 

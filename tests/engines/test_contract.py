@@ -16,6 +16,7 @@ from pytest_lmstrix.engines.base import Engine, Instance
 from tests.standin import weights
 from tests.standin.fake_engine import FakeEngine
 from tests.standin.lmstudio import LmStudioServer, StandInModel
+from tests.standin.ollama import OllamaServer
 
 SMALL, LARGE = 512, 1024
 FEW_SHOT = "1 + 1 = 2\n4 + 4 = 8\n6 + 3 = 9\n2 + 3 ="
@@ -70,6 +71,20 @@ def _lmstudio(cleanup: ExitStack) -> ModelLoader:
     )
 
 
+def _ollama(cleanup: ExitStack) -> ModelLoader:
+    from pytest_lmstrix.engines.ollama.engine import OllamaEngine
+
+    server = cleanup.enter_context(OllamaServer([StandInModel(key="tiny")]))
+    engine = OllamaEngine(server.host, load_timeout=60, reply_timeout=60)
+    cleanup.callback(engine.close)
+    return ModelLoader(
+        engine=engine,
+        model=Model(id="tiny", engine="ollama"),
+        missing=Model(id="missing", engine="ollama"),
+        loaded=lambda: len(server.loaded),
+    )
+
+
 def _llamacpp(cleanup: ExitStack) -> ModelLoader:
     import psutil
 
@@ -102,8 +117,8 @@ NO_LLAMACPP = pytest.mark.skipif(find_spec("xllamacpp") is None, reason="needs x
 
 @pytest.fixture(
     scope="module",
-    params=[_fake, _lmstudio, pytest.param(_llamacpp, marks=NO_LLAMACPP)],
-    ids=["fake", "lmstudio", "llamacpp"],
+    params=[_fake, _lmstudio, _ollama, pytest.param(_llamacpp, marks=NO_LLAMACPP)],
+    ids=["fake", "lmstudio", "ollama", "llamacpp"],
 )
 def loader(request: pytest.FixtureRequest) -> Iterator[ModelLoader]:
     """An engine; afterwards nothing is loaded in it."""
@@ -113,12 +128,40 @@ def loader(request: pytest.FixtureRequest) -> Iterator[ModelLoader]:
         assert loader.loaded() == 0
 
 
+class Shared:
+    """An instance for all tests that do not change it; loaded when one asks for it."""
+
+    def __init__(self, loader: ModelLoader) -> None:
+        self._loader = loader
+        self._instance: Instance | None = None
+
+    def load(self) -> Instance:
+        self._instance = self._instance or self._loader.load()
+        return self._instance
+
+    def unload(self) -> None:
+        if self._instance is not None:
+            self._instance.unload()
+        self._instance = None
+
+
 @pytest.fixture(scope="module")
-def shared(loader: ModelLoader) -> Iterator[Instance]:
-    """An instance shared by tests that do not change it."""
-    instance = loader.load()
-    yield instance
-    instance.unload()
+def shared_instance(loader: ModelLoader) -> Iterator[Shared]:
+    shared = Shared(loader)
+    yield shared
+    shared.unload()
+
+
+@pytest.fixture
+def shared(shared_instance: Shared) -> Instance:
+    return shared_instance.load()
+
+
+@pytest.fixture
+def unused(loader: ModelLoader, shared_instance: Shared) -> ModelLoader:
+    """The engine with nothing loaded: not every engine has two instances of a model."""
+    shared_instance.unload()
+    return loader
 
 
 def test_the_requested_context_is_granted(shared: Instance) -> None:
@@ -173,33 +216,33 @@ def test_a_prompt_longer_than_the_context_is_an_error(shared: Instance) -> None:
     assert "5" in shared.complete(FEW_SHOT, max_tokens=4).text
 
 
-def test_unload_is_idempotent(loader: ModelLoader) -> None:
-    before = loader.loaded()
-    instance = loader.load(SMALL)
-    assert loader.loaded() == before + 1
+def test_unload_is_idempotent(unused: ModelLoader) -> None:
+    before = unused.loaded()
+    instance = unused.load(SMALL)
+    assert unused.loaded() == before + 1
     instance.unload()
     instance.unload()
-    assert loader.loaded() == before
+    assert unused.loaded() == before
 
 
-def test_a_model_can_be_reloaded_at_another_size(loader: ModelLoader) -> None:
+def test_a_model_can_be_reloaded_at_another_size(unused: ModelLoader) -> None:
     for context_length in (SMALL, LARGE, SMALL):
-        instance = loader.load(context_length)
+        instance = unused.load(context_length)
         assert instance.context_length == context_length
         instance.unload()
 
 
-def test_an_unloaded_instance_raises_a_failure(loader: ModelLoader) -> None:
-    instance = loader.load(SMALL)
+def test_an_unloaded_instance_raises_a_failure(unused: ModelLoader) -> None:
+    instance = unused.load(SMALL)
     instance.unload()
     with pytest.raises(Failure) as failed:
         instance.complete(FEW_SHOT, max_tokens=2)
     assert failed.value.verdict is not Verdict.MODEL_NOT_FOUND
 
 
-def test_a_missing_model_is_a_failure(loader: ModelLoader) -> None:
-    before = loader.loaded()
+def test_a_missing_model_is_a_failure(unused: ModelLoader) -> None:
+    before = unused.loaded()
     with pytest.raises(Failure) as failed:
-        loader.engine.load(loader.missing, SMALL, Ignored())
+        unused.engine.load(unused.missing, SMALL, Ignored())
     assert (failed.value.verdict, failed.value.phase) == (Verdict.MODEL_NOT_FOUND, "load")
-    assert loader.loaded() == before
+    assert unused.loaded() == before

@@ -26,6 +26,7 @@ from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.lmstudio import endpoints
 from pytest_lmstrix.engines.lmstudio.connection import stalling
 from pytest_lmstrix.engines.lmstudio.settings import InForce, LoadFields, in_force, without_thinking
+from pytest_lmstrix.engines.reasoning import split_reasoning
 from pytest_lmstrix.engines.reply_limit import BEYOND_LIMIT, ReplyLimit
 
 if TYPE_CHECKING:
@@ -273,18 +274,6 @@ def _broken_off(reason: str, *, answered: bool) -> Failure | None:
         verdict = Verdict.UNREACHABLE
         text = f"this LM Studio is newer than the SDK: it ended an empty answer with {reason!r}"
     return Failure(text, verdict=verdict, phase="predict")
-
-
-def split_reasoning(text: str) -> tuple[str, str]:
-    """Split `text` into reasoning and answer at `<think>` and `</think>`.
-
-    Many chat templates open the reasoning themselves, so that only its end is in the text; and
-    where the budget was spent on reasoning there is no end.
-    """
-    reasoning, closed, answer = text.partition("</think>")
-    if not closed and not text.lstrip().startswith("<think>"):
-        return "", text
-    return reasoning.strip().removeprefix("<think>").strip(), answer.lstrip()
 
 
 def _prediction_config(max_tokens: int, temperature: float) -> LlmPredictionConfigDict:

@@ -25,6 +25,7 @@ from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.lmstudio import connection, errors, instance
 from pytest_lmstrix.engines.lmstudio.engine import PREFIX, LmStudioEngine
 from pytest_lmstrix.engines.lmstudio.settings import AS_ASKED
+from pytest_lmstrix.engines.reasoning import split_reasoning
 from tests.engines.lmstudio.studio import MODEL, TINY, Watched
 from tests.standin.lmstudio import (
     Crashes,
@@ -235,20 +236,20 @@ def test_reasoning_is_separated_from_the_answer(studio: Any) -> None:
     ids=["closed", "opened by the template", "budget spent", "inside", "none", "empty"],
 )
 def test_split_reasoning(said: str, reasoning: str, text: str) -> None:
-    assert instance.split_reasoning(said) == (reasoning, text)
+    assert split_reasoning(said) == (reasoning, text)
 
 
 @settings(deadline=None)
 @given(st.text().filter(lambda text: "think>" not in text))
 def test_text_without_tags_is_the_answer(text: str) -> None:
-    assert instance.split_reasoning(text) == ("", text)
+    assert split_reasoning(text) == ("", text)
 
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(["<think>", "</think>", "5", " ", "\n", "hm"])))
 def test_splitting_reasoning_keeps_all_words(parts: list[str]) -> None:
     said = "".join(parts)
-    reasoning, text = instance.split_reasoning(said)
+    reasoning, text = split_reasoning(said)
     for word in ("5", "hm"):
         assert (reasoning + text).count(word) == said.count(word)
 

@@ -1,0 +1,200 @@
+"""Requests to an Ollama server over HTTP; every error is raised as `Failure`.
+
+Source: https://github.com/ollama/ollama/blob/main/docs/api.md
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from threading import Event, Thread
+from typing import TypeVar
+
+import httpx
+import msgspec
+from msgspec import Struct
+
+from pytest_lmstrix.core.failure import Failure
+from pytest_lmstrix.core.verdicts import Phase, Verdict
+
+_T = TypeVar("_T")
+
+SHORT_CALL_SECONDS = 30.0
+"""Time limit for a connection or a short call; then the server counts as unreachable."""
+
+_ERROR_BYTES = 1_000_000
+_LINE_BYTES = 16_000_000
+"""Limit of one line of a streamed answer."""
+_TURNED_AWAY = (401, 403, 407, 502, 503, 504)
+"""Statuses that the server, or a proxy before it, gives whatever the model."""
+
+
+class _Cause(Struct):
+    message: str
+    type: str | None = None
+
+
+class _Error(Struct):
+    error: str | _Cause
+
+
+class _Nested(Struct):
+    error: _Cause
+
+
+class OllamaClient:
+    """A client of the server at `url`."""
+
+    def __init__(self, url: str) -> None:
+        self._http = httpx.Client(base_url=url, trust_env=False, timeout=SHORT_CALL_SECONDS)
+
+    def get(self, path: str, kind: type[_T], *, phase: Phase) -> _T:
+        """Return the answer to a short GET, as `kind`."""
+        with _failures(phase, SHORT_CALL_SECONDS, silent=Verdict.UNREACHABLE):
+            return self._answer(self._http.get(path), kind, phase)
+
+    def post(
+        self,
+        path: str,
+        body: Mapping[str, object],
+        kind: type[_T],
+        *,
+        phase: Phase,
+        silence_seconds: float | None = None,
+    ) -> _T:
+        """Return the only answer to a POST, as `kind`; by default it is a short call."""
+        limit = silence_seconds or SHORT_CALL_SECONDS
+        silent = Verdict.UNREACHABLE if silence_seconds is None else Verdict.TIMEOUT
+        timeout = httpx.Timeout(SHORT_CALL_SECONDS, read=limit)
+        with _failures(phase, limit, silent=silent):
+            return self._answer(self._http.post(path, json=body, timeout=timeout), kind, phase)
+
+    def stream(
+        self,
+        path: str,
+        body: Mapping[str, object],
+        kind: type[_T],
+        *,
+        prefill_seconds: float,
+        silence_seconds: float,
+    ) -> Generator[_T]:
+        """Yield the lines of a streamed answer, as `kind`; closing it cancels the computation.
+
+        The first may take `prefill_seconds`, each of the others `silence_seconds`.
+        """
+        timeout = httpx.Timeout(SHORT_CALL_SECONDS, read=prefill_seconds)
+        with (
+            _failures("predict", prefill_seconds, silent=Verdict.TIMEOUT),
+            self._http.stream("POST", path, json=body, timeout=timeout) as response,
+        ):
+            if response.is_error:
+                answer = next(response.iter_bytes(_ERROR_BYTES), b"")
+                raise _refusal(answer, response.status_code, "predict")
+            for line in _timely(response, silence_seconds):
+                if line.startswith(b'{"error"'):
+                    raise _refusal(line, response.status_code, "predict")
+                yield _decoded(line, kind, "predict")
+
+    def close(self) -> None:
+        self._http.close()
+
+    def _answer(self, response: httpx.Response, kind: type[_T], phase: Phase) -> _T:
+        if response.is_error:
+            raise _refusal(response.content[:_ERROR_BYTES], response.status_code, phase)
+        return _decoded(response.content, kind, phase)
+
+
+@contextmanager
+def _failures(phase: Phase, seconds: float, *, silent: Verdict) -> Iterator[None]:
+    """Raise errors of the connection as `Failure`."""
+    try:
+        yield
+    except httpx.ConnectTimeout as error:
+        text = f"Ollama accepted no connection within {SHORT_CALL_SECONDS:g} s"
+        raise Failure(text, verdict=Verdict.UNREACHABLE, phase="connect") from error
+    except httpx.TimeoutException as error:
+        text = f"timed out: Ollama sent nothing for {seconds:g} s ({error})"
+        raise Failure(text, verdict=silent, phase=phase) from error
+    except httpx.ConnectError as error:
+        text = f"Ollama is not reachable ({error}); is its server running?"
+        raise Failure(text, verdict=Verdict.UNREACHABLE, phase="connect") from error
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        text = f"connection to Ollama lost: {type(error).__name__} {error}".rstrip()
+        raise Failure(text, verdict=Verdict.UNREACHABLE, phase=phase) from error
+
+
+def _timely(response: httpx.Response, seconds: float) -> Iterator[bytes]:
+    """Yield the lines of a response; after the first one, each has to come within `seconds`.
+
+    The library has one limit for all reads of a request, so a thread ends the connection.
+    """
+    moved, over, late = Event(), Event(), Event()
+    connection = response.extensions["network_stream"].get_extra_info("socket")
+
+    def watch() -> None:
+        moved.wait()
+        while not over.is_set():
+            moved.clear()
+            if not moved.wait(seconds):
+                late.set()
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+                return
+
+    watcher = Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        for line in _lines(response):
+            moved.set()
+            yield line
+    except httpx.TransportError as error:
+        if late.is_set():
+            raise httpx.ReadTimeout(f"no line for {seconds:g} s") from error
+        raise
+    finally:
+        over.set()
+        moved.set()
+        watcher.join()
+
+
+def _lines(response: httpx.Response) -> Iterator[bytes]:
+    # Not `iter_lines`, which also splits at U+2028 and others, which a model may write.
+    rest = bytearray()
+    for chunk in response.iter_bytes():
+        rest += chunk
+        if b"\n" in chunk:
+            *lines, rest = rest.split(b"\n")
+            yield from (bytes(line) for line in lines if line.strip())
+        if len(rest) > _LINE_BYTES:
+            text = f"Ollama sent a line of more than {_LINE_BYTES:,} bytes"
+            raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="predict")
+    if rest.strip():
+        yield bytes(rest)
+
+
+def _decoded(data: bytes, kind: type[_T], phase: Phase) -> _T:
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        # Before a model is requested, it cannot be at fault.
+        verdict = Verdict.ENGINE_ERROR if phase == "predict" else Verdict.UNREACHABLE
+        text = f"the server does not answer as Ollama does: {error}"
+        raise Failure(text, verdict=verdict, phase=phase) from error
+
+
+def _refusal(answer: bytes, status: int, phase: Phase) -> Failure:
+    """Return the error in an answer; since 0.30 its text may be that of llama.cpp, as JSON."""
+    text, code = answer.decode(errors="replace").strip() or f"HTTP status {status}", None
+    try:
+        error = msgspec.json.decode(answer, type=_Error).error
+        if isinstance(error, str):
+            text = error
+            error = msgspec.json.decode(error, type=_Nested).error
+        text, code = error.message, error.type
+    except (msgspec.MsgspecError, UnicodeError):
+        pass
+    if status in _TURNED_AWAY:
+        text = f"Ollama turned the request away ({status}): {text}"
+        return Failure(text, verdict=Verdict.HOST_TROUBLE, phase=phase)
+    return Failure.from_engine(text, phase=phase, code=code)

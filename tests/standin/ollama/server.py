@@ -1,0 +1,201 @@
+"""The HTTP server of a stand-in Ollama."""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import time
+from collections.abc import Iterable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event, Thread
+from types import TracebackType
+from typing import Any, Self
+
+from tests.standin.lmstudio.models.minds import Prediction
+from tests.standin.lmstudio.models.model import StandInModel
+from tests.standin.ollama.machine import Machine
+from tests.standin.ollama.quirks import OllamaError, Quirks
+from tests.standin.ollama.replies import last_fields, pieces, predict
+
+_ABORTED = 499
+
+
+class OllamaServer:
+    """Runs inside `with`, at `address`; `host` is for `--lmstrix-host`."""
+
+    def __init__(self, models: Iterable[StandInModel] = (), quirks: Quirks | None = None) -> None:
+        self.quirks = quirks or Quirks()
+        self.machine = Machine(models, self.quirks)
+        self.requests: list[tuple[str, dict[str, Any]]] = []
+        """Path and body of each POST."""
+        self.closing = Event()
+        self._http = _Http(self)
+        self.address = f"127.0.0.1:{self._http.server_address[1]}"
+        self.host = f"ollama://{self.address}"
+
+    def __enter__(self) -> Self:
+        Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.closing.set()
+        self._http.shutdown()
+        self._http.server_close()
+        for name in list(self.machine.residents):
+            self.machine.remove(name, "closed")
+
+    @property
+    def loaded(self) -> dict[str, int]:
+        """The models in memory, with the context that was asked for."""
+        return {name: each.asked for name, each in self.machine.residents.items()}
+
+    @property
+    def events(self) -> list[str]:
+        return self.machine.events
+
+    def use(self, name: str, num_ctx: int | None = None, keep_alive: float | None = None) -> None:
+        """Load or use a model as another client does."""
+        self.machine.resident(name, num_ctx, keep_alive)
+
+    def evict(self, name: str) -> None:
+        """Take a model out of memory as another client's load does."""
+        self.machine.remove(name, "evicted")
+
+
+class _Http(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, server: OllamaServer) -> None:
+        self.ollama = server
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Http
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        machine = self.server.ollama.machine
+        match self.path:
+            case "/api/version":
+                self._answer(200, {"version": machine.quirks.version})
+            case "/api/tags":
+                self._answer(200, machine.tags())
+            case "/api/ps":
+                self._answer(200, machine.running())
+            case _:
+                self._answer(404, {"error": "404 page not found"})
+
+    def do_POST(self) -> None:
+        length = int(self.headers.get("Content-Length", 0))
+        body = json.loads(self.rfile.read(length))
+        ollama = self.server.ollama
+        ollama.requests.append((self.path, body))
+        try:
+            if ollama.quirks.busy:
+                text = "server busy, please try again.  maximum pending requests exceeded"
+                raise OllamaError(503, text)
+            match self.path:
+                case "/api/show":
+                    self._answer(200, ollama.machine.show(body["model"]))
+                case "/api/generate":
+                    self._generate(body, chat=False, field="prompt")
+                case "/api/chat":
+                    self._generate(body, chat=True, field="messages")
+                case "/v1/chat/completions":
+                    self._openai(body)
+                case _:
+                    self._answer(404, {"error": "404 page not found"})
+        except OllamaError as error:
+            self._answer(error.status, {"error": error.text})
+        except ConnectionError:
+            self.close_connection = True
+
+    def _generate(self, body: dict[str, Any], *, chat: bool, field: str) -> None:
+        machine, name = self.server.ollama.machine, body["model"]
+        if machine.model(name).type == "embedding":
+            raise OllamaError(400, f'"{name}" does not support {"chat" if chat else "generate"}')
+        if not body.get(field) and body.get("keep_alive") == 0:
+            machine.unload(name)
+            self._answer(200, {"model": name, "done": True, "done_reason": "unload"})
+            return
+        num_ctx = body.get("options", {}).get("num_ctx")
+        resident = machine.resident(name, num_ctx, body.get("keep_alive"), self._wait)
+        if not body.get(field):
+            self._answer(200, {"model": name, "response": "", "done": True, "done_reason": "load"})
+            return
+        prediction = predict(machine, resident, body, chat=chat)
+        self._stream(_lines(prediction, machine.quirks, chat=chat))
+
+    def _openai(self, body: dict[str, Any]) -> None:
+        """Answer in OpenAI's form, which knows no context length."""
+        machine = self.server.ollama.machine
+        resident = machine.resident(body["model"], None, None, self._wait)
+        prediction = predict(machine, resident, {"model": body["model"], **body}, chat=True)
+        text = "".join(text for text, thought in pieces(prediction) if not thought)
+        message = {"role": "assistant", "content": text}
+        usage = {"prompt_tokens": prediction.prompt_tokens}
+        self._answer(200, {"choices": [{"message": message}], "usage": usage})
+
+    def _wait(self, seconds: float) -> None:
+        """Wait for a load, until the client disconnects."""
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends and not self.server.ollama.closing.wait(0.01):
+            readable = select.select([self.connection], [], [], 0)[0]
+            if readable and not self.connection.recv(1, socket.MSG_PEEK):
+                self.server.ollama.events.append("aborted")
+                raise OllamaError(_ABORTED, "client closed request")
+
+    def _stream(self, lines: Iterable[dict[str, Any]]) -> None:
+        quirks = self.server.ollama.quirks
+        self.send_response(200)
+        self.send_header("Content-Type", "application/x-ndjson")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for number, line in enumerate(lines):
+            if number == quirks.error_after:
+                text = "an error was encountered while running the model: unexpected EOF"
+                self._chunk({"error": text})
+                break
+            if number == quirks.lost_after:
+                self.connection.shutdown(socket.SHUT_RDWR)
+                raise ConnectionError
+            if number == quirks.frozen_after:
+                self.server.ollama.closing.wait()
+            self._chunk(line)
+        self.wfile.write(b"0\r\n\r\n")
+
+    def _chunk(self, line: dict[str, Any]) -> None:
+        data = json.dumps(line).encode() + b"\n"
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+        self.wfile.flush()
+
+    def _answer(self, status: int, answer: dict[str, Any]) -> None:
+        data = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+def _lines(prediction: Prediction, quirks: Quirks, *, chat: bool) -> Iterable[dict[str, Any]]:
+    for text, thought in pieces(prediction):
+        said = {"thinking" if thought else ("content" if chat else "response"): text}
+        if chat:
+            yield {"message": {"role": "assistant", "content": "", **said}, "done": False}
+        else:
+            yield {"response": "", **said, "done": False}
+    if not quirks.unfinished:
+        empty: dict[str, Any] = {"message": {"content": ""}} if chat else {"response": ""}
+        yield {**empty, **last_fields(prediction, quirks)}
