@@ -220,7 +220,7 @@ class Attempts:
             form=finding.form,
             notes=(
                 *finding.notes,
-                *_load_notes(loaded, finding),
+                *_load_notes(case, loaded, finding),
                 *self._speed_notes(check, case, decode_rate),
             ),
         )
@@ -254,11 +254,11 @@ class Attempts:
         return (note,) if note else ()
 
 
-def _load_notes(loaded: LoadedModel | None, finding: ProbeResult) -> Iterable[str]:
+def _load_notes(case: Case, loaded: LoadedModel | None, finding: ProbeResult) -> Iterable[str]:
     if loaded is None:
         return
-    more = loaded.context_length > padded(loaded.asked_context_length)
-    if more and finding.verdict is Verdict.OK:
+    enough = padded(max(case.context_length, loaded.asked_context_length))
+    if finding.verdict is Verdict.OK and loaded.context_length > enough:
         yield (
             f"larger context: granted {loaded.context_length:,} tokens,"
             f" asked for {loaded.asked_context_length:,}"
