@@ -87,7 +87,7 @@ def test_a_newer_schema_is_a_warning(path: Path) -> None:
         (
             {"granted_context_length": 2**31 + 256},
             "error",
-            "granted_context_length 2,147,483,904 is out of range",
+            "damaged: granted_context_length must be from 0 to 2,147,483,903, got 2,147,483,904",
         ),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else None,

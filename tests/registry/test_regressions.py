@@ -239,4 +239,6 @@ def test_fail_on_regression_fails_the_run(project: Project) -> None:
 def test_an_invalid_percentage_is_a_usage_error(project: Project, value: str) -> None:
     result = project.run("--lmstrix", f"--lmstrix-fail-on-regression={value}")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([f"ERROR: --lmstrix-fail-on-regression: '{value}' is no perc*"])
+    result.stderr.fnmatch_lines(
+        [f"ERROR: --lmstrix-fail-on-regression: '{value}' is not a percentage*"]
+    )
