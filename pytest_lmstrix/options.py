@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-COMMANDS = ("scan", "list", "fit", "health", "restore")
+COMMANDS = ("scan", "list", "fit", "health", "restore", "import")
 """`--lmstrix-<command>` runs instead of tests."""
 
 HELP_ALL = "Run also cases with a cached result (default: only untested, failed or changed ones);" \
@@ -121,6 +121,9 @@ def _add_commands(parser: pytest.Parser, add: Callable[..., None]) -> None:
     add("--lmstrix-restore", nargs="?", const="", metavar="BACKUP",
         help="Restore a backup of the registry (default: the newest undamaged one), keep the"
         " former registry, and exit")  # fmt: skip
+    add("--lmstrix-import", metavar="FILE",
+        help="Append the models of an lmstrix.json of lmstrix to the manifest and its results,"
+        " marked as imported, to the registry, and exit")  # fmt: skip
     parser.addini("lmstrix_gguf_dirs", "More folders where --lmstrix-scan searches for GGUF files,"
                   " one a line, relative to this file", type="linelist", default=[])  # fmt: skip
 
