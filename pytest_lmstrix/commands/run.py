@@ -201,7 +201,14 @@ def _restore(config: pytest.Config, settings: Settings, screen: Output) -> int:
 def _import(config: pytest.Config, settings: Settings, screen: Output) -> int:
     from pytest_lmstrix.commands import import_lmstrix
 
-    file = Path(config.invocation_params.dir, config.option.lmstrix_import)
+    folder = config.invocation_params.dir
+    file = Path(folder, Path(config.option.lmstrix_import).expanduser())
+    outside = not file.resolve().is_relative_to(folder.resolve())
+    if outside and "--lmstrix-import" in config.invocation_params.args:
+        raise pytest.UsageError(
+            "--lmstrix-import: write --lmstrix-import=FILE; after a blank, pytest searches its"
+            " configuration, and so the manifest, beside FILE"
+        )
     try:
         found = import_lmstrix.read_database(file)
     except ValueError as error:

@@ -65,7 +65,7 @@ def left_out(database: Database) -> dict[str, tuple[str, str]]:
 
 
 def test_a_database_of_the_first_version_is_imported(no_manifest: Project) -> None:
-    result = no_manifest.run("--lmstrix-import", str(GOLDEN / "lmstrix-1.0.52.json"))
+    result = no_manifest.run(f"--lmstrix-import={GOLDEN / 'lmstrix-1.0.52.json'}")
     assert result.ret == pytest.ExitCode.OK
     result.stdout.fnmatch_lines([
         "3 new models in models.yaml, 3 imported results in reports/registry.jsonl, 0 left out",
@@ -88,7 +88,7 @@ def test_a_database_of_the_first_version_is_imported(no_manifest: Project) -> No
 
 
 def test_a_database_of_the_last_version_is_imported(no_manifest: Project) -> None:
-    result = no_manifest.run("--lmstrix-import", str(GOLDEN / "lmstrix-1.0.84.json"))
+    result = no_manifest.run(f"--lmstrix-import={GOLDEN / 'lmstrix-1.0.84.json'}")
     assert result.ret == pytest.ExitCode.OK
     result.stdout.fnmatch_lines([
         "3 new models in models.yaml, 1 imported result in reports/registry.jsonl, 4 left out",
@@ -111,11 +111,11 @@ def test_dates_without_a_zone_are_local_time(tmp_path: Path) -> None:
 
 
 def test_importing_again_adds_nothing(no_manifest: Project) -> None:
-    file = str(GOLDEN / "lmstrix-1.0.52.json")
-    no_manifest.run("--lmstrix-import", file)
+    option = f"--lmstrix-import={GOLDEN / 'lmstrix-1.0.52.json'}"
+    no_manifest.run(option)
     paths = [no_manifest.path / "models.yaml", no_manifest.path / "reports" / "registry.jsonl"]
     before = [path.read_bytes() for path in paths]
-    result = no_manifest.run("--lmstrix-import", file)
+    result = no_manifest.run(option)
     result.stdout.fnmatch_lines(["0 new models in models.yaml, 0 imported results *, 0 left out"])
     assert [path.read_bytes() for path in paths] == before
 
@@ -173,7 +173,7 @@ def test_imported_results_are_no_baseline_of_regressions() -> None:
 
 
 def test_the_list_shows_imported_results_as_such(no_manifest: Project) -> None:
-    no_manifest.run("--lmstrix-import", str(GOLDEN / "lmstrix-1.0.52.json"))
+    no_manifest.run(f"--lmstrix-import={GOLDEN / 'lmstrix-1.0.52.json'}")
     lines = no_manifest.run("--lmstrix-list=id", "-v").stdout
     lines.fnmatch_lines([
         "big-70b * - *imported *",
@@ -219,6 +219,12 @@ def test_what_is_not_a_file_is_a_usage_error(project: Project, name: str, reason
     result = project.run("--lmstrix-import", name)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"ERROR: --lmstrix-import: {name} {reason}*"])
+
+
+def test_a_file_elsewhere_after_a_blank_is_a_usage_error(project: Project) -> None:
+    result = project.run("--lmstrix-import", str(GOLDEN / "lmstrix-1.0.52.json"))
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --lmstrix-import: write --lmstrix-import=FILE; *"])
 
 
 def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
@@ -312,13 +318,13 @@ def test_the_first_of_two_equal_keys_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "id_", ["", 7, "a\nb", "\x1b[31mred", "\u202eevil", "\ud800", "x" * 100_000]
 )
-def test_hostile_ids_are_listed_and_never_written(project: Project, id_: object) -> None:
-    file = write(project.path, {**GOOD, "id": id_}, {**GOOD, "id": "fine"})
-    result = project.run("--lmstrix-import", str(file))
+def test_hostile_ids_are_listed_and_never_written(no_manifest: Project, id_: object) -> None:
+    file = write(no_manifest.path, {**GOOD, "id": id_}, {**GOOD, "id": "fine"})
+    result = no_manifest.run("--lmstrix-import", str(file))
     assert result.ret == pytest.ExitCode.OK
     result.stdout.fnmatch_lines(["1 new model in *, 1 imported result in *, 1 left out"])
     assert "\x1b" not in result.stdout.str()
-    assert [each.model for each in project.results] == ["fine"]
+    assert [each.model for each in no_manifest.results] == ["fine"]
 
 
 def test_an_invalid_manifest_is_a_usage_error(project: Project) -> None:
