@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-COMMANDS = ("scan", "list", "fit", "health", "restore", "export")
+COMMANDS = ("scan", "list", "fit", "health", "restore", "export", "import")
 """`--lmstrix-<command>` runs instead of tests."""
 
 EXPORT_APPS = ("json", "lmstudio", "ollama", "opencode", "kilo", "vscode", "continue",
@@ -138,6 +138,9 @@ def _add_commands(parser: pytest.Parser, add: Callable[..., None]) -> None:
     add("--lmstrix-margin", type=float, default=0.0, metavar="PERCENT",
         help="With --lmstrix-export: stay this much below the verified size"
         " (default: 0)")  # fmt: skip
+    add("--lmstrix-import", metavar="FILE",
+        help="Append the models of an lmstrix.json of lmstrix to the manifest and its results,"
+        " marked as imported, to the registry, and exit")  # fmt: skip
     parser.addini("lmstrix_gguf_dirs", "More folders where --lmstrix-scan searches for GGUF files,"
                   " one a line, relative to this file", type="linelist", default=[])  # fmt: skip
 

@@ -37,7 +37,7 @@ _FROM_MODEL = ("id", "engine", "type", "tags", "size_bytes", "context_limit", "a
 _FROM_REGISTRY = ("fingerprint", "verified_context", "verified_check", "largest_good",
                   "smallest_bad", "smallest_bad_verdict", "verdict", "last_tested", "load_seconds",
                   "ttft_seconds", "decode_tokens_per_second", "peak_memory_bytes",
-                  "estimated_memory_bytes")  # fmt: skip
+                  "estimated_memory_bytes", "imported")  # fmt: skip
 
 
 class Entry(Struct, frozen=True, kw_only=True):
@@ -154,13 +154,16 @@ def _cells(entry: Entry) -> list[TableCell]:
 
 def _past_cells(result: Result) -> list[TableCell]:
     colour = {"passed": "green", "xfailed": "yellow", "skipped": "yellow"}.get(result.outcome)
+    remarks = ["imported"] if result.imported else []
+    if result.verdict is not Verdict.OK:
+        remarks.append(result.detail)
     return [
         f"{result.at:%Y-%m-%d %H:%M}",
         result.check,
         tokens(result.context_length),
         (result.verdict.value, colour or "red"),
         rate(result.decode_tokens_per_second),
-        "" if result.verdict is Verdict.OK else result.detail,
+        ": ".join(filter(None, remarks)),
     ]
 
 

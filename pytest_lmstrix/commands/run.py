@@ -1,4 +1,4 @@
-"""Commands that run instead of tests, such as `--lmstrix-scan`."""
+"""Commands that run instead of tests, one function for each of `options.COMMANDS`."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ from pytest_lmstrix.registry.store import Registry, RegistryError
 
 HISTORY = 10
 """Number of results of a model listed by `-v`; `-vv` lists all."""
+LISTED_IMPORT = 500
+"""Number of values that an import lists as left out."""
 _SEVERITIES = {"error": "red", "warning": "yellow", "info": ""}
 _SCAN_HEADINGS = ("model", "engine", "type", "size", "quantization", "architecture", "declared",
             "capabilities")  # fmt: skip
@@ -77,7 +79,7 @@ def run(config: pytest.Config, command: str) -> int:
         raise pytest.UsageError(f"--lmstrix-{command} needs pytest's own plugin 'terminal'")
     settings = read_settings(config)
     work = {"scan": _scan, "list": _list, "fit": _fit, "health": _health, "restore": _restore,
-            "export": _export}[command]  # fmt: skip
+            "export": _export, "import": _import}[command]  # fmt: skip
     collected = gc.isenabled()
     gc.disable()  # all objects live to the end; collecting garbage would take a fifth more time
     try:
@@ -216,6 +218,46 @@ def _export(config: pytest.Config, settings: Settings, screen: Output) -> int:
     except ValueError as error:
         raise pytest.UsageError(f"--lmstrix-export: {error}") from None
     return pytest.ExitCode.OK if complete else pytest.ExitCode.TESTS_FAILED
+
+
+def _import(config: pytest.Config, settings: Settings, screen: Output) -> int:
+    from pytest_lmstrix.commands import import_lmstrix
+
+    folder = config.invocation_params.dir
+    file = Path(folder, Path(config.option.lmstrix_import).expanduser())
+    outside = not file.resolve().is_relative_to(folder.resolve())
+    if outside and "--lmstrix-import" in config.invocation_params.args:
+        raise pytest.UsageError(
+            "--lmstrix-import: write --lmstrix-import=FILE; after a blank, pytest searches its"
+            " configuration, and so the manifest, beside FILE"
+        )
+    try:
+        found = import_lmstrix.read_database(file)
+    except ValueError as error:
+        name = _display_path(file, config)
+        raise pytest.UsageError(f"--lmstrix-import: {name} {one_line(str(error), 500)}") from None
+    appended = append_models(settings.models, found.models, engine=settings.engine)
+    try:
+        known = read_manifest(settings.models, engine=settings.engine)
+    except ManifestNotFound:  # there was nothing to append
+        known = ()
+    registry = Registry(settings.registry)
+    ids = {model.id for model in known}
+    results = import_lmstrix.new_results(found.results, ids, registry.results())
+    if results:
+        registry.backup()
+    registry.append_many(results)
+    left_out = (*found.left_out, *import_lmstrix.invalid_in_manifest(found.models, ids))
+    rows = [[each.model, each.key, each.value, each.reason] for each in left_out]
+    if len(rows) > LISTED_IMPORT:
+        rows[LISTED_IMPORT:] = [["", "", "", f"and {len(rows) - LISTED_IMPORT:,} more"]]
+    screen.line(
+        f"{count_of(len(appended), 'new model')} in {_display_path(settings.models, config)},"
+        f" {count_of(len(results), 'imported result')} in"
+        f" {_display_path(settings.registry, config)}, {len(left_out):,} left out"
+    )
+    screen.section("not imported", rows)
+    return pytest.ExitCode.OK
 
 
 def _scan(config: pytest.Config, settings: Settings, screen: Output) -> int:

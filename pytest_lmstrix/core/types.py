@@ -214,6 +214,8 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Whether a retry was needed."""
     notes: tuple[str, ...] = ()
     """Remarks besides the verdict, such as `slow: ...`."""
+    imported: bool = False
+    """Whether another tool recorded it: listed, but never evidence for or against a model."""
 
 
 class ProbeResult(Struct, frozen=True, kw_only=True):

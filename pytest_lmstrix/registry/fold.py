@@ -7,11 +7,13 @@ line counts as `full` at the size that it found. An `ok` in `full`, `limit` or `
 an earlier `fast` verdict at the same size. A search line that failed explains the failure that
 caused the search: a later pass at a larger size outdates it. Users' own checks never decide
 whether a size works. A `host_trouble` line is not about the model: it withdraws what the same run
-recorded before of the same check and size, and what earlier runs recorded stands again.
+recorded before of the same check and size, and what earlier runs recorded stands again. Imported
+lines are only counted.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from operator import itemgetter
@@ -115,6 +117,8 @@ class ModelStatus(Struct, frozen=True, kw_only=True):
     """Measured there."""
     estimated_memory_bytes: int | None = None
     """Planned by the engine before that load."""
+    imported: int = 0
+    """Number of results imported from another tool, which decide nothing of the above."""
 
 
 class Fold:
@@ -124,12 +128,17 @@ class Fold:
         self._models: dict[str, dict[_Setup, dict[int, _Mark]]] = {}
         self._setup: _Setup | None = None
         self._sizes: dict[int, _Mark] = {}
+        self._imported: dict[str, Counter[str]] = {}
+        """Model -> engine -> number of results."""
         self.count = 0
         """Results so far."""
 
     def add(self, line: Result) -> None:
         """Add the next result."""
         self.count += 1
+        if line.imported:
+            self._imported.setdefault(line.model, Counter())[line.engine] += 1
+            return
         verdict = line.verdict
         if verdict in _OF_HOSTS:
             self._withdraw(line)
@@ -172,8 +181,8 @@ class Fold:
                 sizes[line.context_length] = mark.before
 
     def models(self) -> tuple[str, ...]:
-        """Return every model that has a line, in the order of their first lines."""
-        return tuple(self._models)
+        """Return every model that has a line; those with imported lines alone come last."""
+        return tuple(dict.fromkeys((*self._models, *self._imported)))
 
     def known(self, model: str) -> tuple[Known, ...]:
         """Return all newest verdicts of `model`, newest first."""
@@ -199,12 +208,17 @@ class Fold:
         Only `check` can verify a size, or both checks if it is `None`. `fingerprint` defaults to
         the newest one seen. `engine` and `settings` exclude results of others.
         """
+        imported = self._count_imported(model, engine)
         if model not in self._models:
-            return None
+            if not imported:
+                return None
+            return ModelStatus(model=model, status="untested", imported=imported)
         lines = of_setup(self.known(model), engine, settings)
         fingerprint, lines = of_weights(lines, fingerprint)
         if not lines:
-            return ModelStatus(model=model, status="untested", fingerprint=fingerprint)
+            return ModelStatus(
+                model=model, status="untested", fingerprint=fingerprint, imported=imported
+            )
         sizes = _by_size(current(lines))
         good = [size for size, line in sizes.items() if line.verdict is Verdict.OK]
         bad = min((size for size in sizes if sizes[size].verdict.evidence == "bad"), default=None)
@@ -229,7 +243,12 @@ class Fold:
             decode_tokens_per_second=best.decode_tokens_per_second if best else None,
             peak_memory_bytes=best.peak_memory_bytes if best else None,
             estimated_memory_bytes=best.estimated_memory_bytes if best else None,
+            imported=imported,
         )
+
+    def _count_imported(self, model: str, engine: str | None) -> int:
+        engines = self._imported.get(model, Counter())
+        return engines.total() if engine is None else engines[engine]
 
 
 def of_setup(lines: Iterable[Known], engine: str | None, settings: str | None) -> list[Known]:

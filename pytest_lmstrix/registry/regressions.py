@@ -89,7 +89,12 @@ class History:
         self._count = 0
 
     def add(self, result: Result) -> None:
-        """Add the next result; `host_trouble` withdraws those of its run, check and size."""
+        """Add the next result; `host_trouble` withdraws those of its run, check and size.
+
+        Imported results are ignored.
+        """
+        if result.imported:
+            return
         if result.verdict is Verdict.HOST_TROUBLE:
             self._withdraw(result)
         if result.verdict.evidence == "none":

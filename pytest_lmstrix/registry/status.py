@@ -27,8 +27,14 @@ def status_of(registry: Registry, model: Model) -> ModelStatus:
 
 
 def display_status(model: Model, known: ModelStatus) -> str:
-    """Return `embedding` for models that are never tested, else the status in the registry."""
-    return "embedding" if model.type == "embedding" else known.status
+    """Return the status in the registry.
+
+    It is `embedding` for models that are never tested, and `imported` for untested models with
+    results of another tool.
+    """
+    if model.type == "embedding":
+        return "embedding"
+    return "imported" if known.status == "untested" and known.imported else known.status
 
 
 def sort_values(registry: Registry, models: Iterable[Model]) -> dict[str, Callable[[str], Any]]:

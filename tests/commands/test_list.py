@@ -30,6 +30,7 @@ KEYS = {
     "fingerprint", "id", "largest_good", "last_tested", "load_seconds", "quantization",
     "size_bytes", "smallest_bad", "smallest_bad_verdict", "status", "tags", "ttft_seconds", "type",
     "verdict", "verified_check", "verified_context", "peak_memory_bytes", "estimated_memory_bytes",
+    "imported",
 }  # fmt: skip
 
 
@@ -187,6 +188,7 @@ def test_json_has_stable_keys(listed: Project) -> None:
         "last_tested": "2026-03-02T12:30:00Z",
         "ttft_seconds": 0.25,
         "decode_tokens_per_second": 80.0,
+        "imported": 0,
     }
     assert (models["vectors"]["type"], models["vectors"]["status"]) == ("embedding",) * 2
     assert models["gamma"]["status"] == "untested"
@@ -359,5 +361,6 @@ def test_two_commands_are_a_usage_error(listed: Project) -> None:
 def test_help_takes_precedence_and_lists_every_command(project: Project) -> None:
     shown = project.run("--lmstrix-list", "--help").stdout.str()
     for option in ("--lmstrix-scan", "--lmstrix-list=[KEY]", "--lmstrix-health",
-                   "--lmstrix-restore=[BACKUP]", "lmstrix_gguf_dirs"):  # fmt: skip
+                   "--lmstrix-restore=[BACKUP]", "--lmstrix-import=FILE",
+                   "lmstrix_gguf_dirs"):  # fmt: skip
         assert option in shown
