@@ -10,7 +10,7 @@ from pytest_lmstrix.core.types import Model
 from pytest_lmstrix.export.apps import APPS, files_of, parse_targets
 from pytest_lmstrix.export.entries import Exported, NotExported, select
 from pytest_lmstrix.export.files import ExportError, FilePlan, diff, plan_file, write
-from pytest_lmstrix.registry.fold import VerifyingCheck
+from pytest_lmstrix.registry.known import VerifyingCheck
 from pytest_lmstrix.registry.store import Registry
 
 Print = Callable[[str], None]

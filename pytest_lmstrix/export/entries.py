@@ -12,7 +12,7 @@ from msgspec import Struct
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.core.types import Model, fingerprint, settings_of
 from pytest_lmstrix.export.document import COMMENT_MARK
-from pytest_lmstrix.registry.fold import VerifyingCheck
+from pytest_lmstrix.registry.known import VerifyingCheck
 from pytest_lmstrix.registry.recommended import Recommendation
 from pytest_lmstrix.registry.status import status_of
 from pytest_lmstrix.registry.store import Registry

@@ -12,7 +12,7 @@ from pytest_lmstrix.core.types import Case, Model, settings_of
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.plan.plan import KnownRange, PlannedModel, check_key
 from pytest_lmstrix.plan.size_search import tolerance
-from pytest_lmstrix.registry.fold import Known, current
+from pytest_lmstrix.registry.known import Known, current
 
 SETTLED = (Verdict.OK, Verdict.INCONCLUSIVE)
 """Not tested again: a probe that cannot judge a model now cannot do so tomorrow."""

@@ -14,7 +14,7 @@ from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.memory import MachineMemory, Needs
 from pytest_lmstrix.core.types import LoadSettings, Model
 from pytest_lmstrix.core.verdicts import Verdict
-from pytest_lmstrix.registry.estimates import EstimateCache, estimate_key
+from pytest_lmstrix.plan.estimates import EstimateCache, estimate_key
 from pytest_lmstrix.weights.fetch import header_path, is_cached
 from pytest_lmstrix.weights.source import LocalSource, parse_source, parts
 

@@ -14,52 +14,28 @@ lines are only counted.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from datetime import datetime
 from operator import itemgetter
-from typing import Literal, NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pytest_lmstrix.core.checks import CHECKS, evidence_of
-from pytest_lmstrix.core.types import ANY_SIZE, MAX_CONTEXT_LENGTH, Origin, Result
+from pytest_lmstrix.core.types import ANY_SIZE, Origin, Result
 from pytest_lmstrix.core.verdicts import TRAITS, Status, Verdict
-
-VerifyingCheck = Literal["full", "deep"]
+from pytest_lmstrix.registry.known import (
+    VERIFYING,
+    Known,
+    Size,
+    VerifyingCheck,
+    by_size,
+    current,
+    largest_proof,
+    of_setup,
+    of_weights,
+)
 
 _OF_HOSTS = (Verdict.UNREACHABLE, Verdict.HOST_TROUBLE)
 _MAY_BE_WITHDRAWN = (Verdict.ENGINE_ERROR, Verdict.CRASHED, Verdict.TIMEOUT)
-_VERIFYING: dict[str, VerifyingCheck] = {"full": "full", "deep": "deep"}
-
-
-class _Size(NamedTuple):
-    tokens: int
-    check: str
-
-
-class Known(Struct, frozen=True, kw_only=True):
-    """The newest verdict of one check at one size, with one engine, host, weights and settings."""
-
-    engine: str
-    host: str | None
-    fingerprint: str | None
-    settings: str
-    check: str
-    context_length: int
-    verdict: Verdict
-    at: datetime
-    engine_version: str | None
-    machine: str | None
-    check_version: int
-    load_seconds: float | None
-    ttft_seconds: float | None
-    decode_tokens_per_second: float | None
-    origin: Origin = "case"
-    any_size: bool = False
-    """Whether a smaller load failed in the same way."""
-    peak_memory_bytes: int | None = None
-    estimated_memory_bytes: int | None = None
 
 
 class _Mark(Struct, frozen=True, gc=False):
@@ -219,19 +195,19 @@ class Fold:
             return ModelStatus(
                 model=model, status="untested", fingerprint=fingerprint, imported=imported
             )
-        sizes = _by_size(current(lines))
+        sizes = by_size(current(lines))
         good = [size for size, line in sizes.items() if line.verdict is Verdict.OK]
         bad = min((size for size in sizes if sizes[size].verdict.evidence == "bad"), default=None)
-        proof = _proof(sizes, [size for size in good if check in (None, size.check)])
+        proof = largest_proof(sizes, [size for size in good if check in (None, size.check)])
         best = sizes[proof] if proof else None
         return ModelStatus(
             model=model,
             status=_status(lines, sizes),
             fingerprint=fingerprint,
             verified_context=best.context_length if best else None,
-            verified_check=_VERIFYING[proof.check] if proof else None,
+            verified_check=VERIFYING[proof.check] if proof else None,
             largest_good=max(
-                (size.tokens for size in good if size.check in _VERIFYING), default=None
+                (size.tokens for size in good if size.check in VERIFYING), default=None
             ),
             smallest_bad=bad.tokens if bad else None,
             smallest_bad_verdict=sizes[bad].verdict if bad else None,
@@ -249,50 +225,6 @@ class Fold:
     def _count_imported(self, model: str, engine: str | None) -> int:
         engines = self._imported.get(model, Counter())
         return engines.total() if engine is None else engines[engine]
-
-
-def of_setup(lines: Iterable[Known], engine: str | None, settings: str | None) -> list[Known]:
-    """Return the lines with this engine and these settings; `None` matches any."""
-    return [
-        line
-        for line in lines
-        if engine in (None, line.engine) and settings in (None, line.settings)
-    ]
-
-
-def of_weights(lines: list[Known], fingerprint: str | None) -> tuple[str | None, list[Known]]:
-    """Return the fingerprint, by default the newest one, and the lines with these weights."""
-    if fingerprint is None:
-        fingerprint = next((line.fingerprint for line in lines if line.fingerprint), None)
-    # Unknown weights may be the same: they can prevent a verified size, but not verify one.
-    return fingerprint, [
-        line
-        for line in lines
-        if line.fingerprint == fingerprint
-        or (line.fingerprint is None and line.verdict is not Verdict.OK)
-    ]
-
-
-def proof_of(
-    lines: Iterable[Known], check: VerifyingCheck | None
-) -> tuple[Known, VerifyingCheck] | None:
-    """Return the result that verifies the largest size, and its check; lines are newest first."""
-    sizes = _by_size(current(lines))
-    good = [size for size, line in sizes.items() if line.verdict is Verdict.OK]
-    proof = _proof(sizes, [size for size in good if check in (None, size.check)])
-    return (sizes[proof], _VERIFYING[proof.check]) if proof else None
-
-
-def current(newest_first: Iterable[Known]) -> Iterator[Known]:
-    """Yield the lines without failed search lines that a later pass at a larger size outdates."""
-    works = 0
-    for line in newest_first:
-        passed = line.verdict is Verdict.OK
-        if line.origin == "search" and not passed and line.context_length < works:
-            continue
-        if passed and evidence_of(line.check) in _VERIFYING:
-            works = max(works, line.context_length)
-        yield line
 
 
 def _setup(line: Result) -> _Setup:
@@ -323,37 +255,7 @@ def _known(setup: _Setup, size: int, mark: _Mark) -> Known:
     )
 
 
-def _by_size(lines: Iterable[Known]) -> dict[_Size, Known]:
-    """Return the newest verdict of each built-in check at each size; lines are newest first."""
-    sizes: dict[_Size, Known] = {}
-    for line in lines:
-        if line.check not in CHECKS:
-            continue
-        check = evidence_of(line.check)
-        size = _Size(line.context_length, check)
-        settled = check == "fast" and any(
-            (newer := sizes.get(_Size(size.tokens, stronger))) and newer.verdict is Verdict.OK
-            for stronger in _VERIFYING
-        )
-        if not settled:
-            sizes.setdefault(size, line)
-    return sizes
-
-
-def _proof(sizes: dict[_Size, Known], good: list[_Size]) -> _Size | None:
-    """Return the largest good size below which nothing fails; `deep` rather than `full`."""
-    bar = min(
-        (size.tokens for size in sizes if sizes[size].verdict.evidence in ("bad", "open")),
-        default=MAX_CONTEXT_LENGTH,
-    )
-    return max(
-        (size for size in good if size.check in _VERIFYING and size.tokens <= bar),
-        key=lambda size: (size.tokens, size.check == "deep"),
-        default=None,
-    )
-
-
-def _status(lines: list[Known], sizes: dict[_Size, Known]) -> Status:
+def _status(lines: list[Known], sizes: dict[Size, Known]) -> Status:
     if lines[0].verdict.evidence == "model":
         return TRAITS[lines[0].verdict].status
     verdicts = {line.verdict for line in sizes.values() or lines}

@@ -8,7 +8,7 @@ from datetime import datetime
 from msgspec import Struct
 
 from pytest_lmstrix.core.verdicts import Verdict
-from pytest_lmstrix.registry.fold import Known, VerifyingCheck, of_setup, of_weights, proof_of
+from pytest_lmstrix.registry.known import Known, VerifyingCheck, of_setup, of_weights, proof_of
 
 
 class Recommendation(Struct, frozen=True, kw_only=True):

@@ -29,12 +29,8 @@ from pytest_lmstrix.registry.files import (
     registry_error,
     set_aside,
 )
-from pytest_lmstrix.registry.fold import (
-    Fold,
-    Known,
-    ModelStatus,
-    VerifyingCheck,
-)
+from pytest_lmstrix.registry.fold import Fold, ModelStatus
+from pytest_lmstrix.registry.known import Known, VerifyingCheck
 from pytest_lmstrix.registry.lines import Flaw, Scan, encode
 from pytest_lmstrix.registry.recommended import Recommendation, recommend
 from pytest_lmstrix.system.machine_id import machine_id

@@ -12,7 +12,8 @@ from msgspec import Struct
 
 from pytest_lmstrix.core.types import Model, Result
 from pytest_lmstrix.core.verdicts import Status, Verdict
-from pytest_lmstrix.registry.fold import ModelStatus, VerifyingCheck
+from pytest_lmstrix.registry.fold import ModelStatus
+from pytest_lmstrix.registry.known import VerifyingCheck
 from pytest_lmstrix.registry.regressions import Change
 
 

@@ -15,8 +15,8 @@ from pytest_lmstrix.commands import fit
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.memory import DeviceNeed, MachineMemory
 from pytest_lmstrix.engines.llamacpp import dry_run
+from pytest_lmstrix.plan.estimates import EstimateCache
 from pytest_lmstrix.plan.memory import largest_context
-from pytest_lmstrix.registry.estimates import EstimateCache
 from tests.end_to_end.project import Project
 from tests.standin import header_file
 from tests.standin.range_server import range_server

@@ -9,7 +9,7 @@ from pytest_lmstrix.core.types import LoadSettings, Model
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.plan.cached_results import ranges, settled, still_valid
 from pytest_lmstrix.plan.plan import KnownRange, planned
-from pytest_lmstrix.registry.fold import Known
+from pytest_lmstrix.registry.known import Known
 
 MODEL = Model(id="a", engine="fake", fingerprint="f")
 PLANNED = planned(MODEL, None, ())

@@ -13,7 +13,7 @@ from pytest_lmstrix.core.types import Model
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.plan.cached_results import ranges, settled, still_valid
 from pytest_lmstrix.plan.plan import KnownRange, planned
-from pytest_lmstrix.registry.fold import Known
+from pytest_lmstrix.registry.known import Known
 from pytest_lmstrix.registry.store import Registry
 
 GOLDEN = Path(__file__).with_name("golden") / "before_origin.jsonl"

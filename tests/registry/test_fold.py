@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from pytest_lmstrix.core.types import Result
 from pytest_lmstrix.core.verdicts import TRAITS, Verdict
-from pytest_lmstrix.registry.fold import Fold, ModelStatus, VerifyingCheck
+from pytest_lmstrix.registry.fold import Fold, ModelStatus
+from pytest_lmstrix.registry.known import VerifyingCheck
 from tests.registry.results import a_result
 
 BAD = [verdict for verdict in Verdict if verdict.evidence == "bad"]

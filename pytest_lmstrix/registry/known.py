@@ -1,0 +1,120 @@
+"""The newest verdicts of a model at each size, and which of them verifies one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import Literal, NamedTuple
+
+from msgspec import Struct
+
+from pytest_lmstrix.core.checks import CHECKS, evidence_of
+from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, Origin
+from pytest_lmstrix.core.verdicts import Verdict
+
+VerifyingCheck = Literal["full", "deep"]
+
+VERIFYING: dict[str, VerifyingCheck] = {"full": "full", "deep": "deep"}
+
+
+class Size(NamedTuple):
+    tokens: int
+    check: str
+
+
+class Known(Struct, frozen=True, kw_only=True):
+    """The newest verdict of one check at one size, with one engine, host, weights and settings."""
+
+    engine: str
+    host: str | None
+    fingerprint: str | None
+    settings: str
+    check: str
+    context_length: int
+    verdict: Verdict
+    at: datetime
+    engine_version: str | None
+    machine: str | None
+    check_version: int
+    load_seconds: float | None
+    ttft_seconds: float | None
+    decode_tokens_per_second: float | None
+    origin: Origin = "case"
+    any_size: bool = False
+    """Whether a smaller load failed in the same way."""
+    peak_memory_bytes: int | None = None
+    estimated_memory_bytes: int | None = None
+
+
+def of_setup(lines: Iterable[Known], engine: str | None, settings: str | None) -> list[Known]:
+    """Return the lines with this engine and these settings; `None` matches any."""
+    return [
+        line
+        for line in lines
+        if engine in (None, line.engine) and settings in (None, line.settings)
+    ]
+
+
+def of_weights(lines: list[Known], fingerprint: str | None) -> tuple[str | None, list[Known]]:
+    """Return the fingerprint, by default the newest one, and the lines with these weights."""
+    if fingerprint is None:
+        fingerprint = next((line.fingerprint for line in lines if line.fingerprint), None)
+    # Unknown weights may be the same: they can prevent a verified size, but not verify one.
+    return fingerprint, [
+        line
+        for line in lines
+        if line.fingerprint == fingerprint
+        or (line.fingerprint is None and line.verdict is not Verdict.OK)
+    ]
+
+
+def proof_of(
+    lines: Iterable[Known], check: VerifyingCheck | None
+) -> tuple[Known, VerifyingCheck] | None:
+    """Return the result that verifies the largest size, and its check; lines are newest first."""
+    sizes = by_size(current(lines))
+    good = [size for size, line in sizes.items() if line.verdict is Verdict.OK]
+    proof = largest_proof(sizes, [size for size in good if check in (None, size.check)])
+    return (sizes[proof], VERIFYING[proof.check]) if proof else None
+
+
+def current(newest_first: Iterable[Known]) -> Iterator[Known]:
+    """Yield the lines without failed search lines that a later pass at a larger size outdates."""
+    works = 0
+    for line in newest_first:
+        passed = line.verdict is Verdict.OK
+        if line.origin == "search" and not passed and line.context_length < works:
+            continue
+        if passed and evidence_of(line.check) in VERIFYING:
+            works = max(works, line.context_length)
+        yield line
+
+
+def by_size(lines: Iterable[Known]) -> dict[Size, Known]:
+    """Return the newest verdict of each built-in check at each size; lines are newest first."""
+    sizes: dict[Size, Known] = {}
+    for line in lines:
+        if line.check not in CHECKS:
+            continue
+        check = evidence_of(line.check)
+        size = Size(line.context_length, check)
+        settled = check == "fast" and any(
+            (newer := sizes.get(Size(size.tokens, stronger))) and newer.verdict is Verdict.OK
+            for stronger in VERIFYING
+        )
+        if not settled:
+            sizes.setdefault(size, line)
+    return sizes
+
+
+def largest_proof(sizes: dict[Size, Known], good: list[Size]) -> Size | None:
+    """Return the largest good size below which nothing fails; `deep` rather than `full`."""
+    bar = min(
+        (size.tokens for size in sizes if sizes[size].verdict.evidence in ("bad", "open")),
+        default=MAX_CONTEXT_LENGTH,
+    )
+    return max(
+        (size for size in good if size.check in VERIFYING and size.tokens <= bar),
+        key=lambda size: (size.tokens, size.check == "deep"),
+        default=None,
+    )
