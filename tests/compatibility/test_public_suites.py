@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-SUITES = {"click": "tests", "pytest_timeout": "test_pytest_timeout.py"}
-"""Their tests: functions, classes and parametrized cases; and a plugin's, which start pytest."""
+SUITES = {"click": "tests", "iniconfig": "testing"}
+"""Project -> the folder of its tests."""
 
-NEEDED = {"lmstrix", "xdist", "xdist.looponfail", "html", "metadata", "timeout"}
+NEEDED = {"lmstrix", "xdist", "xdist.looponfail", "html", "metadata"}
 
 
 def sources(name: str) -> Path:
