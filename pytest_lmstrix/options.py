@@ -76,7 +76,8 @@ def add_options(parser: pytest.Parser) -> None:
     setting("ctx", "Test these context lengths instead of the ladder", [], "args",
             metavar="N[,N...]")  # fmt: skip
     setting("host", "LM Studio's host:port, ollama://host:port or openai+http://host:port;"
-            " repeatable (default: found on this machine)", [], "args", action="append", metavar="HOST")  # fmt: skip
+            " repeatable (default: found on this machine)", [], "args", action="append",
+            metavar="HOST")  # fmt: skip
     setting("engine", "Engine of models without the key engine (default: lmstudio)", "lmstudio",
             metavar="NAME")  # fmt: skip
     setting("load-timeout", "Longest time without progress while loading (default: 600)",

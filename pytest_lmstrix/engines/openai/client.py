@@ -56,6 +56,7 @@ class OpenAiClient:
             timeout=CALL_SECONDS,
             # Servers close idle connections, which is a race for whoever keeps them.
             limits=httpx.Limits(max_keepalive_connections=0),
+            trust_env=False,  # no other credentials, as of a .netrc file
             follow_redirects=False,  # another server must not get the key
         )
 
