@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
 from msgspec import structs
 
 from pytest_lmstrix.core.types import LoadSettings

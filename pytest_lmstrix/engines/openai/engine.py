@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -41,15 +42,23 @@ class _Properties(Struct):
 class OpenAiEngine:
     """One server; `host` is `openai+http://host:port`.
 
-    `reply_timeout` is the silence limit in seconds while it prefills or answers.
+    `reply_timeout` is the silence limit in seconds while it prefills or answers; `pause` waits
+    a number of seconds, for a server that is busy.
     """
 
     name = "openai"
 
-    def __init__(self, host: str | None = None, *, reply_timeout: float = 120.0) -> None:
+    def __init__(
+        self,
+        host: str | None = None,
+        *,
+        reply_timeout: float = 120.0,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._url = server_url(host.removeprefix(SCHEME)) if host else None
         self.host = self._url.partition("://")[2] if self._url else self.name
         self._reply_timeout = reply_timeout
+        self._pause = pause
         self._clients: dict[str | None, OpenAiClient] = {}
         self._listings: dict[str | None, Listing | Failure | None] = {}
         self._variable: str | None = None
@@ -130,7 +139,7 @@ class OpenAiEngine:
                 f" --lmstrix-host {SCHEME}http://HOST:PORT"
             )
         if variable not in self._clients:
-            self._clients[variable] = OpenAiClient(self._url, ApiKey(variable))
+            self._clients[variable] = OpenAiClient(self._url, ApiKey(variable), pause=self._pause)
         return self._clients[variable]
 
     def _listing(self, variable: str | None, phase: Phase) -> Listing | None:
