@@ -171,7 +171,9 @@ def test_a_server_that_only_chats_gets_prompts_as_messages(attached: Attached) -
 
 def test_tokens_are_counted_by_usage_of_chats_too(attached: Attached) -> None:
     instance = attached.start(Dialect.PLAIN, no_completions=True).load()
-    assert instance.count_tokens(STORY * 10) == len(attached.server.mind.tokenize(STORY * 10))
+    text = STORY * 10
+    # The template may trim or merge the space at its end.
+    assert 0 <= len(attached.server.mind.tokenize(text)) - instance.count_tokens(text) <= 1
 
 
 def test_a_server_without_usage_reports_no_tokens(attached: Attached) -> None:
