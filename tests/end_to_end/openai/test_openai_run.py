@@ -143,3 +143,19 @@ def test_other_engines_have_no_servers_to_name(project: Project) -> None:
     )
     result = project.run("--lmstrix", "--all")
     result.stderr.fnmatch_lines(["*url is a key of engine openai, not of ollama*"])
+
+
+def test_a_scan_lists_the_models_of_a_named_host(project: Project) -> None:
+    with OpenAiServer(TINY, CONTEXT) as server:
+        project.pytester.makefile(".yaml", models="models: []\n")
+        project.run("--lmstrix-scan", "--lmstrix-host", server.host)
+    text = (project.path / "models.yaml").read_text(encoding="utf-8")
+    assert "id: tiny" in text
+    assert "engine: openai" in text
+    assert "url:" not in text
+
+
+def test_a_scan_does_not_miss_models_of_servers_that_it_does_not_ask(project: Project) -> None:
+    manifest(project, url="http://127.0.0.1:9")
+    result = project.run("--lmstrix-scan")
+    result.stdout.no_fnmatch_line("*openai*")
