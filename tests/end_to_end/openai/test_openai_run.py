@@ -147,7 +147,7 @@ def test_other_engines_have_no_servers_to_name(project: Project) -> None:
 
 def test_a_scan_lists_the_models_of_a_named_host(project: Project) -> None:
     with OpenAiServer(TINY, CONTEXT) as server:
-        project.pytester.makefile(".yaml", models="models: []\n")
+        (project.path / "models.yaml").unlink()
         project.run("--lmstrix-scan", "--lmstrix-host", server.host)
     text = (project.path / "models.yaml").read_text(encoding="utf-8")
     assert "id: tiny" in text
