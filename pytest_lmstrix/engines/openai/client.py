@@ -16,7 +16,7 @@ import msgspec
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.verdicts import Phase, Verdict
 from pytest_lmstrix.engines.lines import LINE_BYTES, LineTooLong, timely_lines
-from pytest_lmstrix.engines.openai.key import ApiKey, refused
+from pytest_lmstrix.engines.openai.key import ApiKey, refusal_of_server
 from pytest_lmstrix.engines.openai.messages import ServerError, error_in
 
 _T = TypeVar("_T")
@@ -160,7 +160,7 @@ class OpenAiClient:
         error = error_in(answer) or ServerError(message=answer.decode(errors="replace").strip())
         words = self.key.redact(error.message) or f"HTTP status {status}"
         if status in (401, 403):
-            return refused(self._turned_away(status, words))
+            return refusal_of_server(self._turned_away(status, words))
         if status in _BUSY:
             wish = f", and asks to wait {asked:,.0f} s" if asked is not None else ""
             text = f"the server is busy ({status}){wish}: {words}"

@@ -15,8 +15,8 @@ from pytest_lmstrix.core.verdicts import Phase, Verdict
 from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.openai.client import OpenAiClient, PathMissing
 from pytest_lmstrix.engines.openai.instance import OpenAiInstance, ServedModel
-from pytest_lmstrix.engines.openai.key import ApiKey, refused
-from pytest_lmstrix.engines.openai.messages import ListedModel, Listing
+from pytest_lmstrix.engines.openai.key import ApiKey, refusal_of_server
+from pytest_lmstrix.engines.openai.messages import Listing, ServerModel
 from pytest_lmstrix.system.addresses import server_url
 
 SCHEME = "openai+"
@@ -134,7 +134,7 @@ class OpenAiEngine:
 
     def _client(self, variable: str | None) -> OpenAiClient:
         if self._url is None:
-            raise refused(
+            raise refusal_of_server(
                 "no server is named: give the model the key url, or name a host with"
                 f" --lmstrix-host {SCHEME}http://HOST:PORT"
             )
@@ -150,7 +150,7 @@ class OpenAiEngine:
             return None
 
 
-def _facts(model: ListedModel, id: str, listing: Listing) -> ModelFacts:
+def _facts(model: ServerModel, id: str, listing: Listing) -> ModelFacts:
     meta = model.meta
     return ModelFacts(
         id=id,

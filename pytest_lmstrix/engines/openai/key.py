@@ -24,9 +24,13 @@ class ApiKey:
         self.variable = variable
         self._value = os.environ.get(variable, "").strip() if variable else ""
         if variable and not self._value:
-            raise refused(f"the environment variable {variable}, which api_key_env names, is empty")
+            raise refusal_of_server(
+                f"the environment variable {variable}, which api_key_env names, is empty"
+            )
         if not (self._value.isascii() and self._value.isprintable()):
-            raise refused(f"the environment variable {variable} does not hold a valid API key")
+            raise refusal_of_server(
+                f"the environment variable {variable} does not hold a valid API key"
+            )
 
     @property
     def headers(self) -> dict[str, str]:
@@ -39,6 +43,6 @@ class ApiKey:
         return text.replace(self._value, HIDDEN)
 
 
-def refused(text: str) -> Failure:
+def refusal_of_server(text: str) -> Failure:
     """Return the failure of a server that cannot be used until the user changes something."""
     return Failure(text, verdict=Verdict.UNREACHABLE, phase="connect", final=True)

@@ -21,7 +21,7 @@ class Meta(Struct, frozen=True):
     size: int | None = None
 
 
-class ListedModel(Struct, frozen=True):
+class ServerModel(Struct, frozen=True):
     """An entry of `/v1/models`."""
 
     id: str
@@ -38,9 +38,9 @@ class ListedModel(Struct, frozen=True):
 class Listing(Struct, frozen=True):
     """The answer of `/v1/models`."""
 
-    data: tuple[ListedModel, ...]
+    data: tuple[ServerModel, ...]
 
-    def find(self, name: str) -> ListedModel | None:
+    def find(self, name: str) -> ServerModel | None:
         return next((model for model in self.data if model.id == name), None)
 
     def context_of(self, name: str) -> int | None:
