@@ -75,8 +75,9 @@ def add_options(parser: pytest.Parser) -> None:
             " reports)", "", metavar="PATH")  # fmt: skip
     setting("ctx", "Test these context lengths instead of the ladder", [], "args",
             metavar="N[,N...]")  # fmt: skip
-    setting("host", "LM Studio's host:port, or ollama://host:port; repeatable (default: found on"
-            " this machine)", [], "args", action="append", metavar="HOST")  # fmt: skip
+    setting("host", "LM Studio's host:port, ollama://host:port or openai+http://host:port;"
+            " repeatable (default: found on this machine)", [], "args", action="append",
+            metavar="HOST")  # fmt: skip
     setting("engine", "Engine of models without the key engine (default: lmstudio)", "lmstudio",
             metavar="NAME")  # fmt: skip
     setting("load-timeout", "Longest time without progress while loading (default: 600)",
@@ -321,8 +322,11 @@ def _contexts(config: pytest.Config) -> tuple[int, ...] | None:
 
 def _host(given: str) -> str:
     from pytest_lmstrix.engines.ollama.address import ollama_host
-    from pytest_lmstrix.system.addresses import host_port
+    from pytest_lmstrix.system.addresses import host_port, server_url
 
+    scheme, plus, url = given.partition("+")
+    if plus and scheme.lower() == "openai":
+        return f"openai+{server_url(url)}"
     return (
         f"ollama://{ollama_host(given)}"
         if given.lower().startswith("ollama:")

@@ -18,7 +18,7 @@ from pytest_lmstrix.checks.sizes import SizePolicy
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.core.types import Model
 from pytest_lmstrix.engines.base import Engine
-from pytest_lmstrix.engines.catalog import BUILT_IN, Engines, host_of, hosts_of
+from pytest_lmstrix.engines.catalog import BUILT_IN, Engines, host_of, hosts_for, hosts_of
 from pytest_lmstrix.hooks import fixtures
 from pytest_lmstrix.hooks.collection import Collection
 from pytest_lmstrix.hooks.github_actions import GithubActions
@@ -147,7 +147,7 @@ def _sweep_all(
     used = {
         id(engine): engine
         for planned in plan.models
-        for host in planned.hosts or hosts_of(planned.model.engine, settings.hosts) or [None]
+        for host in planned.hosts or hosts_for(planned.model, settings.hosts) or [None]
         for engine in [engines.get(planned.model.engine, [host] if host else ())]
     }
     for engine in used.values():

@@ -75,11 +75,14 @@ class Scanner:
     def ask(self, named: Iterable[str] = ()) -> Iterator[Answer]:
         """Yield the answer of every engine and host, including unknown `named` engines.
 
-        Ollama is left out where it does not run, unless it is named or has a host.
+        Ollama is left out where it does not run, unless it is named or has a host, and servers
+        of `openai` are those in `hosts`.
         """
         named = list(named)
         for name in dict.fromkeys([*BUILT_IN, *self._registered, *named]):
             hosts = () if name in self._registered else hosts_of(name, self._hosts)
+            if name == "openai" and not hosts and name not in self._registered:
+                continue
             for host in hosts or ("",):
                 answer = self._answer(name, host)
                 asked_for = host or name in named or name != "ollama" or name in self._registered
@@ -214,9 +217,12 @@ def _differing(answers: Sequence[Answer]) -> Iterator[str]:
 
 def _gone(known: Sequence[Model], answers: Sequence[Answer], folder: Path) -> Iterator[Model]:
     silent = {answer.engine for answer in answers if answer.trouble is not None}
+    asked = {answer.engine for answer in answers}
     having = {(answer.engine, facts.id) for answer in answers for facts in answer.models}
     for model in known:
         file = _file(model.source, folder)
+        if model.engine not in asked or model.url is not None or model.served_name is not None:
+            continue
         if model.engine in silent or (model.source is not None and file is None):
             continue
         there = file.exists() if file is not None else (model.engine, model.id) in having

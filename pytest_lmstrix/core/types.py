@@ -92,6 +92,12 @@ class Model(Struct, frozen=True, kw_only=True, omit_defaults=True):
     source: str | None = None
     """Location of the weights; paths are relative to the manifest."""
     sha256: str | None = None
+    url: str | None = None
+    """The server that has it (openai)."""
+    api_key_env: str | None = None
+    """The environment variable that holds the server's API key (openai)."""
+    served_name: str | None = msgspec.field(default=None, name="model")
+    """Its name on the server; by default its id (openai)."""
     load: LoadSettings = LoadSettings()
     prompts: Prompts = "completion"
     answer_tokens: int | None = None

@@ -12,12 +12,19 @@ from typing import Protocol
 
 from pytest_lmstrix.core.types import Model, ModelFacts
 from pytest_lmstrix.engines.base import Engine
+from pytest_lmstrix.system.addresses import server_url
 
 _log = logging.getLogger(__name__)
 
-BUILT_IN = ("lmstudio", "llamacpp", "ollama")
+BUILT_IN = ("lmstudio", "llamacpp", "ollama", "openai")
 
-HOST_SCHEMES = {"": "lmstudio", "http": "lmstudio", "ollama": "ollama"}
+HOST_SCHEMES = {
+    "": "lmstudio",
+    "http": "lmstudio",
+    "ollama": "ollama",
+    "openai+http": "openai",
+    "openai+https": "openai",
+}
 """Scheme of a host, as in `ollama://127.0.0.1:11434` -> the engine that runs there."""
 
 
@@ -28,6 +35,13 @@ class EngineUnavailable(ValueError):
 def hosts_of(engine: str, hosts: Iterable[str]) -> tuple[str, ...]:
     """Return those of `hosts` where `engine` runs."""
     return tuple(host for host in hosts if HOST_SCHEMES[_scheme(host)] == engine)
+
+
+def hosts_for(model: Model, hosts: Iterable[str]) -> tuple[str, ...]:
+    """Return the server that `model` names, or else those of `hosts` where its engine runs."""
+    if model.engine == "openai" and model.url is not None:
+        return (f"openai+{server_url(model.url)}",)
+    return hosts_of(model.engine, hosts)
 
 
 def _scheme(host: str) -> str:
@@ -123,6 +137,10 @@ class Engines:
                 owner=self._owner,
                 notify=self._notify,
             )
+        if name == "openai":
+            from pytest_lmstrix.engines.openai.engine import OpenAiEngine
+
+            return OpenAiEngine(host, reply_timeout=self._reply_timeout)
         from pytest_lmstrix.engines.llamacpp.engine import LlamaCppEngine
 
         return LlamaCppEngine(

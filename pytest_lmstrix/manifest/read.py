@@ -22,7 +22,15 @@ from pytest_lmstrix.manifest.nodes import (
     line_of,
     plain,
 )
-from pytest_lmstrix.manifest.schema import DEFAULT_KEYS, LOAD_KEYS, MODEL_KEYS, Rule, Wrong
+from pytest_lmstrix.manifest.schema import (
+    DEFAULT_KEYS,
+    LOAD_KEYS,
+    LOADING_ENGINES,
+    MODEL_KEYS,
+    SERVER_KEYS,
+    Rule,
+    Wrong,
+)
 
 __all__ = ["Manifest", "ManifestError", "ManifestNotFound", "parse_manifest", "read_manifest"]
 
@@ -140,6 +148,11 @@ class _Reader:
             )
         self._lines.setdefault(own["id"], line)
         fields = {"engine": self._engine, **defaults, **own}
+        if fields["engine"] in LOADING_ENGINES and (
+            keys := [key for key in SERVER_KEYS if key in own]
+        ):
+            text = f"{where}: {keys[0]} is a key of engine openai, not of {fields['engine']}"
+            self._problems.add(line, text)
         fields["load"] = {**defaults.get("load", {}), **own.get("load", {})}
         limit, contexts = fields.get("context_limit"), fields.get("contexts")
         if limit is not None and contexts is not None and "contexts" not in own:

@@ -14,14 +14,15 @@ from yaml.nodes import Node
 from pytest_lmstrix.core.sanitize import clean
 from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, KvCacheType, ModelType, Prompts
 from pytest_lmstrix.manifest.nodes import describe, is_list, plain
+from pytest_lmstrix.system.addresses import server_url
 from pytest_lmstrix.weights.source import parse_source
 
 
 class Wrong(Exception):
-    """An invalid value: its node, and the expected value."""
+    """An invalid value: its node, and the expected value; a `private` value is not shown."""
 
-    def __init__(self, node: Node, text: str) -> None:
-        super().__init__(f"{text}, got {describe(node)}")
+    def __init__(self, node: Node, text: str, *, private: bool = False) -> None:
+        super().__init__(text if private else f"{text}, got {describe(node)}")
         self.node = node
 
 
@@ -43,6 +44,8 @@ class Rule(Struct, frozen=True, kw_only=True):
     """Follows `expected` in the error when the value is a number."""
     convert: Callable[[Any], Any] | None = None
     """Returns the scalar to keep, or raises `ValueError` with the requirement."""
+    private: bool = False
+    """A value that is not valid may be a secret."""
     item: Rule | None = None
     """The rule of a list's items."""
     unique: bool = False
@@ -73,7 +76,7 @@ class Rule(Struct, frozen=True, kw_only=True):
         try:
             return value if self.convert is None else self.convert(value)
         except ValueError as error:
-            raise Wrong(node, str(error)) from None
+            raise Wrong(node, str(error), private=self.private) from None
 
     def _list(self, node: Node, item: Rule) -> tuple[Any, ...]:
         if not is_list(node) or (self.unique and not node.value):
@@ -116,6 +119,17 @@ def _tag(text: str) -> str:
 
 def _source(text: str) -> str:
     parse_source(_line(text))
+    return text
+
+
+def _url(text: str) -> str:
+    server_url(_line(text))
+    return text
+
+
+def _variable(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", text):
+        raise ValueError("must be the name of an environment variable, not the key itself")
     return text
 
 
@@ -164,6 +178,9 @@ MODEL_KEYS: Mapping[str, Rule | None] = {
     "context_limit": _number(1, MAX_CONTEXT_LENGTH),
     "size_bytes": _number(0, 2**63 - 1),
     "source": _text(_source),
+    "url": _text(_url),
+    "api_key_env": Rule(expected="text", convert=_variable, private=True),
+    "model": _text(),
     "sha256": Rule(
         expected="64 hexadecimal digits",
         type=Annotated[str, Meta(pattern=r"\A[0-9A-Fa-f]{64}\Z")],
@@ -174,3 +191,8 @@ MODEL_KEYS: Mapping[str, Rule | None] = {
     "quantization": _text(),
     "capabilities": Rule(expected="a list of texts", item=_text()),
 }
+
+SERVER_KEYS = ("url", "api_key_env", "model")
+"""Keys of models that a running server has: those of the engine `openai`."""
+LOADING_ENGINES = ("lmstudio", "llamacpp", "ollama")
+"""Built-in engines without these keys; registered ones may read them."""

@@ -14,7 +14,7 @@ from pytest_lmstrix.engines.catalog import (
     Engines,
     EngineUnavailable,
     facts_of,
-    hosts_of,
+    hosts_for,
     version_of,
 )
 from pytest_lmstrix.manifest.read import ManifestError, ManifestNotFound, read_manifest
@@ -104,12 +104,14 @@ class _Listings:
 
     def look_up(self, model: Model) -> tuple[ModelFacts | None, list[str]]:
         """Return the facts of `model`, and those of its engine's hosts that have it."""
-        hosts = hosts_of(model.engine, self._hosts)
+        hosts = hosts_for(model, self._hosts)
         if not hosts:
             try:
                 return facts_of(self._engines.get(model.engine), model), []
             except _ENGINE_ERRORS:
                 return None, []  # the load will fail and report it
+        if model.url is not None and len(hosts) == 1:
+            return self._facts(model, hosts[0]), list(hosts)  # no other host will do
         found = {host: facts for host in hosts if (facts := self._facts(model, host)) is not None}
         return next(iter(found.values()), None), list(found)
 

@@ -1,8 +1,9 @@
-"""Addresses of LM Studio servers, as people write them."""
+"""Addresses of servers, as people write them."""
 
 from __future__ import annotations
 
 import re
+from urllib.parse import urlsplit
 
 _ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+):(\d{1,5})")
 _ROOT = re.compile(r"/?|/v1/?|/api/v[01]/?")
@@ -24,3 +25,26 @@ def host_port(given: str) -> str:
     if not known or port is None or not 1 <= int(port[1]) <= 65_535:
         raise ValueError(f"'{given}' is not host:port, such as 127.0.0.1:1234")
     return address
+
+
+def server_url(given: str) -> str:
+    """Return the base URL of an OpenAI-compatible server, without its `/v1`.
+
+    Raises:
+        ValueError: It is not such a URL.
+    """
+    wrong = ValueError("must be the URL of a server, such as http://127.0.0.1:8000/v1")
+    parts = urlsplit(given)
+    try:
+        name, port = parts.hostname, parts.port
+    except ValueError:
+        raise wrong from None
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must not hold a password; api_key_env names the variable with the key")
+    if parts.scheme.lower() not in ("http", "https") or not name or port == 0:
+        raise wrong
+    if parts.query or parts.fragment or re.search(r"\s", given):
+        raise wrong
+    path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
+    host = f"[{name}]" if ":" in name else name
+    return f"{parts.scheme.lower()}://{host}{f':{port}' if port else ''}{path}"

@@ -17,6 +17,7 @@ from tests.standin import weights
 from tests.standin.fake_engine import FakeEngine
 from tests.standin.lmstudio import LmStudioServer, StandInModel
 from tests.standin.ollama import OllamaServer
+from tests.standin.openai import OpenAiServer
 
 SMALL, LARGE = 512, 1024
 FEW_SHOT = "1 + 1 = 2\n4 + 4 = 8\n6 + 3 = 9\n2 + 3 ="
@@ -41,6 +42,8 @@ class ModelLoader(Struct, frozen=True, kw_only=True):
     missing: Model
     loaded: Callable[[], int]
     """The number of instances in memory."""
+    loads: bool = True
+    """Whether it loads models, and does not only attach to those that a server has."""
 
     def load(self, context_length: int = LARGE) -> Instance:
         return self.engine.load(self.model, context_length, Ignored())
@@ -85,6 +88,21 @@ def _ollama(cleanup: ExitStack) -> ModelLoader:
     )
 
 
+def _openai(cleanup: ExitStack) -> ModelLoader:
+    from pytest_lmstrix.engines.openai.engine import OpenAiEngine
+
+    server = cleanup.enter_context(OpenAiServer(StandInModel(key="tiny"), LARGE))
+    engine = OpenAiEngine(server.host, reply_timeout=60)
+    cleanup.callback(engine.close)
+    return ModelLoader(
+        engine=engine,
+        model=Model(id="tiny", engine="openai"),
+        missing=Model(id="missing", engine="openai"),
+        loaded=lambda: 0,
+        loads=False,
+    )
+
+
 def _llamacpp(cleanup: ExitStack) -> ModelLoader:
     import psutil
 
@@ -117,8 +135,8 @@ NO_LLAMACPP = pytest.mark.skipif(find_spec("xllamacpp") is None, reason="needs x
 
 @pytest.fixture(
     scope="module",
-    params=[_fake, _lmstudio, _ollama, pytest.param(_llamacpp, marks=NO_LLAMACPP)],
-    ids=["fake", "lmstudio", "ollama", "llamacpp"],
+    params=[_fake, _lmstudio, _ollama, _openai, pytest.param(_llamacpp, marks=NO_LLAMACPP)],
+    ids=["fake", "lmstudio", "ollama", "openai", "llamacpp"],
 )
 def loader(request: pytest.FixtureRequest) -> Iterator[ModelLoader]:
     """An engine; afterwards nothing is loaded in it."""
@@ -219,13 +237,15 @@ def test_a_prompt_longer_than_the_context_is_an_error(shared: Instance) -> None:
 def test_unload_is_idempotent(unused: ModelLoader) -> None:
     before = unused.loaded()
     instance = unused.load(SMALL)
-    assert unused.loaded() == before + 1
+    assert unused.loaded() == before + unused.loads
     instance.unload()
     instance.unload()
     assert unused.loaded() == before
 
 
 def test_a_model_can_be_reloaded_at_another_size(unused: ModelLoader) -> None:
+    if not unused.loads:
+        pytest.skip("a server keeps its context")
     for context_length in (SMALL, LARGE, SMALL):
         instance = unused.load(context_length)
         assert instance.context_length == context_length

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_lmstrix.system.addresses import host_port
+from pytest_lmstrix.system.addresses import host_port, server_url
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,27 @@ def test_tls_is_refused_by_name(given: str) -> None:
 def test_whatever_else_is_refused(given: str) -> None:
     with pytest.raises(ValueError, match="is not host:port, such as"):
         host_port(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+        ("http://127.0.0.1:8000/v1/", "http://127.0.0.1:8000"),
+        ("HTTPS://Models.Example/api/v1", "https://models.example/api"),
+        ("http://[::1]:8000/v1", "http://[::1]:8000"),
+    ],
+)
+def test_the_url_of_a_server_is_read(given: str, url: str) -> None:
+    assert server_url(given) == url
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["", "127.0.0.1:8000", "ftp://host", "http://", "http://host:0", "http://host:99999",
+     "http://host/v1?key=1", "http://ho st", "http://me:secret@host"],
+)  # fmt: skip
+def test_another_text_is_not_the_url_of_a_server(given: str) -> None:
+    with pytest.raises(ValueError, match="must") as wrong:
+        server_url(given)
+    assert "secret" not in str(wrong.value)

@@ -5,10 +5,8 @@ Source: https://github.com/ollama/ollama/blob/main/docs/api.md
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from threading import Event, Thread
+from contextlib import contextmanager
 from typing import TypeVar
 
 import httpx
@@ -17,6 +15,7 @@ from msgspec import Struct
 
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.verdicts import Phase, Verdict
+from pytest_lmstrix.engines.lines import LINE_BYTES, LineTooLong, timely_lines
 
 _T = TypeVar("_T")
 
@@ -24,8 +23,6 @@ SHORT_CALL_SECONDS = 30.0
 """Time limit for a connection or a short call; then the server counts as unreachable."""
 
 _ERROR_BYTES = 1_000_000
-_LINE_BYTES = 16_000_000
-"""Limit of one line of a streamed answer."""
 _TURNED_AWAY = (401, 403, 407, 502, 503, 504)
 """Statuses that the server, or a proxy before it, gives whatever the model."""
 
@@ -91,7 +88,7 @@ class OllamaClient:
             if response.is_error:
                 answer = next(response.iter_bytes(_ERROR_BYTES), b"")
                 raise _refusal(answer, response.status_code, "predict")
-            for line in _timely(response, silence_seconds):
+            for line in timely_lines(response, silence_seconds):
                 if line.startswith(b'{"error"'):
                     raise _refusal(line, response.status_code, "predict")
                 yield _decoded(line, kind, "predict")
@@ -110,6 +107,9 @@ def _failures(phase: Phase, seconds: float, *, silent: Verdict) -> Iterator[None
     """Raise errors of the connection as `Failure`."""
     try:
         yield
+    except LineTooLong as error:
+        text = f"Ollama sent a line of more than {LINE_BYTES:,} bytes"
+        raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase=phase) from error
     except httpx.ConnectTimeout as error:
         text = f"Ollama accepted no connection within {SHORT_CALL_SECONDS:g} s"
         raise Failure(text, verdict=Verdict.UNREACHABLE, phase="connect") from error
@@ -122,55 +122,6 @@ def _failures(phase: Phase, seconds: float, *, silent: Verdict) -> Iterator[None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         text = f"connection to Ollama lost: {type(error).__name__} {error}".rstrip()
         raise Failure(text, verdict=Verdict.UNREACHABLE, phase=phase) from error
-
-
-def _timely(response: httpx.Response, seconds: float) -> Iterator[bytes]:
-    """Yield the lines of a response; after the first one, each has to come within `seconds`.
-
-    The library has one limit for all reads of a request, so a thread ends the connection.
-    """
-    moved, over, late = Event(), Event(), Event()
-    connection = response.extensions["network_stream"].get_extra_info("socket")
-
-    def watch() -> None:
-        moved.wait()
-        while not over.is_set():
-            moved.clear()
-            if not moved.wait(seconds):
-                late.set()
-                with suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
-                return
-
-    watcher = Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        for line in _lines(response):
-            moved.set()
-            yield line
-    except httpx.TransportError as error:
-        if late.is_set():
-            raise httpx.ReadTimeout(f"no line for {seconds:g} s") from error
-        raise
-    finally:
-        over.set()
-        moved.set()
-        watcher.join()
-
-
-def _lines(response: httpx.Response) -> Iterator[bytes]:
-    # Not `iter_lines`, which also splits at U+2028 and others, which a model may write.
-    rest = bytearray()
-    for chunk in response.iter_bytes():
-        rest += chunk
-        if b"\n" in chunk:
-            *lines, rest = rest.split(b"\n")
-            yield from (bytes(line) for line in lines if line.strip())
-        if len(rest) > _LINE_BYTES:
-            text = f"Ollama sent a line of more than {_LINE_BYTES:,} bytes"
-            raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="predict")
-    if rest.strip():
-        yield bytes(rest)
 
 
 def _decoded(data: bytes, kind: type[_T], phase: Phase) -> _T:

@@ -15,7 +15,7 @@ from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Message, ModelFacts, Reply
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Progress
-from pytest_lmstrix.engines.ollama.counting import TokenCounter
+from pytest_lmstrix.engines.counting import TokenCounter
 from pytest_lmstrix.engines.ollama.listing import Running, gpu_note
 from pytest_lmstrix.engines.reasoning import split_reasoning
 from pytest_lmstrix.engines.reply_limit import ReplyLimit

@@ -1,0 +1,191 @@
+"""The engine `openai`: models that a running server has; it is attached to, never changed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import msgspec
+from msgspec import Struct
+
+from pytest_lmstrix.core.failure import Failure
+from pytest_lmstrix.core.types import Model, ModelFacts, fingerprint
+from pytest_lmstrix.core.verdicts import Phase, Verdict
+from pytest_lmstrix.engines.base import Progress
+from pytest_lmstrix.engines.openai.client import OpenAiClient, PathMissing
+from pytest_lmstrix.engines.openai.instance import OpenAiInstance, ServedModel
+from pytest_lmstrix.engines.openai.key import ApiKey, refusal_of_server
+from pytest_lmstrix.engines.openai.messages import Listing, ServerModel
+from pytest_lmstrix.system.addresses import server_url
+
+SCHEME = "openai+"
+"""Before the URL of a host, as in `openai+http://127.0.0.1:8000`."""
+_MOST_NAMES = 5
+
+
+class _Version(Struct):
+    version: str
+
+
+class _SlotSettings(Struct):
+    n_ctx: int
+
+
+class _Properties(Struct):
+    """llama.cpp's `/props`."""
+
+    build_info: str | None = None
+    default_generation_settings: _SlotSettings | None = None
+
+
+class OpenAiEngine:
+    """One server; `host` is `openai+http://host:port`.
+
+    `reply_timeout` is the silence limit in seconds while it prefills or answers; `pause` waits
+    a number of seconds, for a server that is busy.
+    """
+
+    name = "openai"
+
+    def __init__(
+        self,
+        host: str | None = None,
+        *,
+        reply_timeout: float = 120.0,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._url = server_url(host.removeprefix(SCHEME)) if host else None
+        self.host = self._url.partition("://")[2] if self._url else self.name
+        self._reply_timeout = reply_timeout
+        self._pause = pause
+        self._clients: dict[str | None, OpenAiClient] = {}
+        self._listings: dict[str | None, Listing | Failure | None] = {}
+        self._variable: str | None = None
+        """The variable with the key of the last model."""
+        self._version: str | None = None
+
+    @property
+    def version(self) -> str | None:
+        """The version of the server's software, such as `0.11.0`; `None` if unknown."""
+        if self._version is None and self._url is not None:
+            with suppress(Failure):
+                client = self._client(self._variable)
+                self._version = _version(client)
+        return self._version
+
+    def models(self) -> list[ModelFacts]:
+        """Return the models that the server lists.
+
+        Raises:
+            Failure: The server does not answer.
+        """
+        listing = self._listing(self._variable, "connect") or Listing(data=())
+        return [_facts(model, model.id, listing) for model in listing.data]
+
+    def facts(self, model: Model) -> ModelFacts | None:
+        """Return the server's facts of `model`, from one listing per key, or `None`.
+
+        Raises:
+            Failure: The server does not answer.
+        """
+        variable = self._variable = model.api_key_env
+        if variable not in self._listings:
+            try:
+                self._listings[variable] = self._listing(variable, "connect")
+            except Failure as failure:
+                self._listings[variable] = failure  # an unreachable server is asked once
+        known = self._listings[variable]
+        if isinstance(known, Failure):
+            raise known
+        listed = known.find(model.served_name or model.id) if known else None
+        return _facts(listed, model.id, known) if listed and known else None
+
+    def load(self, model: Model, context_length: int, progress: Progress) -> OpenAiInstance:
+        """Attach to `model`, with the context that the server has; see `Engine.load`."""
+        self._variable = model.api_key_env
+        name = model.served_name or model.id
+        listing = self._listing(self._variable, "load")
+        if listing is not None and listing.find(name) is None:
+            raise _not_listed(name, listing, self.host)
+        client = self._client(self._variable)
+        reported = listing.context_of(name) if listing else None
+        listed = listing.find(name) if listing else None
+        is_llamacpp = listed is not None and listed.meta is not None
+        usable = _slot_context(client) if is_llamacpp else None
+        asked = min(context_length, model.context_limit or context_length)
+        granted = reported or asked
+        served = ServedModel(
+            name=name,
+            context_length=granted,
+            is_reported=reported is not None,
+            usable_context_length=min(usable or granted, granted),
+            ignored_settings=tuple(msgspec.to_builtins(model.load)),
+            reports_prefill=is_llamacpp,
+        )
+        progress(1.0)
+        return OpenAiInstance(client, served, progress, reply_timeout=self._reply_timeout)
+
+    def close(self) -> None:
+        """Close the connections; the server keeps its models."""
+        for client in self._clients.values():
+            client.close()
+        self._clients.clear()
+
+    def _client(self, variable: str | None) -> OpenAiClient:
+        if self._url is None:
+            raise refusal_of_server(
+                "no server is named: give the model the key url, or name a host with"
+                f" --lmstrix-host {SCHEME}http://HOST:PORT"
+            )
+        if variable not in self._clients:
+            self._clients[variable] = OpenAiClient(self._url, ApiKey(variable), pause=self._pause)
+        return self._clients[variable]
+
+    def _listing(self, variable: str | None, phase: Phase) -> Listing | None:
+        """Return the models of the server; `None` if it lists none."""
+        try:
+            return self._client(variable).get("/v1/models", Listing, phase=phase)
+        except PathMissing:
+            return None
+
+
+def _facts(model: ServerModel, id: str, listing: Listing) -> ModelFacts:
+    meta = model.meta
+    return ModelFacts(
+        id=id,
+        context_limit=(meta and meta.n_ctx_train) or listing.context_of(model.id),
+        size_bytes=meta.size if meta else None,
+        fingerprint=fingerprint(
+            sha256=None, size_bytes=meta.size if meta else None, path=model.root or model.id
+        ),
+    )
+
+
+def _not_listed(name: str, listing: Listing, host: str) -> Failure:
+    names = ", ".join(repr(model.id) for model in listing.data[:_MOST_NAMES]) or "no model"
+    text = (
+        f"the server at {host} does not have '{name}'; it has {names}, and the key model gives the"
+        " name on the server where that is not the id"
+    )
+    return Failure(text, verdict=Verdict.MODEL_NOT_FOUND, phase="load")
+
+
+def _version(client: OpenAiClient) -> str | None:
+    """Ask for the version as vLLM, or else llama.cpp, reports it."""
+    asks: tuple[Callable[[], str | None], ...] = (
+        lambda: client.get("/version", _Version, phase="connect").version,
+        lambda: client.get("/props", _Properties, phase="connect").build_info,
+    )
+    for ask in asks:
+        with suppress(Failure, PathMissing):
+            return ask()
+    return None
+
+
+def _slot_context(client: OpenAiClient) -> int | None:
+    """Return what one request of llama.cpp's server may fill, tokens; `None` if unknown."""
+    with suppress(Failure, PathMissing):
+        settings = client.get("/props", _Properties, phase="load").default_generation_settings
+        return settings.n_ctx if settings else None
+    return None

@@ -1,0 +1,229 @@
+"""A model that a running server has: it was loaded by others, and stays loaded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+
+import msgspec
+
+from pytest_lmstrix.core.failure import Failure
+from pytest_lmstrix.core.types import Message, Reply
+from pytest_lmstrix.core.verdicts import Verdict
+from pytest_lmstrix.engines.base import Progress
+from pytest_lmstrix.engines.counting import TokenCounter
+from pytest_lmstrix.engines.openai.client import OpenAiClient, PathMissing
+from pytest_lmstrix.engines.openai.messages import Count, StreamEvent, Timings, Usage
+from pytest_lmstrix.engines.reasoning import split_reasoning
+from pytest_lmstrix.engines.reply_limit import ReplyLimit
+
+_SLOWEST_PREFILL = 50.0
+"""Prompt tokens per second below which a prefill counts as hung: few servers report progress."""
+_NO_USAGE = "the server neither has /tokenize nor reports the tokens of a prompt"
+
+
+class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a model before the first request."""
+
+    name: str
+    context_length: int
+    """In force as the server reports it, else as asked for; tokens."""
+    is_reported: bool
+    """Whether the server reports its context."""
+    usable_context_length: int
+    ignored_settings: tuple[str, ...] = ()
+    reports_prefill: bool = False
+    """Whether it can report the progress of a prefill, as llama.cpp can."""
+
+
+class OpenAiInstance:
+    """One model of a server."""
+
+    def __init__(
+        self, client: OpenAiClient, served: ServedModel, progress: Progress, *,
+        reply_timeout: float,
+    ) -> None:  # fmt: skip
+        self._client = client
+        self._served = served
+        self._progress = progress
+        self._reply_timeout = reply_timeout
+        self._unloaded = False
+        self._only_chats = False
+        self._usage_option: dict[str, object] = {"stream_options": {"include_usage": True}}
+        self._text_field: str | None = "prompt"
+        """The field of `/tokenize` with the text; `None` without that path."""
+        self._counter = TokenCounter(self._measure, served.context_length)
+        self.context_length = served.context_length
+        self.usable_context_length = served.usable_context_length
+        self.ignored_settings = served.ignored_settings
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of the load, each `topic: text`."""
+        found = []
+        if not self._served.is_reported:
+            found.append("context: the server does not report how much it has")
+        if self._only_chats:
+            found.append("prompts: the server has no completions, so all went through its template")
+        return tuple(found)
+
+    def complete(self, prompt: str, *, max_tokens: int, temperature: float = 0.0) -> Reply:
+        """Continue `prompt`: through the chat template where the server has no completions."""
+        if not self._only_chats:
+            body = {"prompt": prompt}
+            try:
+                return self._reply("/v1/completions", body, prompt, max_tokens, temperature)
+            except PathMissing:
+                self._only_chats = True
+        message = Message(role="user", content=prompt)
+        return self.chat([message], max_tokens=max_tokens, temperature=temperature)
+
+    def chat(
+        self, messages: Sequence[Message], *, max_tokens: int, temperature: float = 0.0
+    ) -> Reply:
+        """Answer `messages` through the model's chat template."""
+        body = {"messages": msgspec.to_builtins(messages)}
+        texts = "\n".join(message.content for message in messages)
+        try:
+            reply = self._reply("/v1/chat/completions", body, texts, max_tokens, temperature)
+        except PathMissing as error:
+            text = f"the server has no chat completions: {error}"
+            raise Failure(text, verdict=Verdict.UNSUPPORTED, phase="predict") from None
+        if reply.reasoning:
+            return reply
+        reasoning, text = split_reasoning(reply.text)
+        return msgspec.structs.replace(reply, text=text, reasoning=reasoning)
+
+    def count_tokens(self, text: str) -> int:
+        """Count the tokens of `text` by `/tokenize`, else by the usage that requests report.
+
+        Raises:
+            Failure: `inconclusive` where the server does neither.
+        """
+        self._check_open()
+        while self._text_field is not None:
+            count = self._tokenized(text, self._text_field)
+            if count is not None:
+                return count
+            # llama.cpp has another field than vLLM and SGLang.
+            self._text_field = "content" if self._text_field == "prompt" else None
+        return self._counter.count(text)
+
+    def unload(self) -> None:
+        """Use it no longer; it stays loaded, for it is not ours."""
+        self._unloaded = True
+
+    def _check_open(self) -> None:
+        if self._unloaded:
+            text = "the model is no longer in use here"
+            raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="predict")
+
+    def _tokenized(self, text: str, field: str) -> int | None:
+        body = {"model": self._served.name, field: text, "add_special_tokens": False}
+        try:
+            answer = self._client.post("/tokenize", body, Count, phase="predict")
+        except PathMissing:
+            return None
+        except Failure as failure:
+            if failure.verdict is Verdict.ENGINE_ERROR:  # it wants another field
+                return None
+            raise
+        if field == "prompt":
+            return answer.count
+        return None if answer.tokens is None else len(answer.tokens)
+
+    def _measure(self, piece: str) -> int:
+        tokens = self.complete(piece, max_tokens=1).prompt_tokens
+        if tokens is None:
+            raise Failure(_NO_USAGE, verdict=Verdict.INCONCLUSIVE, phase="predict")
+        return tokens
+
+    def _reply(
+        self,
+        path: str,
+        prompt: Mapping[str, object],
+        text: str,
+        max_tokens: int,
+        temperature: float,
+    ) -> Reply:
+        self._check_open()
+        body = {
+            "model": self._served.name,
+            **prompt,
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "stream": True,
+        }
+        if self._served.reports_prefill:
+            body["return_progress"] = True
+        try:
+            return self._streamed(path, {**body, **self._usage_option}, text, max_tokens)
+        except Failure as failure:
+            if "stream_options" not in failure.text or not self._usage_option:
+                raise
+        self._usage_option = {}
+        return self._streamed(path, body, text, max_tokens)
+
+    def _streamed(self, path: str, body: Mapping[str, object], text: str, max_tokens: int) -> Reply:
+        # Few texts have more than one token for two bytes.
+        patience = max(self._reply_timeout, len(text.encode()) / 2 / _SLOWEST_PREFILL)
+        collected = _Collected(ReplyLimit("the server", max_tokens))
+        events = self._client.events(
+            path, body, StreamEvent, prefill_seconds=patience, silence_seconds=self._reply_timeout
+        )
+        with closing(events):  # a reply that is given up must not be computed further
+            for event in events:
+                if (prefill := event.prompt_progress) is not None:
+                    self._progress.prefill(prefill.processed, prefill.total)
+                collected.add(event)
+        return collected.reply(self._client.key.redact)
+
+
+class _Collected:
+    """The events of one reply."""
+
+    def __init__(self, limit: ReplyLimit) -> None:
+        self._limit = limit
+        self._began = time.monotonic()
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._first_seconds: float | None = None
+        self._finish_reason: str | None = None
+        self._usage = Usage()
+        self._timings = Timings()
+
+    def add(self, event: StreamEvent) -> None:
+        for choice in (event.choices or ())[:1]:
+            if choice.said or choice.thought:
+                self._limit.count(choice.said + choice.thought)
+                if self._first_seconds is None:
+                    self._first_seconds = time.monotonic() - self._began
+            self._text.append(choice.said)
+            self._reasoning.append(choice.thought)
+            self._finish_reason = choice.finish_reason or self._finish_reason
+        self._usage = event.usage or self._usage
+        self._timings = event.timings or self._timings
+
+    def reply(self, redact: Callable[[str], str]) -> Reply:
+        """Return the reply.
+
+        Raises:
+            Failure: The server ended it before its last event.
+        """
+        if self._finish_reason is None:
+            text = "the server broke off its reply"
+            raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="predict")
+        details = self._usage.prompt_tokens_details
+        cached = self._timings.cache_n
+        return Reply(
+            text=redact("".join(self._text)),
+            reasoning=redact("".join(self._reasoning)),
+            stop_reason="length" if self._finish_reason == "length" else "stop",
+            prompt_tokens=self._usage.prompt_tokens,
+            cached_prompt_tokens=details.cached_tokens if cached is None and details else cached,
+            completion_tokens=self._usage.completion_tokens,
+            ttft_seconds=self._first_seconds,
+            prefill_tokens_per_second=self._timings.prompt_per_second or None,
+            decode_tokens_per_second=self._timings.predicted_per_second or None,
+        )

@@ -1,0 +1,246 @@
+"""The HTTP server of a stand-in for OpenAI-compatible servers."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event, Thread
+from types import TracebackType
+from typing import Any, Self
+
+from tests.standin.lmstudio.errors import Refused
+from tests.standin.lmstudio.models.minds import Message, Prediction, Request, StandInMind
+from tests.standin.lmstudio.models.model import StandInModel
+from tests.standin.openai.quirks import Dialect, Faults
+
+VERSION = "0.11.2"
+
+
+class OpenAiServer:
+    """One model with one context, at `url`; `host` is for `--lmstrix-host`."""
+
+    def __init__(
+        self,
+        model: StandInModel,
+        context_length: int,
+        dialect: Dialect = Dialect.VLLM,
+        faults: Faults | None = None,
+        *,
+        api_key: str | None = None,
+    ) -> None:
+        self.model = model
+        self.dialect = dialect
+        self.faults = faults or Faults()
+        self.api_key = api_key
+        self.mind = StandInMind(model, context_length)
+        self.requests: list[tuple[str, dict[str, Any]]] = []
+        """Path and body of each request."""
+        self.keys: list[str | None] = []
+        """The header `Authorization` of each request."""
+        self.predictions = 0
+        self.closing = Event()
+        self._http = _Http(self)
+        self.address = f"127.0.0.1:{self._http.server_address[1]}"
+        self.url = f"http://{self.address}"
+        self.host = f"openai+{self.url}"
+
+    def __enter__(self) -> Self:
+        Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.closing.set()
+        self._http.shutdown()
+        self._http.server_close()
+
+    @property
+    def asked(self) -> list[str]:
+        """The paths of the requests for an answer."""
+        return [path for path, _ in self.requests if path.endswith("completions")]
+
+    def listing(self) -> dict[str, Any]:
+        """Return the answer of `/v1/models`."""
+        context_length = self.faults.context or self.mind.context_length
+        entry: dict[str, Any] = {"id": self.model.key, "object": "model", "created": 1}
+        if self.dialect in (Dialect.VLLM, Dialect.SGLANG):
+            entry |= {"root": f"publisher/{self.model.key}", "max_model_len": context_length}
+            entry |= {"owned_by": str(self.dialect), "parent": None}
+        if self.dialect is Dialect.LLAMACPP:
+            trained, size = self.model.max_context_length, self.model.size_bytes
+            meta = {"n_ctx": context_length, "n_ctx_train": trained, "size": size}
+            entry |= {"owned_by": "llamacpp", "meta": meta}
+        return {"object": "list", "data": [entry]}
+
+
+class _Http(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, server: OpenAiServer) -> None:
+        self.openai = server
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Http
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self._handle({})
+
+    def do_POST(self) -> None:
+        self._handle(json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0)))))
+
+    def _handle(self, body: dict[str, Any]) -> None:
+        openai = self.server.openai
+        key = self.headers.get("Authorization")
+        openai.requests.append((self.path, body))
+        openai.keys.append(key)
+        faults, dialect = openai.faults, openai.dialect
+        if faults.redirect is not None:
+            self._answer(307, {}, {"Location": faults.redirect + self.path})
+        elif openai.api_key is not None and key != f"Bearer {openai.api_key}":
+            echo = f": {key}" if faults.echoes_key else ""
+            self._refuse(401, f"Incorrect API key provided{echo}", "invalid_api_key")
+        elif self.path == "/v1/models" and not faults.no_listing:
+            self._answer(200, openai.listing())
+        elif self.path == "/version" and dialect is Dialect.VLLM:
+            self._answer(200, {"version": VERSION})
+        elif self.path == "/props" and dialect is Dialect.LLAMACPP:
+            settings = {"n_ctx": openai.mind.context_length}
+            build = {"build_info": VERSION, "default_generation_settings": settings}
+            self._answer(200, build)
+        elif self.path == "/tokenize" and dialect is not Dialect.PLAIN and not faults.no_tokenize:
+            self._tokenize(body)
+        elif self.path == "/v1/chat/completions" or (
+            self.path == "/v1/completions" and not faults.no_completions
+        ):
+            self._predict(body)
+        else:
+            self._answer(404, {"detail": "Not Found"})
+
+    def _tokenize(self, body: dict[str, Any]) -> None:
+        openai = self.server.openai
+        if openai.dialect is Dialect.LLAMACPP:
+            self._answer(200, {"tokens": list(openai.mind.tokenize(body.get("content", "")))})
+            return
+        tokens = list(openai.mind.tokenize(body["prompt"]))
+        if body.get("add_special_tokens", True):
+            tokens = [1] * openai.model.bos_tokens + tokens
+        context_length = openai.mind.context_length
+        self._answer(200, {"tokens": tokens, "count": len(tokens), "max_model_len": context_length})
+
+    def _predict(self, body: dict[str, Any]) -> None:
+        openai = self.server.openai
+        faults = openai.faults
+        openai.predictions += 1
+        if faults.refuses_stream_options and "stream_options" in body:
+            self._refuse(400, "Unrecognized request argument supplied: stream_options")
+            return
+        if openai.predictions <= faults.busy:
+            wait = {} if faults.retry_after is None else {"Retry-After": faults.retry_after}
+            self._refuse(faults.busy_status, "too many requests", headers=wait)
+            return
+        if body["model"] != openai.model.key:
+            self._refuse(404, f"The model `{body['model']}` does not exist.", "NotFoundError")
+            return
+        messages = [Message(role=m["role"], text=m["content"]) for m in body.get("messages", ())]
+        chat = bool(messages)
+        request = Request(
+            messages=tuple(messages) or (Message(role="user", text=body["prompt"]),),
+            chat=chat,
+            max_tokens=body.get("max_tokens"),
+            temperature=body.get("temperature", 1.0),
+            overflow_policy="stopAtLimit",
+            stop_strings=(),
+            attempt=openai.predictions,
+        )
+        try:
+            prediction = openai.mind.predict(request)
+        except Refused as refused:
+            self._refuse(400, f"{refused.error.title} {refused.error.cause or ''}".strip())
+            return
+        try:
+            self._stream(list(_events(prediction, openai, body, chat=chat)))
+        except ConnectionError:
+            self.close_connection = True
+
+    def _stream(self, events: list[dict[str, Any]]) -> None:
+        openai = self.server.openai
+        faults = openai.faults
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for number, event in enumerate(events):
+            if number == 1 and openai.predictions <= faults.cut:
+                self.connection.shutdown(socket.SHUT_RDWR)
+                raise ConnectionError
+            if number == 1 and faults.ends_early:
+                break
+            if number == 1 and faults.freezes:
+                openai.closing.wait()
+            if number == 1 and faults.error_in_stream:
+                error = {"message": "EngineCore encountered an issue", "type": "internal_error"}
+                self._chunk(json.dumps({"error": error}))
+                break
+            self._chunk(json.dumps(event))
+        else:
+            self._chunk("[DONE]")
+        self.wfile.write(b"0\r\n\r\n")
+
+    def _chunk(self, data: str) -> None:
+        line = f"data: {data}\n\n".encode()
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
+        self.wfile.flush()
+
+    def _refuse(
+        self, status: int, text: str, code: str | None = None, *,
+        headers: dict[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        self._answer(status, {"error": {"message": text, "code": code}}, headers)
+
+    def _answer(
+        self, status: int, answer: dict[str, Any], headers: dict[str, str] | None = None
+    ) -> None:
+        data = json.dumps(answer).encode()
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+def _events(
+    prediction: Prediction, openai: OpenAiServer, body: dict[str, Any], *, chat: bool
+) -> Iterator[dict[str, Any]]:
+    pieces = list(prediction.pieces)
+    if openai.faults.echoes_key:
+        pieces.insert(0, (f"({openai.api_key}) ", "none"))
+    for text, kind in pieces:
+        if kind in ("none", "reasoning"):
+            field = "reasoning_content" if kind == "reasoning" else "content"
+            said = {"delta": {field: text}} if chat else {"text": text}
+            yield {"choices": [{"index": 0, **said, "finish_reason": None}]}
+    ended = prediction.stop_reason in ("maxPredictedTokensReached", "contextLengthReached")
+    last: dict[str, Any] = {"delta": {}} if chat else {"text": ""}
+    yield {"choices": [{"index": 0, **last, "finish_reason": "length" if ended else "stop"}]}
+    if body.get("stream_options", {}).get("include_usage") and not openai.faults.no_usage:
+        usage = {
+            "prompt_tokens": prediction.prompt_tokens,
+            "completion_tokens": prediction.predicted_tokens,
+            "prompt_tokens_details": None,
+        }
+        yield {"choices": [], "usage": usage}
