@@ -106,6 +106,37 @@ def test_a_70b_model_of_a_few_kilobytes_on_disk_needs_more_than_37_gib(tmp_path:
     assert not machine.fits(needs)
 
 
+DRY_RUN_WITH_TIME = f"""
+import atexit, resource, sys
+sys.path.insert(0, {str(Path(child_program.__file__).parent)!r})
+import child
+resource.setrlimit(resource.RLIMIT_DATA, (8 * 1024**3, 8 * 1024**3))
+atexit.register(lambda: print("limit", resource.getrlimit(resource.RLIMIT_DATA), flush=True))
+child._serve()
+"""
+"""The server of a dry run that is not ended; it takes no more memory even without its limit."""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others enforce no limit")
+def test_a_dry_run_that_is_not_ended_never_loads_the_model(tmp_path: Path) -> None:
+    path = header_file.write_llama_70b(tmp_path / "70b.gguf")
+    configuration = child_program.configuration(
+        path, 2048, structs.asdict(LoadSettings()), api_key="", dry_run=True
+    )
+    child = Child(
+        [sys.executable, "-P", "-c", DRY_RUN_WITH_TIME], json.dumps(configuration).encode() + b"\n"
+    )
+    log = []
+    try:
+        while (line := child.lines.get(timeout=60)) is not None:
+            log.append(line.decode())
+    finally:
+        child.end(patience_seconds=0)
+    assert any("unable to allocate CPU_REPACK buffer" in line for line in log)
+    assert log[-1].split() == ["limit", "(4294967296,", "4294967296)"]
+    assert child.exit_status == child_program.REFUSED
+
+
 def test_what_is_not_a_model_is_refused_with_the_reason_of_llama_cpp(tmp_path: Path) -> None:
     path = tmp_path / "page.gguf"
     path.write_text("<html>")
