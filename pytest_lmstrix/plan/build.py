@@ -104,8 +104,8 @@ class _Listings:
                 return facts_of(self._engines.get(model.engine), model), []
             except _ENGINE_ERRORS:
                 return None, []  # the load will fail and report it
-        having = [host for host in self._hosts if model.id in self._models(host)]
-        return (self._models(having[0])[model.id] if having else None), having
+        having = [host for host in self._hosts if model.name in self._models(host)]
+        return (self._models(having[0])[model.name] if having else None), having
 
     def _models(self, host: str) -> dict[str, ModelFacts]:
         if host not in self._listed:

@@ -44,7 +44,7 @@ class MemoryEstimator:
             Failure: It is not available.
         """
         if model.source is None:
-            return self._listed(model.id)
+            return self._listed(model.name)
         source = parse_source(model.source)
         if isinstance(source, LocalSource):
             path = self._folder / Path(source.path).expanduser()

@@ -147,7 +147,7 @@ def test_a_model_that_cannot_be_estimated_is_a_row_with_the_reason(project: Proj
     assert "Traceback" not in result.stderr.str()
     for expected in (
         "page *- * not reported",
-        "page: *not a GGUF file*",
+        "page: an HTML page, not a model",
         "gone: no such file: *gone.gguf",
         "other: not reported: engine 'fake' has no estimate",
         "studio: not reported: *",
