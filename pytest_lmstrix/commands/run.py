@@ -122,6 +122,7 @@ def _list(config: pytest.Config, settings: Settings, screen: Output) -> int:
         screen.lines(listing.as_ids(listed))
     else:
         screen.lines(listing.as_table(listed, key=key, paint=screen.paint, width=screen.width))
+        screen.lines(listing.as_comparison(listed, paint=screen.paint, width=screen.width))
         screen.lines(listing.as_history(past or {}, paint=screen.paint, width=screen.width))
     if damaged:
         lines = count_of(len(damaged), "damaged line")
