@@ -29,12 +29,12 @@ _SORTED_BY = {
     "size": "size", "declared": "declared", "ctx": "verified", "status": "status", "ttft": "TTFT",
     "tps": "tokens/s", "tested": "tested (UTC)",
 }  # fmt: skip
-_EXPENDABLE = ("engine", "estimate", "TTFT", "size", "declared", "tokens/s", "tested (UTC)", "first bad",
-               "verified", "status")  # fmt: skip
+_EXPENDABLE = ("engine", "estimate", "TTFT", "size", "declared", "tokens/s", "tested (UTC)",
+               "first bad", "verified", "status")  # fmt: skip
 _VARIANT_HEADINGS = ("variant", "estimate", "peak", "verified", "status", "TTFT", "tokens/s")
 _COLOURS = {"completed": "green", "failed": "red", "missing": "yellow", "corrupted": "yellow"}
-_FROM_MODEL = ("id", "variant_of", "engine", "type", "tags", "size_bytes", "context_limit", "architecture",
-               "quantization", "capabilities")  # fmt: skip
+_FROM_MODEL = ("id", "variant_of", "engine", "type", "tags", "size_bytes", "context_limit",
+               "architecture", "quantization", "capabilities")  # fmt: skip
 _FROM_REGISTRY = ("fingerprint", "verified_context", "verified_check", "largest_good",
                   "smallest_bad", "smallest_bad_verdict", "verdict", "last_tested", "load_seconds",
                   "ttft_seconds", "decode_tokens_per_second", "peak_memory_bytes",

@@ -16,7 +16,7 @@ from pytest_lmstrix.core.types import LoadSettings, Model
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.registry.estimates import EstimateCache, estimate_key
 from pytest_lmstrix.weights.fetch import header_path, is_cached
-from pytest_lmstrix.weights.source import LocalSource, parse_source, parts, why_missing
+from pytest_lmstrix.weights.source import LocalSource, parse_source, why_missing
 
 CONTEXT_STEP = 256
 """llama.cpp rounds context lengths up to this."""
@@ -48,9 +48,8 @@ class MemoryEstimator:
         source = parse_source(model.source)
         if isinstance(source, LocalSource):
             path = self._folder / Path(source.path).expanduser()
-            missing = [part for part in parts(path) if not part.is_file()]
-            if missing:
-                raise _not_found(f"{why_missing(missing[0])}: {missing[0]}")
+            if not path.is_file():
+                raise _not_found(f"{why_missing(path)}: {path}")
             return path
         cached = is_cached(model.source, sha256=model.sha256, base_dir=self._folder)
         if cached is not None:
