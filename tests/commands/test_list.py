@@ -188,6 +188,7 @@ def test_json_has_stable_keys(listed: Project) -> None:
         "verdict": "out_of_memory",
         "last_tested": "2026-03-02T12:30:00Z",
         "ttft_seconds": 0.25,
+        "estimated_memory_bytes": 3_500_000_000,
         "decode_tokens_per_second": 80.0,
     }
     assert (models["vectors"]["type"], models["vectors"]["status"]) == ("embedding",) * 2
