@@ -7,6 +7,7 @@ import os
 import queue
 import re
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -64,6 +65,10 @@ def load_and_add_up(path: Path, load: LoadSettings, context_length: int) -> floa
     )
     try:
         assert child.lines.get(timeout=120) is not None, child.log()
+        deadline = time.monotonic() + 60
+        while not any("listening on" in line for line in child.log()):  # it logs in a thread
+            assert time.monotonic() < deadline, child.log()
+            time.sleep(0.02)
     except queue.Empty:
         pytest.fail(f"it does not load: {child.log()[-5:]}")
     finally:
