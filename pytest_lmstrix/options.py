@@ -24,7 +24,18 @@ HELP_ALL = "Run also cases with a cached result (default: only untested, failed 
 REGISTRY = "registry.jsonl"
 """In the folder of the reports."""
 
-SORT_KEYS = ("smart", "id", "size", "ctx", "declared", "ttft", "tps", "status", "tested")
+SORT_KEYS = (
+    "smart",
+    "id",
+    "size",
+    "estimate",
+    "ctx",
+    "declared",
+    "ttft",
+    "tps",
+    "status",
+    "tested",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,8 +26,8 @@ LIST_SCHEMA = 1
 _HEADINGS = ("model", "engine", "size", "estimate", "declared", "verified", "first bad", "status",
             "TTFT", "tokens/s", "tested (UTC)")  # fmt: skip
 _SORTED_BY = {
-    "size": "size", "declared": "declared", "ctx": "verified", "status": "status", "ttft": "TTFT",
-    "tps": "tokens/s", "tested": "tested (UTC)",
+    "size": "size", "estimate": "estimate", "declared": "declared", "ctx": "verified",
+    "status": "status", "ttft": "TTFT", "tps": "tokens/s", "tested": "tested (UTC)",
 }  # fmt: skip
 _EXPENDABLE = ("engine", "estimate", "TTFT", "size", "declared", "tokens/s", "tested (UTC)",
                "first bad", "verified", "status")  # fmt: skip

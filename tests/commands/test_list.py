@@ -85,6 +85,8 @@ ORDERS = {
     "idd": "vectors gamma beta alpha",
     "size": "alpha beta gamma vectors",
     "sized": "beta alpha gamma vectors",
+    "estimate": "beta alpha gamma vectors",
+    "estimated": "beta alpha gamma vectors",
     "declared": "gamma beta alpha vectors",
     "declaredd": "alpha beta gamma vectors",
     "ctx": "beta alpha gamma vectors",
@@ -123,7 +125,7 @@ def test_sort_keys_must_match_exactly(listed: Project, key: str) -> None:
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     (line,) = filter(None, result.errlines)
     assert line.startswith(
-        f"ERROR: --lmstrix-list: '{key}' is not a valid key; choose from smart, id, size"
+        f"ERROR: --lmstrix-list: '{key}' is not a valid key; choose from smart, id, size, estimate"
     )
 
 
