@@ -85,7 +85,7 @@ def estimate_all(
         for each in models
         if each.type != "embedding" and wanted((each.id, each.engine, *each.tags))
     ]
-    machine = _machine(progress)
+    machine = read_machine(progress)
     own = {engine.name for engine in registered}
     files = LmStudioFiles(settings.hosts, usual_places())
     if any(each.engine == "lmstudio" and each.engine not in own for each in chosen):
@@ -106,7 +106,8 @@ def estimate_all(
     )
 
 
-def _machine(progress: WriteLine) -> MachineMemory:
+def read_machine(progress: WriteLine) -> MachineMemory:
+    """Return the memory of this machine; without its GPUs, with a line, if they cannot be read."""
     from pytest_lmstrix.engines.llamacpp.dry_run import read_machine_memory
 
     try:

@@ -63,7 +63,14 @@ class MemoryEstimator:
 
         return fetch_header(model.source)
 
-    def estimate(self, path: Path, load: LoadSettings, context_length: int) -> Needs:
+    def estimate(
+        self,
+        path: Path,
+        load: LoadSettings,
+        context_length: int,
+        *,
+        timeout_seconds: float | None = None,
+    ) -> Needs:
         """Return the memory of a load of the model in `path`, from the cache or by a dry run.
 
         Raises:
@@ -76,8 +83,9 @@ class MemoryEstimator:
             return known
         from pytest_lmstrix.engines.llamacpp import dry_run
 
+        timeout = dry_run.TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
         try:
-            needs = dry_run.estimate(path, load, context_length)
+            needs = dry_run.estimate(path, load, context_length, timeout_seconds=timeout)
         except OSError as error:
             raise _not_estimated(str(error)) from error
         with self._lock, suppress(OSError):  # the cache only saves time

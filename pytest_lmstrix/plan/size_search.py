@@ -49,6 +49,7 @@ def search_below(
     """Search the largest of `steps_down(size)` that works, where `size` does not.
 
     A smaller context that was `granted` is tried first, and is the answer if it works. Then the
+    largest step up to `estimated`, the largest size for which the memory suffices. If it fails, the
     lowest step, unless a smaller size is `known_good`: a model that fails there fails everywhere.
     Then the steps between are bisected. At most `MOST_LOADS` sizes are tried.
     """

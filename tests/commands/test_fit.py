@@ -84,7 +84,7 @@ def test_the_json_has_these_keys_and_no_others(fitted: Project) -> None:
 
 def test_a_70b_model_does_not_fit(fitted: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = MachineMemory(total_bytes=32 * GIB, available_bytes=30 * GIB)
-    monkeypatch.setattr(fit, "_machine", lambda progress: machine)
+    monkeypatch.setattr(fit, "read_machine", lambda progress: machine)
     rows = as_json(fitted, "-k", "big")["models"]
     assert [row["fits"] for row in rows] == [False, False]
     assert all(37 * GIB < row["total_bytes"] < 42 * GIB for row in rows)
@@ -96,7 +96,7 @@ def test_the_largest_context_that_fits_is_a_row(
     fitted: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = MachineMemory(total_bytes=64 * GIB, available_bytes=44 * GIB)
-    monkeypatch.setattr(fit, "_machine", lambda progress: machine)
+    monkeypatch.setattr(fit, "read_machine", lambda progress: machine)
     rows = as_json(fitted, "-k", "big")["models"]
     largest = {row["kv_cache_type"]: row["context_length"] for row in rows if row["fits"]}
     # 320 KiB a token in f16, beside 37 GiB of weights.
