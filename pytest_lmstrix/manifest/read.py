@@ -23,7 +23,7 @@ from pytest_lmstrix.manifest.nodes import (
     plain,
 )
 from pytest_lmstrix.manifest.schema import DEFAULT_KEYS, LOAD_KEYS, MODEL_KEYS, Rule, Wrong
-from pytest_lmstrix.manifest.variants import variants
+from pytest_lmstrix.manifest.variants import combinations
 
 __all__ = ["Manifest", "ManifestError", "ManifestNotFound", "parse_manifest", "read_manifest"]
 
@@ -142,7 +142,7 @@ class _Reader:
             # A model's own contexts are tested even beyond its declared limit.
             fields["contexts"] = tuple(size for size in contexts if size <= limit) or (limit,)
         try:
-            models = [msgspec.convert(each, Model) for each in variants(fields)]
+            models = [msgspec.convert(each, Model) for each in combinations(fields)]
         except ValueError as error:
             self._problems.add(line, f"{where}: load {error}")
             return

@@ -19,7 +19,7 @@ _WORDS = {
 """Setting -> what precedes its value in the id of a variant."""
 
 
-def variants(fields: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def combinations(fields: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the fields of each variant; `fields` themselves if no load setting is a tuple.
 
     An embedding model is never loaded, and so has no variants.
