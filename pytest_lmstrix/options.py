@@ -29,7 +29,18 @@ HELP_ALL = "Run also cases with a cached result (default: only untested, failed 
 REGISTRY = "registry.jsonl"
 """In the folder of the reports."""
 
-SORT_KEYS = ("smart", "id", "size", "ctx", "declared", "ttft", "tps", "status", "tested")
+SORT_KEYS = (
+    "smart",
+    "id",
+    "size",
+    "estimate",
+    "ctx",
+    "declared",
+    "ttft",
+    "tps",
+    "status",
+    "tested",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +123,8 @@ def replace_short_all(parser: pytest.Parser, args: list[str]) -> None:
 
 def _add_commands(parser: pytest.Parser, add: Callable[..., None]) -> None:
     add("--lmstrix-scan", action="store_true",
-        help="Append new models of the engines to the manifest, and exit")  # fmt: skip
+        help="Append new models of the engines to the manifest, and exit; -v adds the largest"
+        " context that fits")  # fmt: skip
     add("--lmstrix-list", nargs="?", const="smart", metavar="KEY",
         help="List the models and their status, and exit; KEY as for --lmstrix-sort; -k selects,"
         " -v adds the history, -q prints only ids")  # fmt: skip

@@ -70,7 +70,7 @@ def start(config: pytest.Config) -> None:
     attempts = Attempts(
         loader, run=plan.run, machine=machine_id(), speeds=plan.speeds, memory=memory
     )
-    size_policy = SizePolicy(attempts, known=plan.ranges, seed=plan.seed)
+    size_policy = SizePolicy(attempts, known=plan.ranges, seed=plan.seed, memory=memory)
     config.stash[fixtures.loader_key] = loader
     config.stash[fixtures.attempts_key] = attempts
     config.stash[fixtures.size_policy_key] = size_policy

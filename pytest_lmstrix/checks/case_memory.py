@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.memory import MachineMemory, Needs, total_of
 from pytest_lmstrix.core.types import Case
-from pytest_lmstrix.plan.memory import MemoryEstimator
+from pytest_lmstrix.plan.memory import MemoryEstimator, largest_context
 
 _MIB = 1024 * 1024
 
@@ -47,6 +47,23 @@ class CaseMemory:
     def total_bytes(self, case: Case) -> int | None:
         needs = self.needs(case)
         return None if needs is None else total_of(needs)
+
+    def largest_context(self, case: Case) -> int | None:
+        """Return the largest context length below that of `case` that fits; `None` if unknown."""
+        machine = self._memory() if self.needs(case) else None
+        if machine is None:
+            return None
+        limit = case.context_length
+
+        def estimate(size: int) -> Needs:
+            return self._estimator.estimate(path, case.model.load, size)
+
+        try:
+            path = self._estimator.file(case.model, fetch=False)
+            found = largest_context(estimate, machine, limit=limit, known={})
+        except (Failure, OSError, ValueError):
+            return None
+        return found if found is not None and found < limit else None
 
     def why_unfit(self, case: Case) -> str | None:
         """Return why `case` cannot fit, with the numbers; `None` if it fits or is unknown."""

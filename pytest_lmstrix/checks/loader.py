@@ -229,8 +229,8 @@ class ModelLoader:
         """Return a line with the nearest ids that the engine has, or nothing."""
         names: list[str] = []
         with suppress(Exception):  # third-party engines may raise anything
-            names = [facts.id for facts in self.engine_of(model).models() if facts.id != model.id]
-        near = get_close_matches(model.id, names, n=SIMILAR)
+            names = [facts.id for facts in self.engine_of(model).models() if facts.id != model.name]
+        near = get_close_matches(model.name, names, n=SIMILAR)
         return f"\n{DID_YOU_MEAN} {', '.join(map(repr, near))}?" if near else ""
 
     def _reconnects(self, engine: Engine) -> bool:

@@ -8,6 +8,7 @@ from functools import partial
 from msgspec.structs import replace
 
 from pytest_lmstrix.checks.attempt import Attempts, LoadBudget
+from pytest_lmstrix.checks.case_memory import CaseMemory
 from pytest_lmstrix.checks.deep import DeepFill
 from pytest_lmstrix.checks.hosts import same_words
 from pytest_lmstrix.core.types import ANY_SIZE, MAX_CONTEXT_LENGTH, Case, Result
@@ -29,8 +30,17 @@ Trial = Callable[[int, LoadBudget], Result]
 class SizePolicy:
     """Runs the built-in checks; `known` is `Plan.ranges`, `seed` the seed of the run."""
 
-    def __init__(self, attempts: Attempts, *, known: Mapping[str, KnownRange], seed: int) -> None:
+    def __init__(
+        self,
+        attempts: Attempts,
+        *,
+        known: Mapping[str, KnownRange],
+        seed: int,
+        memory: CaseMemory | None = None,
+    ) -> None:
+        """Searches start at the largest size that fits by the estimates of `memory`."""
         self._attempts = attempts
+        self._memory = memory
         self._known = known
         self._seed = seed
         self._seen: dict[str, dict[int, bool]] = {}
@@ -109,7 +119,8 @@ class SizePolicy:
 
         known = self._range("full", case)
         try:
-            found = finish(search_up_to(limit, good=known.good, bad=known.bad))
+            estimated = self._largest_fitting(case)
+            found = finish(search_up_to(limit, good=known.good, bad=known.bad, estimated=estimated))
             if found is not None and found not in tried and not works(found):
                 found = finish(search_up_to(limit, bad=found))
         except _Stopped as stopped:
@@ -153,6 +164,7 @@ class SizePolicy:
             size,
             known_good=good if good is not None and good < size else None,
             granted=result.granted_context_length,
+            estimated=self._largest_fitting(case),
         )
         try:
             while (smaller := search.next_size) is not None:
@@ -177,6 +189,9 @@ class SizePolicy:
             self._failed_at[result.check, model.id] = size, text
         main = replace(result, detail=f"{text}\n{result.detail}".strip())
         return [main, *_searched(tried)]
+
+    def _largest_fitting(self, case: Case) -> int | None:
+        return self._memory.largest_context(case) if self._memory is not None else None
 
     def _failing_at_any_size(self, result: Result) -> Result:
         words = result.detail.partition("\n")[0]

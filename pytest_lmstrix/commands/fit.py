@@ -28,8 +28,8 @@ from pytest_lmstrix.plan.memory import MemoryEstimator, largest_context
 from pytest_lmstrix.plan.plan import planned
 from pytest_lmstrix.system.machine_id import machine_id
 from pytest_lmstrix.weights.fetch import is_header
-from pytest_lmstrix.weights.gguf import read_header
 from pytest_lmstrix.weights.places import usual_places
+from pytest_lmstrix.weights.preflight import preflight
 
 FIT_SCHEMA = 1
 """Raised when a key of the JSON changes its meaning or goes."""
@@ -85,7 +85,7 @@ def estimate_all(
         for each in models
         if each.type != "embedding" and wanted((each.id, each.engine, *each.tags))
     ]
-    machine = _machine(progress)
+    machine = read_machine(progress)
     own = {engine.name for engine in registered}
     files = LmStudioFiles(settings.hosts, usual_places())
     if any(each.engine == "lmstudio" and each.engine not in own for each in chosen):
@@ -106,7 +106,8 @@ def estimate_all(
     )
 
 
-def _machine(progress: WriteLine) -> MachineMemory:
+def read_machine(progress: WriteLine) -> MachineMemory:
+    """Return the memory of this machine; without its GPUs, with a line, if they cannot be read."""
     from pytest_lmstrix.engines.llamacpp.dry_run import read_machine_memory
 
     try:
@@ -141,15 +142,22 @@ class _Fitter:
         """Return the rows of `model`, largest contexts last; one with the reason if it fails."""
         try:
             path = self._path(model)
-            limit = model.context_limit or _context_limit(path)
+            checked = preflight(path)
+            if checked.verdict is not None:
+                raise ValueError(checked.reason)
+            if checked.kind == "embedding":
+                raise ValueError("an embedding model, which is never tested")
+            limit = model.context_limit or checked.context_length
         except (Failure, OSError, ValueError) as error:
             return [FitRow(model=model, reason=_reason(error))]
         own = model.load.kv_cache_type
-        types = (own,) if own not in (None, *_DEFAULT_TYPES) else ()
+        if own is not None and model.variant_of is not None:
+            return list(self._rows_of_type(model, path, limit, own))
+        first = () if own in (None, *_DEFAULT_TYPES) else (own,)
+        types: tuple[KvCacheType, ...] = (*first, *_DEFAULT_TYPES)
         return [
             row
-            for kind in dict.fromkeys((*types, *_DEFAULT_TYPES))
-            if kind is not None
+            for kind in dict.fromkeys(types)
             for row in self._rows_of_type(model, path, limit, kind)
         ]
 
@@ -157,7 +165,7 @@ class _Fitter:
         if model.engine in self._registered or model.engine not in ("llamacpp", "lmstudio"):
             raise ValueError(f"not reported: engine '{model.engine}' has no estimate")
         if model.engine == "lmstudio":
-            return self._files.find(model.id)
+            return self._files.find(model.name)
         return self._estimator.file(model, fetch=True)
 
     def _rows_of_type(
@@ -195,12 +203,6 @@ class _Fitter:
                 largest=size == largest,
             )
         yield from failed
-
-
-def _context_limit(path: Path) -> int | None:
-    header = read_header(path).metadata
-    limit = header.get(f"{header.get('general.architecture')}.context_length")
-    return limit if isinstance(limit, int) and limit > 0 else None
 
 
 def _reason(error: Exception) -> str:

@@ -23,17 +23,18 @@ from pytest_lmstrix.registry.store import ModelStatus, Registry
 LIST_SCHEMA = 1
 """Increased when a JSON key is removed or changes its meaning; new keys do not count."""
 
-_HEADINGS = ("model", "engine", "size", "declared", "verified", "first bad", "status", "TTFT",
-            "tokens/s", "tested (UTC)")  # fmt: skip
+_HEADINGS = ("model", "engine", "size", "estimate", "declared", "verified", "first bad", "status",
+            "TTFT", "tokens/s", "tested (UTC)")  # fmt: skip
 _SORTED_BY = {
-    "size": "size", "declared": "declared", "ctx": "verified", "status": "status", "ttft": "TTFT",
-    "tps": "tokens/s", "tested": "tested (UTC)",
+    "size": "size", "estimate": "estimate", "declared": "declared", "ctx": "verified",
+    "status": "status", "ttft": "TTFT", "tps": "tokens/s", "tested": "tested (UTC)",
 }  # fmt: skip
-_EXPENDABLE = ("engine", "TTFT", "size", "declared", "tokens/s", "tested (UTC)", "first bad",
-               "verified", "status")  # fmt: skip
+_EXPENDABLE = ("engine", "estimate", "TTFT", "size", "declared", "tokens/s", "tested (UTC)",
+               "first bad", "verified", "status")  # fmt: skip
+_VARIANT_HEADINGS = ("variant", "estimate", "peak", "verified", "status", "TTFT", "tokens/s")
 _COLOURS = {"completed": "green", "failed": "red", "missing": "yellow", "corrupted": "yellow"}
-_FROM_MODEL = ("id", "engine", "type", "tags", "size_bytes", "context_limit", "architecture",
-               "quantization", "capabilities")  # fmt: skip
+_FROM_MODEL = ("id", "variant_of", "engine", "type", "tags", "size_bytes", "context_limit",
+               "architecture", "quantization", "capabilities")  # fmt: skip
 _FROM_REGISTRY = ("fingerprint", "verified_context", "verified_check", "largest_good",
                   "smallest_bad", "smallest_bad_verdict", "verdict", "last_tested", "load_seconds",
                   "ttft_seconds", "decode_tokens_per_second", "peak_memory_bytes",
@@ -110,6 +111,43 @@ def as_table(
     )
 
 
+def as_comparison(listed: Iterable[Entry], *, paint: Paint, width: int | None) -> Iterator[str]:
+    """Return a table of the variants of each model that has several, in the order of the ids."""
+    for name, found in _variants(listed).items():
+        yield ""
+        yield f"variants of {one_line(name)}"
+        yield from table(
+            _VARIANT_HEADINGS,
+            [_variant_cells(entry) for entry in found],
+            paint=paint,
+            width=width,
+            left=("status",),
+            expendable=("TTFT", "status", "peak"),
+        )
+
+
+def _variants(listed: Iterable[Entry]) -> dict[str, list[Entry]]:
+    found: dict[str, list[Entry]] = {}
+    for entry in listed:
+        if entry.model.variant_of is not None:
+            found.setdefault(entry.model.variant_of, []).append(entry)
+    several = {name: each for name, each in found.items() if len(each) > 1}
+    return {name: sorted(each, key=lambda entry: entry.model.id) for name, each in several.items()}
+
+
+def _variant_cells(entry: Entry) -> list[TableCell]:
+    known = entry.known
+    return [
+        entry.model.id.removeprefix(f"{entry.model.name}+"),
+        file_size(known.estimated_memory_bytes),
+        file_size(known.peak_memory_bytes),
+        tokens(known.verified_context),
+        (entry.status, _COLOURS.get(entry.status, "")),
+        seconds(known.ttft_seconds),
+        rate(known.decode_tokens_per_second),
+    ]
+
+
 def as_history(past: ModelHistory, *, paint: Paint, width: int | None) -> Iterator[str]:
     """Return the lines of all results, grouped by model."""
     for model, results in past.items():
@@ -124,9 +162,16 @@ def as_markdown(listed: Iterable[Entry]) -> Iterator[str]:
     """Return the lines of a Markdown table."""
     yield _markdown_row(_HEADINGS)
     yield _markdown_row(["---"] * len(_HEADINGS))
+    listed = list(listed)
     for entry in listed:
-        texts = (cell if isinstance(cell, str) else cell[0] for cell in _cells(entry))
-        yield _markdown_row([escape_markdown(text, 1_000) for text in texts])
+        yield _markdown_row(_markdown_cells(_cells(entry)))
+    for name, found in _variants(listed).items():
+        yield ""
+        yield escape_markdown(f"Variants of {name}", 1_000)
+        yield ""
+        yield _markdown_row(_VARIANT_HEADINGS)
+        yield _markdown_row(["---"] * len(_VARIANT_HEADINGS))
+        yield from (_markdown_row(_markdown_cells(_variant_cells(entry))) for entry in found)
 
 
 def as_json(listed: Iterable[Entry], past: ModelHistory | None) -> str:
@@ -142,6 +187,7 @@ def _cells(entry: Entry) -> list[TableCell]:
         model.id,
         model.engine,
         file_size(model.size_bytes),
+        file_size(known.estimated_memory_bytes),
         tokens(model.context_limit),
         tokens(known.verified_context),
         ANY_SIZE if known.fails_at_any_size else tokens(known.smallest_bad),
@@ -175,6 +221,11 @@ def _object(entry: Entry, past: ModelHistory | None) -> dict[str, Any]:
         found["history"] = past[entry.model.id]
     plain: dict[str, Any] = msgspec.to_builtins(found)
     return plain
+
+
+def _markdown_cells(cells: Iterable[TableCell]) -> list[str]:
+    texts = (cell if isinstance(cell, str) else cell[0] for cell in cells)
+    return [escape_markdown(text, 1_000) for text in texts]
 
 
 def _markdown_row(cells: Sequence[str]) -> str:

@@ -123,6 +123,7 @@ def _list(config: pytest.Config, settings: Settings, screen: Output) -> int:
         screen.lines(listing.as_ids(listed))
     else:
         screen.lines(listing.as_table(listed, key=key, paint=screen.paint, width=screen.width))
+        screen.lines(listing.as_comparison(listed, paint=screen.paint, width=screen.width))
         screen.lines(listing.as_history(past or {}, paint=screen.paint, width=screen.width))
     if damaged:
         lines = count_of(len(damaged), "damaged line")
@@ -283,6 +284,11 @@ def _scan(config: pytest.Config, settings: Settings, screen: Output) -> int:
         rows = [_model_row(each) for each in appended]
         screen.lines(table(_SCAN_HEADINGS, rows, paint=screen.paint, width=screen.width,
                            left=_SCAN_LEFT, expendable=_SCAN_EXPENDABLE))  # fmt: skip
+    if config.option.verbose > 0:
+        from pytest_lmstrix.commands.scan_fit import largest_contexts
+
+        largest = list(largest_contexts(answers, settings, progress=print_progress))
+        screen.section("largest context that fits", largest)
     screen.section(f"gone: in {manifest}, but no longer available",
                    [[each.engine, each.id] for each in found.gone])  # fmt: skip
     screen.section("embedding models: recorded, never tested", [[each] for each in found.embedding])

@@ -16,6 +16,7 @@ from pytest_lmstrix.core.types import Model, ModelFacts
 from pytest_lmstrix.engines.base import Engine
 from pytest_lmstrix.engines.catalog import BUILT_IN, Engines, EngineUnavailable, host_of, hosts_of
 from pytest_lmstrix.manifest.append import model_of
+from pytest_lmstrix.manifest.variants import entries_of
 from pytest_lmstrix.weights.fetch import is_cached
 from pytest_lmstrix.weights.places import search, usual_places
 from pytest_lmstrix.weights.preflight import preflight
@@ -150,6 +151,7 @@ def compare_with_manifest(
     A file counts as known under any id, and as a download of a known source if its path shows
     that. A file whose id belongs to another model gets the suffix `@engine`.
     """
+    known = entries_of(known)
     taken = {model.id: (model.engine, _file(model.source, folder)) for model in known}
     files = {at for at in taken.values() if at[1] is not None}
     files |= {(model.engine, file) for model in known if (file := _cached(model, folder))}

@@ -108,6 +108,13 @@ class Model(Struct, frozen=True, kw_only=True, omit_defaults=True):
     capabilities: tuple[str, ...] = ()
     fingerprint: str | None = None
     """Identifies the weights, as far as known before a load; see `fingerprint`."""
+    variant_of: str | None = None
+    """The id in the manifest of which this is one combination of load settings."""
+
+    @property
+    def name(self) -> str:
+        """The name in the engine, the same for all variants."""
+        return self.variant_of or self.id
 
 
 class ModelFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):

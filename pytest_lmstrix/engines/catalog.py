@@ -165,7 +165,7 @@ def facts_of(engine: Engine, model: Model) -> ModelFacts | None:
     ask: Callable[[Model], ModelFacts | None] | None = getattr(engine, "facts", None)
     if ask is not None:
         return ask(model)
-    return next((facts for facts in engine.models() if facts.id == model.id), None)
+    return next((facts for facts in engine.models() if facts.id == model.name), None)
 
 
 def host_of(engine: Engine) -> str:

@@ -203,7 +203,11 @@ def _cases_of_mark(mark: pytest.Mark, plan: Plan, cases: Sequence[Case]) -> list
             for planned in plan.models
             for size in sorted(set(contexts))
         ]
-    return [case for case in cases if fnmatchcase(case.model.id, match)]
+    return [
+        case
+        for case in cases
+        if fnmatchcase(case.model.id, match) or fnmatchcase(case.model.name, match)
+    ]
 
 
 def _mark_problem(mark: pytest.Mark) -> str | None:

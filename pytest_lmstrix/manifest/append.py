@@ -20,6 +20,7 @@ from pytest_lmstrix.manifest.read import (
     parse_manifest,
     read_bytes,
 )
+from pytest_lmstrix.manifest.variants import entries_of
 from pytest_lmstrix.system.atomic_write import atomic_write
 
 _NEW = """\
@@ -84,7 +85,7 @@ def append_models(
 
 
 def _new_entries(models: Sequence[Model], manifest: Manifest) -> Iterator[dict[str, Any]]:
-    seen = {model.id for model in manifest.models}
+    seen = {each for model in manifest.models for each in (model.id, model.name)}
     for model in models:
         if model.id in seen:
             continue
@@ -158,7 +159,7 @@ def _checked(
         models = parse_manifest(new, path, engine=engine).models
     except ManifestError:
         models = ()
-    kept, appended = models[: len(old.models)], models[len(old.models) :]
+    kept, appended = models[: len(old.models)], entries_of(models[len(old.models) :])
     if (
         kept != old.models
         or len(appended) != len(entries)

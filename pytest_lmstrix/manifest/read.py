@@ -31,6 +31,7 @@ from pytest_lmstrix.manifest.schema import (
     Rule,
     Wrong,
 )
+from pytest_lmstrix.manifest.variants import combinations
 
 __all__ = ["Manifest", "ManifestError", "ManifestNotFound", "parse_manifest", "read_manifest"]
 
@@ -142,11 +143,6 @@ class _Reader:
             self._problems.add(line, f"{where}: id is missing")
         if "id" not in own:
             return
-        if own["id"] in self._lines:
-            self._problems.add(
-                line, f"{where}: id is taken already, by line {self._lines[own['id']]}"
-            )
-        self._lines.setdefault(own["id"], line)
         fields = {"engine": self._engine, **defaults, **own}
         if fields["engine"] in LOADING_ENGINES and (
             keys := [key for key in SERVER_KEYS if key in own]
@@ -158,7 +154,17 @@ class _Reader:
         if limit is not None and contexts is not None and "contexts" not in own:
             # A model's own contexts are tested even beyond its declared limit.
             fields["contexts"] = tuple(size for size in contexts if size <= limit) or (limit,)
-        yield msgspec.convert(fields, Model)
+        try:
+            models = [msgspec.convert(each, Model) for each in combinations(fields)]
+        except ValueError as error:
+            self._problems.add(line, f"{where}: load {error}")
+            return
+        for id_ in dict.fromkeys([own["id"], *(model.id for model in models)]):
+            if id_ in self._lines:
+                taken = f"id{'' if id_ == own['id'] else f' {id_!r}'} is taken already"
+                self._problems.add(line, f"{where}: {taken}, by line {self._lines[id_]}")
+            self._lines.setdefault(id_, line)
+        yield from models
 
     def _values(self, node: Node, rules: Mapping[str, Rule | None], where: str) -> dict[str, Any]:
         """Return the valid values of a mapping."""

@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_args
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 from yaml.nodes import Node
 
 from pytest_lmstrix.core.sanitize import clean
@@ -50,6 +51,8 @@ class Rule(Struct, frozen=True, kw_only=True):
     """The rule of a list's items."""
     unique: bool = False
     """The list must not be empty, nor hold an item twice."""
+    or_list: bool = False
+    """A list of different scalars is valid too."""
     instead: str | None = None
     """A word that may stand in place of the list, read as `None`."""
 
@@ -60,6 +63,8 @@ class Rule(Struct, frozen=True, kw_only=True):
             Wrong: The value is not valid.
         """
         if self.item is None:
+            if self.or_list and is_list(node):
+                return replace(self, unique=True)._list(node, replace(self, or_list=False))
             return self._scalar(node)
         if self.instead is not None and plain(node) == self.instead:
             return None
@@ -148,7 +153,7 @@ def _choice(literal: Any) -> Rule:
 
 _COUNT = 2**31 - 1
 
-LOAD_KEYS: Mapping[str, Rule] = {
+_LOAD_RULES: Mapping[str, Rule] = {
     "kv_cache_type": _choice(KvCacheType),
     "flash_attention": Rule(expected="true or false", type=bool),
     "gpu_layers": _number(0, _COUNT),
@@ -156,7 +161,10 @@ LOAD_KEYS: Mapping[str, Rule] = {
     "batch_size": _number(2, _COUNT),  # llama.cpp aborts in batches of one token
     "threads": _number(1, _COUNT),
 }
-"""The keys of `load`, which is a mapping of its own."""
+LOAD_KEYS: Mapping[str, Rule] = {
+    name: replace(rule, or_list=True) for name, rule in _LOAD_RULES.items()
+}
+"""The keys of `load`, which is a mapping of its own; a list makes variants of the model."""
 
 DEFAULT_KEYS: Mapping[str, Rule | None] = {
     "engine": _text(),

@@ -16,7 +16,7 @@ from pytest_lmstrix.core.types import LoadSettings, Model
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.plan.estimates import EstimateCache, estimate_key
 from pytest_lmstrix.weights.fetch import header_path, is_cached
-from pytest_lmstrix.weights.source import LocalSource, parse_source, parts
+from pytest_lmstrix.weights.source import LocalSource, parse_source, why_missing
 
 CONTEXT_STEP = 256
 """llama.cpp rounds context lengths up to this."""
@@ -44,13 +44,12 @@ class MemoryEstimator:
             Failure: It is not available.
         """
         if model.source is None:
-            return self._listed(model.id)
+            return self._listed(model.name)
         source = parse_source(model.source)
         if isinstance(source, LocalSource):
             path = self._folder / Path(source.path).expanduser()
-            missing = [part for part in parts(path) if not part.is_file()]
-            if missing:
-                raise _not_found(f"no such file: {missing[0]}")
+            if not path.is_file():
+                raise _not_found(f"{why_missing(path)}: {path}")
             return path
         cached = is_cached(model.source, sha256=model.sha256, base_dir=self._folder)
         if cached is not None:
@@ -64,7 +63,14 @@ class MemoryEstimator:
 
         return fetch_header(model.source)
 
-    def estimate(self, path: Path, load: LoadSettings, context_length: int) -> Needs:
+    def estimate(
+        self,
+        path: Path,
+        load: LoadSettings,
+        context_length: int,
+        *,
+        timeout_seconds: float | None = None,
+    ) -> Needs:
         """Return the memory of a load of the model in `path`, from the cache or by a dry run.
 
         Raises:
@@ -77,8 +83,9 @@ class MemoryEstimator:
             return known
         from pytest_lmstrix.engines.llamacpp import dry_run
 
+        timeout = dry_run.TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
         try:
-            needs = dry_run.estimate(path, load, context_length)
+            needs = dry_run.estimate(path, load, context_length, timeout_seconds=timeout)
         except OSError as error:
             raise _not_estimated(str(error)) from error
         with self._lock, suppress(OSError):  # the cache only saves time

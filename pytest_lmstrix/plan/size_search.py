@@ -40,24 +40,32 @@ class SizeSearch:
 
 
 def search_below(
-    size: int, *, known_good: int | None = None, granted: int | None = None
+    size: int,
+    *,
+    known_good: int | None = None,
+    granted: int | None = None,
+    estimated: int | None = None,
 ) -> SizeSearch:
     """Search the largest of `steps_down(size)` that works, where `size` does not.
 
     A smaller context that was `granted` is tried first, and is the answer if it works. Then the
+    largest step up to `estimated`, the largest size for which the memory suffices. If it fails, the
     lowest step, unless a smaller size is `known_good`: a model that fails there fails everywhere.
     Then the steps between are bisected. At most `MOST_LOADS` sizes are tried.
     """
-    return SizeSearch(_below(size, known_good, granted))
+    return SizeSearch(_below(size, known_good, granted, estimated))
 
 
-def search_up_to(limit: int, *, good: int | None = None, bad: int | None = None) -> SizeSearch:
+def search_up_to(
+    limit: int, *, good: int | None = None, bad: int | None = None, estimated: int | None = None
+) -> SizeSearch:
     """Search the largest size up to `limit` that works, within `tolerance`.
 
+    `estimated`, the largest size for which the memory suffices, is tried first.
     `good` and `bad` are known sizes. A `bad` that is not larger than `good` is ignored, and so is
     one that leaves nothing to try: that size may have been too small for a question.
     """
-    return SizeSearch(_up_to(limit, good, bad))
+    return SizeSearch(_up_to(limit, good, bad, estimated))
 
 
 def steps_down(size: int, above: int = FLOOR - 1) -> list[int]:
@@ -77,7 +85,7 @@ def tolerance(size: int) -> int:
     return max(256, size // 100)
 
 
-def _below(size: int, known_good: int | None, granted: int | None) -> _Steps:
+def _below(size: int, known_good: int | None, granted: int | None, estimated: int | None) -> _Steps:
     lowest = max(FLOOR - 1, known_good or 0)
     loads = MOST_LOADS
     steps = steps_down(size, lowest)
@@ -86,15 +94,21 @@ def _below(size: int, known_good: int | None, granted: int | None) -> _Steps:
         if (yield granted):
             return granted
         steps = [step for step in steps if step < granted]
-    good = len(steps)
-    if known_good is None:
-        if not steps:
+    good, bad = len(steps), -1
+    start = next((at for at, step in enumerate(steps) if step <= (estimated or 0)), None)
+    if start is not None:
+        loads -= 1
+        if (yield steps[start]):
+            good = start
+        else:
+            bad = start
+    if known_good is None and good == len(steps):
+        if bad + 1 >= len(steps):
             return None
         good -= 1
         loads -= 1
         if not (yield steps[good]):
             return None
-    bad = -1
     while good - bad > 1 and loads > 0:
         middle = (good + bad) // 2
         loads -= 1
@@ -105,10 +119,15 @@ def _below(size: int, known_good: int | None, granted: int | None) -> _Steps:
     return steps[good] if good < len(steps) else known_good
 
 
-def _up_to(limit: int, good: int | None, bad: int | None) -> _Steps:
+def _up_to(limit: int, good: int | None, bad: int | None, estimated: int | None) -> _Steps:
     low = min(good or 0, limit)
     least = low or tolerance(0)
     high = bad if bad is not None and least < bad <= limit else None
+    if estimated is not None and low < estimated < (high or limit):
+        if (yield estimated):
+            low = least = estimated
+        else:
+            high = estimated
     if high is None:
         if low == limit or (yield limit):
             return limit

@@ -50,6 +50,7 @@ def sort_values(registry: Registry, models: Iterable[Model]) -> dict[str, Callab
 
     return {
         "ctx": lambda model_id: status(model_id).verified_context,
+        "estimate": lambda model_id: status(model_id).estimated_memory_bytes,
         "ttft": lambda model_id: status(model_id).ttft_seconds,
         "tps": lambda model_id: status(model_id).decode_tokens_per_second,
         "status": lambda model_id: display_status(by_id[model_id], status(model_id)),

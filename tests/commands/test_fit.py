@@ -18,7 +18,7 @@ from pytest_lmstrix.engines.llamacpp import dry_run
 from pytest_lmstrix.plan.estimates import EstimateCache
 from pytest_lmstrix.plan.memory import largest_context
 from tests.end_to_end.project import Project
-from tests.standin import header_file
+from tests.standin import header_file, model_files
 from tests.standin.range_server import range_server
 
 GIB = 1024**3
@@ -84,7 +84,7 @@ def test_the_json_has_these_keys_and_no_others(fitted: Project) -> None:
 
 def test_a_70b_model_does_not_fit(fitted: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = MachineMemory(total_bytes=32 * GIB, available_bytes=30 * GIB)
-    monkeypatch.setattr(fit, "_machine", lambda progress: machine)
+    monkeypatch.setattr(fit, "read_machine", lambda progress: machine)
     rows = as_json(fitted, "-k", "big")["models"]
     assert [row["fits"] for row in rows] == [False, False]
     assert all(37 * GIB < row["total_bytes"] < 42 * GIB for row in rows)
@@ -96,7 +96,7 @@ def test_the_largest_context_that_fits_is_a_row(
     fitted: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = MachineMemory(total_bytes=64 * GIB, available_bytes=44 * GIB)
-    monkeypatch.setattr(fit, "_machine", lambda progress: machine)
+    monkeypatch.setattr(fit, "read_machine", lambda progress: machine)
     rows = as_json(fitted, "-k", "big")["models"]
     largest = {row["kv_cache_type"]: row["context_length"] for row in rows if row["fits"]}
     # 320 KiB a token in f16, beside 37 GiB of weights.
@@ -147,7 +147,7 @@ def test_a_model_that_cannot_be_estimated_is_a_row_with_the_reason(project: Proj
     assert "Traceback" not in result.stderr.str()
     for expected in (
         "page *- * not reported",
-        "page: *not a GGUF file*",
+        "page: an HTML page, not a model",
         "gone: no such file: *gone.gguf",
         "other: not reported: engine 'fake' has no estimate",
         "studio: not reported: *",
@@ -159,6 +159,32 @@ def test_a_model_that_cannot_be_estimated_is_a_row_with_the_reason(project: Proj
         ("none", None, None)
     }
     assert [row["id"] for row in rows] == ["page", "gone", "other", "studio", "wheel"]
+
+
+def test_a_broken_file_is_a_row_with_the_reason_of_its_header(project: Project) -> None:
+    folder = project.path / "files"
+    folder.mkdir()
+    files = [file for file in model_files.write_broken(folder) if file.words]
+    entries = (f"{{id: {json.dumps(f'{at}-{file.id}')}, engine: llamacpp,"
+               f" source: {json.dumps(str(file.path))}}}"
+               for at, file in enumerate(files))  # fmt: skip
+    project.manifest(f"[{', '.join(entries)}]")
+    result = project.run("--lmstrix-fit")
+    assert result.ret == 0
+    for at, file in enumerate(files):
+        (line,) = (line for line in result.outlines if line.startswith(f"{at}-{file.id}: "))
+        assert file.words in line
+    assert len(files) > 60
+
+
+def test_each_variant_is_estimated_with_its_own_settings(project: Project) -> None:
+    header_file.write_tiny_llama(project.path / "tiny.gguf")
+    project.manifest(
+        "[{id: tiny, engine: llamacpp, source: tiny.gguf, contexts: [4096],"
+        " load: {kv_cache_type: [f32, q4_0]}}]"
+    )
+    found = [(row["id"], row["kv_cache_type"]) for row in as_json(project)["models"]]
+    assert found == [("tiny+f32", "f32"), ("tiny+q4_0", "q4_0")]
 
 
 def test_markdown_has_the_rows_of_the_table(fitted: Project) -> None:

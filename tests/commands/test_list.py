@@ -31,6 +31,7 @@ KEYS = {
     "size_bytes", "smallest_bad", "smallest_bad_verdict", "status", "tags", "ttft_seconds", "type",
     "verdict", "verified_check", "verified_context", "peak_memory_bytes", "estimated_memory_bytes",
     "imported",
+    "variant_of",
 }  # fmt: skip
 
 
@@ -47,7 +48,8 @@ def listed(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     """Two tested models, an untested one and an embedding model."""
     monkeypatch.delenv("COLUMNS", raising=False)
     project.manifest(MODELS)
-    fast = {"ttft_seconds": 0.25, "decode_tokens_per_second": 80.0}
+    fast = {"ttft_seconds": 0.25, "decode_tokens_per_second": 80.0,
+            "estimated_memory_bytes": 3_500_000_000}  # fmt: skip
     slow = {"ttft_seconds": 2.5, "decode_tokens_per_second": 9.5}
     record(
         project,
@@ -62,16 +64,16 @@ def test_the_list_is_a_table(listed: Project) -> None:
     result = listed.run("--lmstrix-list")
     assert result.ret == pytest.ExitCode.OK
     assert result.outlines == [
-        "model    engine      size  declared  verified  first bad  status       TTFT  tokens/s"
-        "      tested (UTC)",
-        "vectors  fake           -         -         -          -  embedding       -         -"
-        "                 -",
-        "gamma    fake           -     1,000         -          -  untested        -         -"
-        "                 -",
-        "alpha    lmstudio   93 MB    32,768    30,000          -  completed  2.50 s       9.5"
-        "  2026-03-03 12:30",
-        "beta     fake      3.0 GB     8,192     4,000      8,000  completed  0.25 s      80.0"
-        "  2026-03-02 12:30",
+        "model    engine      size  estimate  declared  verified  first bad  status       TTFT"
+        "  tokens/s      tested (UTC)",
+        "vectors  fake           -         -         -         -          -  embedding       -"
+        "         -                 -",
+        "gamma    fake           -         -     1,000         -          -  untested        -"
+        "         -                 -",
+        "alpha    lmstudio   93 MB         -    32,768    30,000          -  completed  2.50 s"
+        "       9.5  2026-03-03 12:30",
+        "beta     fake      3.0 GB    3.5 GB     8,192     4,000      8,000  completed  0.25 s"
+        "      80.0  2026-03-02 12:30",
     ]
     assert result.errlines == []
     assert listed.engine_log == []
@@ -84,6 +86,8 @@ ORDERS = {
     "idd": "vectors gamma beta alpha",
     "size": "alpha beta gamma vectors",
     "sized": "beta alpha gamma vectors",
+    "estimate": "beta alpha gamma vectors",
+    "estimated": "beta alpha gamma vectors",
     "declared": "gamma beta alpha vectors",
     "declaredd": "alpha beta gamma vectors",
     "ctx": "beta alpha gamma vectors",
@@ -122,18 +126,18 @@ def test_sort_keys_must_match_exactly(listed: Project, key: str) -> None:
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     (line,) = filter(None, result.errlines)
     assert line.startswith(
-        f"ERROR: --lmstrix-list: '{key}' is not a valid key; choose from smart, id, size"
+        f"ERROR: --lmstrix-list: '{key}' is not a valid key; choose from smart, id, size, estimate"
     )
 
 
 def test_a_model_that_fails_at_any_size_is_listed_so(listed: Project) -> None:
     notes = {"notes": ("any size",), "model": "gamma", "engine": "fake"}
     record(listed, a_result(900, "out_of_memory", **notes))
-    lines = [line.split()[:7] for line in listed.run("--lmstrix-list").outlines]
-    assert ["gamma", "fake", "-", "1,000", "-", "any", "size"] in lines
+    lines = [line.split()[:8] for line in listed.run("--lmstrix-list").outlines]
+    assert ["gamma", "fake", "-", "-", "1,000", "-", "any", "size"] in lines
     record(listed, a_result(900, model="gamma", engine="fake"))
-    lines = [line.split()[:7] for line in listed.run("--lmstrix-list").outlines]
-    assert ["gamma", "fake", "-", "1,000", "900", "-", "completed"] in lines
+    lines = [line.split()[:8] for line in listed.run("--lmstrix-list").outlines]
+    assert ["gamma", "fake", "-", "-", "1,000", "900", "-", "completed"] in lines
 
 
 @pytest.mark.parametrize(
@@ -187,6 +191,7 @@ def test_json_has_stable_keys(listed: Project) -> None:
         "verdict": "out_of_memory",
         "last_tested": "2026-03-02T12:30:00Z",
         "ttft_seconds": 0.25,
+        "estimated_memory_bytes": 3_500_000_000,
         "decode_tokens_per_second": 80.0,
         "imported": 0,
     }
@@ -211,10 +216,10 @@ def test_json_is_complete_with_any_other_option(listed: Project) -> None:
 def test_markdown(listed: Project) -> None:
     listed.manifest("[{id: 'a|b*', context_limit: 9}]")
     assert listed.run("--lmstrix-list", "--lmstrix-format=md").outlines == [
-        "| model | engine | size | declared | verified | first bad | status | TTFT | tokens/s"
-        " | tested (UTC) |",
-        "| " + "--- | " * 9 + "--- |",
-        "| a\\|b\\* | fake | - | 9 | - | - | untested | - | - | - |",
+        "| model | engine | size | estimate | declared | verified | first bad | status | TTFT"
+        " | tokens/s | tested (UTC) |",
+        "| " + "--- | " * 10 + "--- |",
+        "| a\\|b\\* | fake | - | - | 9 | - | - | untested | - | - | - |",
     ]
 
 

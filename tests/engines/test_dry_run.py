@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import re
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from pytest_lmstrix.engines.llamacpp import child as child_program
 from pytest_lmstrix.engines.llamacpp.dry_run import MIB, estimate, parse_table, read_machine_memory
 from pytest_lmstrix.system.child_process import Child
 from tests.standin import header_file, weights
+from tests.standin.tiny_models import ARCHITECTURES, write_tiny_model
 
 HEADING = (
     "0.01.0 I common_memory_breakdown_print: "
@@ -62,6 +65,10 @@ def load_and_add_up(path: Path, load: LoadSettings, context_length: int) -> floa
     )
     try:
         assert child.lines.get(timeout=120) is not None, child.log()
+        deadline = time.monotonic() + 60
+        while not any("listening on" in line for line in child.log()):  # it logs in a thread
+            assert time.monotonic() < deadline, child.log()
+            time.sleep(0.02)
     except queue.Empty:
         pytest.fail(f"it does not load: {child.log()[-5:]}")
     finally:
@@ -69,9 +76,9 @@ def load_and_add_up(path: Path, load: LoadSettings, context_length: int) -> floa
     sizes = [
         float(found[1])
         for line in child.log()
-        if (found := re.search(r"(?:model|KV|compute|output) buffer size = +([\d.]+) MiB", line))
+        if (found := re.search(r"(?:model|KV|RS|compute|output) buffer size = +([\d.]+) MiB", line))
     ]
-    assert len(sizes) == 4, child.log()
+    assert len(sizes) >= 4, child.log()
     return sum(sizes)
 
 
@@ -84,6 +91,22 @@ def test_the_dry_run_is_within_2_mib_of_the_buffers_of_a_load(
     needs = estimate(weights.smollm2(), load, context_length)
     real = load_and_add_up(weights.smollm2(), load, context_length)
     assert abs(total_of(needs) / MIB - real) <= 2
+
+
+QUICK = ("gemma3", "qwen3moe", "mamba", "falcon-h1", "gpt-oss")
+"""Sliding window, experts, recurrent, recurrent beside attention, windows beside experts."""
+
+
+@pytest.mark.parametrize(
+    "architecture", ARCHITECTURES if os.environ.get("LMSTRIX_TEST_DEEP") else QUICK
+)
+def test_the_dry_run_knows_the_buffers_of_other_architectures(
+    tmp_path: Path, architecture: str
+) -> None:
+    path = write_tiny_model(tmp_path / "tiny.gguf", architecture)
+    load = LoadSettings(threads=1)
+    needs = estimate(path, load, 4096)
+    assert abs(total_of(needs) / MIB - load_and_add_up(path, load, 4096)) <= 2
 
 
 def test_a_header_alone_gives_the_same_numbers_as_the_whole_file(tmp_path: Path) -> None:
@@ -104,6 +127,37 @@ def test_a_70b_model_of_a_few_kilobytes_on_disk_needs_more_than_37_gib(tmp_path:
     assert needs[0].kv_cache_bytes == 2560 * MIB
     machine = MachineMemory(total_bytes=32 * 1024 * MIB, available_bytes=30 * 1024 * MIB)
     assert not machine.fits(needs)
+
+
+DRY_RUN_WITH_TIME = f"""
+import atexit, resource, sys
+sys.path.insert(0, {str(Path(child_program.__file__).parent)!r})
+import child
+resource.setrlimit(resource.RLIMIT_DATA, (8 * 1024**3, 8 * 1024**3))
+atexit.register(lambda: print("limit", resource.getrlimit(resource.RLIMIT_DATA), flush=True))
+child._serve()
+"""
+"""The server of a dry run that is not ended; it takes no more memory even without its limit."""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others enforce no limit")
+def test_a_dry_run_that_is_not_ended_never_loads_the_model(tmp_path: Path) -> None:
+    path = header_file.write_llama_70b(tmp_path / "70b.gguf")
+    configuration = child_program.configuration(
+        path, 2048, structs.asdict(LoadSettings()), api_key="", dry_run=True
+    )
+    child = Child(
+        [sys.executable, "-P", "-c", DRY_RUN_WITH_TIME], json.dumps(configuration).encode() + b"\n"
+    )
+    log = []
+    try:
+        while (line := child.lines.get(timeout=60)) is not None:
+            log.append(line.decode())
+    finally:
+        child.end(patience_seconds=0)
+    assert any("unable to allocate CPU_REPACK buffer" in line for line in log)
+    assert log[-1].split() == ["limit", "(4294967296,", "4294967296)"]
+    assert child.exit_status == child_program.REFUSED
 
 
 def test_what_is_not_a_model_is_refused_with_the_reason_of_llama_cpp(tmp_path: Path) -> None:

@@ -109,6 +109,43 @@ def test_known_results_save_probes(data: st.DataObject, limit: int) -> None:
         assert all(asked < bad for asked in model.asked)
 
 
+@given(st.integers(4_096, 200_000), st.integers(0, 200_000), st.integers(1, 200_000))
+def test_an_estimate_never_changes_what_a_search_up_to_finds(
+    limit: int, capacity: int, estimated: int
+) -> None:
+    found = Model(capacity).finish(search_up_to(limit, estimated=estimated)) or 0
+    assert found <= capacity
+    assert min(limit, capacity) - found <= tolerance(found)
+
+
+def test_a_search_up_to_starts_at_the_estimated_size() -> None:
+    model = Model(40_000)
+    found = model.finish(search_up_to(131_072, estimated=39_936))
+    assert model.asked[:2] == [39_936, 131_072]
+    assert found is not None
+    assert 39_936 <= found <= 40_000
+
+
+@given(st.integers(4_096, 200_000), st.integers(0, 200_000), st.integers(1, 200_000))
+def test_an_estimate_never_makes_a_search_below_answer_what_fails(
+    size: int, capacity: int, estimated: int
+) -> None:
+    model = Model(min(capacity, size - 1))
+    found = model.finish(search_below(size, estimated=estimated))
+    assert found is None or found <= capacity
+    assert len(model.asked) == len(set(model.asked)) <= MOST_LOADS
+    if found is None:
+        assert stepping_down(size, model.capacity) is None
+
+
+def test_a_right_estimate_saves_loads_below_a_failure() -> None:
+    with_estimate, without = Model(60_000), Model(60_000)
+    found = with_estimate.finish(search_below(131_072, estimated=60_000))
+    assert found == without.finish(search_below(131_072)) == stepping_down(131_072, 60_000)
+    assert with_estimate.asked[0] == found
+    assert len(with_estimate.asked) < len(without.asked)
+
+
 def test_a_bad_size_below_a_good_one_is_ignored() -> None:
     model = Model(90_000)
     found = model.finish(search_up_to(good=60_000, bad=30_000, limit=131_072))

@@ -50,10 +50,10 @@ class FakeEngine:
 
     def load(self, model: Model, context_length: int, progress: Progress) -> FakeInstance:
         self.note(f"load {model.id} {context_length}")
-        known = self._models.get(model.id)
+        known = self._models.get(model.name)
         missing = known is None or any(isinstance(b, MissingFromDisk) for b in known.behaviours)
         if known is None or missing:
-            raise _failure(errors.path_not_found(model.id, list(self._models)), "load")
+            raise _failure(errors.path_not_found(model.name, list(self._models)), "load")
         self.attempts[f"load {known.key}"] += 1
         load = Load(
             context_length=context_length,

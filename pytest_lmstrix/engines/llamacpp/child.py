@@ -31,6 +31,8 @@ _CPU_BATCH_TOKENS = 128
 """Prefilled between two heartbeats; larger batches are no faster on a CPU."""
 _DRY_RUN_VERBOSITY = 4
 """The least at which llama.cpp logs its memory table."""
+_DRY_RUN_BYTES = 4 * 1024**3
+"""The most memory that a dry run may allocate."""
 _LOAD_SETTINGS = ("batch_size", "gpu_layers", "threads", "flash_attention", "kv_cache_type")
 
 
@@ -93,6 +95,8 @@ def _serve() -> NoReturn:
     dry_run = settings["dry_run"]
     answer = os.dup(1)
     os.dup2(1, 2) if dry_run else os.dup2(2, 1)
+    if dry_run:
+        _limit_memory()
 
     # By default OpenMP's threads spin long for each other: on a machine with other work to do
     # that made replies twenty times slower, while giving way sooner costs an idle one nothing.
@@ -119,6 +123,7 @@ def _serve() -> NoReturn:
     if dry_run:
         params.warmup = False
         params.verbosity = _DRY_RUN_VERBOSITY
+        params.load_mode = llama.llama_load_mode.LLAMA_LOAD_MODE_NONE
     params.ctx_shift = False
     params.cache_prompt = True
     params.cache_ram_mib = 0  # else up to 8 GiB of old prompts are kept beside the KV cache
@@ -148,6 +153,19 @@ def _serve() -> NoReturn:
     os.write(answer, json.dumps({"address": server.listening_address}).encode() + b"\n")
     threading.Event().wait()
     raise AssertionError("unreachable: the event is never set")
+
+
+def _limit_memory() -> None:
+    """Make the load fail that follows a dry run, unless this process is ended before.
+
+    It fails only without a memory map, which would read the whole file first.
+    """
+    if sys.platform == "linux":  # others enforce no such limit
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        limit = _DRY_RUN_BYTES if most == resource.RLIM_INFINITY else min(most, _DRY_RUN_BYTES)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 def _list_devices() -> NoReturn:

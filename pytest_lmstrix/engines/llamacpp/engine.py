@@ -74,7 +74,7 @@ class LlamaCppEngine:
             return None
         try:
             found = preflight(self._file(model)).require()
-            return found.facts(name=model.id, sha256=model.sha256)
+            return found.facts(name=model.name, sha256=model.sha256)
         except (OSError, ValueError, Failure):
             return None  # its load raises the reason
 
@@ -143,7 +143,7 @@ class LlamaCppEngine:
     def _file(self, model: Model) -> Path:
         if model.source is None:
             folders = usual_places() if self._folders is None else self._folders
-            path = find(folders).get(model.id)
+            path = find(folders).get(model.name)
             if path is None:
                 raise _not_found(f"no file of that name in {', '.join(map(str, folders))}")
             return path

@@ -116,7 +116,7 @@ class LmStudioEngine:
 
     def facts(self, model: Model) -> ModelFacts | None:
         """Return LM Studio's facts of `model`, from one listing per session, or `None`."""
-        listed = self._library.find(model.id)
+        listed = self._library.find(model.name)
         return listed.facts if listed else None
 
     def load(self, model: Model, context_length: int, progress: Progress) -> LmStudioInstance:
@@ -127,7 +127,7 @@ class LmStudioEngine:
         """
         listed = None
         with suppress(Failure):  # the load itself shows that the server does not answer
-            listed = self._library.find(model.id)
+            listed = self._library.find(model.name)
         asked = load_fields(model, context_length, listed.runtime if listed else "llama")
         device = listed.device if listed else UNSET
         self._release_strays()  # a request that detects a broken connection
@@ -153,7 +153,7 @@ class LmStudioEngine:
 
                 endpoints.load(
                     client,
-                    model.id,
+                    model.name,
                     identifier,
                     asked.all(),
                     ttl_seconds=self.ttl_seconds,

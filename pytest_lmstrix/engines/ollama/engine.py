@@ -133,7 +133,7 @@ class OllamaEngine:
 
     def facts(self, model: Model) -> ModelFacts | None:
         """Return Ollama's facts of `model`, from one listing per session, or `None`."""
-        name = full_name(model.id)
+        name = full_name(model.name)
         if name not in self._facts:
             tag = self._listed().get(name)
             if tag is None:
@@ -165,13 +165,13 @@ class OllamaEngine:
         """
         options = load_options(model, context_length)
         facts = self.facts(model)
-        tag = self._listed().get(full_name(model.id))
+        tag = self._listed().get(full_name(model.name))
         if tag is not None and tag.remote_model:
             text = f"{model.id} is computed in the cloud: its context cannot be set or measured"
             raise Failure(text, verdict=Verdict.UNSUPPORTED, phase="load")
         before = self._check_free(model, tag)
-        path = self._note(model.id, context_length)
-        body = {"model": model.id, "options": options, "keep_alive": self.ttl_seconds}
+        path = self._note(model.name, context_length)
+        body = {"model": model.name, "options": options, "keep_alive": self.ttl_seconds}
         try:
             self.client.post(
                 "/api/generate", {**body, "stream": False}, _Done,
@@ -179,11 +179,11 @@ class OllamaEngine:
             )  # fmt: skip
             progress(1.0)
             running = self.running("load")
-            ours = running.get(full_name(model.id))
+            ours = running.get(full_name(model.name))
             if ours is None:
                 text = f"Ollama does not list {model.id} after its load"
                 raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="load")
-            self._note(model.id, ours.context_length or context_length, path)
+            self._note(model.name, ours.context_length or context_length, path)
             loaded = OllamaLoad(path=path, running=ours, body=body, facts=facts,
                             evicted=_evicted(before, running))  # fmt: skip
             return OllamaInstance(self, loaded, progress)
@@ -226,7 +226,7 @@ class OllamaEngine:
         running = self.running("load")
         for name, each in running.items():
             same_file = tag is not None and tag.digest is not None and each.digest == tag.digest
-            if name == full_name(model.id) or same_file:
+            if name == full_name(model.name) or same_file:
                 size = f" with {each.context_length:,} tokens" if each.context_length else ""
                 text = (
                     f"another client has {each.name} loaded in Ollama at {self.host}{size}, and to"

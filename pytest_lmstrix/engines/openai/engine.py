@@ -98,13 +98,13 @@ class OpenAiEngine:
         known = self._listings[variable]
         if isinstance(known, Failure):
             raise known
-        listed = known.find(model.served_name or model.id) if known else None
+        listed = known.find(model.served_name or model.name) if known else None
         return _facts(listed, model.id, known) if listed and known else None
 
     def load(self, model: Model, context_length: int, progress: Progress) -> OpenAiInstance:
         """Attach to `model`, with the context that the server has; see `Engine.load`."""
         self._variable = model.api_key_env
-        name = model.served_name or model.id
+        name = model.served_name or model.name
         listing = self._listing(self._variable, "load")
         if listing is not None and listing.find(name) is None:
             raise _not_listed(name, listing, self.host)
