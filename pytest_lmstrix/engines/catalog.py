@@ -32,8 +32,8 @@ class Engines:
     """The engines of one process.
 
     `home` is the LM Studio host for models that every host has; `None` leaves the discovery to
-    the SDK. Time-outs are silence limits in seconds. `notify` receives urgent messages for the
-    user.
+    the SDK. Time-outs are silence limits in seconds. The logs of failed servers of llama.cpp are
+    kept in the folder `logs`. `notify` receives urgent messages for the user.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class Engines:
         reply_timeout: float = 120.0,
         weights: Weights | None = None,
         owner: str | None = None,
+        logs: Path | None = None,
         notify: Callable[[str], None] = _log.warning,
     ) -> None:
         self._registered = {engine.name: engine for engine in registered}
@@ -54,6 +55,7 @@ class Engines:
         self._reply_timeout = reply_timeout
         self._weights = weights
         self._owner = owner
+        self._logs = logs
         self._notify = notify
 
     def require(self, name: str) -> None:
@@ -107,6 +109,7 @@ class Engines:
             load_timeout=self._load_timeout,
             reply_timeout=self._reply_timeout,
             weights=self._weights,
+            logs=self._logs,
         )
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ import pytest
 from pytest_lmstrix.checks.attempt import Attempts
 from pytest_lmstrix.checks.case_memory import CaseMemory
 from pytest_lmstrix.checks.loader import LoadedModel, ModelLoader
+from pytest_lmstrix.core.advice import advice_for
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.sanitize import clean
 from pytest_lmstrix.core.types import Case, ProbeResult, Result
@@ -110,6 +111,8 @@ class Outcomes:
         if isinstance(failure, Failure):
             if results and results[0].verdict is Verdict.HOST_TROUBLE:
                 failure = Failure(results[0].detail, verdict=results[0].verdict)
+            if results and results[0].verdict is failure.verdict:
+                failure.advice = advice_for(results[0])
             runxfail = item.config.getoption("runxfail")
             _shorten_failure(report, failure, call, runxfail=runxfail)
         if results:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
+from pytest_lmstrix.core.advice import THROUGH_TEMPLATE
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Message, Model, ProbeResult, Prompts, Reply
 from pytest_lmstrix.core.verdicts import Verdict
@@ -122,11 +123,11 @@ def _in_the_form_that_works(
     try:
         chat = probe(loaded, "chat")
     except Failure as failure:
-        text = f"through the chat template: {failure.verdict}: {failure.text}"
+        text = f"{THROUGH_TEMPLATE}{failure.verdict}: {failure.text}"
         return replace(found, detail="\n".join(filter(None, (found.detail, text))))
     if chat.verdict is Verdict.OK:
         return replace(chat, notes=(*chat.notes, CHAT_NOTE))
-    text = f"through the chat template: {chat.verdict}"
+    text = f"{THROUGH_TEMPLATE}{chat.verdict}"
     return replace(found, detail="\n".join(filter(None, (found.detail, text))))
 
 
