@@ -64,7 +64,7 @@ class Verdict(StrEnum):
 
     @property
     def advice(self) -> str:
-        """Remedy in one line that fits any result, if any; see `core.advice`."""
+        """Remedy in one line that fits any result, if any; see `checks.advice`."""
         return TRAITS[self].advice
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pytest_lmstrix.core.advice import THROUGH_TEMPLATE
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Message, Model, ProbeResult, Prompts, Reply
 from pytest_lmstrix.core.verdicts import Verdict
@@ -74,6 +73,8 @@ FULL = (NINETY_SIX, SUM)
 
 CHAT_NOTE = "chat: a raw completion gives no answer, the chat template does"
 """Note of a result that only the chat template gave."""
+THROUGH_TEMPLATE = "through the chat template: "
+"""How the line of a detail begins that has the verdict on the other form of the prompts."""
 _NOTHING = (Verdict.EMPTY_REPLY, Verdict.NO_ANSWER_IN_BUDGET)
 _LEAST_SEVERE_FIRST = (
     Verdict.OK,

@@ -14,7 +14,7 @@ import pytest
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from pytest_lmstrix.core.advice import advice_for
+from pytest_lmstrix.checks.advice import advice_for
 from pytest_lmstrix.core.checks import CHECKS
 from pytest_lmstrix.core.formatting import memory, rate, seconds, tokens, verdict_text
 from pytest_lmstrix.core.sanitize import escape_html, one_line

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 from msgspec.structs import replace
 
-from pytest_lmstrix.core.advice import advice_for
+from pytest_lmstrix.checks.advice import advice_for
 from pytest_lmstrix.core.failure import DID_YOU_MEAN, MESSAGE_LIMIT, Failure
 from pytest_lmstrix.core.formatting import count_of
 from pytest_lmstrix.core.sanitize import clean, one_line

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from urllib.parse import quote
 
-from pytest_lmstrix.core.advice import advice_for
+from pytest_lmstrix.checks.advice import advice_for
 from pytest_lmstrix.core.formatting import count_of, duration, rate, seconds, tokens, verdict_text
 from pytest_lmstrix.core.sanitize import escape_markdown
 from pytest_lmstrix.core.types import Result

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pytest_lmstrix.core.failure import LOG_LINE
 from pytest_lmstrix.core.types import Result
 from pytest_lmstrix.core.verdicts import Verdict
+from pytest_lmstrix.probes.questions import THROUGH_TEMPLATE
 
-THROUGH_TEMPLATE = "through the chat template: "
-"""How the line of a detail begins that has the verdict of the other form of the prompts."""
 _SEE_LOG = "See the log in the folder `logs` of the reports."
 _SEE_LM_STUDIO = "See LM Studio's log in its Developer tab."
 
