@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.verdicts import Verdict
-from pytest_lmstrix.engines.llamacpp.logs import MOST_BYTES, MOST_LOGS, ServerLogs
+from pytest_lmstrix.engines.llamacpp.logs import MOST_LOG_BYTES, MOST_LOGS, ServerLogs
 
 
 def failure() -> Failure:
@@ -29,7 +29,7 @@ def test_of_a_long_log_the_end_is_kept_without_terminal_escapes(tmp_path: Path) 
     ServerLogs(tmp_path).keep(failure(), ["x" * 4_000] * 100 + ["\x1b[31mthe cause\x1b[0m"], "m")
     [path] = tmp_path.iterdir()
     data = path.read_bytes()
-    assert len(data) == MOST_BYTES
+    assert len(data) == MOST_LOG_BYTES
     assert data.endswith(b"x\nthe cause\n")
 
 

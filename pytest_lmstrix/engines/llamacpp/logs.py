@@ -12,7 +12,7 @@ from pytest_lmstrix.core.failure import LOG_LINE, Failure
 from pytest_lmstrix.core.sanitize import clean
 
 MOST_LOGS = 20
-MOST_BYTES = 200_000
+MOST_LOG_BYTES = 200_000
 """Kept of one log: its end."""
 _NAME_CHARACTERS = 60
 
@@ -47,4 +47,4 @@ class ServerLogs:
 
 def _end_of(log: Sequence[str]) -> bytes:
     text = "".join(f"{line}\n" for line in log)
-    return clean(text, len(text)).encode()[-MOST_BYTES:]
+    return clean(text, len(text)).encode()[-MOST_LOG_BYTES:]
