@@ -29,6 +29,9 @@ HELP_ALL = "Run also cases with a cached result (default: only untested, failed 
 REGISTRY = "registry.jsonl"
 """In the folder of the reports."""
 
+LOGS = "logs"
+"""Subfolder of the reports for the logs of failed servers."""
+
 SORT_KEYS = (
     "smart",
     "id",

@@ -26,7 +26,7 @@ from pytest_lmstrix.hooks.outcomes import Outcomes
 from pytest_lmstrix.hooks.signals import Signals
 from pytest_lmstrix.hooks.xdist import Scheduling, plan_from_controller, worker_number
 from pytest_lmstrix.hookspecs import registered_engines
-from pytest_lmstrix.options import Settings, read_settings
+from pytest_lmstrix.options import LOGS, Settings, read_settings
 from pytest_lmstrix.plan.build import make_plan
 from pytest_lmstrix.plan.memory import MemoryEstimator
 from pytest_lmstrix.plan.plan import Plan
@@ -93,6 +93,7 @@ def _engines(config: pytest.Config, settings: Settings, live: Live) -> Engines:
         reply_timeout=settings.reply_timeout,
         weights=partial(_weights, settings, live),
         owner=owners.owner_token(),
+        logs=settings.reports / LOGS,
         notify=partial(_print_line, config, live),
     )
 

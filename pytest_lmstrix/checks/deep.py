@@ -10,7 +10,8 @@ from pytest_lmstrix.checks.loader import LoadedModel, ModelLoader
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Model, ProbeResult
 from pytest_lmstrix.core.verdicts import Verdict
-from pytest_lmstrix.probes.haystack import MAX_SIZES, Haystack, fill
+from pytest_lmstrix.probes.haystack import ANSWER_TOKENS, MAX_SIZES, Haystack, fill
+from pytest_lmstrix.probes.questions import CHAT_NOTE, CHAT_TOKENS
 from pytest_lmstrix.probes.recall import LEAST_CONTROL, Control, ask_control, ask_filled
 
 
@@ -25,6 +26,8 @@ class DeepFill:
         self._failed: dict[int, Failure] = {}
         """Failed loads that may be retried, by the size that was loaded."""
         self._seed = seed
+        self._template_tokens: int | None = None
+        """Tokens that the chat template adds, once the model is asked through it."""
         self._filled_in: LoadedModel | None = None
         self._filled: dict[int, tuple[Haystack, Control]] = {}
         self._in_larger: set[int] = set()
@@ -124,14 +127,18 @@ class DeepFill:
             self._recalled = haystack
         elif verdict is Verdict.INCONCLUSIVE and self._recalled is not None:
             # The model is able: does it only fail at this larger context?
-            score = ask_control(loaded, self._recalled).score
+            before = self._recalled
+            score = self._control(loaded, before).score
             if score < LEAST_CONTROL:
                 verdict = Verdict.RECALL_FAILED
-                detail += (
-                    f", and {score} of those that it recalled at {self._recalled.size:,} tokens"
-                )
+                detail += f", and {score} of those that it recalled at {before.size:,} tokens"
         return ProbeResult(
-            verdict=verdict, detail=detail, recall=recall.recalled or None, seed=self._seed
+            verdict=verdict,
+            detail=detail,
+            recall=recall.recalled or None,
+            seed=self._seed,
+            form=control.form,
+            notes=(CHAT_NOTE,) if control.form == "chat" and verdict is Verdict.OK else (),
         )
 
     def _prepare(self, loaded: LoadedModel, size: int) -> None:
@@ -141,12 +148,51 @@ class DeepFill:
         """
         room = loaded.room
         following = sorted({size, *(each for each in self._sizes if size <= each <= room)})
+        haystacks = self._haystacks(loaded, size, following)
+        controls = [self._control(loaded, each) for each in haystacks]
+        if controls[0].unanswered and self._is_answered_by_chat(loaded, haystacks[0]):
+            haystacks = self._haystacks(loaded, size, following)
+            controls = [self._control(loaded, each) for each in haystacks]
+        self._beside_others = len(haystacks) > 1
+        for haystack, control in zip(haystacks, controls, strict=True):
+            self._filled[haystack.size] = haystack, control
+
+    def _haystacks(
+        self, loaded: LoadedModel, size: int, following: list[int]
+    ) -> tuple[Haystack, ...]:
         try:
-            haystacks = fill(self._seed, following[:MAX_SIZES], loaded.count_tokens)
+            return fill(self._seed, following[:MAX_SIZES], loaded.count_tokens, self._reserved)
         except Failure as failure:
             if failure.verdict is not Verdict.INCONCLUSIVE or following == [size]:
                 raise
-            haystacks = fill(self._seed, [size], loaded.count_tokens)  # is it too small alone?
-        self._beside_others = len(haystacks) > 1
-        for haystack in haystacks:
-            self._filled[haystack.size] = haystack, ask_control(loaded, haystack)
+            # Is it too small alone?
+            return fill(self._seed, [size], loaded.count_tokens, self._reserved)
+
+    def _reserved(self, size: int) -> int:
+        """Return what a chat needs beyond a raw completion: its template and its reasoning."""
+        if self._template_tokens is None:
+            return 0
+        return self._template_tokens + self._answer_tokens(size) - ANSWER_TOKENS
+
+    def _answer_tokens(self, size: int) -> int:
+        budget = self._model.answer_tokens or CHAT_TOKENS
+        return max(ANSWER_TOKENS, min(budget, size // 4))
+
+    def _control(self, loaded: LoadedModel, haystack: Haystack) -> Control:
+        if self._template_tokens is None:
+            return ask_control(loaded, haystack)
+        return ask_control(loaded, haystack, "chat", self._answer_tokens(haystack.size))
+
+    def _is_answered_by_chat(self, loaded: LoadedModel, haystack: Haystack) -> bool:
+        """Ask from now on through the chat template, if the model recalls the facts so."""
+        if self._template_tokens is not None:
+            return False
+        try:
+            control = ask_control(loaded, haystack, "chat", self._answer_tokens(haystack.size))
+        except Failure as failure:
+            if failure.verdict.subject == "host":
+                raise
+            return False
+        if control.score >= LEAST_CONTROL:
+            self._template_tokens = max(0, control.special_tokens)
+        return self._template_tokens is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -27,6 +28,8 @@ RECONNECT_SECONDS = 10.0
 MATTERS = 0.1
 """Share of a model's own size from which memory held by others may be why it does not fit."""
 _NO_ROOM = (Verdict.OUT_OF_MEMORY, Verdict.GUARDRAIL_REFUSED)
+_KILLED = re.compile(r"\bSIGKILL\b|\bexit code\W{1,3}137\b", re.IGNORECASE)
+"""An exit that no model causes itself: systems end processes so for lack of memory."""
 
 
 SIMILAR = 3
@@ -193,7 +196,7 @@ class ModelLoader:
         try:
             yield
         except Failure as failure:
-            if failure.verdict in _NO_ROOM and (held := self._held_by_others(model)):
+            if _may_lack_memory(failure) and (held := self._held_by_others(model)):
                 text = f"{failure.text}\n{held}, so this does not count against {model.id}"
                 raise Failure(text, verdict=Verdict.HOST_TROUBLE, phase=failure.phase) from failure
             if failure.verdict is Verdict.MODEL_NOT_FOUND and failure.phase == "load":
@@ -315,6 +318,12 @@ class ModelLoader:
         if leaks:
             text = "\n".join(leak.text for leak in leaks)
             raise Failure(text, verdict=leaks[0].verdict, phase="unload")
+
+
+def _may_lack_memory(failure: Failure) -> bool:
+    """Whether less memory in use by others may have helped."""
+    killed = failure.verdict is Verdict.CRASHED and _KILLED.search(failure.text)
+    return failure.verdict in _NO_ROOM or bool(killed)
 
 
 class _as_failure(AbstractContextManager[None]):

@@ -98,7 +98,12 @@ class SizePolicy:
         again = [trial(size) for size in sorted(withdrawn - tried)]
         for each in again:
             self._remember("deep", each)
-        return [*results, *_searched(again)]
+        # They are cases of this run: a failure among them explains no other one.
+        results = [
+            replace(each, origin="case") if each.context_length in withdrawn else each
+            for each in results
+        ]
+        return [*results, *again]
 
     def _limit(self, case: Case) -> list[Result]:
         """Return the largest size up to that of `case` that works, then every other size tried.

@@ -10,6 +10,8 @@ MESSAGE_LIMIT = 2_000
 """Longest engine text in a message, in characters."""
 DID_YOU_MEAN = "did you mean"
 """How the line of a message that names similar ids begins."""
+LOG_LINE = "log: "
+"""How the line of a message that names a log begins."""
 
 
 class Failure(Exception):
@@ -36,6 +38,8 @@ class Failure(Exception):
         self.exit_status = exit_status
         self.final = final
         """Whether another attempt ends the same way, such as with a token that is refused."""
+        self.advice: str | None = None
+        """Remedy in one line; `None` for that of the verdict."""
         self.retried = False
         """Whether the attempt that failed was a retry."""
 
@@ -60,6 +64,8 @@ class Failure(Exception):
         words = clean(self.text.strip(), MESSAGE_LIMIT)
         if self.exit_status is not None:
             words = f"{words} (exit status {self.exit_status})".lstrip()
-        advice = "" if self.final else self.verdict.advice  # the words name the fix
+        advice = self.verdict.advice if self.advice is None else self.advice
+        if self.final:
+            advice = ""  # the words name the fix
         lines = [f"{self.verdict}: {words}" if words else str(self.verdict), advice]
         return "\n".join(line for line in lines if line)

@@ -64,7 +64,7 @@ class Verdict(StrEnum):
 
     @property
     def advice(self) -> str:
-        """Remedy in one line, if any."""
+        """Remedy in one line that fits any result, if any; see `checks.advice`."""
         return TRAITS[self].advice
 
 
@@ -105,7 +105,7 @@ TRAITS: dict[Verdict, Traits] = {
     ),
     Verdict.NO_ANSWER_IN_BUDGET: Traits(
         "failed", "model", "open", "B", "answer",
-        "Raise `answer_tokens` of the model, or set `prompts: completion`.",
+        "Raise `answer_tokens` of the model, or switch off its thinking.",
     ),
     Verdict.RECALL_FAILED: Traits(
         "failed", "size", "bad", "R", "answer", smaller_may_help=True,
@@ -155,7 +155,7 @@ TRAITS: dict[Verdict, Traits] = {
     ),
     Verdict.TEMPLATE_ERROR: Traits(
         "failed", "model", "model", "J", "unusable",
-        "Set `prompts: completion`, or mend the chat template.",
+        "Mend the chat template.",
     ),
     Verdict.INCONCLUSIVE: Traits(
         "skipped", "test", "unclear", "~", "unclear",
@@ -164,7 +164,7 @@ TRAITS: dict[Verdict, Traits] = {
     ),
     Verdict.CRASHED: Traits(
         "failed", "size", "bad", "X", "engine",
-        "See the engine's log; update the engine, or try other load settings.",
+        "Update the engine, or try other load settings.",
         retries=1, smaller_may_help=True,
     ),
     Verdict.TIMEOUT: Traits(
@@ -184,7 +184,7 @@ TRAITS: dict[Verdict, Traits] = {
         retries=1, status="untested",
     ),
     Verdict.ENGINE_ERROR: Traits(
-        "failed", "size", "bad", "!", "engine", "See the engine's log.",
+        "failed", "size", "bad", "!", "engine",
         retries=1, smaller_may_help=True,
     ),
 }  # fmt: skip

@@ -58,8 +58,9 @@ class Engines:
     """The engines of one process.
 
     `homes` are the hosts, at most one per engine, for models that every host has; an engine
-    without one finds its host itself. Time-outs are silence limits in seconds. `notify` receives
-    urgent messages for the user.
+    without one finds its host itself. Time-outs are silence limits in seconds. The logs of failed
+    servers of llama.cpp are kept in the folder `logs`. `notify` receives urgent messages for the
+    user.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Engines:
         reply_timeout: float = 120.0,
         weights: Weights | None = None,
         owner: str | None = None,
+        logs: Path | None = None,
         notify: Callable[[str], None] = _log.warning,
     ) -> None:
         self._registered = {engine.name: engine for engine in registered}
@@ -80,6 +82,7 @@ class Engines:
         self._reply_timeout = reply_timeout
         self._weights = weights
         self._owner = owner
+        self._logs = logs
         self._notify = notify
 
     def require(self, name: str) -> None:
@@ -147,6 +150,7 @@ class Engines:
             load_timeout=self._load_timeout,
             reply_timeout=self._reply_timeout,
             weights=self._weights,
+            logs=self._logs,
         )
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from pytest_lmstrix.checks.advice import advice_for
 from pytest_lmstrix.checks.attempt import Attempts
 from pytest_lmstrix.checks.case_memory import CaseMemory
 from pytest_lmstrix.checks.loader import LoadedModel, ModelLoader
@@ -110,6 +111,8 @@ class Outcomes:
         if isinstance(failure, Failure):
             if results and results[0].verdict is Verdict.HOST_TROUBLE:
                 failure = Failure(results[0].detail, verdict=results[0].verdict)
+            if results and results[0].verdict is failure.verdict:
+                failure.advice = advice_for(results[0])
             runxfail = item.config.getoption("runxfail")
             _shorten_failure(report, failure, call, runxfail=runxfail)
         if results:

@@ -91,11 +91,17 @@ class Haystack(Struct, frozen=True, kw_only=True):
         return "\n".join(needle.sentence for needle in self.needles)
 
 
-def fill(seed: int, sizes: Iterable[int], count_tokens: CountTokens) -> tuple[Haystack, ...]:
+def fill(
+    seed: int,
+    sizes: Iterable[int],
+    count_tokens: CountTokens,
+    reserved: Callable[[int], int] = lambda size: 0,
+) -> tuple[Haystack, ...]:
     """Build a haystack for each size, in ascending order; deterministic for a seed and vocabulary.
 
     `count_tokens` counts in the model's own vocabulary. It is called about ten times for each
-    size, with the whole prompt.
+    size, with the whole prompt. `reserved` tokens of a size stay free besides those reserved for
+    a raw completion; the facts do not depend on them.
 
     Raises:
         ValueError: There are more sizes than `MAX_SIZES`.
@@ -122,7 +128,7 @@ def fill(seed: int, sizes: Iterable[int], count_tokens: CountTokens) -> tuple[Ha
             Needle(depth=depth, opening=kind.opening, answer=rng.choice(kind.answers))
             for depth, kind in zip(DEPTHS, drawn[size], strict=True)
         )
-        spans.append(_Span(size, needles, pitch))
+        spans.append(_Span(size, needles, pitch, reserved(size)))
     # The places of the facts depend on the length of the prose, which depends on the facts.
     for _ in range(_ROUNDS):
         stream = _write(Random(seed), spans)
@@ -139,12 +145,12 @@ def fill(seed: int, sizes: Iterable[int], count_tokens: CountTokens) -> tuple[Ha
 class _Span:
     """Finds the prose of one size; `pitch` is the estimated number of characters per token."""
 
-    def __init__(self, size: int, needles: tuple[Needle, ...], pitch: float) -> None:
+    def __init__(self, size: int, needles: tuple[Needle, ...], pitch: float, reserved: int) -> None:
         self.size = size
         self.needles = needles
         self.pitch = pitch
-        self.most = size - ANSWER_TOKENS - SPECIAL_TOKENS
-        least = math.ceil(FILL * (size - ANSWER_TOKENS))
+        self.most = size - ANSWER_TOKENS - SPECIAL_TOKENS - reserved
+        least = math.ceil(FILL * (size - ANSWER_TOKENS - reserved))
         if least > self.most:
             raise _too_small(size)
         # For the prompt with the longest question; those with the others are a little shorter.

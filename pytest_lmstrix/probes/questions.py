@@ -73,6 +73,8 @@ FULL = (NINETY_SIX, SUM)
 
 CHAT_NOTE = "chat: a raw completion gives no answer, the chat template does"
 """Note of a result that only the chat template gave."""
+THROUGH_TEMPLATE = "through the chat template: "
+"""How the line of a detail begins that has the verdict on the other form of the prompts."""
 _NOTHING = (Verdict.EMPTY_REPLY, Verdict.NO_ANSWER_IN_BUDGET)
 _LEAST_SEVERE_FIRST = (
     Verdict.OK,
@@ -122,11 +124,11 @@ def _in_the_form_that_works(
     try:
         chat = probe(loaded, "chat")
     except Failure as failure:
-        text = f"through the chat template: {failure.verdict}: {failure.text}"
+        text = f"{THROUGH_TEMPLATE}{failure.verdict}: {failure.text}"
         return replace(found, detail="\n".join(filter(None, (found.detail, text))))
     if chat.verdict is Verdict.OK:
         return replace(chat, notes=(*chat.notes, CHAT_NOTE))
-    text = f"through the chat template: {chat.verdict}"
+    text = f"{THROUGH_TEMPLATE}{chat.verdict}"
     return replace(found, detail="\n".join(filter(None, (found.detail, text))))
 
 

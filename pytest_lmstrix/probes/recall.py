@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from pytest_lmstrix.core.types import Reply
+from pytest_lmstrix.core.types import Message, Prompts, Reply
 from pytest_lmstrix.core.verdicts import Verdict
+from pytest_lmstrix.probes.answers import is_silence, without_reasoning
 from pytest_lmstrix.probes.haystack import ANSWER_TOKENS, DEPTHS, SPECIAL_TOKENS, Haystack
 
 if TYPE_CHECKING:
@@ -26,7 +28,13 @@ class Control(Struct, frozen=True, kw_only=True):
     """Facts recalled, 0..5."""
     special_tokens: int = 0
     """Tokens that the engine adds to every prompt; negative where `count_tokens` counts tokens
-    that a prompt does not have."""
+    that a prompt does not have. Of a chat those of its template."""
+    form: Prompts = "completion"
+    """The form in which the facts are asked for."""
+    answer_tokens: int = ANSWER_TOKENS
+    """Budget of each reply."""
+    unanswered: bool = False
+    """Whether most replies had nothing, or only reasoning."""
 
 
 class Recall(Struct, frozen=True, kw_only=True):
@@ -40,19 +48,34 @@ class Recall(Struct, frozen=True, kw_only=True):
     """To the questions in the order of their depths; empty when they were not asked."""
 
 
-def ask_control(instance: Instance, haystack: Haystack) -> Control:
+def ask_control(
+    instance: Instance,
+    haystack: Haystack,
+    form: Prompts = "completion",
+    answer_tokens: int = ANSWER_TOKENS,
+) -> Control:
     """Ask for the facts without the prose.
 
     Call it for all sizes before the first `ask_filled`: it drops the prose from the prefix cache.
     """
     prompts = [haystack.control + needle.question for needle in haystack.needles]
-    replies = [_ask(instance, prompt) for prompt in prompts]
+    replies = [_ask(instance, prompt, form, answer_tokens) for prompt in prompts]
     counted = replies[0].prompt_tokens
     offset = 0 if counted is None else counted - instance.count_tokens(prompts[0])
+    most = SPECIAL_TOKENS if form == "completion" else max(0, offset)
     return Control(
-        score=sum(n.recalled(r.text) for n, r in zip(haystack.needles, replies, strict=True)),
-        special_tokens=max(-SPECIAL_TOKENS, min(offset, SPECIAL_TOKENS)),
+        score=_recalled(haystack, replies),
+        special_tokens=max(-SPECIAL_TOKENS, min(offset, most)),
+        form=form,
+        answer_tokens=answer_tokens,
+        unanswered=sum(is_silence(without_reasoning(reply.text)) for reply in replies)
+        >= LEAST_CONTROL,
     )
+
+
+def _recalled(haystack: Haystack, replies: Sequence[Reply]) -> int:
+    pairs = zip(haystack.needles, replies, strict=True)
+    return sum(needle.recalled(without_reasoning(reply.text)) for needle, reply in pairs)
 
 
 def ask_filled(instance: Instance, haystack: Haystack, control: Control) -> Recall:
@@ -60,14 +83,17 @@ def ask_filled(instance: Instance, haystack: Haystack, control: Control) -> Reca
     if control.score < LEAST_CONTROL:
         verdict, detail = judge_deep(control.score, {})
         return Recall(verdict=verdict, detail=detail, recalled={})
-    replies = tuple(_ask(instance, haystack.prose + n.question) for n in haystack.needles)
+    replies = tuple(
+        _ask(instance, haystack.prose + n.question, control.form, control.answer_tokens)
+        for n in haystack.needles
+    )
     return grade_recall(haystack, control, replies)
 
 
 def grade_recall(haystack: Haystack, control: Control, replies: tuple[Reply, ...]) -> Recall:
     """Grade the replies to the questions of a haystack, in the order of its needles."""
     recalled = {
-        f"{needle.depth:g}": needle.recalled(reply.text)
+        f"{needle.depth:g}": needle.recalled(without_reasoning(reply.text))
         for needle, reply in zip(haystack.needles, replies, strict=True)
     }
     verdict, detail = judge_deep(control.score, recalled)
@@ -94,5 +120,7 @@ def judge_deep(control: int, recalled: dict[str, bool]) -> tuple[Verdict, str]:
     return Verdict.RECALL_FAILED, f"does not recall what is hidden at a depth of {lost}"
 
 
-def _ask(instance: Instance, prompt: str) -> Reply:
-    return instance.complete(prompt, max_tokens=ANSWER_TOKENS)
+def _ask(instance: Instance, prompt: str, form: Prompts, max_tokens: int) -> Reply:
+    if form == "chat":
+        return instance.chat((Message(role="user", content=prompt),), max_tokens=max_tokens)
+    return instance.complete(prompt, max_tokens=max_tokens)

@@ -14,6 +14,7 @@ import pytest
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from pytest_lmstrix.checks.advice import advice_for
 from pytest_lmstrix.core.checks import CHECKS
 from pytest_lmstrix.core.formatting import memory, rate, seconds, tokens, verdict_text
 from pytest_lmstrix.core.sanitize import escape_html, one_line
@@ -176,7 +177,7 @@ def _details(result: Result) -> str:
     parts = [
         f"<b>{escape_html(one_line(result.check))}: {result.verdict}</b>"
         f" {escape_html(result.detail, 2_000)}",
-        escape_html(result.verdict.advice),
+        escape_html(advice_for(result)),
         "; ".join(f"{name} {escape_html(one_line(text))}" for name, text in facts.items() if text),
         *map(escape_html, result.notes),
         "Replies:" if result.replies else "",

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import pytest
 from msgspec.structs import replace
 
+from pytest_lmstrix.checks.advice import advice_for
 from pytest_lmstrix.core.failure import DID_YOU_MEAN, MESSAGE_LIMIT, Failure
 from pytest_lmstrix.core.formatting import count_of
 from pytest_lmstrix.core.sanitize import clean, one_line
@@ -215,7 +216,9 @@ def _reason(report: pytest.TestReport, results: tuple[Result, ...]) -> str:
     if report.passed and not hasattr(report, "wasxfail"):
         return ""
     if results:
-        return Failure(results[0].detail, verdict=results[0].verdict).explain()
+        failure = Failure(results[0].detail, verdict=results[0].verdict)
+        failure.advice = advice_for(results[0])
+        return failure.explain()
     text: str = getattr(report, "wasxfail", "")
     if not text and isinstance(report.longrepr, tuple):
         text = report.longrepr[2].removeprefix("Skipped: ")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from urllib.parse import quote
 
+from pytest_lmstrix.checks.advice import advice_for
 from pytest_lmstrix.core.formatting import count_of, duration, rate, seconds, tokens, verdict_text
 from pytest_lmstrix.core.sanitize import escape_markdown
 from pytest_lmstrix.core.types import Result
@@ -95,7 +96,7 @@ def _problems(run: RunReport) -> Iterator[str]:
     bad = [representative_of(run.results_of(model)) for model in run.models if _has_problem(model)]
     lines = [
         f"- **{escape_markdown(result.model)}**, {escape_markdown(result.check)} at"
-        f" {tokens(result.context_length)}: {_reason(result.verdict, result.detail)}"
+        f" {tokens(result.context_length)}: {_reason(result)}"
         f"{_earlier(run, result)}"
         for result in bad
     ]
@@ -121,9 +122,10 @@ def _gist(case: CaseReport) -> str:
     return raised[1] if raised else case.reason
 
 
-def _reason(verdict: Verdict, detail: str) -> str:
-    words = f" - {escape_markdown(detail)}" if detail else ""
-    return f"`{verdict}`{words}" + (f" *{verdict.advice}*" if verdict.advice else "")
+def _reason(result: Result) -> str:
+    words = f" - {escape_markdown(result.detail)}" if result.detail else ""
+    advice = advice_for(result)
+    return f"`{result.verdict}`{words}" + (f" *{advice}*" if advice else "")
 
 
 def _models(run: RunReport) -> Iterator[str]:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import pytest
 
 from pytest_lmstrix.checks.granted import usable_part
+from pytest_lmstrix.core.checks import CHECKS
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Case, LoadSettings, Model, Result
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Progress
+from pytest_lmstrix.plan.cached_results import ranges, settled
+from pytest_lmstrix.plan.plan import planned
+from pytest_lmstrix.registry.fold import Fold
 from tests.checks.laboratory import SKIPPED, Run
 from tests.checks.test_sizes import Scripted, case, run_of
 from tests.standin.fake_engine import FakeInstance
@@ -64,7 +68,26 @@ def test_deep_withdraws_a_pass_when_the_larger_load_turns_out_to_be_shared() -> 
     assert larger[0].verdict is Verdict.CONTEXT_NOT_GRANTED
     assert "a request gets 4,096 of the 16,384 tokens granted (one of 4 slots)" in larger[0].detail
     again = [result for result in larger if result.context_length == 4_096]
-    assert [result.verdict for result in again] == [Verdict.CONTEXT_NOT_GRANTED]
+    assert [(result.verdict, result.origin) for result in again] == [
+        (Verdict.CONTEXT_NOT_GRANTED, "case")
+    ]
+
+
+def test_a_withdrawn_pass_is_no_cached_result_of_any_later_run() -> None:
+    fold, models = Fold(), planned(case(4_096).model, None, ())
+    for _ in range(3):
+        run = run_of(Scripted(SharesContext(slots=4, reported=False)))
+        for results in run.check("deep", [case(4_096), case(16_384)]).values():
+            for line in results or ():
+                fold.add(line)
+        run = run_of(Scripted(SharesContext(slots=4, reported=False)))
+        fold.add(results_of(run, "full", [16_384])[16_384])  # a pass that explains no failure
+        known = fold.known("tiny")
+        assert settled(known, models) == {"full[tiny-16384]": CHECKS["full"].version}
+        assert ranges(known, models.model)["deep[tiny]"].good is None
+        status = fold.status("tiny", check="deep")
+        assert status is not None
+        assert (status.verified_context, status.smallest_bad) == (None, 4_096)
 
 
 @pytest.mark.parametrize(

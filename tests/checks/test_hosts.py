@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from pytest_lmstrix.checks.hosts import HostRows, same_words
-from pytest_lmstrix.core.types import Result
+from pytest_lmstrix.core.types import Case, Model, Result
 from pytest_lmstrix.core.verdicts import Verdict
+from tests.checks.laboratory import SKIPPED, Run, loader_of
 from tests.registry.results import a_result
+from tests.standin.lmstudio import LmStudioServer, StandInModel
 
 
 def failed(model: str, detail: str, verdict: str = "engine_error", host: str = "h") -> Result:
@@ -77,3 +79,13 @@ def test_a_model_that_never_reached_the_engine_does_not_end_a_row(verdict: str) 
 
 def test_failures_without_words_are_no_row() -> None:
     assert judged(*(failed(each, "") for each in "abc")) == ["engine_error"] * 3
+
+
+def test_an_answer_that_is_stopped_twice_shows_nothing_about_a_size() -> None:
+    model = StandInModel(key="tiny", stats={"stopReason": "userStopped"})
+    with LmStudioServer([model]) as server, loader_of(server) as loader:
+        case = Case(model=Model(id="tiny", engine="lmstudio"), context_length=30_000)
+        results = Run(loader).check("full", [case])[30_000]
+        assert results is not SKIPPED
+        assert [(each.verdict, each.retried) for each in results] == [("host_trouble", True)]
+        assert [load.context_length for load in server.loads()] == [30_000, 30_000]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import pytest
@@ -29,10 +29,11 @@ from tests.standin.lmstudio import (
     GrantsMore,
     OutOfMemory,
     Reasons,
+    Says,
     SeesLast,
     StandInModel,
 )
-from tests.standin.lmstudio.models.behaviours import AnyBehaviour
+from tests.standin.lmstudio.models.behaviours import AnyBehaviour, ChatOnly
 
 DECLARED = 131_072
 
@@ -546,9 +547,11 @@ def test_a_size_that_fails_with_shared_facts_is_retried_with_its_own(
         verdict = Verdict.RECALL_FAILED if distracted else Verdict.OK
         return Recall(verdict=verdict, recalled={})
 
-    def noted_fill(seed: int, sizes: list[int], count_tokens: CountTokens) -> tuple[Haystack, ...]:
+    def noted_fill(
+        seed: int, sizes: list[int], count_tokens: CountTokens, *reserved: Callable[[int], int]
+    ) -> tuple[Haystack, ...]:
         filled.append(sizes)
-        return fill(seed, sizes, count_tokens)
+        return fill(seed, sizes, count_tokens, *reserved)
 
     monkeypatch.setattr(deep, "ask_filled", ask)
     monkeypatch.setattr(deep, "fill", noted_fill)
@@ -570,3 +573,49 @@ def test_a_model_that_thinks_long_may_be_given_more_tokens(
     found = thinker.check("full", [Case(model=model, context_length=8_192)])[8_192]
     assert found is not SKIPPED
     assert found[0].verdict is verdict
+
+
+@pytest.mark.parametrize(
+    "behaviours",
+    [
+        pytest.param((ChatOnly(),), id="silent"),
+        pytest.param((ChatOnly(text="<|channel|>analysis<|message|>We need"),), id="reasoning"),
+        pytest.param((ChatOnly(), Reasons(tokens=150)), id="thinking in chats"),
+    ],
+)
+def test_deep_asks_a_model_through_its_template_where_completions_give_nothing(
+    behaviours: tuple[AnyBehaviour, ...],
+) -> None:
+    engine = Scripted(*behaviours)
+    found = run_of(engine).check("deep", [case(1_024), case(4_096)])
+    for results in found.values():
+        assert results is not SKIPPED
+        [result] = results
+        assert (result.verdict, result.form) == (Verdict.OK, "chat")
+        assert result.notes[0].startswith("chat: ")
+        budget = min(1_024, result.context_length // 4)
+        assert (result.prompt_tokens or 0) >= 0.97 * (result.context_length - budget)
+    assert engine.taken() == [4_096]
+
+
+def test_deep_finds_what_a_chat_forgets() -> None:
+    found = run_of(Scripted(ChatOnly(), SeesLast(tokens=1_500))).check("deep", [case(4_000)])
+    results = found[4_000]
+    assert results is not SKIPPED
+    assert (results[0].verdict, results[0].form) == (Verdict.RECALL_FAILED, "chat")
+    assert results[0].notes == ()
+
+
+def test_deep_judges_nothing_where_neither_form_gives_an_answer() -> None:
+    found = run_of(Scripted(Says(text=""))).check("deep", [case(4_000)])
+    results = found[4_000]
+    assert results is not SKIPPED
+    assert (results[0].verdict, results[0].form) == (Verdict.INCONCLUSIVE, "completion")
+
+
+def test_deep_asks_by_completions_where_they_work() -> None:
+    found = run_of(Scripted(Reasons(tokens=5_000))).check("deep", [case(4_000)])
+    results = found[4_000]
+    assert results is not SKIPPED
+    assert (results[0].verdict, results[0].form) == (Verdict.OK, "completion")
+    assert results[0].notes == ()

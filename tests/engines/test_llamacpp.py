@@ -496,6 +496,28 @@ def test_a_server_killed_while_it_loads_is_a_crash(loader: ModelLoader) -> None:
     assert (failure.value.exit_status, failure.value.phase) == (-9, "load")
 
 
+@signals
+def test_the_log_of_a_server_that_failed_is_kept_and_named(
+    loader: ModelLoader, tmp_path: Path
+) -> None:
+    engine = LlamaCppEngine(load_timeout=PATIENCE, reply_timeout=PATIENCE, logs=tmp_path)
+    loader = ModelLoader(engine, loader.known)
+    loader.load(512).unload()
+    assert list(tmp_path.iterdir()) == []
+
+    at_odds = LoadSettings(kv_cache_type="q8_0", flash_attention=False)
+    with pytest.raises(Failure, match="flash_attn") as at_load:
+        loader.load(8192, load=at_odds)
+    instance = loader.load(512, Recorder(on_prefill=lambda: loader.server().kill()))
+    with pytest.raises(Failure) as at_work:
+        instance.complete("word " * 400, max_tokens=1)
+    instance.unload()
+    named = [Path(each.value.text.rpartition("\nlog: ")[2]) for each in (at_load, at_work)]
+    assert sorted(tmp_path.iterdir()) == named
+    assert "smollm2-8192" in named[0].name
+    assert "flash_attn" in named[0].read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("which", ["server", "supervisor"])
 def test_a_hung_reply_times_out_and_leaves_no_process(loader: ModelLoader, which: str) -> None:
     def hang() -> None:

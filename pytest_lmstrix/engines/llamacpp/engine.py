@@ -9,6 +9,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from pytest_lmstrix.core.types import Model, ModelFacts
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.llamacpp import child as child_program
+from pytest_lmstrix.engines.llamacpp.logs import ServerLogs
 from pytest_lmstrix.engines.llamacpp.server import LlamaCppInstance, death, silence
 from pytest_lmstrix.system.child_process import Child
 from pytest_lmstrix.weights.places import find, usual_places
@@ -41,10 +43,12 @@ class LlamaCppEngine:
         reply_timeout: float = 120.0,
         weights: Callable[[Model], Path] | None = None,
         folders: Iterable[Path] | None = None,
+        logs: Path | None = None,
     ) -> None:
         """Both time-outs are silence limits in seconds; `weights` turns a model into its file.
 
-        `folders` are searched for models instead of the usual places.
+        `folders` are searched for models instead of the usual places; the logs of failed servers
+        are kept in the folder `logs`.
 
         Raises:
             ModuleNotFoundError: `xllamacpp` is not installed.
@@ -54,6 +58,7 @@ class LlamaCppEngine:
         self._reply_timeout = reply_timeout
         self._weights = weights
         self._folders = folders
+        self._logs = ServerLogs(logs)
 
     def models(self) -> list[ModelFacts]:
         """Return every model file in the usual places; unreadable ones are left out."""
@@ -95,7 +100,7 @@ class LlamaCppEngine:
         try:
             return self._load(found, model, context_length, progress)
         except Failure as failure:
-            if failure.verdict is not Verdict.TEMPLATE_ERROR or model.prompts == "chat":
+            if not _needs_no_template(failure, model):
                 raise
             # llama.cpp does not load a model with a damaged template, which completions never use.
             return self._load(found, model, context_length, progress, template_error=failure)
@@ -125,6 +130,7 @@ class LlamaCppEngine:
             [sys.executable, "-P", child_program.__file__],
             json.dumps(configuration).encode() + b"\n",
         )
+        keep_log = partial(self._keep_log, child, f"{model.id}-{context_length}")
         try:
             address = self._address(child, found, progress)
             client = httpx.Client(
@@ -135,10 +141,20 @@ class LlamaCppEngine:
                 limits=httpx.Limits(max_keepalive_connections=0),
                 trust_env=False,  # no proxy for connections to this machine
             )
-            return LlamaCppInstance(child, client, found.path, progress, template_error)
+            return LlamaCppInstance(
+                child, client, found.path, progress, template_error, keep_log=keep_log
+            )
+        except Failure as failure:
+            child.end()
+            if template_error is None and _needs_no_template(failure, model):
+                raise
+            raise keep_log(failure) from failure.__cause__
         except BaseException:
             child.end()
             raise
+
+    def _keep_log(self, child: Child, name: str, failure: Failure) -> Failure:
+        return self._logs.keep(failure, child.log(), name)
 
     def _file(self, model: Model) -> Path:
         if model.source is None:
@@ -168,6 +184,11 @@ class LlamaCppEngine:
                 progress(min(0.99, (child.peak_memory_bytes or 0) / max(1, model.size_bytes or 0)))
             elif time.monotonic() - since > self._load_timeout:
                 raise silence(self._load_timeout, "loading", "load")
+
+
+def _needs_no_template(failure: Failure, model: Model) -> bool:
+    """Whether `model` can be asked in spite of the `failure` of its chat template."""
+    return failure.verdict is Verdict.TEMPLATE_ERROR and model.prompts != "chat"
 
 
 def _not_found(reason: str) -> Failure:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -106,13 +106,19 @@ class LlamaCppInstance:
         path: Path,
         progress: Progress,
         template_error: Failure | None = None,
+        *,
+        keep_log: Callable[[Failure], Failure] = lambda failure: failure,
     ) -> None:
-        """Take over `child`; `template_error` is why it runs without the model's chat template."""
+        """Take over `child`; `template_error` is why it runs without the model's chat template.
+
+        `keep_log` is called for a failure of the server after its load.
+        """
         self._child = child
         self._client = client
         self._path = path
         self._progress = progress
         self._template_error = template_error
+        self._keep_log = keep_log
         self._phase: Phase = "load"
         with self._watched():
             properties = _decoded(client.get("/props"), _Properties)
@@ -210,6 +216,10 @@ class LlamaCppInstance:
                         raise _refusal(data)
                     yield event
 
+    def _kept(self, failure: Failure) -> Failure:
+        """Keep the log of a server that failed after its load."""
+        return failure if self._phase == "load" else self._keep_log(failure)
+
     @contextmanager
     def _watched(self) -> Iterator[None]:
         """Raise errors of a request as `Failure`; cancel its computation."""
@@ -220,10 +230,11 @@ class LlamaCppInstance:
             yield
         except httpx.TimeoutException as error:
             self.unload()
-            raise silence(self._client.timeout.read, "answering", self._phase) from error
+            silent = silence(self._client.timeout.read, "answering", self._phase)
+            raise self._kept(silent) from error
         except httpx.TransportError as error:
             if self._child.wait(_DEATH_SECONDS) is not None:
-                raise death(self._child, self._path, self._phase) from error
+                raise self._kept(death(self._child, self._path, self._phase)) from error
             lost = f"connection to llama.cpp lost: {type(error).__name__} {error}"
             raise Failure.from_engine(lost, phase=self._phase) from error
         except Exception:

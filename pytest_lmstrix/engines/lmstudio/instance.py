@@ -49,7 +49,7 @@ _STOP_REASONS: dict[str, Literal["stop", "length"]] = {
 }
 _BROKEN_OFF = {
     "modelUnloaded": (Verdict.CRASHED, "LM Studio unloaded the instance while it answered"),
-    "userStopped": (Verdict.ENGINE_ERROR, "the answer was stopped in LM Studio"),
+    "userStopped": (Verdict.HOST_TROUBLE, "the answer was stopped in LM Studio"),
     "failed": (Verdict.ENGINE_ERROR, "LM Studio reports a failed prediction"),
 }
 _DIED = "engineDied"

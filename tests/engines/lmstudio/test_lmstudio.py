@@ -481,7 +481,7 @@ def test_an_instance_unloaded_during_a_reply(studio: Any) -> None:
     ("reason", "verdict"),
     [
         ("modelUnloaded", Verdict.CRASHED),
-        ("userStopped", Verdict.ENGINE_ERROR),
+        ("userStopped", Verdict.HOST_TROUBLE),
         ("failed", Verdict.ENGINE_ERROR),
     ],
 )
