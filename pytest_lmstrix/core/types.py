@@ -207,6 +207,17 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Remarks besides the verdict, such as `slow: ...`."""
 
 
+class Acceptance(Struct, frozen=True, kw_only=True, tag_field="kind", tag="accept"):
+    """A line of the registry: someone accepted the failures of a model as they are."""
+
+    schema: Literal[2] = 2
+    """Readers that know only results skip lines of a later schema."""
+    at: datetime
+    by: str
+    """The user who accepted them."""
+    model: str
+
+
 class ProbeResult(Struct, frozen=True, kw_only=True):
     """The result of a probe."""
 

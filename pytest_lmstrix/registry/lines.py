@@ -12,10 +12,18 @@ from typing import BinaryIO, Literal
 import msgspec
 from msgspec import Struct
 
-from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, MEASURED, Result, is_sane
+from pytest_lmstrix.core.types import (
+    MAX_CONTEXT_LENGTH,
+    MEASURED,
+    Acceptance,
+    Result,
+    is_sane,
+)
 
 SCHEMA = 1
-"""The newest schema that this version understands."""
+"""The schema of results."""
+NEWEST_SCHEMA = 2
+"""The newest schema that this version understands: that of `Acceptance`."""
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # editors on Windows may put it before the first line
 _NEWLINE = ord("\n")
@@ -37,9 +45,11 @@ class Flaw(Struct, frozen=True, kw_only=True):
 
 class _Head(Struct, frozen=True):
     schema: int
+    kind: str = ""
 
 
 _decode = msgspec.json.Decoder(Result).decode
+_decode_acceptance = msgspec.json.Decoder(Acceptance).decode
 _decode_head = msgspec.json.Decoder(_Head).decode
 
 
@@ -64,6 +74,17 @@ def encode(result: Result) -> bytes:
     if result.schema == SCHEMA:
         body = b'{"schema":%d,' % SCHEMA + body[1:]
     decode(body)
+    return body + b"\n"
+
+
+def encode_acceptance(acceptance: Acceptance) -> bytes:
+    """Encode `acceptance` as one line with its newline.
+
+    Raises:
+        ValueError: It violates the schema.
+    """
+    body = msgspec.json.encode(msgspec.structs.replace(acceptance, at=_in_utc(acceptance.at)))
+    _decode_acceptance(body)
     return body + b"\n"
 
 
@@ -133,7 +154,7 @@ class Scan:
         self.line = 0
         """Number of the last line yielded."""
 
-    def __iter__(self) -> Iterator[Result | Flaw]:
+    def __iter__(self) -> Iterator[Result | Acceptance | Flaw]:
         number, raw = self.next_line - 1, b"\n"
         for number, raw in enumerate(self._stream, self.next_line):
             try:
@@ -150,11 +171,17 @@ class Scan:
         self.next_line = number + raw.endswith(b"\n")
 
 
-def _second_look(number: int, raw: bytes, reason: str) -> Result | Flaw:
+def _second_look(number: int, raw: bytes, reason: str) -> Result | Acceptance | Flaw:
     kind: Literal["damaged", "newer", "torn"] = "damaged" if raw.endswith(b"\n") else "torn"
     with contextlib.suppress(ValueError, RecursionError):
         if raw.startswith(_BYTE_ORDER_MARK):
             return decode(raw.removeprefix(_BYTE_ORDER_MARK))
-        if _decode_head(raw).schema > SCHEMA:
+        head = _decode_head(raw)
+        if (head.schema, head.kind) == (NEWEST_SCHEMA, "accept"):
+            try:
+                return _decode_acceptance(raw)
+            except ValueError as error:
+                reason = str(error)
+        elif head.schema > SCHEMA:
             kind = "newer"
     return Flaw(line=number, kind=kind, reason=reason, raw=raw)
