@@ -17,7 +17,7 @@ import pytest
 
 from pytest_lmstrix.core.checks import CHECKS
 
-COMMANDS = ("scan", "list", "health", "restore")
+COMMANDS = ("scan", "list", "history", "accept", "health", "restore")
 """`--lmstrix-<command>` runs instead of tests."""
 
 HELP_ALL = "Run also cases with a cached result (default: only untested, failed or changed ones)"
@@ -99,8 +99,12 @@ def _add_commands(parser: pytest.Parser, add: Callable[..., None]) -> None:
     add("--lmstrix-list", nargs="?", const="smart", metavar="KEY",
         help="List the models and their status, and exit; KEY as for --lmstrix-sort; -k selects,"
         " -v adds the history, -q prints only ids")  # fmt: skip
+    add("--lmstrix-history", nargs="?", const="", metavar="MODEL",
+        help="Show since when each model works, or does not, and exit")  # fmt: skip
+    add("--lmstrix-accept", nargs="?", const="", metavar="MODEL",
+        help="Accept the regressions of a model (default: all) as they are, and exit")  # fmt: skip
     add("--lmstrix-format", choices=("table", "json", "md"), default="table",
-        help="Format of --lmstrix-list (default: table)")  # fmt: skip
+        help="Format of --lmstrix-list and --lmstrix-history (default: table)")  # fmt: skip
     add("--lmstrix-health", action="store_true",
         help="Check the registry and its backups, and exit: 1 if there are errors,"
         " else 0")  # fmt: skip

@@ -1,4 +1,4 @@
-"""Commands that run instead of tests: `--lmstrix-scan`, `-list`, `-health`, `-restore`."""
+"""Commands that run instead of tests: `--lmstrix-scan`, `-list`, `-history` and others."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import closing
+from difflib import get_close_matches
 from pathlib import Path
 
 import pytest
 
+from pytest_lmstrix.commands import history, scan
 from pytest_lmstrix.commands import list as listing
-from pytest_lmstrix.commands import scan
+from pytest_lmstrix.commands.keyword import matcher
 from pytest_lmstrix.core.formatting import NOTHING, count_of, tokens
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.core.table import TableCell, prose, table
@@ -76,7 +78,8 @@ def run(config: pytest.Config, command: str) -> int:
     if not config.pluginmanager.has_plugin("terminal"):
         raise pytest.UsageError(f"--lmstrix-{command} needs pytest's own plugin 'terminal'")
     settings = read_settings(config)
-    work = {"scan": _scan, "list": _list, "health": _health, "restore": _restore}[command]
+    work = {"scan": _scan, "list": _list, "history": _history, "accept": _accept,
+            "health": _health, "restore": _restore}[command]  # fmt: skip
     collected = gc.isenabled()
     gc.disable()  # all objects live to the end; collecting garbage would take a fifth more time
     try:
@@ -125,6 +128,52 @@ def _list(config: pytest.Config, settings: Settings, screen: Output) -> int:
         lines = count_of(len(damaged), "damaged line")
         print(f"{settings.registry}: {lines} left out; see --lmstrix-health", file=sys.stderr)
     return pytest.ExitCode.OK
+
+
+def _history(config: pytest.Config, settings: Settings, screen: Output) -> int:
+    asked = config.option.lmstrix_history
+    registry = Registry(settings.registry)
+    found = history.histories(_asked(config, settings, asked, "history"), registry)
+    if config.option.lmstrix_format == "json":
+        screen.line(history.as_json(found))
+    elif config.option.lmstrix_format == "md":
+        screen.lines(history.as_markdown(found))
+    else:
+        screen.lines(history.as_text(found, paint=screen.paint, width=screen.width))
+    return pytest.ExitCode.OK
+
+
+def _accept(config: pytest.Config, settings: Settings, screen: Output) -> int:
+    asked = config.option.lmstrix_accept
+    registry = Registry(settings.registry)
+    accepted = history.acceptances(_asked(config, settings, asked, "accept"), registry)
+    registry.accept(accepted)
+    for each in accepted:
+        screen.line(f"accepted as it is: {one_line(each.model, 1_000)}")
+    if not accepted:
+        screen.line("no regression to accept")
+    return pytest.ExitCode.OK
+
+
+def _asked(config: pytest.Config, settings: Settings, model: str, command: str) -> list[Model]:
+    """Return the models of the manifest that `model` (empty for all) and `-k` select."""
+    models = read_manifest(settings.models, engine=settings.engine)
+    ids = {each.id for each in models}
+    if model and model not in ids:
+        near = get_close_matches(model, ids, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else "; --lmstrix-list shows the ids"
+        raise pytest.UsageError(
+            f"--lmstrix-{command}: '{model}' is not in {settings.models.name}{hint}"
+        )
+    try:
+        wanted = matcher(config.option.keyword)
+    except ValueError as error:
+        raise pytest.UsageError(f"-k: {error}") from None
+    return [
+        each
+        for each in models
+        if model in ("", each.id) and wanted((each.id, each.engine, *each.tags))
+    ]
 
 
 def _health(config: pytest.Config, settings: Settings, screen: Output) -> int:

@@ -246,11 +246,11 @@ def since_text(since: Since, *, today: date) -> str:
     return text
 
 
-def short_text(since: Since, *, today: date) -> str:
-    """Return a cell of a table: `broken 2 Nov (0.4.19)`."""
+def short_text(since: Since) -> str:
+    """Return a cell of a table: `broken 2026-11-02 (0.4.19)`."""
     verb = {"works": "works", "broken": "broken", "never_worked": "never worked"}[since.state]
     version = f" ({since.began.engine_version})" if since.began.engine_version else ""
-    return f"{verb} {day(since.began.at, today)}{version}"
+    return f"{verb} {since.began.at:%Y-%m-%d}{version}"
 
 
 def day(at: datetime, today: date) -> str:

@@ -29,7 +29,7 @@ KEYS = {
     "architecture", "capabilities", "context_limit", "decode_tokens_per_second", "engine",
     "fingerprint", "id", "largest_good", "last_tested", "load_seconds", "quantization",
     "size_bytes", "smallest_bad", "smallest_bad_verdict", "status", "tags", "ttft_seconds", "type",
-    "verdict", "verified_check", "verified_context",
+    "verdict", "verified_check", "verified_context", "since",
 }  # fmt: skip
 
 
@@ -61,16 +61,16 @@ def test_the_list_is_a_table(listed: Project) -> None:
     result = listed.run("--lmstrix-list")
     assert result.ret == pytest.ExitCode.OK
     assert result.outlines == [
-        "model    engine      size  declared  verified  first bad  status       TTFT  tokens/s"
-        "      tested (UTC)",
-        "vectors  fake           -         -         -          -  embedding       -         -"
-        "                 -",
-        "gamma    fake           -     1,000         -          -  untested        -         -"
-        "                 -",
-        "alpha    lmstudio   93 MB    32,768    30,000          -  completed  2.50 s       9.5"
-        "  2026-03-03 12:30",
-        "beta     fake      3.0 GB     8,192     4,000      8,000  completed  0.25 s      80.0"
-        "  2026-03-02 12:30",
+        "model    engine      size  declared  verified  first bad  status     since            "
+        "   TTFT  tokens/s      tested (UTC)",
+        "vectors  fake           -         -         -          -  embedding  -                "
+        "      -         -                 -",
+        "gamma    fake           -     1,000         -          -  untested   -                "
+        "      -         -                 -",
+        "alpha    lmstudio   93 MB    32,768    30,000          -  completed  works 2026-03-03 "
+        " 2.50 s       9.5  2026-03-03 12:30",
+        "beta     fake      3.0 GB     8,192     4,000      8,000  completed  works 2026-03-01 "
+        " 0.25 s      80.0  2026-03-02 12:30",
     ]
     assert result.errlines == []
     assert listed.engine_log == []
@@ -199,10 +199,10 @@ def test_json_is_complete_with_any_other_option(listed: Project) -> None:
 def test_markdown(listed: Project) -> None:
     listed.manifest("[{id: 'a|b*', context_limit: 9}]")
     assert listed.run("--lmstrix-list", "--lmstrix-format=md").outlines == [
-        "| model | engine | size | declared | verified | first bad | status | TTFT | tokens/s"
-        " | tested (UTC) |",
-        "| " + "--- | " * 9 + "--- |",
-        "| a\\|b\\* | fake | - | 9 | - | - | untested | - | - | - |",
+        "| model | engine | size | declared | verified | first bad | status | since | TTFT"
+        " | tokens/s | tested (UTC) |",
+        "| " + "--- | " * 10 + "--- |",
+        "| a\\|b\\* | fake | - | 9 | - | - | untested | - | - | - | - |",
     ]
 
 
