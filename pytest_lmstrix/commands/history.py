@@ -91,7 +91,9 @@ def user_name() -> str:
         return "unknown"
 
 
-def as_text(found: Sequence[ModelTimeline], *, paint: Paint, width: int | None) -> Iterator[str]:
+def history_text(
+    found: Sequence[ModelTimeline], *, paint: Paint, width: int | None
+) -> Iterator[str]:
     """Return the lines of all histories."""
     for number, each in enumerate(found):
         if number:
@@ -106,7 +108,7 @@ def as_text(found: Sequence[ModelTimeline], *, paint: Paint, width: int | None) 
             yield from (f"  {line}" for line in lines)
 
 
-def as_markdown(found: Iterable[ModelTimeline]) -> Iterator[str]:
+def history_markdown(found: Iterable[ModelTimeline]) -> Iterator[str]:
     """Return the lines of a section for each model."""
     for each in found:
         yield f"## {escape_markdown(each.model, 1_000)}"
@@ -124,7 +126,7 @@ def as_markdown(found: Iterable[ModelTimeline]) -> Iterator[str]:
             yield ""
 
 
-def as_json(found: Iterable[ModelTimeline]) -> str:
+def history_json(found: Iterable[ModelTimeline]) -> str:
     """Return JSON in ASCII, so that no name can contain terminal sequences."""
     models: list[dict[str, Any]] = []
     for each in found:
@@ -136,11 +138,13 @@ def as_json(found: Iterable[ModelTimeline]) -> str:
 
 
 def _sentences(each: ModelTimeline) -> list[list[TableCell]]:
-    """Return one row for each check, with its place or settings if they differ."""
+    """Return one row for each check of the newest weights, with its place if there are several."""
     if not each.since:
         return [["", "not tested yet"]]
-    places = {(since.engine, since.machine, since.host, since.settings) for since in each.since}
-    return [["", _sentence(since, several=len(places) > 1)] for since in each.since]
+    weights = each.since[0].fingerprint
+    shown = [since for since in each.since if since.fingerprint == weights]
+    places = {(since.engine, since.machine, since.host, since.settings) for since in shown}
+    return [["", _sentence(since, several=len(places) > 1)] for since in shown]
 
 
 def _sentence(since: Since, *, several: bool) -> TableCell:
@@ -178,7 +182,7 @@ def _periods(results: Iterable[Result]) -> list[Period]:
     found = [
         period
         for groups in setups.values()
-        for period in map(_period, groups, _verified(groups), strict=True)
+        for period in (_period(*pair) for pair in zip(groups, _verified(groups), strict=True))
     ]
     return sorted(found, key=lambda period: period.first)
 

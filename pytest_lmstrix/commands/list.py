@@ -30,8 +30,8 @@ _SORTED_BY = {
     "size": "size", "declared": "declared", "ctx": "verified", "status": "status", "ttft": "TTFT",
     "tps": "tokens/s", "tested": "tested (UTC)",
 }  # fmt: skip
-_EXPENDABLE = ("engine", "TTFT", "size", "declared", "tokens/s", "tested (UTC)", "since", "first bad",
-               "verified", "status")  # fmt: skip
+_EXPENDABLE = ("engine", "TTFT", "size", "declared", "tokens/s", "tested (UTC)", "since",
+               "first bad", "verified", "status")  # fmt: skip
 _COLOURS = {"completed": "green", "failed": "red", "missing": "yellow", "corrupted": "yellow"}
 _FROM_MODEL = ("id", "engine", "type", "tags", "size_bytes", "context_limit", "architecture",
                "quantization", "capabilities")  # fmt: skip

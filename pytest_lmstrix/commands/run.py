@@ -135,11 +135,11 @@ def _history(config: pytest.Config, settings: Settings, screen: Output) -> int:
     registry = Registry(settings.registry)
     found = history.histories(_asked(config, settings, asked, "history"), registry)
     if config.option.lmstrix_format == "json":
-        screen.line(history.as_json(found))
+        screen.line(history.history_json(found))
     elif config.option.lmstrix_format == "md":
-        screen.lines(history.as_markdown(found))
+        screen.lines(history.history_markdown(found))
     else:
-        screen.lines(history.as_text(found, paint=screen.paint, width=screen.width))
+        screen.lines(history.history_text(found, paint=screen.paint, width=screen.width))
     return pytest.ExitCode.OK
 
 
