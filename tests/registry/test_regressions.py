@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import pytest_lmstrix.commands.run  # noqa: F401 - once: pytester forgets what a run imports
 from pytest_lmstrix.core.types import Acceptance, Result
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.registry.regressions import (
@@ -313,4 +314,6 @@ def test_fail_on_regression_fails_the_run(project: Project) -> None:
 def test_an_invalid_percentage_is_a_usage_error(project: Project, value: str) -> None:
     result = project.run("--lmstrix", f"--lmstrix-fail-on-regression={value}")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([f"ERROR: --lmstrix-fail-on-regression: '{value}' is not a percentage*"])
+    result.stderr.fnmatch_lines(
+        [f"ERROR: --lmstrix-fail-on-regression: '{value}' is not a percentage*"]
+    )
