@@ -24,6 +24,8 @@ MAX_TOKENS = 2**31 - 1
 MAX_SECONDS = 10_000_000
 MAX_TOKENS_PER_SECOND = 1_000_000_000
 MAX_SIZE_BYTES = 2**63 - 1
+LEAST_RATE_TOKENS = 64
+"""A rate from fewer tokens is not recorded, shown or compared."""
 
 KvCacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 ModelType = Literal["llm", "embedding"]
@@ -42,6 +44,8 @@ MEASURED: Mapping[str, float] = {
     "prompt_tokens": MAX_TOKENS,
     "cached_prompt_tokens": MAX_TOKENS,
     "completion_tokens": MAX_TOKENS,
+    "prefill_tokens": MAX_TOKENS,
+    "decode_tokens": MAX_TOKENS,
     "load_seconds": MAX_SECONDS,
     "ttft_seconds": MAX_SECONDS,
     "prefill_tokens_per_second": MAX_TOKENS_PER_SECOND,
@@ -191,6 +195,10 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     prompt_tokens: int | None = None
     prefill_tokens_per_second: float | None = None
     decode_tokens_per_second: float | None = None
+    prefill_tokens: int | None = None
+    """Tokens from which the prefill rate was measured."""
+    decode_tokens: int | None = None
+    """Tokens from which the decode rate was measured."""
     peak_memory_bytes: int | None = None
     recall: dict[str, bool] | None = None
     """Depth such as "0.25" -> whether the needle there was recalled."""

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from pytest_lmstrix.core.types import (
+    LEAST_RATE_TOKENS,
     MAX_CONTEXT_LENGTH,
     MEASURED,
     Acceptance,
@@ -108,8 +109,19 @@ def decode(raw: bytes) -> Result:
     if result.check == "limit" and b'"origin":' not in raw:
         result = _with_origin(result)
     if result.at.tzinfo is not UTC:
-        return msgspec.structs.replace(result, at=_in_utc(result.at))
-    return result
+        result = msgspec.structs.replace(result, at=_in_utc(result.at))
+    return _without_short_rates(result)
+
+
+def _without_short_rates(result: Result) -> Result:
+    """Leave out rates from too few tokens, or from an unknown number, as old lines have."""
+    short: dict[str, None] = {}
+    if result.decode_tokens is None or result.decode_tokens < LEAST_RATE_TOKENS:
+        short["decode_tokens_per_second"] = None
+    if result.prefill_tokens is None or result.prefill_tokens < LEAST_RATE_TOKENS:
+        short["prefill_tokens_per_second"] = None
+    known = any(getattr(result, name) is not None for name in short)
+    return msgspec.structs.replace(result, **short) if known else result
 
 
 def _check_numbers(result: Result) -> None:

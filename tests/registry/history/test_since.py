@@ -186,3 +186,13 @@ def test_a_break_is_shown_before_a_stronger_check_that_works(registry: Registry)
     shown = most_relevant(registry.since("m"))
     assert shown is not None
     assert (shown.check, shown.state) == ("fast", "broken")
+
+
+@pytest.mark.parametrize(("tokens", "kept"), [(None, None), (63, None), (64, 80.0)])
+@pytest.mark.parametrize("kind", ["decode", "prefill"])
+def test_a_rate_from_fewer_than_64_tokens_is_left_out_of_any_registry(
+    registry: Registry, kind: str, tokens: int | None, kept: float | None
+) -> None:
+    rate = f"{kind}_tokens_per_second"
+    registry.append(a_result(**{rate: 80.0, f"{kind}_tokens": tokens}))
+    assert getattr(next(registry.results()), rate) == kept
