@@ -9,3 +9,13 @@ import pytest
 def lmstrix_model() -> None:
     """A loaded model, in a run with --lmstrix."""
     pytest.skip("models are tested with --lmstrix only")
+
+
+class HeaderLine:
+    """Explains in a line of the header why the plugin is inert; empty where nothing is expected."""
+
+    def __init__(self, note: str) -> None:
+        self._note = note
+
+    def pytest_report_header(self) -> list[str]:
+        return [f"lmstrix: {self._note}"] if self._note else []

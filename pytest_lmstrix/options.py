@@ -15,12 +15,14 @@ from typing import Any
 
 import pytest
 
-from pytest_lmstrix.core.checks import CHECKS
-
-COMMANDS = ("scan", "list", "history", "accept", "health", "restore")
+COMMANDS = ("scan", "list", "fit", "history", "accept", "health", "restore")
 """`--lmstrix-<command>` runs instead of tests."""
 
-HELP_ALL = "Run also cases with a cached result (default: only untested, failed or changed ones)"
+HELP_ALL = "Run also cases with a cached result (default: only untested, failed or changed ones);" \
+           " --all for short, unless another plugin or a conftest.py has that option"  # fmt: skip
+
+REGISTRY = "registry.jsonl"
+"""In the folder of the reports."""
 
 SORT_KEYS = ("smart", "id", "size", "ctx", "declared", "ttft", "tps", "status", "tested")
 
@@ -40,6 +42,8 @@ class Settings:
     load_timeout: float
     reply_timeout: float
     cooldown: float
+    skip_unfit: bool
+    """Skip what needs more memory than is free."""
     sort: str
     fail_on_regression: float | None
     """Threshold for speeds in percent; `None` if regressions do not fail the run."""
@@ -49,6 +53,8 @@ def add_options(parser: pytest.Parser) -> None:
     group = parser.getgroup("lmstrix", "local LLM models as test cases (pytest-lmstrix)")
     add = group.addoption
     add("--lmstrix", action="store_true", help="Run model tests only")
+    parser.addini("lmstrix", "Run model tests beside all others, as editors need it (true, false)",
+                  type="bool", default=False)  # fmt: skip
     add("--lmstrix-all", dest="lmstrix_all", action="store_true", help=HELP_ALL)
 
     def setting(name: str, help: str, default: Any, kind: Any = "string", **more: Any) -> None:
@@ -58,8 +64,10 @@ def add_options(parser: pytest.Parser) -> None:
 
     setting("models", "Manifest of the models (default: models.yaml)", "models.yaml",
             metavar="PATH")  # fmt: skip
-    setting("registry", "Registry of all results (default: reports/registry.jsonl)",
-            "reports/registry.jsonl", metavar="PATH")  # fmt: skip
+    setting("reports", "Folder of the reports and the registry (default: reports in rootdir)", "",
+            metavar="DIR")  # fmt: skip
+    setting("registry", "Registry of all results (default: registry.jsonl in the folder of the"
+            " reports)", "", metavar="PATH")  # fmt: skip
     setting("ctx", "Test these context lengths instead of the ladder", [], "args",
             metavar="N[,N...]")  # fmt: skip
     setting("host", "LM Studio host; repeatable (default: the one found on this machine)", [],
@@ -77,20 +85,23 @@ def add_options(parser: pytest.Parser) -> None:
         default=None, const="25", metavar="PERCENT",
         help="Fail the run on regressions against earlier runs with the same engine on this"
         " machine; of speeds, those above PERCENT and above noise (default: 25)")  # fmt: skip
+    add("--lmstrix-skip-unfit", dest="lmstrix_skip_unfit", action="store_true",
+        help="Skip llamacpp cases that need more memory than is free, by llama.cpp's own"
+        " estimate (default: try them)")  # fmt: skip
     add("--lmstrix-sort", dest="lmstrix_sort", default="smart", metavar="KEY",
         help=f"Order of the models: {', '.join(SORT_KEYS)}; a trailing d reverses, as in smartd"
         " (default: smart)")  # fmt: skip
     _add_commands(parser, add)
 
 
-def add_short_all(parser: pytest.Parser) -> None:
-    """Add `--all` for `--lmstrix-all`, unless another plugin or conftest.py has one."""
-    # pytest 8.4 detects a conflict between groups only while parsing.
+def replace_short_all(parser: pytest.Parser, args: list[str]) -> None:
+    """Replace `--all` by `--lmstrix-all`, unless a plugin or conftest.py has an `--all` of its own.
+
+    It is not an option of the parser, where a conftest.py that is loaded later could not add one.
+    """
     groups = (*parser._groups, parser._anonymous)
     if not any("--all" in option.names() for group in groups for option in group.options):
-        parser.getgroup("lmstrix").addoption(
-            "--all", dest="lmstrix_all", action="store_true", help="As --lmstrix-all"
-        )
+        args[:] = ["--lmstrix-all" if arg == "--all" else arg for arg in args]
 
 
 def _add_commands(parser: pytest.Parser, add: Callable[..., None]) -> None:
@@ -103,8 +114,12 @@ def _add_commands(parser: pytest.Parser, add: Callable[..., None]) -> None:
         help="Show since when each model works, or does not, and exit")  # fmt: skip
     add("--lmstrix-accept", nargs="?", const="", metavar="MODEL",
         help="Accept the regressions of a model (default: all) as they are, and exit")  # fmt: skip
+    add("--lmstrix-fit", action="store_true",
+        help="List the memory that each model needs at each context length, and whether this"
+        " machine has it, and exit; loads and downloads no model; -k selects")  # fmt: skip
     add("--lmstrix-format", choices=("table", "json", "md"), default="table",
-        help="Format of --lmstrix-list and --lmstrix-history (default: table)")  # fmt: skip
+        help="Format of --lmstrix-list, --lmstrix-fit and --lmstrix-history"
+        " (default: table)")  # fmt: skip
     add("--lmstrix-health", action="store_true",
         help="Check the registry and its backups, and exit: 1 if there are errors,"
         " else 0")  # fmt: skip
@@ -133,19 +148,9 @@ def command(config: pytest.Config) -> str | None:
     return names[0] if names else None
 
 
-def tests_models(config: pytest.Config) -> bool:
-    """Return whether this run tests models: `--lmstrix`, or `-m` selects a built-in check.
-
-    `-m` counts only with a manifest: other projects may use markers of the same names.
-    """
-    if config.option.lmstrix:
-        return True
-    expression: str = config.option.markexpr
-    return (
-        bool(expression)
-        and any(selects(expression, check) for check in CHECKS)
-        and _path(config, "models").is_file()
-    )
+def asked_for(config: pytest.Config) -> bool:
+    """Return whether `--lmstrix` or the ini key `lmstrix` asks for model tests."""
+    return bool(config.option.lmstrix or _ini_value(config, "lmstrix"))
 
 
 def selects(expression: str, marker: str) -> bool:
@@ -180,10 +185,11 @@ def read_settings(config: pytest.Config) -> Settings:
     Raises:
         pytest.UsageError: A value is not valid; the text names option, value and valid values.
     """
+    reports = _path(config, "reports") if _value(config, "reports") else config.rootpath / "reports"
     return Settings(
-        models=_path(config, "models"),
-        registry=_path(config, "registry"),
-        reports=config.rootpath / "reports",
+        models=manifest_path(config),
+        registry=_path(config, "registry") if _value(config, "registry") else reports / REGISTRY,
+        reports=reports,
         gguf_dirs=tuple(
             Path(_ini_folder(config), Path(folder).expanduser()).resolve()
             for folder in config.getini("lmstrix_gguf_dirs")
@@ -195,6 +201,7 @@ def read_settings(config: pytest.Config) -> Settings:
         load_timeout=_seconds(config, "load-timeout", lambda s: s > 0),
         reply_timeout=_seconds(config, "reply-timeout", lambda s: s > 0),
         cooldown=_seconds(config, "cooldown", lambda s: s >= 0),
+        skip_unfit=config.option.lmstrix_skip_unfit,
         sort=sort_key(config.option.lmstrix_sort, "--lmstrix-sort"),
         fail_on_regression=_percent(config),
     )
@@ -218,11 +225,19 @@ def _value(config: pytest.Config, name: str) -> Any:
     option = config.getoption(f"lmstrix_{name}")
     if option is not None:
         return option
-    key = f"lmstrix_{_ini(name)}"
+    return _ini_value(config, f"lmstrix_{_ini(name)}")
+
+
+def _ini_value(config: pytest.Config, key: str) -> Any:
     try:
         return config.getini(key)
     except (TypeError, ValueError, pytest.UsageError) as error:
         raise pytest.UsageError(f"{config.inipath}: {key}: {error}") from None
+
+
+def manifest_path(config: pytest.Config) -> Path:
+    """The manifest of this run, whether it exists or not."""
+    return _path(config, "models")
 
 
 def _path(config: pytest.Config, name: str) -> Path:
@@ -278,11 +293,10 @@ def _contexts(config: pytest.Config) -> tuple[int, ...] | None:
 
 
 def _hosts(config: pytest.Config) -> list[str]:
-    hosts: list[str] = _value(config, "host")
-    for host in hosts:
-        address = re.fullmatch(r"(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+):(\d{1,5})", host)
-        if address is None or not 1 <= int(address[1]) <= 65_535:
-            raise pytest.UsageError(
-                f"--lmstrix-host: '{host}' is not host:port, such as 127.0.0.1:1234"
-            )
-    return list(dict.fromkeys(hosts))
+    from pytest_lmstrix.system.addresses import host_port
+
+    given: list[str] = _value(config, "host")
+    try:
+        return list(dict.fromkeys(map(host_port, given)))
+    except ValueError as error:
+        raise pytest.UsageError(f"--lmstrix-host: {error}") from None

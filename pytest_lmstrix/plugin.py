@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 import pytest
 
-from pytest_lmstrix import hookspecs, inert, options
+from pytest_lmstrix import hookspecs, inert, options, wake
 
 MARKERS = (
     "fast: the model loads, grants the context and replies with any text (pytest-lmstrix)",
@@ -25,11 +25,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_load_initial_conftests(
-    early_config: pytest.Config, parser: pytest.Parser
+    parser: pytest.Parser, args: list[str]
 ) -> Generator[None, object, object]:
-    """Add `--all` after the options of each conftest.py, and before the final parsing."""
+    """Replace `--all` after the options of each conftest.py, and before the final parsing."""
     result = yield
-    options.add_short_all(parser)
+    options.replace_short_all(parser, args)
     return result
 
 
@@ -42,17 +42,30 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     if command is None or config.option.help:
         return None
     from pytest_lmstrix.commands import run
+    from pytest_lmstrix.system.workflow_commands import commands_removed
 
-    return run.run(config, command)
+    with commands_removed(pytest.UsageError):
+        return run.run(config, command)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
-    if options.tests_models(config):
+    decision = wake.decide(config)
+    if decision.awake:
         from pytest_lmstrix import startup
+        from pytest_lmstrix.system.workflow_commands import commands_removed
 
-        startup.start(config)
+        with commands_removed(pytest.UsageError):
+            try:
+                startup.start(config)
+            except pytest.UsageError as error:
+                if config.option.lmstrix:
+                    raise
+                raise pytest.UsageError(
+                    f"pytest-lmstrix: {error} (-p no:lmstrix switches the plugin off)"
+                ) from None
     else:
         config.pluginmanager.register(inert, "lmstrix-inert")
+        config.pluginmanager.register(inert.HeaderLine(decision.note), "lmstrix-inert-header")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from pytest_lmstrix import wake
 from pytest_lmstrix.checks.attempt import Attempts
+from pytest_lmstrix.checks.case_memory import CaseMemory
 from pytest_lmstrix.checks.loader import ModelLoader
 from pytest_lmstrix.checks.sizes import SizePolicy
 from pytest_lmstrix.core.sanitize import one_line
@@ -25,12 +28,14 @@ from pytest_lmstrix.hooks.xdist import Scheduling, plan_from_controller, worker_
 from pytest_lmstrix.hookspecs import registered_engines
 from pytest_lmstrix.options import Settings, read_settings
 from pytest_lmstrix.plan.build import make_plan
+from pytest_lmstrix.plan.memory import MemoryEstimator
 from pytest_lmstrix.plan.plan import Plan
 from pytest_lmstrix.progress.live import Live
 from pytest_lmstrix.reports.recorder import Recorder
 from pytest_lmstrix.reports.writer import Writer, check_registry
 from pytest_lmstrix.system import host_lock, owners
 from pytest_lmstrix.system.machine_id import machine_id
+from pytest_lmstrix.system.workflow_commands import guarded
 from pytest_lmstrix.weights import fetch
 
 
@@ -45,13 +50,13 @@ def start(config: pytest.Config) -> None:
     engines = _engines(config, settings, live)
     config.add_cleanup(engines.close)
     register = config.pluginmanager.register
+    _collect_manifest(config, settings)
     plan = plan_from_controller(config)
     if plan is None:
         if not config.option.collectonly:
             check_registry(settings.registry)
         plan = make_plan(settings, engines, machine=machine_id())
         config.option.lmstrix_models = str(settings.models)
-        _collect_manifest(config, settings)
         sweep = partial(_sweep_all, settings, engines, plan, partial(_print_line, config, live))
         register(Scheduling(plan, sweep), "lmstrix-scheduling")
         recorder = Recorder(config, settings, plan)
@@ -61,14 +66,19 @@ def start(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{tag}: models with this tag in the manifest")
     loader = _loader(settings, engines, plan, live)
     config.add_cleanup(partial(_finish, loader, partial(_print_line, config, live)))
-    attempts = Attempts(loader, run=plan.run, machine=machine_id(), speeds=plan.speeds)
+    memory = _memory(config, settings)
+    attempts = Attempts(
+        loader, run=plan.run, machine=machine_id(), speeds=plan.speeds, memory=memory
+    )
     size_policy = SizePolicy(attempts, known=plan.ranges, seed=plan.seed)
     config.stash[fixtures.loader_key] = loader
     config.stash[fixtures.attempts_key] = attempts
     config.stash[fixtures.size_policy_key] = size_policy
     register(fixtures, "lmstrix-fixtures")
     register(Collection(settings, plan, size_policy), "lmstrix-collection")
-    register(Outcomes(loader, attempts), "lmstrix-outcomes")
+    register(
+        Outcomes(loader, attempts, memory if settings.skip_unfit else None), "lmstrix-outcomes"
+    )
     register(Signals(), "lmstrix-signals")
     register(GithubActions(), "lmstrix-github-actions")
 
@@ -96,6 +106,16 @@ def _weights(settings: Settings, live: Live, model: Model) -> Path:
             progress=progress,
             size_bytes=model.size_bytes,
         )
+
+
+def _memory(config: pytest.Config, settings: Settings) -> CaseMemory:
+    from pytest_lmstrix.engines.llamacpp.dry_run import read_machine_memory
+
+    estimator = MemoryEstimator(
+        registry=settings.registry, folder=settings.models.parent, machine=machine_id()
+    )
+    registered = {engine.name for engine in registered_engines(config)}
+    return CaseMemory(estimator, registered=registered, read_machine=read_machine_memory)
 
 
 def _loader(settings: Settings, engines: Engines, plan: Plan, live: Live) -> ModelLoader:
@@ -152,14 +172,10 @@ def _print_line(config: pytest.Config, live: Live, text: str) -> None:
     capture = config.pluginmanager.get_plugin("capturemanager")
     disabled = capture.global_and_fixture_disabled() if capture is not None else nullcontext()
     with live.aside(), disabled:
-        print(f"\nlmstrix: {one_line(text, 500)}", flush=True)
+        print(f"\nlmstrix: {one_line(text, 500)}", file=guarded(sys.stdout), flush=True)
 
 
 def _collect_manifest(config: pytest.Config, settings: Settings) -> None:
     """Collect the manifest beside `testpaths`, if the command line has no paths."""
-    if config.args_source is pytest.Config.ArgsSource.ARGS:
-        return
-    if not any(
-        settings.models.is_relative_to(config.invocation_params.dir / arg) for arg in config.args
-    ):
+    if not (wake.paths_given(config) or wake.collects_manifest(config, settings.models)):
         config.args.append(str(settings.models))

@@ -26,7 +26,7 @@ LAYERS = (
     ("system", "weights"),
     ("manifest", "engines", "registry"),
     ("hookspecs", "options", "probes"),
-    ("plan",),
+    ("plan", "wake"),
     ("checks", "progress"),
     ("hooks",),
     ("reports",),

@@ -9,6 +9,9 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
+from pytest_lmstrix.checks.case_memory import CaseMemory
+from pytest_lmstrix.checks.granted import context_refusal, padded
+from pytest_lmstrix.checks.hosts import HostRows
 from pytest_lmstrix.checks.loader import LoadedModel, ModelLoader
 from pytest_lmstrix.checks.speed import slow_note
 from pytest_lmstrix.core.checks import CHECKS, evidence_of
@@ -30,24 +33,14 @@ from pytest_lmstrix.plan.plan import check_key
 
 LOST_CONNECTIONS = 2
 """How often a case is retried after its host was lost and came back."""
+MOST_REPLIES = 1_000
+"""The last replies that are recorded of one check, so that its line stays readable."""
 REPLY_LIMIT = 2_000
 """Characters of a reply that are kept."""
-PADDING = 256
-"""llama.cpp rounds a context length up to a multiple of this (`llama_context`, GGML_PAD)."""
 
 
 _T = TypeVar("_T")
 Probe = Callable[[LoadedModel], ProbeResult]
-
-
-def context_refusal(asked: int, granted: int) -> ProbeResult | None:
-    """Return the failure of a granted context length, tokens; up to the next 256 is padding."""
-    if asked <= granted <= -(-asked // PADDING) * PADDING:
-        return None
-    return ProbeResult(
-        verdict=Verdict.CONTEXT_NOT_GRANTED,
-        detail=f"asked for {asked:,} tokens of context, granted {granted:,}",
-    )
 
 
 def retries_of(verdict: Verdict) -> int:
@@ -80,10 +73,13 @@ class Attempts:
         run: str,
         machine: str,
         speeds: Mapping[str, Mapping[int, float]] = MappingProxyType({}),
+        memory: CaseMemory | None = None,
     ) -> None:
         self.loader = loader
         self._run = run
         self._machine = machine
+        self._rows = HostRows()
+        self._memory = memory
         self._speeds = {key: dict(rates) for key, rates in speeds.items()}
 
     def trial(
@@ -214,8 +210,8 @@ class Attempts:
             granted_context_length=loaded.context_length if loaded else None,
             verdict=finding.verdict,
             outcome=finding.verdict.outcome,
-            detail=clean(finding.detail, limit=REPLY_LIMIT),
-            replies=tuple(_reply_text(reply) for reply in replies),
+            detail=clean(self._detail(case, finding), limit=REPLY_LIMIT),
+            replies=tuple(_reply_text(reply) for reply in replies[-MOST_REPLIES:]),
             load_seconds=loaded.load_seconds if loaded else None,
             ttft_seconds=filled.ttft_seconds if filled else None,
             prompt_tokens=max((reply.prompt_tokens or 0 for reply in replies), default=0) or None,
@@ -224,16 +220,40 @@ class Attempts:
             prefill_tokens=None if prefill_rate is None else prefilled,
             decode_tokens=None if decode_rate is None else decoded,
             peak_memory_bytes=loaded.peak_memory_bytes if loaded else None,
+            estimated_memory_bytes=self._estimated_bytes(case, finding.verdict),
             recall=finding.recall,
             seed=finding.seed,
             check_version=check_version or (CHECKS[check].version if check in CHECKS else 1),
             machine=self._machine,
-            settings=settings_of(case.model),
+            settings=settings_of(case.model, ignored=loaded.ignored_settings if loaded else ()),
             retried=retried or (loaded is not None and loaded.retried),
-            notes=(*finding.notes, *self._speed_notes(check, case, decode_rate)),
+            form=finding.form,
+            notes=(
+                *finding.notes,
+                *_load_notes(case, loaded, finding),
+                *self._speed_notes(check, case, decode_rate),
+            ),
         )
         drop_insane(result)
-        return result
+        shared = self._rows.add(result, worked=bool(replies) or finding.verdict is Verdict.OK)
+        if shared is not result and shared.verdict is Verdict.HOST_TROUBLE:
+            self.loader.gone[host_of(engine)] = Failure(shared.detail, verdict=shared.verdict)
+        return shared
+
+    def take_withdrawn(self) -> list[Result]:
+        """Return, once, earlier results of this run whose trouble was found to be the host's."""
+        return self._rows.take_withdrawn()
+
+    def _estimated_bytes(self, case: Case, verdict: Verdict) -> int | None:
+        untried = (Verdict.MODEL_NOT_FOUND, Verdict.CORRUPTED, Verdict.UNREACHABLE)
+        return self._memory.total_bytes(case) if self._memory and verdict not in untried else None
+
+    def _detail(self, case: Case, finding: ProbeResult) -> str:
+        """Return the detail; for a lack of memory with what was needed and what is free."""
+        if finding.verdict is not Verdict.OUT_OF_MEMORY or self._memory is None:
+            return finding.detail
+        shortage = self._memory.shortage(case)
+        return f"{finding.detail}\n{shortage}" if shortage else finding.detail
 
     def _speed_notes(self, check: str, case: Case, decode_rate: float | None) -> tuple[str, ...]:
         if decode_rate is None:
@@ -242,6 +262,17 @@ class Attempts:
         rates[case.context_length] = decode_rate
         note = slow_note(case.context_length, decode_rate, rates)
         return (note,) if note else ()
+
+
+def _load_notes(case: Case, loaded: LoadedModel | None, finding: ProbeResult) -> Iterable[str]:
+    if loaded is None:
+        return
+    if finding.verdict is Verdict.OK and loaded.context_length > padded(case.context_length):
+        yield (
+            f"larger context: granted {loaded.context_length:,} tokens,"
+            f" asked for {loaded.asked_context_length:,}"
+        )
+    yield from loaded.engine_notes
 
 
 def _prefilled(reply: Reply) -> int:

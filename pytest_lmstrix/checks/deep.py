@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pytest_lmstrix.checks.attempt import context_refusal, retries_of
+from pytest_lmstrix.checks.attempt import retries_of
+from pytest_lmstrix.checks.granted import context_refusal
 from pytest_lmstrix.checks.loader import LoadedModel, ModelLoader
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Model, ProbeResult
@@ -26,6 +27,8 @@ class DeepFill:
         self._seed = seed
         self._filled_in: LoadedModel | None = None
         self._filled: dict[int, tuple[Haystack, Control]] = {}
+        self._in_larger: set[int] = set()
+        """The sizes that passed in a larger load."""
         self._beside_others = False
         """Whether the last text holds the needles of several sizes."""
         self._recalled: Haystack | None = None
@@ -57,6 +60,16 @@ class DeepFill:
             finding = self._asked(loaded, size)
         return finding
 
+    def withdraw(self) -> set[int]:
+        """Return, once, the sizes that passed in a load that was not usable to its full length.
+
+        Each needs a load of its own.
+        """
+        withdrawn, self._in_larger = self._in_larger, set()
+        self._sizes.clear()
+        self._filled.clear()
+        return withdrawn
+
     def failed_loads(self, size: int) -> list[Failure]:
         """Return, once, how `size` failed before its turn, to be reported with its result."""
         return [self._failed.pop(size)] if size in self._failed else []
@@ -68,7 +81,8 @@ class DeepFill:
                 break
             try:
                 loaded = self._loader.load(self._model, larger)
-                if context_refusal(larger, loaded.context_length) is None:
+                refused = context_refusal(larger, loaded.context_length)
+                if refused is None and loaded.usable_context_length >= larger:
                     return loaded
             except Failure as failure:
                 if retries_of(failure.verdict):
@@ -93,6 +107,7 @@ class DeepFill:
                 raise
             return None
         if finding.verdict is Verdict.OK:
+            self._in_larger.add(size)
             return finding
         self._sizes.clear()
         return None
@@ -124,7 +139,7 @@ class DeepFill:
 
         The controls of all of them come first, since they evict the engine's prefix cache.
         """
-        room = loaded.asked_context_length
+        room = loaded.room
         following = sorted({size, *(each for each in self._sizes if size <= each <= room)})
         try:
             haystacks = fill(self._seed, following[:MAX_SIZES], loaded.count_tokens)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from difflib import get_close_matches
 from typing import Protocol
 
-from pytest_lmstrix.core.failure import Failure
+from pytest_lmstrix.checks.arguments import check_request
+from pytest_lmstrix.checks.granted import ReportedLoad, whole
+from pytest_lmstrix.core.failure import DID_YOU_MEAN, Failure
+from pytest_lmstrix.core.formatting import memory
 from pytest_lmstrix.core.types import Message, Model, Reply
 from pytest_lmstrix.core.verdicts import Phase, Verdict
 from pytest_lmstrix.engines.base import Engine, Instance, Progress
@@ -18,6 +22,15 @@ RECONNECT_PAUSES = (0.0, 1.0, 3.0)
 """Seconds to wait before each attempt to reach a lost host again."""
 RECONNECT_SECONDS = 10.0
 """Stop reconnecting after this many seconds: each request to a silent host takes long."""
+
+
+MATTERS = 0.1
+"""Share of a model's own size from which memory held by others may be why it does not fit."""
+_NO_ROOM = (Verdict.OUT_OF_MEMORY, Verdict.GUARDRAIL_REFUSED)
+
+
+SIMILAR = 3
+"""Ids of other models that are suggested for one that is not found."""
 
 
 class Watch(Protocol):
@@ -33,23 +46,17 @@ class Watch(Protocol):
         """Show that no load or request is in progress."""
 
 
-class LoadedModel:
+class LoadedModel(ReportedLoad):
     """A model at a context length, ready for requests: the value of the fixture `lmstrix_model`.
 
     It reloads itself if it was unloaded in between, or failed.
     """
 
     def __init__(self, loader: ModelLoader, model: Model, asked_context_length: int) -> None:
-        self.model = model
-        self.asked_context_length = asked_context_length
-        """Tokens."""
-        self.context_length = 0
-        """Granted by the engine, read back after the load; tokens."""
+        super().__init__(model, asked_context_length)
         self.load_seconds = 0.0
         self.retried = False
         """Whether the load succeeded only on a retry."""
-        self.peak_memory_bytes: int | None = None
-        """Peak memory of the engine's process so far, where the engine measures it."""
         self.replies: list[Reply] = []
         self.failed = False
         """Whether its last request failed: the instance may be broken and is not used again."""
@@ -57,17 +64,24 @@ class LoadedModel:
 
     def complete(self, prompt: str, *, max_tokens: int, temperature: float = 0.0) -> Reply:
         """Complete `prompt` as it is, without a chat template."""
+        check_request(prompt, max_tokens, temperature)
         return self._ask(
             lambda instance: instance.complete(
                 prompt, max_tokens=max_tokens, temperature=temperature
             )
         )
 
-    def chat(self, messages: str | Sequence[Message], *, max_tokens: int) -> Reply:
-        """Answer one or more messages through the model's chat template at temperature 0."""
+    def chat(
+        self, messages: str | Sequence[Message], *, max_tokens: int, temperature: float = 0.0
+    ) -> Reply:
+        """Answer one or more messages through the model's chat template."""
         if isinstance(messages, str):
             messages = [Message(role="user", content=messages)]
-        return self._ask(lambda instance: instance.chat(messages, max_tokens=max_tokens))
+        for message in messages:
+            check_request(message.content, max_tokens, temperature)
+        # Engines of others may be older than the argument.
+        more = {"temperature": temperature} if temperature else {}
+        return self._ask(lambda instance: instance.chat(messages, max_tokens=max_tokens, **more))
 
     def count_tokens(self, text: str) -> int:
         """Tokens of `text` in the model's own vocabulary."""
@@ -86,11 +100,11 @@ class LoadedModel:
         try:
             with self._loader.remember_failures(self.model), _as_failure("predict"):
                 reply = ask(instance)
-        except Failure:
+        except Failure as failure:
             self.failed = True
-            raise
+            raise self.explained(failure) from failure.__cause__
         finally:
-            self.peak_memory_bytes = getattr(instance, "peak_memory_bytes", None)
+            self.read(instance)
         self.replies.append(reply)
         return reply
 
@@ -135,8 +149,7 @@ class ModelLoader:
         """
         if self._current is not None:
             loaded = self._current[0]
-            same = (loaded.model, loaded.asked_context_length) == (model, context_length)
-            if same and not loaded.failed:
+            if loaded.serves(model, context_length) and not loaded.failed:
                 return loaded
         loaded = LoadedModel(self, model, context_length)
         self.instance_of(loaded)
@@ -180,15 +193,45 @@ class ModelLoader:
         try:
             yield
         except Failure as failure:
+            if failure.verdict in _NO_ROOM and (held := self._held_by_others(model)):
+                text = f"{failure.text}\n{held}, so this does not count against {model.id}"
+                raise Failure(text, verdict=Verdict.HOST_TROUBLE, phase=failure.phase) from failure
+            if failure.verdict is Verdict.MODEL_NOT_FOUND and failure.phase == "load":
+                failure.text += self._similar(model)
             if failure.verdict.outcome == "xfailed":
                 self.unusable[model.id] = failure
             elif failure.verdict is Verdict.UNREACHABLE:
                 engine = self.engine_of(model)
                 if failure.code == WEIGHTS:
                     self.gone[model.id] = failure
-                elif not self._reconnects(engine):
+                elif failure.final or not self._reconnects(engine):
                     self.gone[host_of(engine)] = failure
             raise
+
+    def _held_by_others(self, model: Model) -> str:
+        """Describe the instances of others in memory, where they are large enough to matter."""
+        engine = self.engine_of(model)
+        ask: Callable[[], Mapping[str, int | None]] | None = getattr(engine, "others", None)
+        others: Mapping[str, int | None] = {}
+        with suppress(Exception):  # third-party engines may raise anything
+            others = ask() if ask is not None else {}
+        sizes = [size for size in others.values() if size is not None]
+        known = len(sizes) == len(others) and model.size_bytes is not None
+        if not others or (known and sum(sizes) < MATTERS * (model.size_bytes or 0)):
+            return ""
+        listed = (
+            f"{name} ({memory(size)})" if size is not None else name
+            for name, size in others.items()
+        )
+        return f"still in memory of {host_of(engine)}: {', '.join(listed)}; unload them there"
+
+    def _similar(self, model: Model) -> str:
+        """Return a line with the nearest ids that the engine has, or nothing."""
+        names: list[str] = []
+        with suppress(Exception):  # third-party engines may raise anything
+            names = [facts.id for facts in self.engine_of(model).models() if facts.id != model.id]
+        near = get_close_matches(model.id, names, n=SIMILAR)
+        return f"\n{DID_YOU_MEAN} {', '.join(map(repr, near))}?" if near else ""
 
     def _reconnects(self, engine: Engine) -> bool:
         """Try to reach a lost host again, a few times with pauses."""
@@ -232,7 +275,8 @@ class ModelLoader:
             loaded.failed = False
         try:
             with _as_failure("load"):
-                loaded.context_length = _whole(instance.context_length)
+                loaded.context_length = whole(instance.context_length)
+                loaded.read(instance)
         except Failure:
             self.unload()
             raise
@@ -285,10 +329,3 @@ class _as_failure(AbstractContextManager[None]):
             raise Failure.from_engine(
                 f"{type(error).__name__}: {error}", phase=self._phase
             ) from error
-
-
-def _whole(context_length: object) -> int:
-    if type(context_length) is int and context_length > 0:
-        return context_length
-    text = f"the engine reports a granted context length of {context_length!r}"
-    raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="load")

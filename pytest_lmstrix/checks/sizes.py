@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from msgspec.structs import replace
 
 from pytest_lmstrix.checks.attempt import Attempts, LoadBudget
 from pytest_lmstrix.checks.deep import DeepFill
-from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, Case, Result
+from pytest_lmstrix.checks.hosts import same_words
+from pytest_lmstrix.core.types import ANY_SIZE, MAX_CONTEXT_LENGTH, Case, Result
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.plan.plan import KnownRange, check_key
 from pytest_lmstrix.plan.size_search import (
@@ -75,7 +76,19 @@ class SizePolicy:
             before = fill.failed_loads(size)
             return self._attempts.run("deep", at, lambda: fill.examine(size), budget, before)
 
-        return self._search_below(trial(case.context_length), case, "deep", trial)
+        result = trial(case.context_length)
+        withdrawn: set[int] = set()
+        if result.verdict is Verdict.CONTEXT_NOT_GRANTED and _was_shared(result):
+            withdrawn = fill.withdraw()
+            seen = self._seen.get(check_key("deep", model.id), {})
+            for size in withdrawn:
+                seen.pop(size, None)
+        results = self._search_below(result, case, "deep", trial)
+        tried = {each.context_length for each in results}
+        again = [trial(size) for size in sorted(withdrawn - tried)]
+        for each in again:
+            self._remember("deep", each)
+        return [*results, *_searched(again)]
 
     def _limit(self, case: Case) -> list[Result]:
         """Return the largest size up to that of `case` that works, then every other size tried.
@@ -103,7 +116,10 @@ class SizePolicy:
             del tried[stopped.result.context_length]
             return [stopped.result, *_searched(tried.values())]
         if found is None:
+            largest = tried[max(tried)]
             main = tried.pop(min(tried))
+            if _fails_alike(largest, [main]):
+                return [self._failing_at_any_size(main), *_searched(tried.values())]
             detail = f"works at no size from {main.context_length:,} tokens up\n{main.detail}"
         else:
             main = tried.pop(found)
@@ -124,6 +140,9 @@ class SizePolicy:
         declared = model.context_limit or MAX_CONTEXT_LENGTH + 1
         if result.check == evidence:
             self._remember(evidence, result)
+        if result.verdict is Verdict.HOST_TROUBLE:
+            text = f"{result.verdict} at {size:,}: {result.detail}"
+            self._failed_at[result.check, model.id] = size, text
         if not (result.verdict.smaller_may_help and FLOOR <= size < declared):
             return [result]
         tried: list[Result] = []
@@ -149,6 +168,8 @@ class SizePolicy:
                 self._remember(evidence, tried[-1])
                 search.add_result(_works(tried[-1]))
             text = f"fails at {size:,}; {_found(search.answer, asked)}"
+            if search.answer is None and _fails_alike(result, tried):
+                return [self._failing_at_any_size(result), *_searched(tried)]
         except _Stopped as stopped:
             met = f"{stopped.result.verdict} at {stopped.result.context_length:,}"
             text = f"fails at {size:,}; the search below it ended with {met}"
@@ -156,6 +177,13 @@ class SizePolicy:
             self._failed_at[result.check, model.id] = size, text
         main = replace(result, detail=f"{text}\n{result.detail}".strip())
         return [main, *_searched(tried)]
+
+    def _failing_at_any_size(self, result: Result) -> Result:
+        words = result.detail.partition("\n")[0]
+        text = f"fails at any size: {words}"
+        self._failed_at[result.check, result.model] = result.context_length, text
+        detail = f"{result.detail}\nfails at any size"
+        return replace(result, detail=detail, notes=(*result.notes, ANY_SIZE))
 
     def _remember(self, evidence: str, result: Result) -> None:
         if result.verdict is Verdict.OK or result.verdict.smaller_may_help:
@@ -183,6 +211,23 @@ def _found(working: int | None, asked: Iterable[int]) -> str:
     if working is not None:
         return f"works at {working:,}"
     return f"works at no size tried down to {least:,}" if least else "no smaller size is tried"
+
+
+def _was_shared(result: Result) -> bool:
+    """Whether the context was granted, but a request gets only a part of it."""
+    return (result.granted_context_length or 0) >= result.context_length
+
+
+def _fails_alike(result: Result, tried: Sequence[Result]) -> bool:
+    """Whether the load of the smallest size that was tried failed with the words of `result`."""
+    least = min(tried, key=lambda each: each.context_length, default=None)
+    return (
+        least is not None
+        and result.load_seconds is None
+        and least.load_seconds is None
+        and least.verdict is result.verdict
+        and same_words(least.detail, least.model) == same_words(result.detail, result.model)
+    )
 
 
 def _searched(tried: Iterable[Result]) -> list[Result]:

@@ -14,7 +14,7 @@ from pytest_lmstrix.commands.keyword import matcher
 from pytest_lmstrix.core.formatting import NOTHING, rate, seconds, tokens
 from pytest_lmstrix.core.sanitize import escape_markdown, one_line
 from pytest_lmstrix.core.table import Paint, TableCell, prose, table
-from pytest_lmstrix.core.types import Model, Result
+from pytest_lmstrix.core.types import ANY_SIZE, Model, Result
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.plan.plan import PlannedModel, ordered
 from pytest_lmstrix.registry.since import Since, short_text
@@ -37,7 +37,8 @@ _FROM_MODEL = ("id", "engine", "type", "tags", "size_bytes", "context_limit", "a
                "quantization", "capabilities")  # fmt: skip
 _FROM_REGISTRY = ("fingerprint", "verified_context", "verified_check", "largest_good",
                   "smallest_bad", "smallest_bad_verdict", "verdict", "last_tested", "load_seconds",
-                  "ttft_seconds", "decode_tokens_per_second")  # fmt: skip
+                  "ttft_seconds", "decode_tokens_per_second", "peak_memory_bytes",
+                  "estimated_memory_bytes")  # fmt: skip
 
 
 class Entry(Struct, frozen=True, kw_only=True):
@@ -145,7 +146,7 @@ def _cells(entry: Entry) -> list[TableCell]:
         file_size(model.size_bytes),
         tokens(model.context_limit),
         tokens(known.verified_context),
-        tokens(known.smallest_bad),
+        ANY_SIZE if known.fails_at_any_size else tokens(known.smallest_bad),
         (entry.status, _COLOURS.get(entry.status, "")),
         _since_cell(entry.since),
         seconds(known.ttft_seconds),

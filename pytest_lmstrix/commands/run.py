@@ -78,7 +78,7 @@ def run(config: pytest.Config, command: str) -> int:
     if not config.pluginmanager.has_plugin("terminal"):
         raise pytest.UsageError(f"--lmstrix-{command} needs pytest's own plugin 'terminal'")
     settings = read_settings(config)
-    work = {"scan": _scan, "list": _list, "history": _history, "accept": _accept,
+    work = {"scan": _scan, "list": _list, "fit": _fit, "history": _history, "accept": _accept,
             "health": _health, "restore": _restore}[command]  # fmt: skip
     collected = gc.isenabled()
     gc.disable()  # all objects live to the end; collecting garbage would take a fifth more time
@@ -174,6 +174,36 @@ def _asked(config: pytest.Config, settings: Settings, model: str, command: str) 
         for each in models
         if model in ("", each.id) and wanted((each.id, each.engine, *each.tags))
     ]
+
+
+def _fit(config: pytest.Config, settings: Settings, screen: Output) -> int:
+    from pytest_lmstrix.commands import fit
+
+    models = read_manifest(settings.models, engine=settings.engine)
+    try:
+        report = fit.estimate_all(
+            models,
+            settings,
+            keyword=config.option.keyword,
+            registered=tuple(registered_engines(config)),
+            progress=print_progress,
+        )
+    except ValueError as error:
+        raise pytest.UsageError(f"-k: {error}") from None
+    if config.option.lmstrix_format == "json":
+        screen.line(fit.fit_as_json(report))
+        for remark in fit.remarks(report):
+            print_progress(remark)
+    elif config.option.lmstrix_format == "md":
+        screen.lines(fit.fit_as_markdown(report))
+    else:
+        screen.lines(fit.fit_as_table(report, paint=screen.paint, width=screen.width))
+    return pytest.ExitCode.OK
+
+
+def print_progress(text: str) -> None:
+    """Write a line to standard error, so that standard output holds the result alone."""
+    print(one_line(text, 500), file=sys.stderr, flush=True)
 
 
 def _health(config: pytest.Config, settings: Settings, screen: Output) -> int:

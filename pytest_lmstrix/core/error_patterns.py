@@ -95,17 +95,27 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|memory limit (?:exceeded|reached)"
         r"|(?:ret|returned|status)\W{1,3}-2\b",
     ),
-    # A library or program that is missing is not a model that is missing, nor one unsupported:
-    # a runtime for GGUF belongs to every engine.
+    # A library or program that is missing, a full disk, a client of another age: only the host
+    # can cause these, whatever the model.
     (
-        "engine_error",
+        "host_trouble",
         r"\bspawn .{1,200}\bENOENT|\bENOENT.{1,200}[/\\]\.internal[/\\]"
         r"|load lib failed|shared (?:object file|library .{0,60}not found)"
         r"|\b\S+\.(?:dll|dylib|metal(?:lib)?|so(?:\.\d+)*)\b.{0,60}"
         r"(?:not (?:be )?found|no such file)"
-        r"|no lm runtime found for model format \W?gguf|no space left on device|ENOSPC"
+        r"|failed to load (?:llm |the )?(?:llm )?engine\b|invalid load message"
+        r"|specified (?:module|procedure) could not be found"
+        r"|no space left on device|ENOSPC|too many open files"
+        r"|(?:unsupported|incompatible|wrong) (?:protocol|client|api) version"
+        r"|\bnewer than (?:the|this|your) (?:sdk|client)|\b(?:sdk|client) is (?:too old|outdated)"
+        r"|driver version is insufficient",
+    ),
+    # A runtime for GGUF belongs to every engine: without it, no model is unsupported.
+    (
+        "engine_error",
+        r"no lm runtime found for model format \W?gguf"
         # An existing file that cannot be read on this machine now.
-        r"|\b(?:permission denied|too many open files|stale (?:nfs )?file handle"
+        r"|\b(?:permission denied|stale (?:nfs )?file handle"
         r"|input/output error|transport endpoint is not connected)\b"
         # A file that is not part of a model.
         r"|\b(?:config|settings|preset|grammar) file (?:\w+ )?(?:not found|does(?: not|n't) exist)"
@@ -115,7 +125,6 @@ RULES: tuple[tuple[str, str], ...] = (
     (
         "engine_error",
         r"\b(?:content|media|message|output|tool)[ _-]types?\b"
-        r"|(?:unsupported|incompatible|wrong) (?:protocol|client|api) version"
         r"|parameter '\w+'|number of arguments|rate limit|<(?:h1|title)>\W*404",
     ),
     # A companion file of the model: the model itself is neither missing nor corrupted.
@@ -167,7 +176,7 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|no module named \W?\w+\.|trust_remote_code|engine does not support|no kernel image"
         r"|kernel image is invalid|invalid device function|for gpu arch|unsupported toolchain"
         r"|invalid ggml type|keyerror: ['\"](?:model_type|architectures?|[a-z_]+\d\w*)['\"]"
-        r"|(?:driver|cuda) version is insufficient|failed to process regex",
+        r"|failed to process regex",
     ),
     (
         "corrupted",

@@ -8,6 +8,8 @@ from pytest_lmstrix.core.verdicts import Phase, Verdict
 
 MESSAGE_LIMIT = 2_000
 """Longest engine text in a message, in characters."""
+DID_YOU_MEAN = "did you mean"
+"""How the line of a message that names similar ids begins."""
 
 
 class Failure(Exception):
@@ -24,6 +26,7 @@ class Failure(Exception):
         phase: Phase | None = None,
         code: str | None = None,
         exit_status: int | None = None,
+        final: bool = False,
     ) -> None:
         super().__init__(text)
         self.text = text
@@ -31,6 +34,8 @@ class Failure(Exception):
         self.phase = phase
         self.code = code
         self.exit_status = exit_status
+        self.final = final
+        """Whether another attempt ends the same way, such as with a token that is refused."""
         self.retried = False
         """Whether the attempt that failed was a retry."""
 
@@ -55,5 +60,6 @@ class Failure(Exception):
         words = clean(self.text.strip(), MESSAGE_LIMIT)
         if self.exit_status is not None:
             words = f"{words} (exit status {self.exit_status})".lstrip()
-        lines = [f"{self.verdict}: {words}" if words else str(self.verdict), self.verdict.advice]
+        advice = "" if self.final else self.verdict.advice  # the words name the fix
+        lines = [f"{self.verdict}: {words}" if words else str(self.verdict), advice]
         return "\n".join(line for line in lines if line)

@@ -20,8 +20,17 @@ def tokens(count: int | None) -> str:
 
 
 def verdict_text(verdict: Verdict, results: Sequence[Result]) -> str:
-    """Return the verdict and the kinds of notes of `results`, such as `ok, slow, retried`."""
-    names = [note.partition(":")[0] for result in results for note in result.notes]
+    """Return the verdict, the answer of `limit` and the kinds of notes of `results`.
+
+    Such as `ok, slow, retried` or `ok, 44,955`.
+    """
+    names = [
+        tokens(result.context_length)
+        for result in results
+        if verdict is result.verdict is Verdict.OK
+        and (result.check, result.origin) == ("limit", "case")
+    ]
+    names += [note.partition(":")[0] for result in results for note in result.notes]
     if any(result.retried and result.verdict is Verdict.OK for result in results):
         names.append("retried")
     return ", ".join([verdict.value, *dict.fromkeys(names)])

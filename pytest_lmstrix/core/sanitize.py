@@ -28,8 +28,15 @@ _LONE_JOINER = re.compile(f"\u200d(?:(?<![{_EMOJI}\ufe0f]\u200d)|(?![{_EMOJI}]))
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MARK = r"[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]"
 _STACKED_MARKS = re.compile(f"({_MARK}{{4}}){_MARK}+")
-_V2_COMMAND = re.compile(r"((?:^|(?<=[\r\n]))(?:\x1b\[[0-9;]*m|\s)*):(?=:)")
-_V1_COMMAND = re.compile(r"##(?=\[)")
+# The runner trims a line, and its comparison ignores zero-width characters.
+_ZERO_WIDTH = (
+    r"\x1b\[[0-9;]*m"
+    r"|[\x00-\x08\x0e-\x1b\x7f\xad\u180e\u200b-\u200f\u2060-\u2064\ufeff]"
+)
+_SKIPPED = rf"(?:{_ZERO_WIDTH})*"
+_BLANK = rf"(?:{_ZERO_WIDTH}|[^\S\r\n])*"
+_V2_COMMAND = re.compile(rf"((?:^|(?<=[\r\n])){_BLANK}):(?={_SKIPPED}:)")
+_V1_COMMAND = re.compile(rf"#({_SKIPPED}#)(?={_SKIPPED}\[)")
 _MARKDOWN = re.compile(r"[\\`*_\[\]|~$@]|:(?=//)|(?<=www)\.", re.IGNORECASE)
 
 
@@ -61,10 +68,10 @@ def without_commands(text: str, after: str = "") -> str:
 
     `after` is the part of the first line that is already printed.
     """
-    safe = _V1_COMMAND.sub("# #", _V2_COMMAND.sub(r"\1: ", text))
+    safe = _V1_COMMAND.sub(r"# \1", _V2_COMMAND.sub(r"\1: ", text))
     if not after:
         return safe
-    begun = _V2_COMMAND.match(after + text) or _V1_COMMAND.search(after[-2:] + text[:2])
+    begun = _V2_COMMAND.match(after + text) or _V1_COMMAND.search(after[-20:] + text[:20])
     if begun:
         return f" {safe}"
     return safe

@@ -6,7 +6,7 @@ Sizes are in tokens (`context_length`), bytes (`*_bytes`) and seconds (`*_second
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from datetime import datetime
 from typing import Literal
 
@@ -31,6 +31,8 @@ KvCacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_
 ModelType = Literal["llm", "embedding"]
 Prompts = Literal["completion", "chat"]
 Origin = Literal["case", "search"]
+ANY_SIZE = "any size"
+"""Note of a result whose load fails in the same way at the smallest size that was tried."""
 
 
 def is_sane(value: object, most: float) -> bool:
@@ -51,6 +53,7 @@ MEASURED: Mapping[str, float] = {
     "prefill_tokens_per_second": MAX_TOKENS_PER_SECOND,
     "decode_tokens_per_second": MAX_TOKENS_PER_SECOND,
     "peak_memory_bytes": MAX_SIZE_BYTES,
+    "estimated_memory_bytes": MAX_SIZE_BYTES,
     "size_bytes": MAX_SIZE_BYTES,
 }
 """Measured field -> its largest plausible value."""
@@ -95,6 +98,8 @@ class Model(Struct, frozen=True, kw_only=True, omit_defaults=True):
     sha256: str | None = None
     load: LoadSettings = LoadSettings()
     prompts: Prompts = "completion"
+    answer_tokens: int | None = None
+    """Budget of a chat answer, its reasoning included; `None` for the default."""
     type: ModelType | None = None
     architecture: str | None = None
     quantization: str | None = None
@@ -200,6 +205,8 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     decode_tokens: int | None = None
     """Tokens from which the decode rate was measured."""
     peak_memory_bytes: int | None = None
+    estimated_memory_bytes: int | None = None
+    """Memory that the engine planned for the load, before it; see `--lmstrix-fit`."""
     recall: dict[str, bool] | None = None
     """Depth such as "0.25" -> whether the needle there was recalled."""
     seed: int | None = None
@@ -209,6 +216,8 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Id of the machine, since only measurements of the same machine are comparable."""
     settings: str = ""
     """The load settings, as compact JSON; empty for the engine's defaults."""
+    form: Prompts | None = None
+    """The form of the prompts: `completion` or `chat`; `None` where no built-in check asked."""
     retried: bool = False
     """Whether a retry was needed."""
     notes: tuple[str, ...] = ()
@@ -233,6 +242,8 @@ class ProbeResult(Struct, frozen=True, kw_only=True):
     detail: str = ""
     recall: dict[str, bool] | None = None
     seed: int | None = None
+    form: Prompts | None = None
+    """The form of the prompts that gave this result."""
     notes: tuple[str, ...] = ()
 
 
@@ -246,9 +257,13 @@ def fingerprint(*, sha256: str | None, size_bytes: int | None, path: str | None)
     return " ".join(known) or None
 
 
-def settings_of(model: Model) -> str:
-    """Return load settings and prompt format in the form of `Result.settings`."""
-    settings = msgspec.to_builtins(model.load)
+def settings_of(model: Model, *, ignored: Container[str] = ()) -> str:
+    """Return load settings and prompt format in the form of `Result.settings`.
+
+    Settings that the engine `ignored` are left out.
+    """
+    given = msgspec.to_builtins(model.load)
+    settings = {name: value for name, value in given.items() if name not in ignored}
     if model.prompts != "completion":
         settings["prompts"] = model.prompts
     return msgspec.json.encode(settings).decode() if settings else ""

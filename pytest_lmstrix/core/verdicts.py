@@ -34,6 +34,7 @@ class Verdict(StrEnum):
     CRASHED = "crashed"
     TIMEOUT = "timeout"
     UNREACHABLE = "unreachable"
+    HOST_TROUBLE = "host_trouble"
     ENGINE_ERROR = "engine_error"
 
     @property
@@ -77,7 +78,7 @@ class Traits(NamedTuple):
     - `open`: failed, but a run with more time or a larger budget may pass; bars larger sizes too.
     - `model`: about the weights, whatever the size.
     - `unclear`: the probe was inconclusive.
-    - `none`: not a verdict on the model; the registry ignores the line.
+    - `none`: not a verdict on the model; the status ignores the line.
     """
 
     outcome: Outcome
@@ -104,7 +105,7 @@ TRAITS: dict[Verdict, Traits] = {
     ),
     Verdict.NO_ANSWER_IN_BUDGET: Traits(
         "failed", "model", "open", "B", "answer",
-        "Raise the token budget, or set `prompts: completion`.",
+        "Raise `answer_tokens` of the model, or set `prompts: completion`.",
     ),
     Verdict.RECALL_FAILED: Traits(
         "failed", "size", "bad", "R", "answer", smaller_may_help=True,
@@ -175,6 +176,12 @@ TRAITS: dict[Verdict, Traits] = {
     Verdict.UNREACHABLE: Traits(
         "error", "host", "none", "N", "engine",
         "Start the server, and check `--lmstrix-host` and the network.",
+    ),
+    Verdict.HOST_TROUBLE: Traits(
+        "error", "host", "none", "H", "engine",
+        "Mend the host (its runtime, version or free memory), then run again: nothing counts"
+        " against the model.",
+        retries=1, status="untested",
     ),
     Verdict.ENGINE_ERROR: Traits(
         "failed", "size", "bad", "!", "engine", "See the engine's log.",

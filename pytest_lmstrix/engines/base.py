@@ -28,8 +28,10 @@ class Instance(Protocol):
     def complete(self, prompt: str, *, max_tokens: int, temperature: float = 0.0) -> Reply:
         """Continue `prompt` as it is, without a chat template."""
 
-    def chat(self, messages: Sequence[Message], *, max_tokens: int) -> Reply:
-        """Answer `messages` through the model's chat template, at temperature 0."""
+    def chat(
+        self, messages: Sequence[Message], *, max_tokens: int, temperature: float = 0.0
+    ) -> Reply:
+        """Answer `messages` through the model's chat template."""
 
     def count_tokens(self, text: str) -> int:
         """Count the tokens of `text` in the model's vocabulary, without special tokens."""
@@ -49,9 +51,16 @@ class Engine(Protocol):
       by default looked up in `models()`.
     - `fetch(model: Model)`: downloads its weights, before its load.
     - `sweep(is_dead: Callable[[str], bool])`: unloads the instances of exited owners.
+    - `others() -> Mapping[str, int | None]`: the instances in the host's memory that this engine
+      did not load, or could not unload, and their sizes in bytes.
     - `close() -> None`: called once, at the end of the session.
 
-    And an instance `peak_memory_bytes: int | None`, and `fingerprint: str | None`.
+    And an instance:
+
+    - `peak_memory_bytes: int | None`, and `fingerprint: str | None`.
+    - `usable_context_length: int`: what one request may fill, where several share the context.
+    - `ignored_settings: tuple[str, ...]`: load settings that are not in force after all.
+    - `notes: tuple[str, ...]`: what a person should know of the load, each `topic: text`.
     """
 
     @property

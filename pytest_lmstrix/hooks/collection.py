@@ -17,9 +17,12 @@ from pytest_lmstrix.core.checks import CHECKS
 from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, Case
 from pytest_lmstrix.options import Settings, selects
 from pytest_lmstrix.plan.plan import Plan, check_key
+from pytest_lmstrix.wake import is_same_file, names_manifest
 
 CASE = "lmstrix_case"
 LEFT_OUT = "lmstrix_left_out"
+known_left_out = pytest.StashKey[int]()
+"""How many cases were left out because they are known."""
 
 
 class ManifestFile(pytest.Module):
@@ -52,19 +55,14 @@ class Collection:
     def pytest_collect_file(
         self, file_path: Path, parent: pytest.Collector
     ) -> pytest.Collector | None:
-        if not self._cases or not self._is_manifest(file_path):
+        if not self._cases or not is_same_file(file_path, self._settings.models):
             return None
         manifest = ManifestFile.from_parent(parent, path=file_path)
         expression = parent.config.option.markexpr
-        named = any("::" in arg for arg in parent.config.args)
+        named = names_manifest(parent.config, self._settings.models, inside=True)
         chosen = list(CHECKS) if named else [each for each in CHECKS if selects(expression, each)]
         manifest.wanted = frozenset(chosen or ("full",))
         return manifest
-
-    def _is_manifest(self, path: Path) -> bool:
-        models = self._settings.models
-        # Also through a link, or another name of a folder.
-        return path == models or (path.name == models.name and path.resolve() == models.resolve())
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if CASE not in metafunc.fixturenames:
@@ -92,14 +90,14 @@ class Collection:
         wanted, left_out, others = [], [], []
         for item in items:
             case = case_of(item)
-            if case is None and not _asks_for_model(item):
+            if case is None and not asks_for_model(item):
                 others.append(item)
             elif explicit or self._settings.all or case is None or not self._is_known(item, case):
                 wanted.append(item)
             else:
                 left_out.append(item)
-        self._left_out = len(left_out)
-        # With `-m` alone, the tests of the project run, too.
+        self._left_out = config.stash[known_left_out] = len(left_out)
+        # Without `--lmstrix` the tests of the project run, too.
         kept, dropped = ([], others) if config.option.lmstrix else (others, [])
         if left_out or dropped:
             config.hook.pytest_deselected(items=[*left_out, *dropped])
@@ -121,6 +119,7 @@ class Collection:
     def pytest_testnodedown(self, node: Any) -> None:
         """Take the count from a worker: all collect the same, their controller nothing."""
         self._left_out = getattr(node, "workeroutput", {}).get(LEFT_OUT, self._left_out)
+        node.config.stash[known_left_out] = self._left_out
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self._left_out:
@@ -186,7 +185,8 @@ def check_version(item: pytest.Item) -> int:
     return zlib.crc32(f"{item.nodeid.partition('[')[0]}\n{source}".encode())
 
 
-def _asks_for_model(item: pytest.Item) -> bool:
+def asks_for_model(item: pytest.Item) -> bool:
+    """Whether an item uses the fixture `lmstrix_model`."""
     return "lmstrix_model" in getattr(item, "fixturenames", ())
 
 

@@ -64,7 +64,10 @@ def lmstrix_check(
             pytest.skip(reason)
         results = size_policy.run(check, lmstrix_case)
         request.node.stash[results_key] = results
-        if results[0].verdict is not Verdict.OK:
-            raise Failure(results[0].detail, verdict=results[0].verdict)
+        verdict = results[0].verdict
+        if verdict is not Verdict.OK:
+            known = lmstrix_loader.unreachable_reason(lmstrix_case.model)
+            final = verdict is Verdict.UNREACHABLE and known is not None and known.final
+            raise Failure(results[0].detail, verdict=verdict, final=final)
 
     return run

@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import os
+import sys
+from collections.abc import Generator
 from typing import Any
 
 import pytest
 
-from pytest_lmstrix.core.sanitize import without_commands
-
-
-class GuardedFile:
-    """A text file that neutralizes workflow commands in written lines."""
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-        self._line = ""
-        """Current incomplete line."""
-
-    def write(self, text: str) -> int:
-        safe = without_commands(text, after=self._line)
-        self._line = (self._line + safe).replace("\r", "\n").rpartition("\n")[2][-200:]
-        self._file.write(safe)
-        return len(text)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
+from pytest_lmstrix.hooks.collection import asks_for_model, case_of
+from pytest_lmstrix.system.workflow_commands import guarded
 
 
 class GithubActions:
-    """Protects the output of pytest's terminal reporter."""
+    """Protects the output of pytest's terminal reporter and, with `-s`, that of model tests."""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
@@ -37,8 +21,23 @@ class GithubActions:
         if reporter is not None:
             guard_output(reporter._tw)
 
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        is_model_test = case_of(item) is not None or asks_for_model(item)
+        if item.config.option.capture != "no" or not is_model_test:
+            return (yield)
+        before = sys.stdout, sys.stderr
+        during = guarded(sys.stdout), guarded(sys.stderr)
+        sys.stdout, sys.stderr = during
+        try:
+            return (yield)
+        finally:
+            if sys.stdout is during[0]:
+                sys.stdout = before[0]
+            if sys.stderr is during[1]:
+                sys.stderr = before[1]
+
 
 def guard_output(writer: Any) -> None:
     """On GitHub Actions, neutralize workflow commands in the output of `writer`."""
-    if os.environ.get("GITHUB_ACTIONS") and not isinstance(writer._file, GuardedFile):
-        writer._file = GuardedFile(writer._file)
+    writer._file = guarded(writer._file)

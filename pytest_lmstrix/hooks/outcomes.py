@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator
+from traceback import walk_tb
 from typing import Any
 
 import msgspec
 import pytest
 
 from pytest_lmstrix.checks.attempt import Attempts
+from pytest_lmstrix.checks.case_memory import CaseMemory
 from pytest_lmstrix.checks.loader import LoadedModel, ModelLoader
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.sanitize import clean
@@ -27,18 +30,28 @@ SECTION_LIMIT = 100_000
 
 PROPERTIES = ("model", "context_length", "granted_context_length", "verdict", "load_seconds",
               "ttft_seconds", "prompt_tokens", "prefill_tokens_per_second",
-              "decode_tokens_per_second", "peak_memory_bytes")  # fmt: skip
+              "decode_tokens_per_second", "peak_memory_bytes",
+              "estimated_memory_bytes")  # fmt: skip
 """Fields of a result recorded as properties `lmstrix_<field>`, also in JUnit files."""
 
 
-_REPLY_ERRORS = (AssertionError, pytest.fail.Exception, ValueError, LookupError, TypeError)
-"""Errors caused by a wrong reply; others are mistakes in the test."""
+_ASSERTED = (AssertionError, pytest.fail.Exception)
+_PARSED = (ValueError, LookupError, TypeError)
+"""What a reply that cannot be parsed leads to."""
+_WRONG_CALL = re.compile(
+    r"\w\(\) (?:got |missing |takes )|(?:positional|keyword) arguments?\b|is not callable"
+)
+"""The words of a `TypeError` about the arguments of a call."""
 
 
 class Outcomes:
     """Hooks around model tests, in the process that runs them."""
 
-    def __init__(self, loader: ModelLoader, attempts: Attempts) -> None:
+    def __init__(
+        self, loader: ModelLoader, attempts: Attempts, unfit: CaseMemory | None = None
+    ) -> None:
+        """Cases that do not fit by `unfit` are skipped."""
+        self._unfit = unfit
         self._loader = loader
         self._attempts = attempts
         self._mark: tuple[LoadedModel | None, int] = None, 0
@@ -49,7 +62,17 @@ class Outcomes:
         trouble = self._loader.unreachable_reason(case.model) if case is not None else None
         if trouble is not None:
             pytest.skip(trouble.explain())
+        if case is not None:
+            self._skip_unfit(case)
         self._mark = self._attempts.mark()
+
+    def _skip_unfit(self, case: Case) -> None:
+        loaded = self._loader.loaded()
+        if self._unfit is None or (loaded is not None and loaded.model == case.model):
+            return  # what is loaded takes memory that is not free
+        reason = self._unfit.why_unfit(case)
+        if reason is not None:
+            pytest.skip(reason)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_teardown(
@@ -67,7 +90,7 @@ class Outcomes:
         if loaded is None or case is None or nextitem is None or case.model != loaded.model:
             return False
         both_deep = check_of(item) == check_of(nextitem) == "deep"
-        return both_deep or case.context_length == loaded.asked_context_length
+        return both_deep or loaded.serves(case.model, case.context_length)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -78,12 +101,15 @@ class Outcomes:
         results: list[Result] = []
         if case is not None and judged:
             results = item.stash.get(results_key, []) or self._result_of_user_test(item, case, call)
+            results = [*results, *self._attempts.take_withdrawn()]
             item.user_properties.extend(
                 properties(results[0]) if results else _case_properties(case)
             )
         report = yield
         failure = call.excinfo.value if call.excinfo is not None else None
         if isinstance(failure, Failure):
+            if results and results[0].verdict is Verdict.HOST_TROUBLE:
+                failure = Failure(results[0].detail, verdict=results[0].verdict)
             runxfail = item.config.getoption("runxfail")
             _shorten_failure(report, failure, call, runxfail=runxfail)
         if results:
@@ -104,7 +130,7 @@ class Outcomes:
                 finding = ProbeResult(verdict=error.verdict, detail=error.text)
             case _ if call.when == "setup":
                 return []
-            case _ if isinstance(error, _REPLY_ERRORS):
+            case _ if self._is_of_a_reply(error):
                 detail = f"{type(error).__name__}: {error}"
                 finding = ProbeResult(verdict=Verdict.WRONG_ANSWER, detail=detail)
             case _:
@@ -119,6 +145,22 @@ class Outcomes:
                 retried=isinstance(error, Failure) and error.retried,
             )
         ]
+
+    def _is_of_a_reply(self, error: BaseException) -> bool:
+        """Whether a wrong reply led to `error`, and not a mistake in the test."""
+        if isinstance(error, _ASSERTED):
+            return True
+        loaded, count = self._attempts.mark()
+        replied = count > (self._mark[1] if loaded is self._mark[0] else 0)
+        wrong_call = isinstance(error, TypeError) and _WRONG_CALL.search(str(error))
+        return isinstance(error, _PARSED) and replied and not wrong_call and not _in_plugin(error)
+
+
+def _in_plugin(error: BaseException) -> bool:
+    """Whether this package, called by the test, raised `error`."""
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    name: str = frame.f_globals.get("__name__", "")
+    return name.partition(".")[0] == __name__.partition(".")[0]
 
 
 def properties(result: Result) -> list[tuple[str, object]]:

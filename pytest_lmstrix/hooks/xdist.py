@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from xdist.scheduler import LoadScheduling
 
 from pytest_lmstrix.hooks.collection import ascii_id
+from pytest_lmstrix.hooks.scheduler import WholeModels
 from pytest_lmstrix.plan.plan import Plan
+from pytest_lmstrix.wake import PLAN
 
 if TYPE_CHECKING:
+    from xdist.scheduler import Scheduling as Scheduler
     from xdist.workermanage import WorkerController
-
-PLAN = "lmstrix_plan"
 
 
 def plan_from_controller(config: pytest.Config) -> Plan | None:
@@ -50,9 +51,13 @@ class Scheduling:
     def pytest_configure_node(self, node: WorkerController) -> None:
         node.workerinput[PLAN] = msgspec.json.encode(self._plan).decode()
 
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> LoadScheduling:
-        return WholeModels(config, log, self._plan)
+    @pytest.hookimpl(optionalhook=True, wrapper=True)
+    def pytest_xdist_make_scheduler(
+        self, config: pytest.Config
+    ) -> Generator[None, Scheduler, WholeModels]:
+        """Keep the scheduler of `--dist`, or of another plugin, for all tests of no model."""
+        models = _models_by_parameters(self._plan)
+        return WholeModels(config, (yield), cache(partial(model_in, models=models)))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, report: pytest.TestReport) -> None:
@@ -69,28 +74,13 @@ class Scheduling:
             self._sweep()
 
 
-class WholeModels(LoadScheduling):
-    """Load scheduling that never splits a model between workers."""
-
-    def __init__(self, config: pytest.Config, log: Any, plan: Plan) -> None:
-        super().__init__(config, log)
-        self.maxschedchunk: int = config.getoption("maxschedchunk") or 1
-        self._models = {
-            ascii_id(f"{planned.model.id}-{size}"): planned.model.id
-            for planned in plan.models
-            for size in planned.context_lengths
-        } | {ascii_id(planned.model.id): planned.model.id for planned in plan.models}
-
-    def _send_tests(self, node: WorkerController, num: int) -> None:
-        def group(place: int) -> str:
-            return self._group(self.collection[self.pending[place]])
-
-        while 0 < num < len(self.pending) and group(num) == group(num - 1):
-            num += 1
-        super()._send_tests(node, num)
-
-    def _group(self, node_id: str) -> str:
-        return model_in(node_id, self._models) or node_id
+def _models_by_parameters(plan: Plan) -> dict[str, str]:
+    """Return models by the parameters in node ids: those of its cases, and of `limit`."""
+    return {
+        ascii_id(f"{planned.model.id}-{size}"): planned.model.id
+        for planned in plan.models
+        for size in planned.context_lengths
+    } | {ascii_id(planned.model.id): planned.model.id for planned in plan.models}
 
 
 def model_in(node_id: str, models: Mapping[str, str]) -> str | None:
@@ -98,8 +88,10 @@ def model_in(node_id: str, models: Mapping[str, str]) -> str | None:
 
     Other parameters may precede and follow it, so the longest id between dashes counts.
     """
-    # Folders and ids may contain brackets, and ids colons.
-    parameters = node_id.partition("::")[2].partition("[")[2].removesuffix("]")
+    # Folders and ids may contain brackets, and ids colons; `@group` may be at the end.
+    parameters = node_id.partition("::")[2].partition("[")[2].rpartition("]")[0]
+    if not parameters:
+        return None
     if parameters in models:  # the usual case, and much faster than a search
         return models[parameters]
     found = [each for each in models if f"-{each}-" in f"-{parameters}-"]

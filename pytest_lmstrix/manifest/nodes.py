@@ -26,6 +26,7 @@ MAX_BYTES = 4_000_000
 MAX_VALUES = 500_000
 """Values in one manifest; those of an alias count at each use."""
 MAX_DEPTH = 20
+MAX_ANCHORS = 1_000
 _MAX_PROBLEMS = 50
 _REPARSED = 100_000
 """Characters that are parsed again, slowly, to find out what libyaml refused."""
@@ -122,8 +123,13 @@ def _check_depth(text: str, problems: Problems) -> None:
 def _check_size(text: str, problems: Problems, loader: _LoaderType = _Loader) -> None:
     # Composing recurses and expands aliases: count before.
     sizes: dict[str | None, int] = {}
+    anchors = 0
     open_: list[tuple[str | None, int]] = [(None, 0)]
     for event in yaml.parse(text, Loader=loader):
+        if getattr(event, "anchor", None) is not None and not isinstance(event, AliasEvent):
+            anchors += 1
+            if anchors > MAX_ANCHORS:
+                raise problems.error(line_of(event), f"has more than {MAX_ANCHORS:,} anchors")
         if isinstance(event, CollectionStartEvent):
             open_.append((event.anchor, 1))
             if len(open_) > MAX_DEPTH:
@@ -192,7 +198,8 @@ def describe(node: Node) -> str:
         return f"a {kind}" if node.value else f"an empty {kind}"
     if node.tag == f"{_TAG}null":
         return "nothing"
-    return repr(_cut(redact(node.value))) if node.tag == f"{_TAG}str" else _cut(node.value)
+    text = repr(_cut(redact(node.value)))
+    return text if node.tag == f"{_TAG}str" else text[1:-1]
 
 
 def _cut(text: str) -> str:

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta, Struct
 from yaml.nodes import Node
 
+from pytest_lmstrix.core.sanitize import clean
 from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, KvCacheType, ModelType, Prompts
 from pytest_lmstrix.manifest.nodes import describe, is_list, plain
 from pytest_lmstrix.weights.source import parse_source
@@ -97,6 +98,13 @@ def _line(text: str) -> str:
     return text
 
 
+def _name(text: str) -> str:
+    name = _line(text)
+    if clean(name) != name:  # which also drops what reorders or hides the text around it
+        raise ValueError("must be one line without control or invisible characters")
+    return name
+
+
 def _tag(text: str) -> str:
     tag = _line(text)
     if not re.fullmatch(r"[^\W_][\w-]*", tag):
@@ -111,7 +119,7 @@ def _source(text: str) -> str:
     return text
 
 
-def _text(convert: Callable[[str], str] = _line) -> Rule:
+def _text(convert: Callable[[str], str] = _name) -> Rule:
     return Rule(expected="text", number_hint=" (in quotes)", convert=convert)
 
 
@@ -146,6 +154,7 @@ DEFAULT_KEYS: Mapping[str, Rule | None] = {
     ),
     "load": None,
     "prompts": _choice(Prompts),
+    "answer_tokens": _number(1, MAX_CONTEXT_LENGTH),
     "tags": Rule(expected="a list of words", item=_text(_tag)),
 }
 

@@ -9,7 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, Case, Model, ModelFacts, fingerprint
-from pytest_lmstrix.weights.source import redact
+from pytest_lmstrix.weights.source import identity
 
 LADDER = (30_000, 40_000, 60_000, 80_000, 100_000, 120_000)
 
@@ -78,7 +78,7 @@ def with_facts(model: Model, facts: ModelFacts | None) -> Model:
             fingerprint=fingerprint(
                 sha256=model.sha256,
                 size_bytes=model.size_bytes,
-                path=redact(model.source) if model.source else None,
+                path=identity(model.source) if model.source else None,
             ),
         )
     facts = replace(facts, context_limit=_sensible(facts.context_limit))

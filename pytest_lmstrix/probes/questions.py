@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Message, Model, ProbeResult, Prompts, Reply
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.probes.answers import (
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 COMPLETION_TOKENS = 8
 """Budget of a raw completion: enough for a number and a few tokens before it."""
 CHAT_TOKENS = 1024
-"""Budget of a chat reply: a reasoning model thinks before it answers."""
+"""Default budget of a chat reply: a reasoning model thinks before it answers."""
 
 
 class Question(Struct, frozen=True, kw_only=True):
@@ -69,6 +71,9 @@ SUM = Question(
 FULL = (NINETY_SIX, SUM)
 """The semantic questions."""
 
+CHAT_NOTE = "chat: a raw completion gives no answer, the chat template does"
+"""Note of a result that only the chat template gave."""
+_NOTHING = (Verdict.EMPTY_REPLY, Verdict.NO_ANSWER_IN_BUDGET)
 _LEAST_SEVERE_FIRST = (
     Verdict.OK,
     Verdict.NO_ANSWER_IN_BUDGET,
@@ -81,22 +86,48 @@ _SHOWN = 80
 
 def say_hello(loaded: Loaded) -> ProbeResult:
     """Probe of `fast`: any reply passes but silence and one token repeated throughout."""
-    prompts = loaded.model.prompts
-    reply = ask(loaded, prompts, HELLO)
+    return _in_the_form_that_works(loaded, _say_hello)
+
+
+def _say_hello(loaded: Loaded, prompts: Prompts) -> ProbeResult:
+    reply = ask(loaded, prompts, HELLO, loaded.model.answer_tokens)
     verdict = grade(HELLO, reply, prompts)
     if verdict is not Verdict.OK:
-        return ProbeResult(verdict=verdict, detail="said nothing")
+        return ProbeResult(verdict=verdict, detail="said nothing", form=prompts)
     if notes := _repetition_notes([reply]):
-        return ProbeResult(verdict=Verdict.WRONG_ANSWER, detail=notes[0], notes=notes)
-    return ProbeResult(verdict=verdict)
+        verdict = Verdict.WRONG_ANSWER
+        return ProbeResult(verdict=verdict, detail=notes[0], notes=notes, form=prompts)
+    return ProbeResult(verdict=verdict, form=prompts)
 
 
 def answer_questions(loaded: Loaded) -> ProbeResult:
     """Probe of `full`: ask both semantic questions; one right answer passes."""
-    prompts = loaded.model.prompts
-    replies = [ask(loaded, prompts, question) for question in FULL]
+    return _in_the_form_that_works(loaded, _answer_questions)
+
+
+def _answer_questions(loaded: Loaded, prompts: Prompts) -> ProbeResult:
+    replies = [ask(loaded, prompts, question, loaded.model.answer_tokens) for question in FULL]
     verdict, detail = grade_full(replies, prompts)
-    return ProbeResult(verdict=verdict, detail=detail, notes=_repetition_notes(replies))
+    notes = _repetition_notes(replies)
+    return ProbeResult(verdict=verdict, detail=detail, notes=notes, form=prompts)
+
+
+def _in_the_form_that_works(
+    loaded: Loaded, probe: Callable[[Loaded, Prompts], ProbeResult]
+) -> ProbeResult:
+    """Ask once through the chat template where a raw completion gives nothing, or reasoning."""
+    found = probe(loaded, loaded.model.prompts)
+    if found.form == "chat" or found.verdict not in _NOTHING:
+        return found
+    try:
+        chat = probe(loaded, "chat")
+    except Failure as failure:
+        text = f"through the chat template: {failure.verdict}: {failure.text}"
+        return replace(found, detail="\n".join(filter(None, (found.detail, text))))
+    if chat.verdict is Verdict.OK:
+        return replace(chat, notes=(*chat.notes, CHAT_NOTE))
+    text = f"through the chat template: {chat.verdict}"
+    return replace(found, detail="\n".join(filter(None, (found.detail, text))))
 
 
 PROBES: dict[str, Callable[[Loaded], ProbeResult]] = {
@@ -106,15 +137,17 @@ PROBES: dict[str, Callable[[Loaded], ProbeResult]] = {
 """Check -> its probe of a loaded model; `deep` and `limit` have their own."""
 
 
-def ask(instance: Instance, prompts: Prompts, question: Question) -> Reply:
-    """Ask a loaded model `question`.
+def ask(
+    instance: Instance, prompts: Prompts, question: Question, chat_tokens: int | None = None
+) -> Reply:
+    """Ask a loaded model `question`; `chat_tokens` is the budget of a chat reply.
 
     Raises:
         Failure: The request failed.
     """
     if prompts == "chat":
         messages = (Message(role="user", content=question.chat),)
-        return instance.chat(messages, max_tokens=CHAT_TOKENS)
+        return instance.chat(messages, max_tokens=chat_tokens or CHAT_TOKENS)
     return instance.complete(question.completion, max_tokens=COMPLETION_TOKENS)
 
 

@@ -13,6 +13,8 @@ from typing import TextIO
 import pytest
 from rich.console import Console, RenderableType, detect_legacy_windows
 
+from pytest_lmstrix.system.workflow_commands import guarded
+
 REDRAW_SECONDS = 0.2
 LINE_SECONDS = 30.0
 """Interval of plain lines where redrawing is impossible, such as in CI logs."""
@@ -40,7 +42,7 @@ class Screen:
         self._config = config
         self._board = board
         self._line = line
-        self._out = _own_stdout()
+        self._out = guarded(_own_stdout())
         self._silent = config.getoption("verbose", 0) < -1
         self._redraws = (
             sys.stdout.isatty()

@@ -6,7 +6,8 @@ except those of evidence `none`, replaces the one before it with the same check 
 line counts as `full` at the size that it found. An `ok` in `full`, `limit` or `deep` also replaces
 an earlier `fast` verdict at the same size. A search line that failed explains the failure that
 caused the search: a later pass at a larger size outdates it. Users' own checks never decide
-whether a size works.
+whether a size works. A `host_trouble` line is not about the model: it withdraws what the same run
+recorded before of the same check and size, and what earlier runs recorded stands again.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ from operator import itemgetter
 from typing import Literal, NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_lmstrix.core.checks import CHECKS, evidence_of
-from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, Origin, Result
+from pytest_lmstrix.core.types import ANY_SIZE, MAX_CONTEXT_LENGTH, Origin, Result
 from pytest_lmstrix.core.verdicts import TRAITS, Status, Verdict
 
 VerifyingCheck = Literal["full", "deep"]
 
-_UNREACHABLE = Verdict.UNREACHABLE  # looking it up takes a sixth of `Fold.add`
+_OF_HOSTS = (Verdict.UNREACHABLE, Verdict.HOST_TROUBLE)
+_MAY_BE_WITHDRAWN = (Verdict.ENGINE_ERROR, Verdict.CRASHED, Verdict.TIMEOUT)
 _VERIFYING: dict[str, VerifyingCheck] = {"full": "full", "deep": "deep"}
 
 
@@ -51,6 +54,10 @@ class Known(Struct, frozen=True, kw_only=True):
     ttft_seconds: float | None
     decode_tokens_per_second: float | None
     origin: Origin = "case"
+    any_size: bool = False
+    """Whether a smaller load failed in the same way."""
+    peak_memory_bytes: int | None = None
+    estimated_memory_bytes: int | None = None
 
 
 class _Mark(Struct, frozen=True, gc=False):
@@ -66,6 +73,13 @@ class _Mark(Struct, frozen=True, gc=False):
     load_seconds: float | None
     ttft_seconds: float | None
     decode_tokens_per_second: float | None
+    peak_memory_bytes: int | None
+    estimated_memory_bytes: int | None
+    any_size: bool = False
+    run: str = ""
+    """Of a verdict that may be withdrawn."""
+    before: _Mark | None = None
+    """The mark of earlier runs, where this one may be withdrawn."""
 
 
 _Setup = tuple[str, str, str | None, str | None, str, str]
@@ -89,6 +103,7 @@ class ModelStatus(Struct, frozen=True, kw_only=True):
     """The largest size that works in `full` or `deep`, even if a smaller one fails."""
     smallest_bad: int | None = None
     smallest_bad_verdict: Verdict | None = None
+    fails_at_any_size: bool = False
     verdict: Verdict | None = None
     """The newest verdict of all."""
     last_tested: datetime | None = None
@@ -96,6 +111,10 @@ class ModelStatus(Struct, frozen=True, kw_only=True):
     """This and the speeds were measured at the verified context."""
     ttft_seconds: float | None = None
     decode_tokens_per_second: float | None = None
+    peak_memory_bytes: int | None = None
+    """Measured there."""
+    estimated_memory_bytes: int | None = None
+    """Planned by the engine before that load."""
 
 
 class Fold:
@@ -111,23 +130,22 @@ class Fold:
     def add(self, line: Result) -> None:
         """Add the next result."""
         self.count += 1
-        if line.verdict is _UNREACHABLE:
-            self._models.setdefault(line.model, {})
+        verdict = line.verdict
+        if verdict in _OF_HOSTS:
+            self._withdraw(line)
             return
-        setup = (
-            line.model,
-            line.engine,
-            line.host,
-            line.fingerprint,
-            line.settings,
-            line.check,
-        )
+        setup = _setup(line)
         if setup != self._setup:  # consecutive lines mostly have the same setup
             self._setup = setup
             self._sizes = self._models.setdefault(line.model, {}).setdefault(setup, {})
+        run, before = "", None
+        if verdict in _MAY_BE_WITHDRAWN:
+            run, before = line.run, self._sizes.get(line.context_length)
+            if before is not None and before.run:
+                before = before.before if before.run == run else replace(before, before=None)
         self._sizes[line.context_length] = _Mark(
             self.count,
-            line.verdict,
+            verdict,
             line.at,
             line.engine_version,
             line.machine,
@@ -136,7 +154,22 @@ class Fold:
             line.load_seconds,
             line.ttft_seconds,
             line.decode_tokens_per_second,
+            line.peak_memory_bytes,
+            line.estimated_memory_bytes,
+            ANY_SIZE in line.notes,
+            run,
+            before,
         )
+
+    def _withdraw(self, line: Result) -> None:
+        """Remove what the run of `line` recorded before at its size, if `host_trouble`."""
+        sizes = self._models.setdefault(line.model, {}).get(_setup(line), {})
+        mark = sizes.get(line.context_length)
+        if line.verdict is Verdict.HOST_TROUBLE and mark is not None and mark.run == line.run:
+            if mark.before is None:
+                del sizes[line.context_length]
+            else:
+                sizes[line.context_length] = mark.before
 
     def models(self) -> tuple[str, ...]:
         """Return every model that has a line, in the order of their first lines."""
@@ -200,11 +233,14 @@ class Fold:
             ),
             smallest_bad=bad.tokens if bad else None,
             smallest_bad_verdict=sizes[bad].verdict if bad else None,
+            fails_at_any_size=not good and any(line.any_size for line in sizes.values()),
             verdict=lines[0].verdict,
             last_tested=lines[0].at,
             load_seconds=best.load_seconds if best else None,
             ttft_seconds=best.ttft_seconds if best else None,
             decode_tokens_per_second=best.decode_tokens_per_second if best else None,
+            peak_memory_bytes=best.peak_memory_bytes if best else None,
+            estimated_memory_bytes=best.estimated_memory_bytes if best else None,
         )
 
 
@@ -218,6 +254,10 @@ def current(newest_first: Iterable[Known]) -> Iterator[Known]:
         if passed and evidence_of(line.check) in _VERIFYING:
             works = max(works, line.context_length)
         yield line
+
+
+def _setup(line: Result) -> _Setup:
+    return line.model, line.engine, line.host, line.fingerprint, line.settings, line.check
 
 
 def _known(setup: _Setup, size: int, mark: _Mark) -> Known:
@@ -235,9 +275,12 @@ def _known(setup: _Setup, size: int, mark: _Mark) -> Known:
         machine=mark.machine,
         check_version=mark.check_version,
         origin=mark.origin,
+        any_size=mark.any_size,
         load_seconds=mark.load_seconds,
         ttft_seconds=mark.ttft_seconds,
         decode_tokens_per_second=mark.decode_tokens_per_second,
+        peak_memory_bytes=mark.peak_memory_bytes,
+        estimated_memory_bytes=mark.estimated_memory_bytes,
     )
 
 

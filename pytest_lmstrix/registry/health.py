@@ -77,7 +77,7 @@ def _registry(
             for item in scan:
                 if isinstance(item, Result):
                     fold.add(item)
-                for severity, text in _line(item, limits):
+                for severity, text in _line(item):
                     found[severity] += 1
                     if found[severity] <= LISTED:
                         yield Problem(severity=severity, where=path, line=scan.line, text=text)
@@ -114,9 +114,7 @@ def _obstacles(path: Path) -> Iterator[Problem]:
             yield Problem(severity="error", where=needed, text=f"results cannot be added: {text}")
 
 
-def _line(
-    item: Result | Acceptance | Flaw, limits: Mapping[str, int]
-) -> Iterator[tuple[Severity, str]]:
+def _line(item: Result | Acceptance | Flaw) -> Iterator[tuple[Severity, str]]:
     if isinstance(item, Flaw):
         if item.kind == "torn":
             yield (
@@ -132,12 +130,9 @@ def _line(
         return
     if (item.verdict is Verdict.OK) != (item.outcome == "passed") and item.check in CHECKS:
         yield "error", f"verdict {item.verdict} does not match outcome {item.outcome}"
-    granted, limit = item.granted_context_length, limits.get(item.model)
-    if granted is not None:
-        if not 0 < granted <= MAX_CONTEXT_LENGTH + _PADDING:
-            yield "error", f"granted_context_length {granted:,} is out of range"
-        elif limit is not None and granted >= limit + _PADDING:
-            yield "warning", f"{granted:,} tokens granted, {item.model!r} declares {limit:,}"
+    granted = item.granted_context_length
+    if granted is not None and not 0 < granted <= MAX_CONTEXT_LENGTH + _PADDING:
+        yield "error", f"granted_context_length {granted:,} is out of range"
     if item.at > datetime.now(UTC) + _CLOCK_SKEW:
         yield "warning", f"is dated in the future: {item.at:%Y-%m-%d %H:%M} UTC"
 

@@ -15,6 +15,7 @@ from msgspec import Struct
 from pytest_lmstrix.core.types import (
     LEAST_RATE_TOKENS,
     MAX_CONTEXT_LENGTH,
+    MAX_TOKENS,
     MEASURED,
     Acceptance,
     Result,
@@ -27,7 +28,13 @@ NEWEST_SCHEMA = 2
 """The newest schema that this version understands: that of `Acceptance`."""
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # editors on Windows may put it before the first line
-_NEWLINE = ord("\n")
+MAX_LINE_BYTES = 16_000_000
+"""A longer line is damaged; only its beginning is read into memory."""
+
+_KEPT_BYTES = 1_000
+"""Kept of a line that is too long."""
+
+_CHUNK_BYTES = 1 << 20
 
 
 class Flaw(Struct, frozen=True, kw_only=True):
@@ -42,6 +49,9 @@ class Flaw(Struct, frozen=True, kw_only=True):
     kind: Literal["damaged", "newer", "torn"]
     reason: str
     raw: bytes
+    """The line with its newline, cut if it is longer than `MAX_LINE_BYTES`."""
+    size_bytes: int
+    """The whole length of the line."""
 
 
 class _Head(Struct, frozen=True):
@@ -75,6 +85,8 @@ def encode(result: Result) -> bytes:
     if result.schema == SCHEMA:
         body = b'{"schema":%d,' % SCHEMA + body[1:]
     decode(body)
+    if len(body) >= MAX_LINE_BYTES:
+        raise ValueError(f"has {len(body):,} bytes, {MAX_LINE_BYTES:,} are allowed")
     return body + b"\n"
 
 
@@ -129,11 +141,20 @@ def _check_numbers(result: Result) -> None:
         value = getattr(result, name)
         if name in MEASURED and value is not None and not is_sane(value, MEASURED[name]):
             raise ValueError(f"{name} must be from 0 to {MEASURED[name]:,}, got {value}")
+    for name, least, most in _WHOLE_NUMBERS:
+        value = getattr(result, name)
+        if value is not None and not least <= value <= most:
+            raise ValueError(f"{name} must be from {least:,} to {most:,}, got {value:,}")
     for depth in result.recall or ():
         if _DEPTH.fullmatch(depth) is None:
             raise ValueError(f"recall must have depths from 0 to 1, got {depth[:60]!r}")
 
 
+_WHOLE_NUMBERS = (
+    ("granted_context_length", 0, MAX_TOKENS),
+    ("seed", -(2**63), 2**64 - 1),
+    ("check_version", -(2**63), 2**64 - 1),
+)
 _DEPTH = re.compile(r"0|1|0\.[0-9]{1,20}|1\.0{1,20}")
 _LIMIT_ANSWERS = ("works up to ", "works at no size ")
 
@@ -167,20 +188,42 @@ class Scan:
         """Number of the last line yielded."""
 
     def __iter__(self) -> Iterator[Result | Acceptance | Flaw]:
-        number, raw = self.next_line - 1, b"\n"
-        for number, raw in enumerate(self._stream, self.next_line):
-            try:
-                result = decode(raw)
-            except ValueError as error:
-                if not raw.isspace():
-                    self.line = number
-                    yield _second_look(number, raw, str(error))
+        number, complete = self.next_line, True
+        while complete and (raw := self._stream.readline(MAX_LINE_BYTES + 1)):
+            complete = raw.endswith(b"\n")
+            item: Result | Acceptance | Flaw | None
+            if len(raw) > MAX_LINE_BYTES:
+                item, complete = self._too_long(number, raw)
             else:
+                item = _item(number, raw)
+            if item is not None:
                 self.line = number
-                yield result
-            if raw[-1] != _NEWLINE:
-                break  # its writer may still be adding to this line
-        self.next_line = number + raw.endswith(b"\n")
+                yield item
+            number += complete  # else its writer may still be adding to this line
+        self.next_line = number
+
+    def _too_long(self, number: int, raw: bytes) -> tuple[Flaw, bool]:
+        """Skip the rest of a line; also return whether it has an end."""
+        size, last = len(raw), raw
+        while not last.endswith(b"\n") and (last := self._stream.readline(_CHUNK_BYTES)):
+            size += len(last)
+        complete = last.endswith(b"\n")
+        flaw = Flaw(
+            line=number,
+            kind="damaged" if complete else "torn",
+            reason=f"has {size:,} bytes, {MAX_LINE_BYTES:,} are allowed",
+            raw=raw[:_KEPT_BYTES] + b"\n" * complete,
+            size_bytes=size,
+        )
+        return flaw, complete
+
+
+def _item(number: int, raw: bytes) -> Result | Acceptance | Flaw | None:
+    """Return the contents of a line; `None` when it is blank."""
+    try:
+        return decode(raw)
+    except ValueError as error:
+        return None if raw.isspace() else _second_look(number, raw, str(error))
 
 
 def _second_look(number: int, raw: bytes, reason: str) -> Result | Acceptance | Flaw:
@@ -196,4 +239,4 @@ def _second_look(number: int, raw: bytes, reason: str) -> Result | Acceptance | 
                 reason = str(error)
         elif head.schema > SCHEMA:
             kind = "newer"
-    return Flaw(line=number, kind=kind, reason=reason, raw=raw)
+    return Flaw(line=number, kind=kind, reason=reason, raw=raw, size_bytes=len(raw))

@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from pytest_lmstrix.core.checks import evidence_of
 from pytest_lmstrix.core.types import Acceptance, Result
+from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.registry.fold import Fold
 from pytest_lmstrix.registry.since import Break, Timelines, remote_host
 from pytest_lmstrix.registry.speeds import Sample, significant_ratio
@@ -103,6 +104,10 @@ class History:
         self._accepted[acceptance.model] = self._count
 
     def add(self, result: Result) -> None:
+        """Add the next result; `host_trouble` withdraws those of its run, check and size."""
+        if result.verdict is Verdict.HOST_TROUBLE:
+            self._withdraw(result)
+            self.timelines.add(result)
         if result.verdict.evidence == "none":
             return
         self._count += 1
@@ -110,6 +115,11 @@ class History:
         kept = self._kept[result.model]
         recent = kept.setdefault(_key(result), deque(maxlen=MOST_HISTORY))
         recent.append((self._count, result))
+
+    def _withdraw(self, trouble: Result) -> None:
+        kept = self._kept[trouble.model].get(_key(trouble), deque())
+        while kept and kept[-1][1].run == trouble.run:
+            kept.pop()
 
     def of(self, model: str) -> list[Result]:
         """Return the kept results of `model`, oldest first."""

@@ -94,7 +94,8 @@ class LineKey(NamedTuple):
 class _Line:
     """The line of time of one size."""
 
-    __slots__ = ("accepted", "began", "flaps", "last_good", "newest", "order", "works")
+    __slots__ = ("accepted", "began", "flaps", "last_good", "newest", "order", "run", "saved",
+                 "works")  # fmt: skip
 
     def __init__(self, result: Result, works: bool) -> None:
         self.works = works
@@ -103,8 +104,15 @@ class _Line:
         self.flaps = 0
         self.order = 0
         self.accepted: Acceptance | None = None
+        self.run = result.run
+        self.saved: tuple[object, ...] | None = None
+        """The state before the run of the newest result, which may be withdrawn."""
 
     def add(self, result: Result, works: bool) -> None:
+        if result.run != self.run:
+            self.run = result.run
+            self.saved = (self.works, self.began, self.newest, self.last_good, self.flaps,
+                          self.accepted)  # fmt: skip
         self.newest = result_moment(result)
         if works is not self.works:
             self.works = works
@@ -113,6 +121,14 @@ class _Line:
             self.accepted = None
         if works:
             self.last_good = self.newest
+
+    def withdraw(self) -> bool:
+        """Return to the state before the newest run; `False` if there was none."""
+        if self.saved is None:
+            return False
+        (self.works, self.began, self.newest, self.last_good, self.flaps,
+         self.accepted) = self.saved  # type: ignore[assignment] # fmt: skip
+        return True
 
     @property
     def state(self) -> State:
@@ -140,8 +156,13 @@ class Timelines:
         self._count = 0
 
     def add(self, result: Result) -> None:
-        """Add the next result; those that do not count are ignored."""
+        """Add the next result; those that do not count are ignored.
+
+        `host_trouble` withdraws those of its run, check and size.
+        """
         works = _WORKS[result.verdict]
+        if result.verdict is Verdict.HOST_TROUBLE:
+            self._withdraw(result)
         if works is None or result.origin == "search":
             return
         self._count += 1
@@ -154,6 +175,12 @@ class Timelines:
         else:
             line.add(result, works)
         line.order = self._count
+
+    def _withdraw(self, trouble: Result) -> None:
+        sizes = self._models.get(trouble.model, {}).get(self._key(trouble, False), {})
+        line = sizes.get(trouble.context_length)
+        if line is not None and line.run == trouble.run and not line.withdraw():
+            del sizes[trouble.context_length]
 
     def accept(self, acceptance: Acceptance) -> None:
         """Accept every failure of the model as it is."""
@@ -173,7 +200,7 @@ class Timelines:
     def of(self, model: str) -> tuple[Since, ...]:
         """Return since when each check of `model` works or fails, the newest first."""
         newest: dict[LineKey, tuple[int, int]] = {}
-        keys = self._models.get(model, {})
+        keys = {key: sizes for key, sizes in self._models.get(model, {}).items() if sizes}
         for key in keys:
             known = newest.setdefault(key._replace(check_version=0), (0, 0))
             newest[key._replace(check_version=0)] = max(known, (_order(keys[key]),

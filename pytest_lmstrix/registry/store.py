@@ -252,5 +252,5 @@ def _read_on(stream: BinaryIO, reading: _Reading) -> _Reading:
         else:
             reading.torn = item
     reading.next_line = scan.next_line
-    reading.offset = stream.tell() - (len(reading.torn.raw) if reading.torn else 0)
+    reading.offset = stream.tell() - (reading.torn.size_bytes if reading.torn else 0)
     return reading

@@ -176,7 +176,9 @@ def _label_lines(result: Result, now: bool) -> Iterable[str]:
     yield f"load {seconds(result.load_seconds)}, TTFT {seconds(result.ttft_seconds)}"
     prefill = rate(result.prefill_tokens_per_second)
     yield f"prefill {prefill}, decode {rate(result.decode_tokens_per_second)} tokens/s"
-    yield f"peak memory {memory(result.peak_memory_bytes)}"
+    estimate = result.estimated_memory_bytes
+    estimated = f", estimated {memory(estimate)}" if estimate is not None else ""
+    yield f"peak memory {memory(result.peak_memory_bytes)}{estimated}"
     if result.detail:
         yield one_line(result.detail, 160)
     yield from (one_line(note, 160) for note in result.notes)

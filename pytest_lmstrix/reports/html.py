@@ -41,7 +41,8 @@ PLACE = 2
 class HtmlReport:
     """Plugin of the controller if pytest-html is active."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, titled: bool) -> None:
+        self._titled = titled
         self._picture = f"{MARK}</section>"
 
     def show(self, run: RunReport, fleet: Fleet, plots: Sequence[str]) -> None:
@@ -50,7 +51,8 @@ class HtmlReport:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_report_title(self, report: Any) -> None:
-        report.title = "Local LLM models"
+        if self._titled:
+            report.title = "Local LLM models"
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_results_summary(self, prefix: list[str]) -> None:

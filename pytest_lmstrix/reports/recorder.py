@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 import pytest
 from msgspec.structs import replace
 
-from pytest_lmstrix.core.failure import MESSAGE_LIMIT, Failure
+from pytest_lmstrix.core.failure import DID_YOU_MEAN, MESSAGE_LIMIT, Failure
 from pytest_lmstrix.core.formatting import count_of
-from pytest_lmstrix.core.sanitize import clean
+from pytest_lmstrix.core.sanitize import clean, one_line
 from pytest_lmstrix.core.types import Result
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.hooks.collection import ascii_id
@@ -24,6 +24,9 @@ from pytest_lmstrix.progress.live import LiveDisplay
 from pytest_lmstrix.registry.store import Registry, RegistryError
 from pytest_lmstrix.reports.run_json import CaseReport
 
+_NOT_JUDGED = (Verdict.MODEL_NOT_FOUND, Verdict.UNREACHABLE, Verdict.HOST_TROUBLE)
+_REASONS = 3
+"""Models whose reasons are in the line of a run that judged none."""
 RERUN_OUTCOMES = ("rerun", "retried")
 """Outcomes of pytest-rerunfailures and pytest-retry that another try follows."""
 
@@ -43,6 +46,9 @@ class Recorder:
         self.wrote = False
         self.tested = False
         """Whether a test of a model has run."""
+        self._unjudged: dict[str, Result] = {}
+        """Models that are missing, or whose host was the trouble -> their first result."""
+        self._judged = False
         self._tries: Counter[str] = Counter()
         self._session: pytest.Session | None = None
         self.trouble: str | None = None
@@ -111,8 +117,13 @@ class Recorder:
         self.tested |= any(name == "lmstrix_model" for name, _ in report.user_properties)
         results = self._with_tries(report)
         for result in results:
-            if result.verdict.evidence != "none" and self.trouble is None:
+            if result.verdict in _NOT_JUDGED:
+                self._unjudged.setdefault(result.model, result)
+            else:
+                self._judged = True
+            if result.verdict is not Verdict.UNREACHABLE and self.trouble is None:
                 self._record(result)
+        results = self._without_withdrawn(results)
         if outcome := self._outcome(report):
             self.counts[outcome] += 1
         if report.outcome in RERUN_OUTCOMES:
@@ -126,6 +137,35 @@ class Recorder:
                     results=results,
                 )
             )
+
+    def nothing_judged(self) -> str | None:
+        """Return one line on why not one model was judged, if so."""
+        if self._judged or not self._unjudged:
+            return None
+        found = Counter(result.verdict for result in self._unjudged.values())
+        counts = ", ".join(
+            f"{count_of(count, 'model')}: {verdict}" for verdict, count in found.items()
+        )
+        reasons = [f"{each.model}: {_hint(each)}" for each in self._unjudged.values()]
+        more = f"; ... {len(reasons) - _REASONS} more" if len(reasons) > _REASONS else ""
+        return one_line(
+            f"no model was judged ({counts}): {'; '.join(reasons[:_REASONS])}{more}", 500
+        )
+
+    def _without_withdrawn(self, results: tuple[Result, ...]) -> tuple[Result, ...]:
+        """Replace results of earlier cases that are `host_trouble` now; return the other ones."""
+        trouble = (each for each in results[1:] if each.verdict is Verdict.HOST_TROUBLE)
+        now = {_place(each): each for each in trouble}
+        found: set[object] = set()
+        for number, case in enumerate(self.cases):
+            if hit := now.keys() & {_place(each) for each in case.results}:
+                found |= hit
+                replaced = tuple(
+                    replace(now.get(_place(each), each), origin=each.origin)
+                    for each in case.results
+                )
+                self.cases[number] = replace(case, results=replaced)
+        return tuple(each for each in results if _place(each) not in found)
 
     def _with_tries(self, report: pytest.TestReport) -> tuple[Result, ...]:
         """Return the results of `report`; add a note to a pass after reruns."""
@@ -158,6 +198,16 @@ class Recorder:
             self.notes.append(self.trouble)
             assert self._session is not None
             end_run(self._session, f"lmstrix: {self.trouble}")
+
+
+def _hint(result: Result) -> str:
+    """Of a message, the similar ids that it names, or its first line."""
+    lines = result.detail.splitlines() or [str(result.verdict)]
+    return next((line for line in lines if line.startswith(DID_YOU_MEAN)), lines[0])
+
+
+def _place(result: Result) -> object:
+    return result.model, result.check, result.context_length
 
 
 def _reason(report: pytest.TestReport, results: tuple[Result, ...]) -> str:

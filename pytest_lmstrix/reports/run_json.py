@@ -137,13 +137,14 @@ def model_report(
 def representative_of(results: Iterable[Result]) -> Result:
     """Return the result that represents a model: the smallest bad size, else the largest good one.
 
-    Skipped results count only if no other is bad; results of a size search count last.
+    Skipped results and errors of hosts count only if no other is bad; results of a size search only
+    where there are no others: a failure on the way does not contradict the answer.
     """
-    ordered = sorted(results, key=lambda each: (each.origin == "search", each.context_length))
+    ordered = sorted(results, key=lambda each: each.context_length)
+    ordered = [result for result in ordered if result.origin == "case"] or ordered
     bad = [result for result in ordered if result.verdict is not Verdict.OK]
-    judged = (result for result in bad if result.outcome != "skipped")
-    good = [result for result in ordered if result.origin == "case"] or ordered
-    return next(judged, bad[0] if bad else good[-1])
+    judged = (result for result in bad if result.outcome not in ("skipped", "error"))
+    return next(judged, bad[0] if bad else ordered[-1])
 
 
 def encode_run(run: RunReport) -> bytes:

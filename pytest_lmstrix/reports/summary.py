@@ -37,6 +37,14 @@ def summary(run: RunReport, links: Mapping[str, str]) -> str:
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
+def nothing_new(known: int) -> str:
+    """Return the page of a run that tested nothing because `known` cases have results."""
+    return (
+        f"{SUMMARY_HEADING}\n\n**Nothing new to test**: {count_of(known, 'case')} known already;"
+        " `--lmstrix-all` runs them too.\n"
+    )
+
+
 def _encode_address(address: str) -> str:
     # Blanks or parentheses in a path would end the link.
     return address if "://" in address else quote(address)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -15,6 +15,7 @@ import pytest
 from pytest_lmstrix.core.formatting import count_of
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.core.types import Acceptance, Model, Result
+from pytest_lmstrix.hooks.collection import known_left_out
 from pytest_lmstrix.options import Settings
 from pytest_lmstrix.plan.plan import Plan
 from pytest_lmstrix.registry.regressions import PERCENT, Change, History, compare
@@ -27,7 +28,7 @@ from pytest_lmstrix.reports.html import HtmlGuard, HtmlReport
 from pytest_lmstrix.reports.plots import METRICS, plot, plot_checks
 from pytest_lmstrix.reports.recorder import Recorder, display_path
 from pytest_lmstrix.reports.run_json import ModelReport, RunReport, encode_run, model_report
-from pytest_lmstrix.reports.summary import SUMMARY_MARK, summary
+from pytest_lmstrix.reports.summary import SUMMARY_MARK, nothing_new, summary
 from pytest_lmstrix.reports.terminal import changes_table, closing_table
 
 
@@ -65,7 +66,12 @@ class Writer:
         if reason and not config.option.collectonly:
             name = display_path(config, settings.reports)
             recorder.notes.append(f"reports left out: {name} cannot be written: {reason}")
-        if config.pluginmanager.has_plugin("html") and not config.option.collectonly:
+        self._no_html = ""
+        """Why there is no report.html, if a plugin that makes it is off."""
+        for name in ("html", "metadata"):  # pytest-html needs pytest-metadata
+            if not config.pluginmanager.has_plugin(name):
+                self._no_html = f"the plugin pytest-{name} is off"
+        if not (self._no_html or config.option.collectonly):
             self._prepare_html()
 
     def _prepare_html(self) -> None:
@@ -76,7 +82,7 @@ class Writer:
             own = self._settings.reports / "report.html"
             self._config.option.htmlpath = str(own)
             self._config.option.self_contained_html = True
-        self._html = HtmlReport()
+        self._html = HtmlReport(titled=own is not None or self._config.option.lmstrix)
         self._config.pluginmanager.register(self._html, "lmstrix-html")
         self._guard = HtmlGuard(own, self._leave_out, lambda: self._recorder.tested)
 
@@ -99,7 +105,14 @@ class Writer:
         """Write the reports, before those of other plugins and the terminal summary."""
         if self._recorder.trouble is not None:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        if self._config.option.collectonly or not self._recorder.tested:
+        if self._config.option.collectonly:
+            return
+        if (reason := self._recorder.nothing_judged()) is not None:
+            self._recorder.notes.append(reason)
+            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+        if not self._recorder.tested:
+            if known := self._config.stash.get(known_left_out, 0):
+                self._add_to_step_summary(lambda: nothing_new(known))
             return
         history, changes = History(), tuple[Change, ...]()
         percent = self._settings.fail_on_regression
@@ -115,11 +128,16 @@ class Writer:
         self._run = run = self._build_run(int(session.exitstatus), models, changes)
         if self._folder:
             self._write_files(run)
-        if step := os.environ.get("GITHUB_STEP_SUMMARY"):
-            with self._part("step summary"), Path(step).open("ab") as file:
-                file.write(summary(run, _github_links()).encode())
+        self._add_to_step_summary(lambda: summary(run, _github_links()))
         if self._html is not None:
             self._draw(self._html, run, history)
+        elif self._no_html:
+            self._leave_out("report.html", self._no_html)
+
+    def _add_to_step_summary(self, text: Callable[[], str]) -> None:
+        if step := os.environ.get("GITHUB_STEP_SUMMARY"):
+            with self._part("step summary"), Path(step).open("ab") as file:
+                file.write(text().encode())
 
     def _write_files(self, run: RunReport) -> None:
         reports = self._settings.reports

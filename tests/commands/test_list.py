@@ -29,7 +29,8 @@ KEYS = {
     "architecture", "capabilities", "context_limit", "decode_tokens_per_second", "engine",
     "fingerprint", "id", "largest_good", "last_tested", "load_seconds", "quantization",
     "size_bytes", "smallest_bad", "smallest_bad_verdict", "status", "tags", "ttft_seconds", "type",
-    "verdict", "verified_check", "verified_context", "since",
+    "verdict", "verified_check", "verified_context", "peak_memory_bytes", "estimated_memory_bytes",
+    "since",
 }  # fmt: skip
 
 
@@ -123,6 +124,16 @@ def test_sort_keys_must_match_exactly(listed: Project, key: str) -> None:
     assert line.startswith(
         f"ERROR: --lmstrix-list: '{key}' is not a valid key; choose from smart, id, size"
     )
+
+
+def test_a_model_that_fails_at_any_size_is_listed_so(listed: Project) -> None:
+    notes = {"notes": ("any size",), "model": "gamma", "engine": "fake"}
+    record(listed, a_result(900, "out_of_memory", **notes))
+    lines = [line.split()[:7] for line in listed.run("--lmstrix-list").outlines]
+    assert ["gamma", "fake", "-", "1,000", "-", "any", "size"] in lines
+    record(listed, a_result(900, model="gamma", engine="fake"))
+    lines = [line.split()[:7] for line in listed.run("--lmstrix-list").outlines]
+    assert ["gamma", "fake", "-", "1,000", "900", "-", "completed"] in lines
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,20 @@ def test_facts_invalid_in_a_manifest_are_omitted_and_reported(empty: Project) ->
     assert list(found(empty)) == ["endless"]
 
 
+def test_an_id_that_hides_what_it_is_is_left_out_and_shown_without_its_disguise(
+    empty: Project,
+) -> None:
+    keys = ["safe\u202efugg", "\x1b[31mred", "zero\u200bwidth", "fine"]
+    with LmStudioServer([StandInModel(key=key) for key in keys]) as server:
+        result = scan(empty, server)
+    assert list(found(empty)) == ["fine"]
+    shown = result.stdout.str() + result.stderr.str()
+    for harmless in ("safefugg", "red", "zerowidth"):
+        assert f"lmstudio: '{harmless}' is not a valid id for a manifest" in shown
+    assert not {"\u202e", "\x1b", "\u200b"} & set(shown)
+    assert "\u202e" not in (empty.path / "models.yaml").read_text("utf-8")
+
+
 def test_without_models_no_manifest_is_created(empty: Project) -> None:
     with LmStudioServer() as server:
         result = scan(empty, server)

@@ -19,10 +19,14 @@ NAMES = {
     "server_unreachable": "unreachable",
     "other": "engine_error",
 }
+LATER = {
+    "Error rendering prompt with jinja template": "template_error",
+    "Failed to load LLM engine from path": "host_trouble",
+}
+"""The verdicts that the collection is older than: start of a message -> verdict."""
 LINES = (Path(__file__).parent / "errors.tsv").read_text(encoding="utf-8").splitlines()[1:]
 MESSAGES = [
-    # The collection predates `template_error`.
-    (message, Verdict("template_error" if " jinja " in message else NAMES.get(name, name)))
+    (message, Verdict(LATER.get(message.partition(":")[0], NAMES.get(name, name))))
     for message, name in (line.split("\t") for line in LINES)
 ]
 
@@ -257,23 +261,36 @@ FAMILIES: dict[Verdict, list[str]] = {
         "TypeError: Failed to fetch\\n    at OpenAI.fetchWithTimeout (file:///app.js:104410:18)",
         "The AnythingLLM LLM engine instance could not be reached or is not responding.",
     ],
+    Verdict.HOST_TROUBLE: [
+        "Failed to load LLM engine from path: C:\\x\\llm_engine_cuda.node."
+        " The specified module could not be found.",
+        "Invalid load message",
+        "the server is newer than the SDK: unknown stop reason 'engineDied'",
+        "CUDA error: CUDA driver version is insufficient for CUDA runtime version",
+        "unsupported protocol version",
+        "ENOENT: no such file or directory, open '/home/me/.lmstudio/.internal/http-server.json'",
+        "llama_model_load: error loading model: failed to open x.gguf: Too many open files",
+        "The file 'ggml-metal.metal' couldn't be opened because there is no such file.",
+        "error while loading shared libraries: libcudart.so.12: cannot open shared object file: "
+        "No such file or directory",
+        "FileNotFoundError: Shared library with base name 'llama' not found",
+        "Error: spawn /tmp/.mount_lmstuda4m8BB/lm-studio ENOENT",
+        "ENOENT: no such file or directory, open '/home/x/.lmstudio/.internal/http-server.json'",
+        "LMSCore load lib failed - child process with PID 1090067 exited with code 1",
+    ],
     Verdict.ENGINE_ERROR: [
         "Invalid type for parameter 'max_tokens'",
         "invalid number of arguments",
         "Unknown message type received",
         "Unsupported media type",
         "Structured output type is not supported",
-        "unsupported protocol version",
         "Config file not found: settings.json",
         "Preset file does not exist",
-        "ENOENT: no such file or directory, open '/home/me/.lmstudio/.internal/http-server.json'",
         "Rate limit exceeded: too many tokens per minute",
         "<html><h1>404 Not Found</h1></html>",
         "gguf_init_from_file: failed to open GGUF file 'x.gguf' (Permission denied)",
-        "llama_model_load: error loading model: failed to open x.gguf: Too many open files",
         "llama_model_loader: failed to load model from x.gguf\nread error: Input/output error",
         "error loading model: llama_model_loader: failed to load GGUF split: Stale file handle",
-        "The file 'ggml-metal.metal' couldn't be opened because there is no such file.",
         "the model projector can't be loaded",
         "",
         "cudaMalloc failed: out of memory\n"
@@ -283,9 +300,6 @@ FAMILIES: dict[Verdict, list[str]] = {
         "loading bloom-7b1 with zoom",
         "load_timeout = 600, request_timeout: None",
         "V cache quantization requires flash_attn\nfailed to create context with model 'x.gguf'",
-        "error while loading shared libraries: libcudart.so.12: cannot open shared object file: "
-        "No such file or directory",
-        "FileNotFoundError: Shared library with base name 'llama' not found",
         "ggml_cuda_host_malloc: failed to allocate 512.00 MiB of pinned memory: out of memory",
         "INFO: Not enough VRAM to load all requested layers - at layer 59 of 60: skipping",
         'level=WARN msg="gpu VRAM usage didn\'t recover within timeout" seconds=5.3',
@@ -295,9 +309,6 @@ FAMILIES: dict[Verdict, list[str]] = {
         "Failed to parse tool call: Unexpected end of content. \nModel Output: out of memory",
         "'x' does not support tools",
         "ModuleNotFoundError: No module named 'mlx_engine'",
-        "Error: spawn /tmp/.mount_lmstuda4m8BB/lm-studio ENOENT",
-        "ENOENT: no such file or directory, open '/home/x/.lmstudio/.internal/http-server.json'",
-        "LMSCore load lib failed - child process with PID 1090067 exited with code 1",
         "warning: not compiled with GPU offload support, --gpu-layers option will be ignored",
         "Command failed with exit code 1: powershell (Get-CimInstance)",
         "failed to parse LLM response: unexpected end of JSON input (raw: )",
@@ -425,7 +436,7 @@ def test_head_and_tail_of_a_long_log_are_classified() -> None:
 
 
 def test_policy_of_each_verdict() -> None:
-    retried = {Verdict.CRASHED, Verdict.TIMEOUT, Verdict.ENGINE_ERROR}
+    retried = {Verdict.CRASHED, Verdict.TIMEOUT, Verdict.ENGINE_ERROR, Verdict.HOST_TROUBLE}
     assert {each for each in Verdict if each.retries} == retried
     assert {each for each in Verdict if each.smaller_may_help} == {
         Verdict.WRONG_ANSWER,

@@ -22,7 +22,7 @@ from pytest_lmstrix.core.sanitize import (
     without_commands,
 )
 from pytest_lmstrix.core.types import Reply
-from pytest_lmstrix.hooks.github_actions import GuardedFile
+from pytest_lmstrix.system.workflow_commands import GuardedFile
 
 # Any text, with dangerous characters much more frequent than by chance.
 DANGEROUS = [

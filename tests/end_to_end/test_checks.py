@@ -125,6 +125,9 @@ def test_limit_finds_and_records_the_largest_size(project: Project) -> None:
     assert found["healthy"] == 131_072
     for model, truth in {"big": 50_000, "guarded": 50_000, "capped": 32_768}.items():
         assert found[model] <= truth <= found[model] + 500
+    rows = {line.split()[0]: line for line in result.outlines if line.strip()}
+    for model, size in found.items():
+        assert f"  ok, {size:,}  " in rows[model]
     loads = {(call.model_key, call.context_length) for call in server.loads()}
     assert loads == {(r.model, r.context_length) for r in project.results}
 

@@ -21,7 +21,8 @@ MISTAKES = {
         "--lmstrix-sort: 'speed' is not a valid key; choose from smart, *",
     ),
     "sort d": (("--lmstrix-sort=d",), "--lmstrix-sort: 'd' is not a valid key*"),
-    "host": (("--lmstrix-host=http://x:1",), "--lmstrix-host: 'http://x:1' is not host:port*"),
+    "host": (("--lmstrix-host=ftp://x:1",), "--lmstrix-host: 'ftp://x:1' is not host:port*"),
+    "tls": (("--lmstrix-host=https://x:1",), "--lmstrix-host: 'https://x:1': TLS is not supp*"),
     "port": (("--lmstrix-host=a:99999",), "--lmstrix-host: 'a:99999' is not host:port*"),
     "engine": (("--lmstrix-engine=lmstudo",), "models.yaml: *'lmstudo'*did you mean 'lmstudio'?"),
     "manifest": (("--lmstrix-models=no.yaml",), "*no.yaml*--lmstrix-scan*"),
@@ -72,11 +73,16 @@ def test_help_lists_the_options(project: Project) -> None:
         assert option in shown
 
 
-@pytest.mark.parametrize("plugin", ["html", "xdist", "terminal"])
+@pytest.mark.parametrize("plugin", ["html", "metadata", "xdist", "terminal"])
 def test_other_plugins_can_be_disabled(project: Project, plugin: str) -> None:
     result = project.run("-p", f"no:{plugin}", "--lmstrix")
     assert result.ret == pytest.ExitCode.OK
     assert len(project.results) == 2
+    html = plugin not in ("html", "metadata")
+    assert (project.path / "reports" / "report.html").exists() == html
+    left_out = [line for line in result.outlines if "report.html left out" in line]
+    reason = f"lmstrix: report.html left out: the plugin pytest-{plugin} is off"
+    assert left_out == ([] if html else [reason])
 
 
 def test_an_ini_file_error_names_the_file_and_the_key(project: Project) -> None:

@@ -24,7 +24,7 @@ def test_every_judged_case_has_a_registry_line_with_measurements(project: Projec
         "passed",
     )
     assert first.replies == ("96", "5")
-    assert first.decode_tokens_per_second == 50.0
+    assert first.decode_tokens_per_second is None, "replies of a few tokens show no rate"
     assert first.ttft_seconds is not None
     assert first.load_seconds is not None
     assert first.prompt_tokens
@@ -79,6 +79,51 @@ def test_a_failed_user_assertion_is_a_wrong_answer(project: Project) -> None:
     assert project.engine_log == ["load tiny 512", "unload tiny"]
 
 
+@pytest.mark.parametrize("text", ["", "<|channel|>analysis<|message|>The user wants a number"])
+def test_what_only_the_chat_template_answers_passes_with_a_note(
+    project: Project, text: str
+) -> None:
+    project.engine(tiny=f"behaviours=(ChatOnly(text={text!r}),)", plain="")
+    project.manifest("[{id: tiny, contexts: [512]}, {id: plain, contexts: [512]}]")
+    result = project.run("-m", "full")
+    result.assert_outcomes(passed=2)
+    found = {r.model: r for r in project.results}
+    assert (found["tiny"].form, found["plain"].form) == ("chat", "completion")
+    assert [note.partition(":")[0] for note in found["tiny"].notes] == ["chat"]
+    assert found["plain"].notes == ()
+    result.stdout.fnmatch_lines(["tiny *ok, chat *"])
+
+
+def test_a_mistake_in_a_user_test_gives_the_model_no_verdict(project: Project) -> None:
+    project.manifest("[{id: tiny, contexts: [512]}]")
+    project.pytester.makepyfile(
+        """
+        import json
+        def test_signature(lmstrix_model): lmstrix_model.chat("hi", max_tokens=5, heat=1)
+        def test_missing(lmstrix_model):
+            lmstrix_model.chat("2+3=", max_tokens=5)
+            lmstrix_model.chat("hi")
+        def test_name(lmstrix_model): lmstrix_model.chat(no_such_name, max_tokens=5)
+        def test_early(lmstrix_model): {}["x"]
+        def test_helper(lmstrix_model):
+            lmstrix_model.chat("2+3=", max_tokens=5)
+            (lambda one: one)(1, 2)
+        def test_inside(lmstrix_model):
+            lmstrix_model.chat("2+3=", max_tokens=5)
+            lmstrix_model.chat("hi", max_tokens=5, temperature="hot")
+        def test_reply(lmstrix_model):
+            json.loads(lmstrix_model.chat("2+3=", max_tokens=5).text)["city"]
+        def test_warm(lmstrix_model):
+            assert lmstrix_model.chat("2+3=", max_tokens=5, temperature=0.5).text == "5"
+        """
+    )
+    project.run("--lmstrix", "-k", "not full").assert_outcomes(passed=1, failed=7)
+    assert {r.check: r.verdict for r in project.results} == {
+        "test_reply": Verdict.WRONG_ANSWER,
+        "test_warm": Verdict.OK,
+    }
+
+
 def test_a_failed_load_fails_user_tests(project: Project) -> None:
     project.engine(tiny="behaviours=(OutOfMemory(above=600),)", lost="behaviours=(Corrupted(),)")
     project.manifest("[{id: tiny, contexts: [512, 1024]}, {id: lost, contexts: [512, 1024]}]")
@@ -92,7 +137,7 @@ def test_a_failed_load_fails_user_tests(project: Project) -> None:
     result.stdout.fnmatch_lines(["out_of_memory: *", "Try a smaller context*"])
 
 
-@pytest.mark.parametrize(("granted", "passes"), [(511, False), (512, True), (513, False)])
+@pytest.mark.parametrize(("granted", "passes"), [(511, False), (512, True), (513, True)])
 def test_the_granted_context_is_verified(project: Project, granted: int, passes: bool) -> None:
     how = f"GrantsAtMost(tokens={granted})" if granted <= 512 else "GrantsMore(extra=1)"
     project.engine(tiny=f"behaviours=({how},)")
@@ -276,7 +321,7 @@ def test_a_model_that_crashed_in_a_user_test_is_reloaded_for_the_next(project: P
         def test_two(lmstrix_model): lmstrix_model.complete("2+3=", max_tokens=3)
         """
     )
-    project.pytester.makeini("[pytest]\ntestpaths = test_what_died*.py")
+    project.pytester.makeini("[pytest]\ntestpaths = test_a_model_that_crashed*.py")
     result = project.run("--lmstrix", "--lmstrix-ctx=512")
     result.assert_outcomes(passed=2, failed=1)
     assert {r.check: r.verdict for r in project.results} == {
@@ -410,6 +455,7 @@ def test_a_reload_with_a_smaller_context_does_not_pass(project: Project) -> None
         "return Instance(None)",
         "return Instance('512')",
         "return Instance(0)",
+        "return Instance(2**70)",
     ],
 )
 def test_a_misbehaving_engine_is_an_engine_error(project: Project, trouble: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,7 @@ models:
     sha256: B179C9523D0E6A0F98A330C7562B682750A6F8C8C15E5BC70EA373728110DB53
     load: {threads: 4, kv_cache_type: q8_0, gpu_layers: 0, gpu_offload: 1, batch_size: 64}
     prompts: completion
+    answer_tokens: 3000
     type: llm
     architecture: qwen3
     quantization: Q4_K_M
@@ -84,6 +86,7 @@ def test_every_key_is_read() -> None:
             batch_size=64,
         ),
         prompts="completion",
+        answer_tokens=3_000,
         type="llm",
         architecture="qwen3",
         quantization="Q4_K_M",
@@ -181,6 +184,7 @@ WRONG_VALUES = [
         "'kv_cach_type' is not a valid key; did you mean kv_cache_type?",
     ),
     ("load: []", "load must be a mapping, got an empty list"),
+    ("answer_tokens: 0", "answer_tokens must be a whole number from 1 to 2,147,483,647, got 0"),
     ("prompts: talk", "prompts must be one of completion, chat, got 'talk'"),
     ("type: image", "type must be one of llm, embedding, got 'image'"),
     ("engine: 3", "engine must be text (in quotes), got 3"),
@@ -200,6 +204,8 @@ WRONG_VALUES = [
     ("tags: &t [*t]", "alias *t is inside its own value"),
     ('architecture: "a\\nb"', "must be one line without control characters"),
     ('architecture: "a\\u2028b"', "must be one line without control characters"),
+    ("quantization: a\u202eb", "without control or invisible characters, got 'a\\u202eb'"),
+    ('context_limit: !!int "\u202e9"', "context_limit must be a whole number, got \\u202e9"),
 ]
 
 
@@ -265,6 +271,43 @@ def test_exponentially_growing_aliases_are_refused() -> None:
     lines = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"b{n}: &b{n} [{', '.join([f'*b{n - 1}' if n else '*a'] * 10)}]" for n in range(9)]
     assert "holds more than 500,000 values, aliases followed" in problems("\n".join(lines))[0]
+
+
+def test_many_anchors_are_refused_at_once_and_by_line() -> None:
+    lines = ["models:", *(f"- &a{n} {{id: x}}" for n in range(190_000))]
+    text = "\n".join(lines)
+    assert 3_000_000 < len(text) < 4_000_000
+    began = time.process_time()
+    assert problems(text) == ("models.yaml:1002: has more than 1,000 anchors",)
+    assert time.process_time() - began < 2.0
+
+
+def test_a_long_value_is_shown_at_once() -> None:
+    began = time.process_time()
+    assert problems("models: " + "x" * 3_900_000)[0].endswith("xxx...'")
+    assert time.process_time() - began < 5.0
+
+
+@pytest.mark.parametrize(
+    "char", ["\u202e", "\u2066", "\u200b", "\u00ad", "\ufeff", "\U000e0041", "\x9b"]
+)
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_an_id_with_an_invisible_character_is_refused_by_line_and_value(
+    char: str, quote: str
+) -> None:
+    written = char.encode("ascii", "backslashreplace").decode()
+    value = f'"x{written}y"' if quote or char == "\x9b" else f"x{char}y"
+    (problem,) = problems(f"models:\n- id: a\n- id: {value}\n")
+    assert problem.startswith(
+        f"models.yaml:3: model {f'x{char}y'!r}: id must be one line without control"
+    )
+    assert problem.endswith(f"got {f'x{char}y'!r}")
+    assert char not in problem
+
+
+@pytest.mark.parametrize("id_", ["smile-😀", "family-👩\u200d👧", "naïve", "日本語", "ไทย"])
+def test_an_id_in_any_script_is_accepted(id_: str) -> None:
+    assert [model.id for model in read(f"models: [{{id: {id_}}}]")] == [id_]
 
 
 def test_all_problems_are_listed_in_file_order_after_the_first() -> None:

@@ -56,6 +56,17 @@ def test_the_manifest_identifies_weights_unknown_to_the_engine() -> None:
     assert with_facts(model(), None).fingerprint is None
 
 
+def test_sources_that_differ_in_their_query_are_different_weights_without_showing_it() -> None:
+    queries = ["", "?file=a", "?file=b", "?file=a&token=SECRET"]
+    sources = [f"https://user:SECRET@host/f.gguf{query}" for query in queries]
+    known = [str(with_facts(model(source=each), None).fingerprint) for each in sources]
+    assert len(set(known)) == len(known)
+    assert all(each.startswith("path:https://***@host/f.gguf") for each in known)
+    assert not any("SECRET" in each or "file=" in each for each in known)
+    other_user = sources[1].replace("SECRET", "OTHER") + "#fragment"
+    assert with_facts(model(source=other_user), None).fingerprint == known[1]
+
+
 def test_smart_order_adds_100_000_bytes_per_token_to_the_size() -> None:
     assert smart_key(model(size_bytes=5, context_limit=2)) == 200_005
     assert smart_key(model()) == 0

@@ -147,6 +147,9 @@ class Repeating:
     def complete(self, prompt: str, *, max_tokens: int, temperature: float = 0.0) -> Reply:
         return Reply(text=next(self._texts), completion_tokens=max_tokens)
 
+    def chat(self, messages: object, *, max_tokens: int) -> Reply:
+        return Reply(text="")
+
 
 def probe(check: str, *texts: str) -> ProbeResult:
     return PROBES[check](cast(Any, Repeating(*texts)))

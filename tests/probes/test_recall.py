@@ -43,7 +43,9 @@ class Reader:
             prompt_tokens=len(prompt) + self.special_tokens,
         )
 
-    def chat(self, messages: Sequence[Message], *, max_tokens: int) -> Reply:
+    def chat(
+        self, messages: Sequence[Message], *, max_tokens: int, temperature: float = 0.0
+    ) -> Reply:
         """Not used by these tests."""
         raise NotImplementedError
 

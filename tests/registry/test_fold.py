@@ -53,7 +53,7 @@ def test_nothing_above_a_failing_size_is_verified(verdict: Verdict) -> None:
     assert status(*lines).largest_good == 32768
 
 
-@pytest.mark.parametrize("verdict", sorted(set(Verdict) - {"ok", "unreachable"}))
+@pytest.mark.parametrize("verdict", sorted(set(Verdict) - {"ok", "unreachable", "host_trouble"}))
 def test_only_the_newest_verdict_of_a_size_counts(verdict: Verdict) -> None:
     assert verified(a_result(), a_result(verdict=verdict)) == (None, None)
     assert verified(a_result(verdict=verdict), a_result()) == (8192, "full")
@@ -78,6 +78,22 @@ def test_an_unreachable_server_changes_nothing() -> None:
         a_result(), a_result(16384, "out_of_memory"), a_result(verdict="unreachable")
     ) == (known)
     assert status(a_result(verdict="unreachable")).status == "untested"
+
+
+@pytest.mark.parametrize("verdict", ["engine_error", "crashed", "timeout"])
+def test_trouble_of_the_host_withdraws_what_its_run_recorded(verdict: str) -> None:
+    before = [a_result(run="r1"), a_result(16384, "timeout", run="r1")]
+    blamed = [a_result(size, verdict, run="r2") for size in (8192, 16384, 4096)]
+    again = [a_result(8192, verdict, run="r2")]
+    trouble = [a_result(size, "host_trouble", run="r2") for size in (8192, 16384, 4096)]
+    assert folded(*before, *blamed, *again, *trouble).known("m") == folded(*before).known("m")
+    assert status(*blamed, *trouble).status == "untested"
+
+
+def test_trouble_of_the_host_withdraws_nothing_of_other_runs_and_sizes() -> None:
+    known = [a_result(run="r1"), a_result(16384, "crashed", run="r1")]
+    trouble = [a_result(size, "host_trouble", run="r2") for size in (8192, 16384, 512)]
+    assert status(*known, *trouble) == status(*known)
 
 
 @pytest.mark.parametrize("verdict", BAD)
@@ -222,7 +238,7 @@ RESULTS = st.lists(
     st.builds(
         a_result,
         st.sampled_from([1, 2, 3, 4]),
-        st.sampled_from(sorted(Verdict)),
+        st.sampled_from(sorted(set(Verdict) - {"host_trouble"})),
         check=st.sampled_from(["fast", "full", "deep", "limit", "test_mine"]),
         host=st.sampled_from([None, "a:1"]),
         fingerprint=st.sampled_from([None, "size:1", "size:2"]),

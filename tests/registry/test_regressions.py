@@ -103,9 +103,14 @@ def test_a_missing_model_with_unknown_weights_is_newly_broken() -> None:
     ]
 
 
-@pytest.mark.parametrize("verdict", ["inconclusive", "unreachable"])
+@pytest.mark.parametrize("verdict", ["inconclusive", "unreachable", "host_trouble"])
 def test_verdicts_not_about_the_model_are_not_regressions(verdict: str) -> None:
     assert not any(c.is_regression for c in changes([a_result()], a_result(verdict=verdict)))
+
+
+def test_trouble_of_the_host_withdraws_what_its_run_recorded() -> None:
+    blamed = [a_result(verdict="crashed", run="r2"), a_result(verdict="host_trouble", run="r2")]
+    assert changes([a_result(run="r1"), *blamed], a_result(run="r3")) == []
 
 
 def test_a_different_failure_is_a_change_but_not_a_regression() -> None:

@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -17,8 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, Result
-from pytest_lmstrix.registry import files
+from pytest_lmstrix.registry import files, lines
 from pytest_lmstrix.registry.fold import Fold
+from pytest_lmstrix.registry.health import check_health
 from pytest_lmstrix.registry.lines import decode, encode
 from pytest_lmstrix.registry.store import Registry, RegistryError
 from tests.registry.results import a_result
@@ -605,3 +607,57 @@ def test_results_compare_by_all_fields(path: Path) -> None:
     [result] = registry.results()
     assert isinstance(result, Result)
     assert result == a_result(seed=2**63, recall={"0.05": False})
+
+
+def test_a_line_that_is_too_long_is_damaged_and_read_in_pieces(path: Path) -> None:
+    good = encode(a_result())
+    registry = written(path, good, b'{"schema":1,"detail":"')
+    with path.open("ab") as file:
+        file.truncate(60_000_000)  # sparse: zeros that take no room on the disk
+        file.seek(0, os.SEEK_END)
+        file.write(b'"}\n' + good)
+    tracemalloc.start()
+    try:
+        loaded = registry.load()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2.5 * lines.MAX_LINE_BYTES
+    assert loaded.results == 2
+    (flaw,) = loaded.damaged
+    size = 60_000_000 - len(good) + 3
+    assert (flaw.line, flaw.size_bytes) == (2, size)
+    assert flaw.reason == f"has {size:,} bytes, 16,000,000 are allowed"
+    assert loaded.set_aside is not None
+    assert loaded.set_aside.stat().st_size == 1_001
+    assert registry.load().results == 2
+    registry.append(a_result(4096))
+    assert (registry.load().results, len(registry.load().damaged)) == (3, 1)
+    assert [each.severity for each in check_health(path).findings if each.line] == ["error"]
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+@pytest.mark.parametrize("beyond", [0, 1, 250])
+def test_a_line_may_be_as_long_as_the_limit_and_no_longer(
+    path: Path, monkeypatch: pytest.MonkeyPatch, beyond: int, end: bytes
+) -> None:
+    good, line = encode(a_result()), encode(a_result(detail="x" * 500)).rstrip(b"\n") + end
+    monkeypatch.setattr(lines, "MAX_LINE_BYTES", len(line) - beyond)
+    registry = written(path, good, line)
+    loaded = registry.load()
+    assert loaded.results == (1 if beyond else 2)
+    assert len(loaded.damaged) == bool(beyond and end)
+    assert (loaded.torn is not None) == bool(beyond and not end)
+    registry.append(a_result(4096))  # which ends the line that was torn
+    assert (registry.load().results, len(registry.load().damaged)) == (
+        3 - bool(beyond), bool(beyond),
+    )  # fmt: skip
+
+
+def test_a_result_that_could_not_be_read_back_is_not_written(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 1_000)
+    with pytest.raises(ValueError, match=r"has 1,\d\d\d bytes, 1,000 are allowed"):
+        Registry(path).append(a_result(detail="x" * 1_000))
+    assert not path.exists()

@@ -200,6 +200,25 @@ def test_a_run_writes_its_reports(
     assert "<script" not in written
 
 
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["serial", "xdist"])
+def test_a_run_with_nothing_new_adds_a_short_summary(
+    project: Project, workers: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.run("--lmstrix").assert_outcomes(passed=2)
+    files = {path: path.read_bytes() for path in (project.path / "reports").glob("*.*")}
+    step = project.path / "step.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(step))
+    assert (project.run_apart if workers else project.run)("--lmstrix", *workers).ret == 0
+    assert step.read_text(encoding="utf-8") == (
+        "## Local LLM models\n\n"
+        "**Nothing new to test**: 2 cases known already; `--lmstrix-all` runs them too.\n"
+    )
+    for args in (("--lmstrix", "--collect-only"), ("--lmstrix", "-k", "nosuch")):
+        project.run(*args)
+    assert step.read_text(encoding="utf-8").count("##") == 1
+    assert {path: path.read_bytes() for path in (project.path / "reports").glob("*.*")} == files
+
+
 def test_an_unwritable_summary_affects_no_other_report(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

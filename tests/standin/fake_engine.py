@@ -23,7 +23,7 @@ from pytest_lmstrix.engines.base import Progress
 from tests.standin.lmstudio import errors
 from tests.standin.lmstudio.errors import Refused
 from tests.standin.lmstudio.models import brain
-from tests.standin.lmstudio.models.behaviours import Load, MissingFromDisk, Prompt
+from tests.standin.lmstudio.models.behaviours import Load, MissingFromDisk, Prompt, SharesContext
 from tests.standin.lmstudio.models.model import StandInModel
 
 
@@ -81,6 +81,9 @@ class FakeInstance:
         self, engine: FakeEngine, model: StandInModel, context_length: int, progress: Progress
     ) -> None:
         self.context_length = context_length
+        shares = next((b for b in model.behaviours if isinstance(b, SharesContext)), None)
+        self._room = context_length // shares.slots if shares else context_length
+        self.usable_context_length = self._room if shares and shares.reported else context_length
         self._engine = engine
         self._model = model
         self._progress = progress
@@ -91,7 +94,9 @@ class FakeInstance:
     def complete(self, prompt: str, *, max_tokens: int, temperature: float = 0.0) -> Reply:
         return self._predict(prompt, max_tokens, chat=False)
 
-    def chat(self, messages: Sequence[Message], *, max_tokens: int) -> Reply:
+    def chat(
+        self, messages: Sequence[Message], *, max_tokens: int, temperature: float = 0.0
+    ) -> Reply:
         return self._predict("\n".join(m.content for m in messages), max_tokens, chat=True)
 
     def count_tokens(self, text: str) -> int:
@@ -112,8 +117,8 @@ class FakeInstance:
         self._check_loaded()
         model = self._model
         sent = brain.tokenize(text)
-        if len(sent) + model.bos_tokens >= self.context_length:
-            raise _failure(errors.prompt_too_long(len(sent), self.context_length), "predict")
+        if len(sent) + model.bos_tokens >= self._room:
+            raise _failure(errors.prompt_too_long(len(sent), self._room), "predict")
         self._engine.attempts[f"predict {model.key}"] += 1
         tokens: Sequence[str] = sent
         for behaviour in model.behaviours:

@@ -30,6 +30,11 @@ class FileServer(ThreadingHTTPServer):
         self.content_type = "application/octet-stream"
         self.range_start = 0
         """Added to the start of every requested range."""
+        self.range_end = 0
+        """Added to the end of every requested range."""
+        self.range_etag: str | None = None
+        """ETag of ranges, where it differs from `etag`."""
+        self.declares_length = True
         self.redirect: str | None = None
         self.requests: list[tuple[str, str, str | None]] = []
         """Method, path and Range of every request."""
@@ -83,16 +88,18 @@ class _Handler(BaseHTTPRequestHandler):
             status = 206 if start < len(content) else 416
         self.send_response(status)
         if status == 206:
-            end = len(content) - 1
+            end = len(content) - 1 + server.range_end
             self.send_header("Content-Range", f"bytes {start}-{end}/{len(content)}")
-            content = content[start:]
-        if server.etag is not None:
-            self.send_header("ETag", server.etag)
+            content = content[start : end + 1]
+        etag = server.range_etag if status == 206 and server.range_etag else server.etag
+        if etag is not None:
+            self.send_header("ETag", etag)
         self.send_header("X-Repo-Commit", COMMIT)
         if not found:
             self.send_header("X-Error-Code", "EntryNotFound")
         self.send_header("Content-Type", server.content_type)
-        self.send_header("Content-Length", str(len(content)))
+        if server.declares_length:
+            self.send_header("Content-Length", str(len(content)))
         self.send_header("Connection", "close")
         self.end_headers()
         if body:

@@ -437,8 +437,8 @@ def test_an_environment_without_pip_is_reported(
 )
 def test_a_redirect_from_https_to_http_is_refused(start: str, hop: str) -> None:
     with pytest.raises(Failure, match="not encrypted"):
-        download._check_hop(start, httpx.URL(hop))
-    download._check_hop(start, httpx.URL("https://elsewhere/f"))
+        download.check_hop(start, httpx.URL(hop))
+    download.check_hop(start, httpx.URL("https://elsewhere/f"))
 
 
 def test_an_empty_or_non_gguf_file_is_not_kept(get: Getter, server: FileServer) -> None:

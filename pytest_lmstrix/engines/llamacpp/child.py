@@ -19,7 +19,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 REFUSED = 70
@@ -28,13 +29,41 @@ _ORPHAN_POLL_SECONDS = 1.0
 _GPU_BATCH_TOKENS = 512
 _CPU_BATCH_TOKENS = 128
 """Prefilled between two heartbeats; larger batches are no faster on a CPU."""
+_DRY_RUN_VERBOSITY = 4
+"""The least at which llama.cpp logs its memory table."""
+_LOAD_SETTINGS = ("batch_size", "gpu_layers", "threads", "flash_attention", "kv_cache_type")
+
+
+def configuration(
+    path: Path,
+    context_length: int,
+    load: Mapping[str, object],
+    *,
+    api_key: str,
+    dry_run: bool = False,
+    replace_chat_template: bool = False,
+) -> dict[str, object]:
+    """Return the configuration of a server; `load` has the fields of `LoadSettings`.
+
+    A `dry_run` plans the load and logs the memory that it takes, to standard output.
+    """
+    return {
+        "path": str(path),
+        "context_length": context_length,
+        "api_key": api_key,
+        "dry_run": dry_run,
+        "replace_chat_template": replace_chat_template,
+        **{name: load[name] for name in _LOAD_SETTINGS},
+    }
 
 
 def main() -> NoReturn:
-    """Supervise a server, or serve, by the arguments."""
+    """Supervise a server, serve, or list the devices, by the arguments."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.argv[1:] == ["serve"]:
         _serve()
+    if sys.argv[1:] == ["devices"]:
+        _list_devices()
     _supervise()
 
 
@@ -59,33 +88,37 @@ def _supervise() -> NoReturn:
 
 
 def _serve() -> NoReturn:
-    configuration: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
+    settings: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
     _at_end_of_input(lambda: _exit(0))  # the supervisor itself was killed
+    dry_run = settings["dry_run"]
     answer = os.dup(1)
-    os.dup2(2, 1)
+    os.dup2(1, 2) if dry_run else os.dup2(2, 1)
 
     # By default OpenMP's threads spin long for each other: on a machine with other work to do
     # that made replies twenty times slower, while giving way sooner costs an idle one nothing.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     llama: Any = importlib.import_module("xllamacpp")
     params = llama.CommonParams()
-    params.model.path = configuration["path"]
-    params.n_ctx = configuration["context_length"]
-    layers = configuration["gpu_layers"]
-    gpu = any("GPU" in device["type"].name for device in llama.get_device_info())
+    params.model.path = settings["path"]
+    params.n_ctx = settings["context_length"]
+    layers = settings["gpu_layers"]
+    gpu = any(map(_is_gpu, llama.get_device_info()))
     if layers and not gpu:
         print(f"gpu_layers: {layers}, but xllamacpp finds no GPU here", file=sys.stderr)
         sys.exit(REFUSED)
     if layers is not None:
         params.n_gpu_layers = layers
     batches = _CPU_BATCH_TOKENS if layers == 0 or not gpu else _GPU_BATCH_TOKENS
-    params.n_batch = configuration["batch_size"] or batches
+    params.n_batch = settings["batch_size"] or batches
     params.n_ubatch = min(params.n_ubatch, params.n_batch)
-    params.api_keys = [configuration["api_key"]]
+    params.api_keys = [settings["api_key"]]
     params.hostnames = ["127.0.0.1"]
     params.port = 0
     params.n_parallel = 1
-    params.fit_params = False  # the requested context, or an error
+    params.fit_params = dry_run  # if not: the requested context, or an error
+    if dry_run:
+        params.warmup = False
+        params.verbosity = _DRY_RUN_VERBOSITY
     params.ctx_shift = False
     params.cache_prompt = True
     params.cache_ram_mib = 0  # else up to 8 GiB of old prompts are kept beside the KV cache
@@ -93,28 +126,49 @@ def _serve() -> NoReturn:
     params.sse_ping_interval = -1  # a ping does not show progress of the model
     params.offline = True
     params.ui = False
-    if configuration["replace_chat_template"]:
+    if settings["replace_chat_template"]:
         params.chat_template = "chatml"
-    if (threads := configuration["threads"]) is not None:
+    if (threads := settings["threads"]) is not None:
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-    if (flash_attention := configuration["flash_attention"]) is not None:
+    if (flash_attention := settings["flash_attention"]) is not None:
         modes = llama.llama_flash_attn_type
         params.flash_attn_type = (
             modes.LLAMA_FLASH_ATTN_TYPE_ENABLED
             if flash_attention
             else modes.LLAMA_FLASH_ATTN_TYPE_DISABLED
         )
-    if (kv_cache_type := configuration["kv_cache_type"]) is not None:
+    if (kv_cache_type := settings["kv_cache_type"]) is not None:
         params.cache_type_k = params.cache_type_v = getattr(
             llama.ggml_type, f"GGML_TYPE_{kv_cache_type.upper()}"
         )
     try:
-        server = llama.Server(params)
+        server = llama.Server(params)  # a dry run is ended from outside before it returns
     except RuntimeError:
         sys.exit(REFUSED)  # not at once: llama.cpp is still writing to its log why
     os.write(answer, json.dumps({"address": server.listening_address}).encode() + b"\n")
     threading.Event().wait()
     raise AssertionError("unreachable: the event is never set")
+
+
+def _list_devices() -> NoReturn:
+    """Print the devices besides the processor as a JSON array, as `core.memory.Device` has them."""
+    llama: Any = importlib.import_module("xllamacpp")
+    devices = [
+        {
+            "name": device["name"],
+            "total_bytes": device["memory_total"],
+            "free_bytes": device["memory_free"],
+            "shares_host_memory": "IGPU" in device["type"].name or sys.platform == "darwin",
+        }
+        for device in llama.get_device_info()
+        if _is_gpu(device)
+    ]
+    print(json.dumps(devices), flush=True)
+    _exit(0)
+
+
+def _is_gpu(device: Mapping[str, Any]) -> bool:
+    return "GPU" in device["type"].name
 
 
 def _at_end_of_input(act: Callable[[], object]) -> None:

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import httpx
+from msgspec import structs
 
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Model, ModelFacts
@@ -113,17 +114,13 @@ class LlamaCppEngine:
     ) -> LlamaCppInstance:
         """Load a model, with another chat template if its own has a `template_error`."""
         api_key = secrets.token_urlsafe(32)
-        configuration = {
-            "path": str(found.path),
-            "context_length": context_length,
-            "api_key": api_key,
-            "batch_size": model.load.batch_size,
-            "gpu_layers": model.load.gpu_layers,
-            "threads": model.load.threads,
-            "flash_attention": model.load.flash_attention,
-            "kv_cache_type": model.load.kv_cache_type,
-            "replace_chat_template": template_error is not None,
-        }
+        configuration = child_program.configuration(
+            found.path,
+            context_length,
+            structs.asdict(model.load),
+            api_key=api_key,
+            replace_chat_template=template_error is not None,
+        )
         child = Child(
             [sys.executable, "-P", child_program.__file__],
             json.dumps(configuration).encode() + b"\n",

@@ -21,11 +21,14 @@ from pytest_lmstrix.core.types import Message, Reply
 from pytest_lmstrix.core.verdicts import Phase, Verdict
 from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.llamacpp.child import REFUSED
+from pytest_lmstrix.engines.reply_limit import ReplyLimit
 from pytest_lmstrix.system.child_process import Child, describe_exit
 
 _DEATH_SECONDS = 5.0
 """Time limit to detect the exit of a process whose connection broke."""
 _ERROR_LINES = 12
+_REFUSAL_BYTES = 1_000_000
+"""Read of the answer to a refused request."""
 _LOG_PREFIX = re.compile(r"^[\d.]+ (?P<level>[A-Z]) ")
 _TELLING = re.compile(r"error|assert|fail|terminate|what\(\)|unable|insufficient|denied", re.I)
 _EMPTY_WORDS = re.compile(
@@ -129,15 +132,17 @@ class LlamaCppInstance:
     def complete(self, prompt: str, *, max_tokens: int, temperature: float = 0.0) -> Reply:
         """Continue `prompt`; see `Instance.complete`."""
         body = {"prompt": prompt, "n_predict": max_tokens, "temperature": temperature}
-        return self._reply("/completion", body)
+        return self._reply("/completion", body, max_tokens)
 
-    def chat(self, messages: Sequence[Message], *, max_tokens: int) -> Reply:
+    def chat(
+        self, messages: Sequence[Message], *, max_tokens: int, temperature: float = 0.0
+    ) -> Reply:
         """Answer `messages`; see `Instance.chat`."""
         if (failure := self._template_error) is not None:
             raise Failure(failure.text, verdict=failure.verdict, phase="predict")
         turns = msgspec.to_builtins(messages)
-        body = {"messages": turns, "max_tokens": max_tokens, "temperature": 0.0}
-        return self._reply("/v1/chat/completions", body)
+        body = {"messages": turns, "max_tokens": max_tokens, "temperature": temperature}
+        return self._reply("/v1/chat/completions", body, max_tokens)
 
     def count_tokens(self, text: str) -> int:
         """Tokens of `text`, names of special tokens in it read as such, none added."""
@@ -154,18 +159,22 @@ class LlamaCppInstance:
         with self._watched():
             return _decoded(self._client.post("/tokenize", json=body), _Tokens).tokens
 
-    def _reply(self, url: str, body: Mapping[str, object]) -> Reply:
+    def _reply(self, url: str, body: Mapping[str, object], max_tokens: int) -> Reply:
         text, reasoning, stop, timings = "", "", "", None
+        limit = ReplyLimit("llama.cpp", max_tokens)
         ttft_seconds: float | None = None
         started = time.monotonic()
         with self._watched():
-            for event in self._events(url, body):
+            for event in self._events(url, body, limit):
                 if (prefill := event.prompt_progress) is not None:
                     self._progress.prefill(prefill.processed, prefill.total)
                     self._child.activity()
                 choice = event.choices[0] if event.choices else _Choice(delta=event)
-                text += choice.delta.content or ""
-                reasoning += choice.delta.reasoning_content or ""
+                said, thought = choice.delta.content or "", choice.delta.reasoning_content or ""
+                if said or thought:
+                    limit.count(said + thought)
+                text += said
+                reasoning += thought
                 if ttft_seconds is None and (text or reasoning):
                     ttft_seconds = time.monotonic() - started
                 stop = event.stop_type or choice.finish_reason or stop
@@ -184,13 +193,14 @@ class LlamaCppInstance:
             decode_tokens_per_second=timings.predicted_per_second or None,
         )
 
-    def _events(self, url: str, body: Mapping[str, object]) -> Iterator[_Event]:
+    def _events(self, url: str, body: Mapping[str, object], limit: ReplyLimit) -> Iterator[_Event]:
         body = {**body, "stream": True, "return_progress": True, "cache_prompt": True}
         with self._client.stream("POST", url, json=body) as response:
             if response.is_error:
-                response.read()
-                raise _refusal(response.content)
-            for line in _lines(response):
+                raise _refusal(next(response.iter_bytes(_REFUSAL_BYTES), b""))
+            # The last event repeats the prompt, and JSON escapes a character in up to six bytes.
+            most_bytes = 6 * (len(response.request.content) + limit.most_characters)
+            for line in _lines(response, most_bytes, limit):
                 field, _, data = line.partition(b": ")
                 if field == b"error":
                     raise _refusal(data)
@@ -239,12 +249,17 @@ def _decoded(response: httpx.Response, kind: type[_T]) -> _T:
     return _parsed(response.content, kind)
 
 
-def _lines(response: httpx.Response) -> Iterator[bytes]:
+def _lines(response: httpx.Response, most_bytes: int, limit: ReplyLimit) -> Iterator[bytes]:
+    """Yield the lines of a response, none of them longer than `most_bytes`."""
     # Not `iter_lines`, which also splits at U+2028 and others, which a model may write.
-    rest = b""
+    rest = bytearray()
     for chunk in response.iter_bytes():
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from lines
+        rest += chunk
+        if b"\n" in chunk:
+            *lines, rest = rest.split(b"\n")
+            yield from map(bytes, lines)
+        if len(rest) > most_bytes:
+            raise limit.exceeded()
 
 
 def _refusal(answer: bytes) -> Failure:
@@ -265,7 +280,7 @@ def silence(seconds: float | None, doing: str, phase: Phase) -> Failure:
 def death(child: Child, path: Path, phase: Phase) -> Failure:
     """Explain why the server process of the model in `path` has exited."""
     status = child.wait(_DEATH_SECONDS)
-    reason = "\n".join(_error_lines(child.log())).replace(str(path), "the model file")
+    reason = "\n".join(error_lines(child.log())).replace(str(path), "the model file")
     if status == REFUSED:
         return Failure.from_engine(
             reason or "llama.cpp refused to load without a reason", phase=phase
@@ -281,7 +296,7 @@ def death(child: Child, path: Path, phase: Phase) -> Failure:
     return Failure.from_engine(text, phase=phase, exit_status=status)
 
 
-def _error_lines(log: Sequence[str]) -> list[str]:
+def error_lines(log: Sequence[str]) -> list[str]:
     """Return the lines with an error, without timestamps, or the last foreign lines."""
     errors, foreign = [], []
     for line in log:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import re
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -24,7 +22,9 @@ from lmstudio import (
 
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.verdicts import Phase, Verdict
+from pytest_lmstrix.engines.lmstudio.access import api_token, refused, stranger
 from pytest_lmstrix.engines.lmstudio.errors import failure_from
+from pytest_lmstrix.system.addresses import host_port
 
 _T = TypeVar("_T")
 
@@ -55,7 +55,7 @@ class Link:
     """
 
     def __init__(self, host: str | None) -> None:
-        self._host = host.removeprefix("http://").rstrip("/") if host else None
+        self._host = host_port(host) if host else None
         self._client: Client | None = None
         for name in _SDK_LOGGERS:
             # Where logging is not configured, it writes warnings to stderr, in JSON.
@@ -98,7 +98,12 @@ class Link:
                     return question(client)
             except Failure as trouble:
                 dead = trouble.verdict is Verdict.UNREACHABLE
-                if final or not dead or isinstance(trouble.__cause__, TimeoutError):
+                if (
+                    final
+                    or trouble.final
+                    or not dead
+                    or isinstance(trouble.__cause__, TimeoutError)
+                ):
                     raise
         raise AssertionError("unreachable because the last try returns or raises")
 
@@ -142,10 +147,13 @@ class Link:
         finally:
             set_sync_api_timeout(limit)
 
-    def loaded(self, phase: Phase) -> list[str]:
-        """Return the identifiers of all language model instances on the server."""
+    def loaded(self, phase: Phase) -> dict[str, str | None]:
+        """Return all language model instances: their identifiers, and their linked devices."""
         return self.ask(
-            lambda client: [each["identifier"] for each in client.llm.remote_call("listLoaded")],
+            lambda client: {
+                each["identifier"]: each.get("deviceIdentifier")
+                for each in client.llm.remote_call("listLoaded")
+            },
             phase=phase,
             doing="listing the loaded models",
         )
@@ -158,6 +166,7 @@ class Link:
                 _within(CLOSE_SECONDS, client.close)
 
     def _connected(self, namespace: Literal["llm", "system"]) -> Client:
+        token = api_token()
         if self._client is None:
             self._client = _Client(self.host)
         session = self._client.llm if namespace == "llm" else self._client.system
@@ -174,10 +183,9 @@ class Link:
                 text = f"LM Studio at {self.host} has not let us in for {RPC_SECONDS:g} s"
             elif isinstance(error, ValueError | LMStudioServerError):
                 # SDK 1.5 cannot read why it was refused, and fails with a `ValueError` at that.
-                text = (
-                    f"LM Studio at {self.host} refused this client;"
-                    " it may want an API token in LMSTUDIO_API_TOKEN"
-                )
+                raise refused(self.host, token) from error
+            elif (other := stranger(self.host)) is not None:
+                raise other from error
             raise Failure(text, verdict=Verdict.UNREACHABLE, phase="connect") from error
         return self._client
 
@@ -217,12 +225,14 @@ class _Client(Client):
     """The SDK's client, with API tokens, and a search that minds neither proxies nor strangers."""
 
     def _create_auth_message(self, *args: Any) -> Any:
-        token = re.fullmatch(
-            r"sk-lm-(\w{8}):(\w{20})", os.environ.get("LMSTUDIO_API_TOKEN", ""), re.ASCII
-        )
-        if token is None or args:  # later SDKs know tokens themselves
+        token = api_token()
+        if token is None:
             return super()._create_auth_message(*args)
-        return self._format_auth_message(*token.groups())
+        return {
+            "authVersion": 1,
+            "clientIdentifier": token.identifier,
+            "clientPasskey": token.passkey,
+        }
 
     @staticmethod
     def _query_probe_url(url: str) -> httpx.Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import secrets
 import time
@@ -10,14 +11,17 @@ from contextlib import suppress
 from functools import cached_property
 
 from lmstudio import LMStudioServerError
+from msgspec import UNSET
 
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Model, ModelFacts
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Progress
+from pytest_lmstrix.engines.lmstudio import endpoints
 from pytest_lmstrix.engines.lmstudio.connection import Link, stalling
 from pytest_lmstrix.engines.lmstudio.instance import LmStudioInstance
-from pytest_lmstrix.engines.lmstudio.listing import listed_models, load_config
+from pytest_lmstrix.engines.lmstudio.library import Library
+from pytest_lmstrix.engines.lmstudio.settings import load_fields
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +37,6 @@ UNHEARD_LOAD_SECONDS = 15.0
 UNLOAD_SECONDS = 30.0
 """How long an instance may stay listed after LM Studio accepted to unload it."""
 
-_NO_ROOM = (Verdict.OUT_OF_MEMORY, Verdict.GUARDRAIL_REFUSED)
 _POLL_SECONDS = 0.2
 
 
@@ -68,7 +71,7 @@ class LmStudioEngine:
         """Requested, and not known to be unloaded."""
         self._strays: set[str] = set()
         """Those of them that were abandoned."""
-        self._listing: dict[str, ModelFacts] | None = None
+        self._library = Library(self.link)
 
     @property
     def host(self) -> str:
@@ -109,21 +112,12 @@ class LmStudioEngine:
         Raises:
             Failure: The server does not answer.
         """
-        models = self.link.ask(
-            lambda client: listed_models(client.system.remote_call("listDownloadedModels")),
-            phase="connect",
-            doing="listing the models",
-            namespace="system",
-        )
-        self._listing = {facts.id: facts for facts in models}
-        return models
+        return self._library.models()
 
     def facts(self, model: Model) -> ModelFacts | None:
         """Return LM Studio's facts of `model`, from one listing per session, or `None`."""
-        if self._listing is None:
-            self._listing = {}  # an unreachable server is not asked again for each model
-            self.models()
-        return self._listing.get(model.id)
+        listed = self._library.find(model.id)
+        return listed.facts if listed else None
 
     def load(self, model: Model, context_length: int, progress: Progress) -> LmStudioInstance:
         """Load a new instance of `model`, whatever else is loaded.
@@ -131,7 +125,11 @@ class LmStudioEngine:
         Raises:
             Failure: It does not load; what may have come of it is unloaded.
         """
-        config = load_config(model, context_length)
+        listed = None
+        with suppress(Failure):  # the load itself shows that the server does not answer
+            listed = self._library.find(model.id)
+        asked = load_fields(model, context_length, listed.runtime if listed else "llama")
+        device = listed.device if listed else UNSET
         self._release_strays()  # a request that detects a broken connection
         identifier = f"{PREFIX}{self.owner}-{secrets.token_hex(4)}"
         doing = f"loading {model.id}"
@@ -153,23 +151,20 @@ class LmStudioEngine:
                         moved()
                         progress(fraction)
 
-                client.llm.load_new_instance(
+                endpoints.load(
+                    client,
                     model.id,
                     identifier,
-                    ttl=self.ttl_seconds,
-                    config=config,
-                    on_load_progress=hear,
+                    asked.all(),
+                    ttl_seconds=self.ttl_seconds,
+                    device=device,
+                    hear=hear,
                 )
-            return LmStudioInstance(self, identifier, progress)
+            return LmStudioInstance(
+                self, identifier, progress, asked, device=None if device is UNSET else device
+            )
         except BaseException as error:
             self.abandon(identifier, error, loading=True, heard=heard)
-            if isinstance(error, Failure) and error.verdict in _NO_ROOM and (left := self._left()):
-                text = (
-                    f"{error.text}\nstill in memory are {', '.join(left)},"
-                    f" so this does not count against {model.id}: unload them in LM Studio"
-                )
-                # The only verdict about the host, not the model: no smaller size is tried.
-                raise Failure(text, verdict=Verdict.UNREACHABLE, phase="load") from error
             raise
 
     def unload(self, identifier: str) -> None:
@@ -190,16 +185,24 @@ class LmStudioEngine:
 
     def _unload(self, identifier: str) -> None:
         doing = f"unloading {identifier}"
-        deadline = None
-        while identifier in self.link.loaded("unload"):
-            if deadline is None:
-                self._ask_to_unload(identifier, doing)
-                deadline = time.monotonic() + self.unload_seconds
-            elif time.monotonic() < deadline:
-                time.sleep(_POLL_SECONDS)
-            else:
-                text = f"LM Studio still lists {identifier} {self.unload_seconds:g} s after {doing}"
-                raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="unload")
+        deadline = time.monotonic() + self.unload_seconds
+        looks = itertools.count()
+        while identifier in (listed := self.link.loaded("unload")):
+            match next(looks):
+                case 0:
+                    self._ask_to_unload(identifier, listed[identifier], doing, final=False)
+                case 2:  # it was refused or ignored
+                    self._ask_to_unload(identifier, listed[identifier], doing, final=True)
+                case 1:
+                    time.sleep(_POLL_SECONDS)
+                case _ if time.monotonic() < deadline:
+                    time.sleep(_POLL_SECONDS)
+                case _:
+                    text = (
+                        f"LM Studio still lists {identifier} {self.unload_seconds:g} s after"
+                        f" {doing}"
+                    )
+                    raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="unload")
 
     def sweep(self, is_dead: Callable[[str], bool]) -> list[str]:
         """Unload the instances whose `is_dead(owner)` is true; return their identifiers.
@@ -251,12 +254,23 @@ class LmStudioEngine:
             if verdict is Verdict.TIMEOUT and trouble.verdict is Verdict.UNREACHABLE:
                 raise trouble from error
 
-    def _left(self) -> list[str]:
-        """Return our unused instances, other workers' included: we load one at a time."""
-        listed: list[str] = []
-        with suppress(Failure):
-            listed = self.link.loaded("load")
-        return sorted(self._strays.union(name for name in listed if name.startswith(PREFIX)))
+    def others(self) -> dict[str, int | None]:
+        """Return the instances in memory that are not in use here, and their sizes in bytes.
+
+        Raises:
+            Failure: The server does not answer.
+        """
+        listed = self.link.ask(
+            lambda client: client.llm.remote_call("listLoaded"),
+            phase="load",
+            doing="listing the loaded models",
+        )
+        sizes: dict[str, int | None] = dict.fromkeys(sorted(self._strays))
+        for each in listed:
+            if each["identifier"] not in self._open - self._strays:
+                size = each.get("sizeBytes")
+                sizes[each["identifier"]] = size if isinstance(size, int) else None
+        return sizes
 
     def _release_strays(self, patience_seconds: float = 0.0) -> None:
         """Unload abandoned instances; wait up to `patience_seconds` until they are listed."""
@@ -286,11 +300,20 @@ class LmStudioEngine:
             return False
         return True
 
-    def _ask_to_unload(self, identifier: str, doing: str) -> None:
+    def _ask_to_unload(
+        self, identifier: str, device: str | None, doing: str, *, final: bool
+    ) -> None:
         try:
-            self.link.ask(lambda client: client.llm.unload(identifier), phase="unload", doing=doing)
+            self.link.ask(
+                lambda client: endpoints.unload(client, identifier, device),
+                phase="unload",
+                doing=doing,
+            )
         except Failure as failure:
             # Slow to answer or unloaded already: the listing shows which.
             slow = isinstance(failure.__cause__, TimeoutError)
-            if failure.verdict is not Verdict.MODEL_NOT_FOUND and not slow:
+            if failure.verdict is Verdict.MODEL_NOT_FOUND or slow:
+                return
+            if final or failure.verdict is Verdict.UNREACHABLE:
                 raise
+            _log.info("LM Studio refused to unload %s: %s", identifier, failure.text)

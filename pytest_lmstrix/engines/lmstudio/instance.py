@@ -9,14 +9,24 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import msgspec
-from lmstudio import LLM, Chat, LlmPredictionConfigDict, LlmPredictionStats, set_sync_api_timeout
+from lmstudio import (
+    LLM,
+    Chat,
+    Client,
+    LlmPredictionConfigDict,
+    LlmPredictionStats,
+    set_sync_api_timeout,
+)
 from lmstudio.sync_api import PredictionStream
 
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Message, Reply
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Progress
+from pytest_lmstrix.engines.lmstudio import endpoints
 from pytest_lmstrix.engines.lmstudio.connection import stalling
+from pytest_lmstrix.engines.lmstudio.settings import InForce, LoadFields, in_force, without_thinking
+from pytest_lmstrix.engines.reply_limit import BEYOND_LIMIT, ReplyLimit
 
 if TYPE_CHECKING:
     from pytest_lmstrix.engines.lmstudio.engine import LmStudioEngine
@@ -25,9 +35,6 @@ _T = TypeVar("_T")
 
 SLOWEST_PREFILL = 50.0
 """Prompt tokens per second below which a prefill without progress counts as hung."""
-
-SPARE_FRAGMENTS = 100
-"""Beyond two for each token allowed: a reply in still more does not mean to end."""
 
 MEASURABLE_PROMPT_TOKENS = 512
 """With fewer, the time to the first token measures the connection more than the prefill."""
@@ -44,55 +51,86 @@ _BROKEN_OFF = {
     "userStopped": (Verdict.ENGINE_ERROR, "the answer was stopped in LM Studio"),
     "failed": (Verdict.ENGINE_ERROR, "LM Studio reports a failed prediction"),
 }
+_DIED = "engineDied"
+"""Newer than the SDK. It may follow a complete answer."""
 
 
 class LmStudioInstance:
     """An instance that only we use, known to the server by `identifier`."""
 
-    def __init__(self, engine: LmStudioEngine, identifier: str, progress: Progress) -> None:
+    def __init__(
+        self,
+        engine: LmStudioEngine,
+        identifier: str,
+        progress: Progress,
+        asked: LoadFields,
+        *,
+        device: str | None = None,
+    ) -> None:
         self.identifier = identifier
         self._engine = engine
+        self._device = device
         self._progress = progress
         self._sent: list[str] = []
         self._lost: Failure | None = None
         self._unloaded = False
-        self._context_length = self._ask(
-            LLM.get_context_length, "asking for the granted context length"
-        )
-        if self._context_length < 1:
-            text = f"LM Studio does not report the context length granted to {identifier}"
-            raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="load")
+        self._context_length = self._read_context_length()
+        self._in_force = self._read_in_force(asked)
 
     @property
     def context_length(self) -> int:
         """The granted context length in tokens, as the server reports it after the load."""
         return self._context_length
 
+    @property
+    def usable_context_length(self) -> int:
+        """What one request may fill of it, where parallel requests share it; tokens."""
+        return self._context_length // self._in_force.slots
+
+    @property
+    def ignored_settings(self) -> tuple[str, ...]:
+        """Load settings that were asked for and are not in force."""
+        return self._in_force.ignored_settings
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of this load."""
+        notes = []
+        if self._device is not None:
+            notes.append(f"linked device: ran on {self._device}, not on this machine")
+        if self.ignored_settings:
+            notes.append(f"settings: LM Studio did not apply {', '.join(self.ignored_settings)}")
+        if self._in_force.slots > 1:
+            notes.append(
+                f"slots: a request gets {self.usable_context_length:,} of the"
+                f" {self._context_length:,} tokens granted (one of {self._in_force.slots} slots)"
+            )
+        return tuple(notes)
+
     def complete(self, prompt: str, *, max_tokens: int, temperature: float = 0.0) -> Reply:
         """Continue `prompt` as it is, without the model's chat template."""
         config = _prediction_config(max_tokens, temperature)
 
-        def start(llm: LLM, prefilled: Callable[[float], None]) -> PredictionStream:
-            return llm.complete_stream(
-                prompt, config=config, on_prompt_processing_progress=prefilled
-            )
+        def start(client: Client, prefilled: Callable[[float], None]) -> PredictionStream:
+            return endpoints.complete(client, self.identifier, prompt, config, prefilled)
 
         return self._predict(prompt, start, max_tokens)
 
-    def chat(self, messages: Sequence[Message], *, max_tokens: int) -> Reply:
-        """Answer `messages` through the model's chat template, at temperature 0.
+    def chat(
+        self, messages: Sequence[Message], *, max_tokens: int, temperature: float = 0.0
+    ) -> Reply:
+        """Answer `messages` through the model's chat template.
 
         Reasoning that LM Studio leaves in the text is separated by its `<think>` tags.
         """
-        config = _prediction_config(max_tokens, temperature=0.0)
+        config = _prediction_config(max_tokens, temperature)
+        fields = without_thinking(max_tokens)
         history = Chat()
         for message in messages:
             history.add_entry(message.role, message.content)
 
-        def start(llm: LLM, prefilled: Callable[[float], None]) -> PredictionStream:
-            return llm.respond_stream(
-                history, config=config, on_prompt_processing_progress=prefilled
-            )
+        def start(client: Client, prefilled: Callable[[float], None]) -> PredictionStream:
+            return endpoints.respond(client, self.identifier, history, config, fields, prefilled)
 
         reply = self._predict("\n".join(m.content for m in messages), start, max_tokens)
         if reply.reasoning:
@@ -102,7 +140,9 @@ class LmStudioInstance:
 
     def count_tokens(self, text: str) -> int:
         """Count the tokens of `text` in the model's vocabulary."""
-        return self._ask(lambda llm: llm.count_tokens(text), "counting tokens")
+        return self._ask(
+            lambda client: LLM(self.identifier, client.llm).count_tokens(text), "counting tokens"
+        )
 
     def unload(self) -> None:
         """Unload and wait until the server no longer lists it; idempotent.
@@ -114,18 +154,39 @@ class LmStudioInstance:
             self._engine.unload(self.identifier)
             self._unloaded = True
 
-    def _ask(self, question: Callable[[LLM], _T], doing: str) -> _T:
+    def _read_context_length(self) -> int:
+        info = self._ask(
+            lambda client: endpoints.instance_info(client, self.identifier),
+            "asking for the granted context length",
+        )
+        granted = info.get("contextLength") if isinstance(info, dict) else None
+        if type(granted) is int and granted > 0:
+            return granted
+        text = f"LM Studio does not report the context length granted to {self.identifier}"
+        raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="load")
+
+    def _read_in_force(self, asked: LoadFields) -> InForce:
+        reported: object = None
+        try:
+            reported = self._ask(
+                lambda client: endpoints.load_config(client, self.identifier),
+                "asking for the load settings",
+            )
+        except Failure as failure:
+            if failure.verdict is not Verdict.ENGINE_ERROR:
+                raise
+        return in_force(asked, reported)
+
+    def _ask(self, question: Callable[[Client], _T], doing: str) -> _T:
         if self._lost is not None:
             raise self._lost
         # Not found in this phase means that the instance died, not that the model is missing.
-        return self._engine.link.ask(
-            lambda client: question(LLM(self.identifier, client.llm)), phase="predict", doing=doing
-        )
+        return self._engine.link.ask(question, phase="predict", doing=doing)
 
     def _predict(
         self,
         prompt: str,
-        start: Callable[[LLM, Callable[[float], None]], PredictionStream],
+        start: Callable[[Client, Callable[[float], None]], PredictionStream],
         max_tokens: int,
     ) -> Reply:
         # Asked first: it sets the limit, and a connection that died meanwhile is found out by it.
@@ -144,19 +205,18 @@ class LmStudioInstance:
         text: list[str] = []
         reasoning: list[str] = []
         first_seconds = None
+        limit = ReplyLimit("LM Studio", max_tokens)
         began = time.monotonic()
         try:
             with (
                 self._engine.link.talking("predict", "answering", patience) as client,
                 stalling(patience, silence) as moved,
-                start(LLM(self.identifier, client.llm), prefilled) as stream,
+                start(client, prefilled) as stream,
                 _cancelled(stream),
             ):
-                for count, fragment in enumerate(stream):
+                for fragment in stream:
                     moved()
-                    if 0 < 2 * max_tokens < count - SPARE_FRAGMENTS:
-                        endless = f"LM Studio goes on answering beyond the {max_tokens:,} tokens"
-                        raise Failure(endless, verdict=Verdict.ENGINE_ERROR, phase="predict")
+                    limit.count(fragment.content)
                     if first_seconds is None:
                         first_seconds = time.monotonic() - began
                     match fragment.reasoning_type:
@@ -169,15 +229,19 @@ class LmStudioInstance:
             if not isinstance(error, Failure) or error.verdict is Verdict.TIMEOUT:
                 self._lost = error if isinstance(error, Failure) else None
                 self._engine.abandon(self.identifier, error, loading=False)
+            elif error.code == BEYOND_LIMIT:
+                self._engine.link.drop()  # else the rest would still be received and parsed
             raise
-        if stats.stop_reason in _BROKEN_OFF:
-            verdict, why = _BROKEN_OFF[stats.stop_reason]
-            raise Failure(why, verdict=verdict, phase="predict")
+        reason = endpoints.stop_reason(stream)
+        broken_off = _broken_off(reason, answered=bool("".join(text).strip()))
+        if broken_off is not None:
+            raise broken_off
         return Reply(
             text="".join(text),
             reasoning="".join(reasoning),
-            stop_reason=_STOP_REASONS.get(stats.stop_reason),
-            prompt_tokens=stats.prompt_tokens_count,
+            stop_reason=_STOP_REASONS.get(reason),
+            # A prompt has at least one token: none means that they were not counted.
+            prompt_tokens=stats.prompt_tokens_count or None,
             cached_prompt_tokens=0 if first else None,
             completion_tokens=stats.predicted_tokens_count,
             ttft_seconds=_measured(stats.time_to_first_token_sec) or first_seconds,
@@ -192,6 +256,23 @@ class LmStudioInstance:
         """
         head = prompt[: len(prompt) // 50 + 1]
         return not any(sent.startswith(head) for sent in self._sent)
+
+
+def _broken_off(reason: str, *, answered: bool) -> Failure | None:
+    """Return the failure of a prediction that ended for `reason`; a complete one has none.
+
+    Reasons that are newer than the SDK do not count where there is an answer to judge.
+    """
+    if reason in _BROKEN_OFF:
+        verdict, text = _BROKEN_OFF[reason]
+    elif reason in _STOP_REASONS or answered:
+        return None
+    elif reason == _DIED:
+        verdict, text = Verdict.CRASHED, "LM Studio's engine died before it answered"
+    else:
+        verdict = Verdict.UNREACHABLE
+        text = f"this LM Studio is newer than the SDK: it ended an empty answer with {reason!r}"
+    return Failure(text, verdict=verdict, phase="predict")
 
 
 def split_reasoning(text: str) -> tuple[str, str]:

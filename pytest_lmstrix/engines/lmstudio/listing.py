@@ -1,28 +1,31 @@
-"""Translates LM Studio's models and load settings to ours and back. Pure."""
+"""LM Studio's listing of models as facts. Pure."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from typing import cast
+from collections.abc import Callable, Iterable
 
 import msgspec
-from lmstudio import LlmLoadModelConfigDict
+from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
 
-from pytest_lmstrix.core.failure import Failure
-from pytest_lmstrix.core.types import Model, ModelFacts, ModelType, fingerprint
-from pytest_lmstrix.core.verdicts import Verdict
+from pytest_lmstrix.core.types import ModelFacts, ModelType, fingerprint
+from pytest_lmstrix.engines.lmstudio.settings import Runtime, runtime_of
 
 _log = logging.getLogger(__name__)
 
+_NOT_TESTED = ("drafter", "imageGen", "transcription", "tts")
+"""Kinds of models that answer no prompts."""
 
-class _Quantization(msgspec.Struct):
+
+class _Quantization(Struct):
     name: str | None = None
 
 
-class _Listed(msgspec.Struct, rename="camel"):
+class _Listed(Struct, rename="camel"):
     model_key: str
     type: ModelType
+    format: str | None = None
     path: str | None = None
     size_bytes: int | None = None
     max_context_length: int | None = None
@@ -30,25 +33,66 @@ class _Listed(msgspec.Struct, rename="camel"):
     quantization: _Quantization | None = None
     vision: bool = False
     trained_for_tool_use: bool = False
+    variants: tuple[str, ...] | None = None
+    selected_variant: str | None = None
+    device_identifier: str | None = None
 
 
-def listed_models(listing: Iterable[object]) -> list[ModelFacts]:
-    """Return the models of a raw listing; invalid entries are logged and left out."""
-    models = []
-    for entry in listing:
+class ListedModel(Struct, frozen=True, kw_only=True):
+    """A model of the listing, or a variant of one."""
+
+    facts: ModelFacts
+    runtime: Runtime = "llama"
+    device: str | UnsetType | None = UNSET
+    """The linked device that has it; `None` where a linked device also has one of this name."""
+    is_alias: bool = False
+    """Whether it is the selected variant, which its model's own name also stands for."""
+
+
+def read_listing(
+    listing: Iterable[object], variants_of: Callable[[str], Iterable[object]]
+) -> list[ListedModel]:
+    """Return the models of a raw listing and their variants; invalid entries are left out.
+
+    Of several devices that have a model, this one takes precedence. `variants_of` returns the raw
+    listing of a model's variants.
+    """
+    found: dict[str, _Listed] = {}
+    shadowed: set[str] = set()
+    for listed in _valid(listing):
+        known = found.get(listed.model_key)
+        if known is not None:
+            shadowed.add(listed.model_key)
+        if known is None or (known.device_identifier and not listed.device_identifier):
+            found[listed.model_key] = listed
+    entries: list[ListedModel] = []
+    for key, listed in found.items():
+        entry = _entry(listed, is_shadowed=key in shadowed)
+        entries.append(entry)
+        if listed.variants:
+            entries += _variants(listed, entry, variants_of)
+    return entries
+
+
+def _valid(listing: Iterable[object]) -> Iterable[_Listed]:
+    for raw in listing:
+        kind = raw.get("type") if isinstance(raw, dict) else None
+        if kind in _NOT_TESTED:
+            continue
         try:
-            listed = msgspec.convert(entry, _Listed)
+            yield msgspec.convert(raw, _Listed)
         except msgspec.ValidationError as error:
-            key = entry.get("modelKey") if isinstance(entry, dict) else entry
+            key = raw.get("modelKey") if isinstance(raw, dict) else raw
             _log.warning("left out %r, which LM Studio lists: %s", key, error)
-        else:
-            models.append(_facts(listed))
-    return models
 
 
-def _facts(listed: _Listed) -> ModelFacts:
+def _entry(listed: _Listed, *, is_shadowed: bool = False) -> ListedModel:
     has = {"vision": listed.vision, "tools": listed.trained_for_tool_use}
-    return ModelFacts(
+    device = listed.device_identifier
+    weights = fingerprint(
+        sha256=None, size_bytes=listed.size_bytes, path=listed.selected_variant or listed.path
+    )
+    facts = ModelFacts(
         id=listed.model_key,
         type=listed.type,
         context_limit=listed.max_context_length,
@@ -57,41 +101,38 @@ def _facts(listed: _Listed) -> ModelFacts:
         architecture=listed.architecture,
         quantization=listed.quantization.name if listed.quantization else None,
         capabilities=tuple(name for name, there in has.items() if there),
-        fingerprint=fingerprint(sha256=None, size_bytes=listed.size_bytes, path=listed.path),
+        fingerprint=f"{weights or ''} device:{device}".strip() if device else weights,
+    )
+    return ListedModel(
+        facts=facts,
+        runtime=runtime_of(listed.format),
+        device=device if device or is_shadowed else UNSET,
     )
 
 
-def load_config(model: Model, context_length: int) -> LlmLoadModelConfigDict:
-    """Return the SDK's load configuration for `model`.
-
-    With `gpu_offload` it also makes the server split layers evenly over several GPUs.
-
-    Raises:
-        Failure: A setting is not LM Studio's. The SDK would drop it without a word.
-    """
-    config: dict[str, object] = {"contextLength": context_length}
-    for setting, value in msgspec.structs.asdict(model.load).items():
-        match setting, value:
-            case _, None:
-                pass
-            case "kv_cache_type", str() if value != "bf16":
-                config["llamaKCacheQuantizationType"] = value
-                config["llamaVCacheQuantizationType"] = value
-            case "flash_attention", bool():
-                config["flashAttention"] = value
-            case "gpu_offload", float() | int():
-                config["gpu"] = {"ratio": float(value)}
-            case "batch_size", int():
-                config["evalBatchSize"] = value
-            case _:
-                raise _not_honoured(model, setting, value)
-    return cast(LlmLoadModelConfigDict, config)
+def _variants(
+    base: _Listed, entry: ListedModel, variants_of: Callable[[str], Iterable[object]]
+) -> Iterable[ListedModel]:
+    detailed = {each.model_key: each for each in _valid(variants_of(base.model_key))}
+    for key in base.variants or ():
+        if key == base.model_key:
+            continue
+        if key == base.selected_variant:
+            yield replace(entry, facts=replace(entry.facts, id=key), is_alias=True)
+        elif key in detailed:
+            variant = detailed[key]
+            variant.selected_variant = key
+            variant.device_identifier = base.device_identifier
+            yield replace(_entry(variant), device=entry.device)
+        else:
+            yield replace(entry, facts=_unsized(entry.facts, key))
 
 
-def _not_honoured(model: Model, setting: str, value: object) -> Failure:
-    honoured = "kv_cache_type (not bf16), flash_attention, gpu_offload, batch_size"
-    text = (
-        f"model {model.id!r}: LM Studio does not support load setting {setting}: {value!r};"
-        f" it supports {honoured}"
+def _unsized(facts: ModelFacts, key: str) -> ModelFacts:
+    return replace(
+        facts,
+        id=key,
+        size_bytes=None,
+        quantization=None,
+        fingerprint=fingerprint(sha256=None, size_bytes=None, path=key),
     )
-    return Failure(text, verdict=Verdict.ENGINE_ERROR, phase="load")

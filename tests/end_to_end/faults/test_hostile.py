@@ -52,6 +52,7 @@ def test_any_model_output_is_handled(project: Project) -> None:
     expected = dict.fromkeys(said, Verdict.WRONG_ANSWER)
     found = {each.model: each.verdict for each in project.results}
     assert found.pop("healthy") is Verdict.OK
+    assert found["huge"] is Verdict.ENGINE_ERROR
     # A text that happens to contain an answer passes.
     assert {key for key in expected if found[key] is Verdict.OK} <= {"html"}
     assert found.keys() == expected.keys()

@@ -10,6 +10,7 @@ from pytest_lmstrix.checks import loader
 from pytest_lmstrix.core.verdicts import Verdict
 from tests.end_to_end.faults.conftest import (
     TIERS,
+    USERS,
     assert_only_ours_were_touched,
     ours,
     run,
@@ -49,23 +50,23 @@ def test_a_short_call_that_fails_once_is_retried(
     assert set(found.values()) <= {OK, RETRIED}
 
 
-UNLOADS: dict[str, tuple[dict[str, Any], int]] = {
-    "refused": ({"kind": "error", "error": REFUSED}, 1),
-    "not found": ({"kind": "error", "error": NOT_FOUND}, 1),
-    "ignored": ({"kind": "ignore"}, 1),
-    "unanswered": ({"kind": "close_channel"}, 1),
-    "lost": ({"kind": "close_socket"}, 0),
-    "garbage": ({"kind": "garbage"}, 0),
-    "restart": ({"kind": "restart"}, 0),
+UNLOADS: dict[str, dict[str, Any]] = {
+    "refused": {"kind": "error", "error": REFUSED},
+    "not found": {"kind": "error", "error": NOT_FOUND},
+    "ignored": {"kind": "ignore"},
+    "unanswered": {"kind": "close_channel"},
+    "lost": {"kind": "close_socket"},
+    "garbage": {"kind": "garbage"},
+    "restart": {"kind": "restart"},
 }
 
 
 @pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.parametrize("how", UNLOADS)
 def test_an_unload_that_fails_once_is_retried(project: Project, how: str, tier: str) -> None:
-    fault, errors = UNLOADS[how]
-    with stand_in(MODELS, faults=[Fault(where="unloadModel", **fault)]) as server:
-        run(project, server, MODELS, tier).assert_outcomes(passed=3, errors=errors)
+    fault = Fault(where="unloadModel", **UNLOADS[how])
+    with stand_in(MODELS, faults=[fault]) as server:
+        run(project, server, MODELS, tier).assert_outcomes(passed=3)
         assert server.faults_left() == ()
         assert ours(server) == []
     assert_only_ours_were_touched(server)
@@ -76,8 +77,8 @@ def test_an_unload_that_fails_once_is_retried(project: Project, how: str, tier: 
 def test_a_leaked_instance_is_reported_immediately_and_at_the_end(
     project: Project, how: str
 ) -> None:
-    fault, _ = UNLOADS[how]
-    with stand_in(MODELS, faults=[Fault(where="unloadModel", times=99, **fault)]) as server:
+    fault = Fault(where="unloadModel", times=99, **UNLOADS[how])
+    with stand_in(MODELS, faults=[fault]) as server:
         result = run(project, server, MODELS, "fast")
         assert len(ours(server)) == 3
         for identifier in ours(server):
@@ -99,10 +100,10 @@ def test_out_of_memory_after_a_leak_is_not_the_next_models_fault(
     with stand_in(["one", "two"], faults=[fault], memory_bytes=3_600_000_000) as server:
         args = ("--lmstrix", "--all", "-m", tier, "--lmstrix-host", server.host)
         result = project.run(*args)
-        assert {int(call.context_length or 0) for call in server.loads()} == {512, 5000, 8000}
-    result.assert_outcomes(passed=1, errors=3)  # the unload of `one`, and both sizes of `two`
-    assert verdicts(project.results) == {"one": OK}
-    result.stdout.fnmatch_lines(["*still in memory are lmstrix-*does not count against two*"])
+        assert {int(call.context_length or 0) for call in server.loads()} == {512, 5000}
+    result.assert_outcomes(passed=1, errors=2, skipped=1)  # the unload of `one`, and `two`
+    assert verdicts(project.results) == {"one": OK, "two": (Verdict.HOST_TROUBLE, True)}
+    result.stdout.fnmatch_lines(["*still in memory of *: *lmstrix-*does not count against two*"])
 
 
 def test_memory_used_by_another_process_is_not_the_models_fault(project: Project) -> None:
@@ -112,14 +113,25 @@ def test_memory_used_by_another_process_is_not_the_models_fault(project: Project
         result = run(project, server, ["two"], "fast")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(
-        ["*still in memory are lmstrix-other-0, *does not count against two*"]
+        ["*still in memory of *: lmstrix-other-0 (2.00 GB)*does not count against two*"]
     )
 
 
 def test_a_guardrail_without_a_leak_fails_the_model(project: Project) -> None:
-    with stand_in(MODELS, memory_bytes=2_500_000_000) as server:
+    models = [StandInModel(key="one", size_bytes=2 * 10**9)]
+    with LmStudioServer(models, memory_bytes=10**9) as server:
         run(project, server, ["one"], "fast")
     assert verdicts(project.results) == {"one": (Verdict.GUARDRAIL_REFUSED, False)}
+
+
+def test_memory_that_a_user_takes_is_not_the_models_fault(project: Project) -> None:
+    models = [StandInModel(key="one", size_bytes=2 * 10**9), StandInModel(key="users")]
+    with LmStudioServer(models, loaded=[USERS], memory_bytes=2_500_000_000) as server:
+        result = run(project, server, ["one"], "full", contexts=(512, 1024))
+        assert {int(call.context_length or 0) for call in server.loads()} == {512}
+    result.assert_outcomes(errors=1, skipped=1)
+    result.stdout.fnmatch_lines(["*in memory of *: users (*GB); unload them there*"])
+    assert verdicts(project.results) == {"one": (Verdict.HOST_TROUBLE, True)}
 
 
 @pytest.mark.parametrize("tier", TIERS)
@@ -148,7 +160,7 @@ def test_a_server_that_goes_away_is_unreachable(project: Project, where: Any, ti
             result.stdout.fnmatch_lines([f"lmstrix: LM Studio at * {lost};*"])
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert "Traceback" not in result.stdout.str() + result.stderr.str()
-    assert verdicts(project.results) == {"one": OK}
+    assert verdicts(project.results) == {"one": OK, "two": (Verdict.HOST_TROUBLE, True)}
 
 
 def test_a_run_continues_when_the_server_is_back_within_seconds(

@@ -196,3 +196,15 @@ def test_a_rate_from_fewer_than_64_tokens_is_left_out_of_any_registry(
     rate = f"{kind}_tokens_per_second"
     registry.append(a_result(**{rate: 80.0, f"{kind}_tokens": tokens}))
     assert getattr(next(registry.results()), rate) == kept
+
+
+def test_host_trouble_withdraws_the_failures_of_its_run(registry: Registry) -> None:
+    registry.append_many((a_result(run="r1"), a_result(8192, "crashed", run="r2")))
+    assert only(registry).state == "broken"
+    registry.append(a_result(8192, "host_trouble", run="r2"))
+    assert (only(registry).state, only(registry).flaps) == ("works", 0)
+
+
+def test_host_trouble_withdraws_the_only_failure_of_a_model(registry: Registry) -> None:
+    registry.append_many((a_result(8192, "crashed"), a_result(8192, "host_trouble")))
+    assert registry.since("m") == ()

@@ -24,6 +24,7 @@ from tests.standin.lmstudio.models.behaviours import (
     Reasons,
     Says,
     SeesLast,
+    SharesContext,
     SlowDecode,
     Unsupported,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "Says",
     "SeesLast",
     "ServerError",
+    "SharesContext",
     "SlowDecode",
     "StandInModel",
     "Unsupported",

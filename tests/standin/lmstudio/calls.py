@@ -23,6 +23,8 @@ class Call(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="call"):
     identifier: str | None = None
     model_key: str | None = None
     ttl_ms: int | None = None
+    device: str = ""
+    """The linked device that a load names, or `this`."""
     context_length: int | None = None
     """The context length that a load requests."""
     granted_context_length: int | None = None

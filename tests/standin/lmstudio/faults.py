@@ -21,6 +21,7 @@ Where = Literal[
     "unloadModel",
     "listLoaded",
     "listDownloadedModels",
+    "listDownloadedModelVariants",
     "getModelInfo",
     "countTokens",
     "tokenize",
@@ -72,6 +73,8 @@ class Fault(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Only for models whose key has this prefix."""
     error: ServerError = ServerError()
     seconds: float = 0.0
+    back: bool = False
+    """What is repeated goes back and forth (`load_progress`)."""
     exit_code: int | None = 6
     text: str = "{"
 

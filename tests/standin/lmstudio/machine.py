@@ -76,7 +76,10 @@ class Machine:
         guardrail: bool,
         clock: Callable[[], float],
     ) -> None:
-        self.models = {model.key: model for model in models}
+        self.listed = list(models)
+        """Every model as listings have it: linked devices may have the same ones."""
+        own = sorted(self.listed, key=lambda model: model.device is not None, reverse=True)
+        self.models = {each.key: each for model in own for each in (*model.variants, model)}
         self.instances: dict[str, Instance] = {}
         self.clock = clock
         self.attempts: Counter[tuple[str, str]] = Counter()
@@ -151,6 +154,13 @@ class Machine:
             raise Refused(refusal(needed))
         self._loading[identifier] = needed
         return identifier
+
+    def fitting(self, model: StandInModel, asked: int) -> int:
+        """The context that a load is fitted to: all of MLX's, what memory allows of llama.cpp's."""
+        if model.format != "gguf":
+            return model.max_context_length
+        smaller = (n for n in range(asked, 0, -256) if self.fits(model.needed_bytes(n)))
+        return next(smaller, asked)
 
     def fits(self, needed_bytes: int) -> bool:
         """Whether this much more memory is available."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import count
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -36,6 +36,9 @@ class Prompt(Struct, frozen=True, kw_only=True):
     context_length: int
     attempt: int
     chat: bool
+    thinking: bool = True
+    thinking_budget: int | None = None
+    """Tokens after which the engine ends its thoughts."""
 
 
 class Behaviour(Struct, frozen=True, kw_only=True):
@@ -48,6 +51,10 @@ class Behaviour(Struct, frozen=True, kw_only=True):
     def grant(self, context_length: int) -> int:
         """Return the granted context for `context_length`."""
         return context_length
+
+    def settings(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """The load settings that are in force, and reported, instead of these."""
+        return settings
 
     def check_load(self, load: Load) -> None:
         """Fail the load by raising `Refused`."""
@@ -134,16 +141,31 @@ class GrantsAtMost(Behaviour, frozen=True, tag=True):
 
 
 class GrantsMore(Behaviour, frozen=True, tag=True):
-    """Grants `extra` tokens on top, then up to the next multiple of `multiple_of`."""
+    """Grants `extra` tokens on top, up to a multiple of `multiple_of`, and `at_least` so many."""
 
     extra: int = 0
     multiple_of: int = 1
-
-    def capacity(self, check: Check, grant: Grant) -> int | None:
-        return NOWHERE if self.extra or self.multiple_of > 256 else None
+    at_least: int = 0
 
     def grant(self, context_length: int) -> int:
-        return -(-(context_length + self.extra) // self.multiple_of) * self.multiple_of
+        granted = -(-(context_length + self.extra) // self.multiple_of) * self.multiple_of
+        return max(granted, self.at_least)
+
+
+class SharesContext(Behaviour, frozen=True, tag=True):
+    """Divides the context among `slots` requests, whatever is asked; it may not be `reported`."""
+
+    slots: int = 4
+    reported: bool = True
+
+    def capacity(self, check: Check, grant: Grant) -> int | None:
+        return NOWHERE if check == "deep" else None
+
+    def settings(self, settings: dict[str, Any]) -> dict[str, Any]:
+        if not self.reported:
+            return settings
+        shared = {"llm.load.numParallelSessions": self.slots, "llm.load.useUnifiedKvCache": False}
+        return settings | shared
 
 
 class Gibberish(Behaviour, frozen=True, tag=True):
@@ -263,20 +285,47 @@ class Unsupported(Behaviour, frozen=True, tag=True):
         raise Refused(errors.unknown_architecture(self.architecture))
 
 
+class ChatOnly(Behaviour, frozen=True, tag=True):
+    """Answers through the chat template; a raw completion gets `text`."""
+
+    text: str = ""
+
+    def reply(self, prompt: Prompt, reply: str) -> str:
+        return reply if prompt.chat else self.text
+
+
+class FailsToLoad(Behaviour, frozen=True, tag=True):
+    """Every load fails with `text`, or the first `times`."""
+
+    text: str
+    times: int | None = None
+
+    def capacity(self, check: Check, grant: Grant) -> int | None:
+        return NOWHERE if self.times is None else None
+
+    def check_load(self, load: Load) -> None:
+        if self.times is None or load.attempt <= self.times:
+            raise Refused(errors.ServerError(title=self.text))
+
+
 class Reasons(Behaviour, frozen=True, tag=True):
     """Reasons for `tokens` before it answers: in chats, and optionally in completions."""
 
     tokens: int = 100
     in_completions: bool = False
+    can_refrain: bool = False
+    """Whether its template leaves the thinking out where that is asked."""
     parsed: bool = True
     """Whether the engine marks reasoning; otherwise only the tags in the text do."""
 
     def thoughts(self, prompt: Prompt) -> tuple[Piece, ...]:
-        if not prompt.chat and not self.in_completions:
+        silent = self.can_refrain and not prompt.thinking
+        if silent or (not prompt.chat and not self.in_completions):
             return ()
+        tokens = min(self.tokens, self.tokens if (b := prompt.thinking_budget) is None else b)
         pieces: tuple[Piece, ...] = (
             ("<think>", "reasoningStartTag"),
-            *((" hmm", "reasoning"),) * self.tokens,
+            *((" hmm", "reasoning"),) * tokens,
             ("</think>", "reasoningEndTag"),
         )
         return pieces if self.parsed else tuple((text, "none") for text, _ in pieces)
@@ -296,6 +345,8 @@ class Says(Behaviour, frozen=True, tag=True):
     """Gives the same reply to every prompt, regardless of the budget; see `hostile`."""
 
     text: str = ""
+    fragment_characters: int = 65_536
+    """Sent at once."""
 
     def capacity(self, check: Check, grant: Grant) -> int | None:
         return NOWHERE
@@ -326,6 +377,7 @@ AnyBehaviour = (
     | CutsPrompt
     | GrantsAtMost
     | GrantsMore
+    | SharesContext
     | Gibberish
     | OutOfMemory
     | Guardrail
@@ -334,6 +386,8 @@ AnyBehaviour = (
     | Corrupted
     | MissingFromDisk
     | Unsupported
+    | FailsToLoad
+    | ChatOnly
     | Reasons
     | Echoes
     | Says

@@ -36,6 +36,8 @@ class Request(Struct, frozen=True, kw_only=True):
     stop_strings: tuple[str, ...]
     attempt: int
     """Counts from 1 for the model."""
+    thinking: bool = True
+    thinking_budget: int | None = None
 
 
 class Prediction(Struct, frozen=True, kw_only=True):
@@ -91,6 +93,8 @@ class StandInMind:
 
     def __init__(self, model: StandInModel, context_length: int) -> None:
         self.context_length = context_length
+        self.slots = 1
+        """Requests that share the context, each with a part of it."""
         self._model = model
         self._cache: Sequence[str] = ()
 
@@ -104,15 +108,18 @@ class StandInMind:
         bos = self._model.bos_tokens
         for behaviour in self._model.behaviours:
             taken = behaviour.counted(taken)
-        if len(taken) + bos >= self.context_length:
+        room = self.context_length // self.slots
+        if len(taken) + bos >= room:
             if request.overflow_policy != "rollingWindow":
-                raise Refused(errors.prompt_too_long(len(taken) + bos, self.context_length))
-            taken = taken[-(self.context_length * 3 // 4) :]
+                raise Refused(errors.prompt_too_long(len(taken) + bos, room))
+            taken = taken[-(room * 3 // 4) :]
         prompt = Prompt(
             tokens=taken,
             context_length=self.context_length,
             attempt=request.attempt,
             chat=request.chat,
+            thinking=request.thinking,
+            thinking_budget=request.thinking_budget,
         )
         for behaviour in self._model.behaviours:
             behaviour.check_prompt(prompt)
@@ -151,8 +158,10 @@ class StandInMind:
         for behaviour in self._model.behaviours:
             reply = behaviour.reply(prompt, reply)
             thoughts += behaviour.thoughts(prompt)
-        if any(isinstance(b, Says) for b in self._model.behaviours):
-            chunks = (reply[at : at + 65_536] for at in range(0, len(reply), 65_536))
+        says = [each for each in self._model.behaviours if isinstance(each, Says)]
+        if says:
+            size = says[-1].fragment_characters
+            chunks = (reply[at : at + size] for at in range(0, len(reply), size))
             return tuple((chunk, "none") for chunk in chunks), "eosFound"
         stop_reason = "eosFound"
         for stop in request.stop_strings:

@@ -14,6 +14,8 @@ class StandInModel(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     key: str
     type: Literal["llm", "embedding"] = "llm"
+    format: str = "gguf"
+    """`safetensors` for a model that MLX runs."""
     size_bytes: int = 2_000_000_000
     max_context_length: int = 131_072
     default_context_length: int = 4096
@@ -29,6 +31,10 @@ class StandInModel(Struct, frozen=True, kw_only=True, omit_defaults=True):
     trained_for_tool_use: bool = False
     listing: dict[str, Any] = {}
     """Overrides fields of its entry in listings; `None` omits a field."""
+    device: str | None = None
+    """The linked device that has it; `None` for this machine."""
+    variants: tuple[StandInModel, ...] = ()
+    """Other quantizations under keys of their own; the first is selected."""
     behaviours: tuple[AnyBehaviour, ...] = ()
     bos_tokens: int = 1
     """Special tokens that the engine adds before every prompt."""
@@ -38,6 +44,8 @@ class StandInModel(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Progress messages of a prefill; 0 for an engine that reports none."""
     reports_stats: bool = True
     """Whether a prediction has statistics besides its stop reason."""
+    stats: dict[str, Any] = {}
+    """Overrides fields of the statistics of a prediction."""
     prefill_tokens_per_second: float = 2_000.0
     decode_tokens_per_second: float = 50.0
 
@@ -70,7 +78,7 @@ class StandInModel(Struct, frozen=True, kw_only=True, omit_defaults=True):
         entry: dict[str, Any] = {
             "type": self.type,
             "modelKey": self.key,
-            "format": "gguf",
+            "format": self.format,
             "displayName": self.key.title(),
             "publisher": self.file_path.split("/")[0],
             "path": self.file_path,
@@ -84,6 +92,11 @@ class StandInModel(Struct, frozen=True, kw_only=True, omit_defaults=True):
             entry["quantization"] = {"name": self.quantization, "bits": self.quantization_bits}
         if self.type == "llm":
             entry |= {"vision": self.vision, "trainedForToolUse": self.trained_for_tool_use}
+        if self.device:
+            entry["deviceIdentifier"] = self.device
+        if self.variants:
+            keys = [variant.key for variant in self.variants]
+            entry |= {"variants": keys, "selectedVariant": keys[0]}
         entry |= self.listing
         return {key: value for key, value in entry.items() if value is not None}
 

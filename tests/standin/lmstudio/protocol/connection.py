@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Coroutine
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -204,11 +205,12 @@ class Channel:
         """Send `message` to the client."""
         await self._frame({"type": "channelSend", "message": message})
 
-    async def repeat(self, fault: Fault | None, message: dict[str, Any]) -> None:
-        """Repeat `message` if a `repeat` fault applies, until the client gives up."""
+    async def repeat(self, fault: Fault | None, *messages: dict[str, Any]) -> None:
+        """Repeat `messages` in turn if a `repeat` fault applies, until the client gives up."""
+        turns = cycle(messages)
         while fault and fault.kind == "repeat" and not (self.cancelled or self.lost):
             await asyncio.sleep(fault.seconds)
-            await self.send(message)
+            await self.send(next(turns))
 
     async def run(self, serving: Coroutine[Any, Any, None]) -> None:
         """Await `serving`, then end the channel with its result or error."""

@@ -6,10 +6,12 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from lmstudio._sdk_models import ModelQuery, ModelSpecifierQuery
+from msgspec import UNSET
 
-from tests.standin.lmstudio import errors
+from tests.standin.lmstudio import errors, versions
 from tests.standin.lmstudio.errors import Refused
 from tests.standin.lmstudio.models.embedded import load_mind
+from tests.standin.lmstudio.models.minds import StandInMind
 from tests.standin.lmstudio.models.model import StandInModel
 from tests.standin.lmstudio.protocol import wire
 
@@ -35,6 +37,7 @@ async def load(channel: Channel, parameter: Any, note: Note) -> None:
         ttl_ms=ttl_ms,
         context_length=asked,
         config=config,
+        device=_device(parameter),
     )
     await server.meet("load", connection=channel.connection, model=key)
     if just_in_time:
@@ -49,6 +52,9 @@ async def load(channel: Channel, parameter: Any, note: Note) -> None:
             return
     model = server.machine.downloaded(key, domain)
     context_length = asked or min(model.default_context_length, model.max_context_length)
+    settings = versions.in_force(config, server.version, mlx=model.format != "gguf")
+    if versions.fits_by_itself(settings):
+        context_length = server.machine.fitting(model, context_length)
     identifier = server.machine.reserve(
         model, None if just_in_time else parameter.identifier, context_length
     )
@@ -61,12 +67,21 @@ async def load(channel: Channel, parameter: Any, note: Note) -> None:
             await channel.send({"type": "resolved", "info": model.info()})
         await _progress(channel, model, "loadProgress" if just_in_time else "progress")
         mind = await load_mind(model, context_length)
-        instance = server.machine.add(model, identifier, mind, ttl_ms=ttl_ms, config=config)
+        for behaviour in model.behaviours:
+            settings = behaviour.settings(settings)
+        if isinstance(mind, StandInMind):
+            mind.slots = versions.slots(settings, model.behaviours)
+        instance = server.machine.add(model, identifier, mind, ttl_ms=ttl_ms, config=settings)
     finally:
         server.machine.release(identifier)
     note.add(granted_context_length=mind.context_length)
     success = "loadSuccess" if just_in_time else "success"
     await channel.send({"type": success, "info": instance.info()})
+
+
+def _device(parameter: Any) -> str:
+    named = getattr(parameter, "device_identifier", UNSET)
+    return "" if named is UNSET else named or "this"
 
 
 async def _progress(channel: Channel, model: StandInModel, kind: str) -> None:
@@ -78,6 +93,7 @@ async def _progress(channel: Channel, model: StandInModel, kind: str) -> None:
         if channel.cancelled:
             raise Refused(errors.canceled())
         await channel.send({"type": kind, "progress": fraction})
-        await channel.repeat(fault, {"type": kind, "progress": fraction})
+        repeated = [fraction / 2, fraction] if fault and fault.back else [fraction]
+        await channel.repeat(fault, *({"type": kind, "progress": each} for each in repeated))
         # Lets other connections run, as a load that takes time would.
         await asyncio.sleep(0)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmstudio._sdk_models import ChatHistoryData, PredictionChannelRequest, TextData
 
-from tests.standin.lmstudio import errors
+from tests.standin.lmstudio import errors, versions
 from tests.standin.lmstudio.errors import Refused
 from tests.standin.lmstudio.machine import Instance
 from tests.standin.lmstudio.models.minds import Message, Prediction, Request
@@ -72,7 +72,8 @@ async def _predict(
     async with instance.turn:
         await server.meet("predict", connection=channel.connection, model=model.key)
         server.machine.attempts[model.key, "predict"] += 1
-        request = _request(parameter, config, server.machine.attempts[model.key, "predict"])
+        known = {key: v for key, v in config.items() if versions.is_known(key, server.version)}
+        request = _request(parameter, known, server.machine.attempts[model.key, "predict"])
         note.add(prompt_tail="".join(m.text for m in request.messages)[-200:])
         if instance.mind.blocks:
             prediction = await asyncio.to_thread(instance.mind.predict, request)
@@ -95,6 +96,7 @@ async def _predict(
 
 def _request(parameter: PredictionChannelRequest, config: dict[str, Any], attempt: int) -> Request:
     limit = config.get("llm.prediction.maxPredictedTokens") or {}
+    budget = config.get("llm.prediction.reasoning.budgetTokens") or {}
     return Request(
         messages=messages(parameter.history),
         chat="llm.prediction.promptTemplate" not in config,
@@ -103,6 +105,8 @@ def _request(parameter: PredictionChannelRequest, config: dict[str, Any], attemp
         overflow_policy=config.get("llm.prediction.contextOverflowPolicy", "truncateMiddle"),
         stop_strings=tuple(config.get("llm.prediction.stopStrings") or ()),
         attempt=attempt,
+        thinking=config.get("llm.prediction.reasoning.enableThinking", True),
+        thinking_budget=budget.get("value") if budget.get("checked") else None,
     )
 
 
@@ -155,7 +159,7 @@ def _stats(
 ) -> dict[str, Any]:
     stop_reason = "userStopped" if stopped else prediction.stop_reason
     if not model.reports_stats:
-        return {"stopReason": stop_reason}
+        return {"stopReason": stop_reason} | model.stats
     predicted = sent if stopped else prediction.predicted_tokens
     prompt = prediction.prompt_tokens
     return {
@@ -167,4 +171,4 @@ def _stats(
         "promptTokensCount": prompt,
         "predictedTokensCount": predicted,
         "totalTokensCount": (prompt or 0) + predicted,
-    }
+    } | model.stats

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from lmstudio._sdk_models import ModelQuery, ModelSpecifierQuery
 
+from tests.standin.lmstudio import errors
 from tests.standin.lmstudio.errors import Refused
 from tests.standin.lmstudio.faults import Where
 from tests.standin.lmstudio.machine import Instance, Specifier
@@ -34,7 +35,9 @@ async def answer(connection: Connection, endpoint: str, parameter: Any, note: No
         case "version":
             return {"version": server.version, "build": 1}
         case "listDownloadedModels":
-            return [model.info() for model in server.machine.models.values()]
+            return [model.info() for model in server.machine.listed]
+        case "listDownloadedModelVariants":
+            return [v.info() for v in server.machine.models[parameter.model_key].variants]
         case "listLoaded":
             return [i.info() for i in server.machine.instances.values() if i.model.type == domain]
         case "estimateModelUsage":
@@ -50,6 +53,8 @@ async def answer(connection: Connection, endpoint: str, parameter: Any, note: No
     instance.last_used = server.clock()
     match endpoint:
         case "unloadModel":
+            if parameter.device_identifier != instance.model.device:
+                raise Refused(errors.no_matching_model({"identifier": instance.identifier}, []))
             if fault is None or fault.kind != "ignore":
                 server.machine.remove(instance, "unload")
             return None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from lmstudio import _kv_config as kv
 from lmstudio import _sdk_models as sdk
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from tests.standin.lmstudio.versions import NEW_KEYS
 
 NAMESPACES = ("llm", "embedding", "system", "files", "repository")
 
@@ -85,8 +87,31 @@ class EstimateModelUsage(Struct, frozen=True, rename="camel", forbid_unknown_fie
     load_config_stack: sdk.KvConfigStack
 
 
+class Unload(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """Parameter of `unloadModel`."""
+
+    identifier: str
+    device_identifier: str | None = None
+
+
+class Variants(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """Parameter of `listDownloadedModelVariants`."""
+
+    model_key: str
+
+
+class LoadModel(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """Creation parameter of `loadModel`."""
+
+    model_key: str
+    load_config_stack: sdk.KvConfigStack
+    identifier: str | None = None
+    device_identifier: str | UnsetType | None = UNSET
+    ttl_ms: Annotated[int, Meta(ge=1)] | None = None
+
+
 _LLM_OR_EMBEDDING: dict[str, tuple[Any, Any]] = {
-    "unloadModel": (sdk.LlmRpcUnloadModelParameter, sdk.EmbeddingRpcUnloadModelParameter),
+    "unloadModel": (Unload, Unload),
     "getModelInfo": (sdk.LlmRpcGetModelInfoParameter, sdk.EmbeddingRpcGetModelInfoParameter),
     "getLoadConfig": (sdk.LlmRpcGetLoadConfigParameter, sdk.EmbeddingRpcGetLoadConfigParameter),
     "tokenize": (sdk.LlmRpcTokenizeParameter, sdk.EmbeddingRpcTokenizeParameter),
@@ -97,16 +122,17 @@ _LLM_OR_EMBEDDING: dict[str, tuple[Any, Any]] = {
 RPCS: dict[tuple[str, str], Any] = {
     ("system", "listDownloadedModels"): None,
     ("system", "version"): None,
+    ("system", "listDownloadedModelVariants"): Variants,
     ("llm", "applyPromptTemplate"): sdk.LlmRpcApplyPromptTemplateParameter,
     **{("llm", name): types[0] for name, types in _LLM_OR_EMBEDDING.items()},
     **{("embedding", name): types[1] for name, types in _LLM_OR_EMBEDDING.items()},
 }
 """The type of the parameter of each RPC; `None` for no parameter."""
 CHANNELS: dict[tuple[str, str], Any] = {
-    ("llm", "loadModel"): sdk.LlmChannelLoadModelCreationParameter,
+    ("llm", "loadModel"): LoadModel,
     ("llm", "getOrLoad"): sdk.LlmChannelGetOrLoadCreationParameter,
     ("llm", "predict"): sdk.PredictionChannelRequest,
-    ("embedding", "loadModel"): sdk.EmbeddingChannelLoadModelCreationParameter,
+    ("embedding", "loadModel"): LoadModel,
     ("embedding", "getOrLoad"): sdk.EmbeddingChannelGetOrLoadCreationParameter,
 }
 """The type of the creation parameter of each channel."""
@@ -143,7 +169,7 @@ def check_settings(given: dict[str, Any]) -> None:
     Raises:
         ValueError: It does not have them.
     """
-    if unknown := given.keys() - kv.FROM_SERVER_CONFIG.keys():
+    if unknown := given.keys() - kv.FROM_SERVER_CONFIG.keys() - NEW_KEYS.keys():
         raise ValueError(f"unknown settings {sorted(unknown)}")
     client_side = kv.parse_server_config(fields(given))
     for prefix, wanted in (

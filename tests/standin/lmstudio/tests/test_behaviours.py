@@ -126,7 +126,6 @@ def test_a_model_works_up_to_its_capacity_and_not_above(
         Unsupported(),
         Says(text=""),
         Echoes(),
-        GrantsMore(extra=9),
     ],
     ids=str,
 )

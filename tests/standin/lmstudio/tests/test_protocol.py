@@ -172,6 +172,48 @@ def test_all_instances_share_the_memory(connect: Connect, guardrail: bool, text:
         assert server.max_loaded_at_once() == 2
 
 
+@pytest.mark.parametrize(
+    ("version", "format", "granted"),
+    [
+        ("0.3.30", "gguf", None),
+        ("0.4.12", "gguf", None),
+        ("0.4.24", "gguf", 2_976),
+        ("0.3.30", "safetensors", None),
+        ("0.4.24", "safetensors", 3_000),
+    ],
+)
+def test_later_versions_fit_the_context_to_the_machine(
+    connect: Connect, version: str, format: str, granted: int | None
+) -> None:
+    model = StandInModel(
+        key="m", format=format, size_bytes=1000, bytes_per_token=1, max_context_length=3_000
+    )
+    with LmStudioServer([model], memory_bytes=4_000, version=version) as server:
+        llm = connect(server.host).llm
+        if granted is None:
+            with pytest.raises(lmstudio.LMStudioServerError, match="insufficient"):
+                llm.load_new_instance("m", "a", config={"contextLength": 4_000})
+        else:
+            loaded = llm.load_new_instance("m", "a", config={"contextLength": 4_000})
+            assert loaded.get_context_length() == granted
+
+
+@pytest.mark.parametrize(("version", "slots"), [("0.3.30", None), ("0.4.12", 4), ("0.4.24", 4)])
+def test_a_load_has_four_slots_by_default_in_later_versions(
+    connect: Connect, version: str, slots: int | None
+) -> None:
+    class Which(LMStudioStruct[dict[str, object]]):
+        specifier: dict[str, object]
+
+    with LmStudioServer([TINY], version=version) as server:
+        llm = connect(server.host).llm
+        llm.load_new_instance("tiny", "a", config={"contextLength": 512})
+        query: dict[str, object] = {"type": "query", "query": {"identifier": "a"}}
+        answer = llm.remote_call("getLoadConfig", Which(query))
+        settings = {field["key"]: field["value"] for field in answer["fields"]}
+        assert settings.get("llm.load.numParallelSessions") == slots
+
+
 def test_resource_estimates_are_optional(connect: Connect) -> None:
     class Ask(LMStudioStruct[dict[str, object]], rename="camel"):
         model_key: str

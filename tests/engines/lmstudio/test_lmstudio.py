@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lmstudio.sync_api import PredictionStream, SyncChannel
+from lmstudio.sync_api import SyncChannel
 
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.sanitize import well_formed
@@ -24,7 +24,8 @@ from pytest_lmstrix.core.types import LoadSettings, Message, Model
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.lmstudio import connection, errors, instance
 from pytest_lmstrix.engines.lmstudio.engine import PREFIX, LmStudioEngine
-from pytest_lmstrix.engines.lmstudio.instance import LmStudioInstance
+from pytest_lmstrix.engines.lmstudio.settings import AS_ASKED
+from tests.engines.lmstudio.studio import MODEL, TINY, Watched
 from tests.standin.lmstudio import (
     Crashes,
     Fault,
@@ -36,88 +37,14 @@ from tests.standin.lmstudio import (
     Says,
     ServerError,
     StandInModel,
-    UserInstance,
 )
 from tests.standin.lmstudio.models import hostile
 
-TINY = StandInModel(key="tiny")
-MODEL = Model(id="tiny", engine="lmstudio")
-USERS = UserInstance(key="tiny", identifier="tiny")
-"""An instance of the tested model that the user has loaded under its own key."""
 REFUSED = ServerError(title="Model unloading is not allowed.")
 NOT_LOADED = ServerError(
     title="No model found that fits the query.",
     display_data={"code": "generic.noModelMatchingQuery"},
 )
-
-
-class Watched:
-    """A `Progress` that records reports and can call a hook."""
-
-    def __init__(
-        self,
-        on_load: Callable[[float], None] = lambda fraction: None,
-        on_prefill: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.fractions: list[float] = []
-        self.prefilled: list[tuple[int, int]] = []
-        self._on_load = on_load
-        self._on_prefill = on_prefill
-
-    def __call__(self, fraction: float, /) -> None:
-        self.fractions.append(fraction)
-        self._on_load(fraction)
-
-    def prefill(self, done: int, total: int) -> None:
-        self.prefilled.append((done, total))
-        self._on_prefill()
-
-
-class Studio:
-    """A running stand-in with an instance of another user, and an engine for it."""
-
-    def __init__(self, server: LmStudioServer, **options: Any) -> None:
-        self.server = server
-        self.engine = LmStudioEngine(server.host, **{"owner": "me-1"} | options)
-
-    def load(self, context_length: int = 4096, progress: Watched | None = None) -> LmStudioInstance:
-        return self.engine.load(MODEL, context_length, progress or Watched())
-
-    def ours(self) -> list[str]:
-        """Instances of this plugin that are loaded."""
-        return [name for name in self.server.loaded() if name.startswith(PREFIX)]
-
-
-@pytest.fixture
-def studio() -> Iterator[Callable[..., Studio]]:
-    """Starts a `Studio`; afterwards the user's instance is untouched and ours are unloaded."""
-    started: list[Studio] = []
-
-    def start(
-        *models: StandInModel,
-        faults: tuple[Fault, ...] = (),
-        api_tokens: tuple[str, ...] = (),
-        **options: Any,
-    ) -> Studio:
-        server = LmStudioServer(
-            models or [TINY], faults=faults, loaded=[USERS], api_tokens=api_tokens
-        )
-        started.append(Studio(server.__enter__(), **options))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.engine.close()
-        left = each.ours()
-        each.server.stop()
-        assert each.server.violations == []
-        assert left == []
-        assert all(call.ttl_ms is not None for call in each.server.loads())
-        assert all(call.endpoint == "loadModel" for call in each.server.loads())
-        touched = [*each.server.loads(), *each.server.unloads(), *each.server.predictions()]
-        assert all((call.identifier or "").startswith(f"{PREFIX}me-1-") for call in touched)
-        if not any(change.why == "restart" for change in each.server.changes):
-            assert "tiny" in each.server.loaded()
 
 
 def test_load_requests_the_context_and_reads_back_the_granted_one(studio: Any) -> None:
@@ -155,7 +82,7 @@ def test_load_settings_reach_the_server(studio: Any) -> None:
 def test_only_requested_settings_are_sent(studio: Any) -> None:
     own = studio()
     own.load(4096).unload()
-    assert own.server.loads()[0].config == {"llm.load.contextLength": 4096}
+    assert own.server.loads()[0].config == {"llm.load.contextLength": 4096, **AS_ASKED}
 
 
 @pytest.mark.parametrize(
@@ -404,15 +331,11 @@ def test_a_missing_instance_counts_as_unloaded(studio: Any) -> None:
 
 def test_an_instance_that_disappears_during_unload_counts_as_unloaded(studio: Any) -> None:
     gone = Fault(where="unloadModel", kind="error", error=NOT_LOADED)
-    own = studio(faults=(Fault(where="unloadModel", kind="ignore"), gone))
+    own = studio(faults=(gone,))
     instance = own.load()
-    own.engine.unload_seconds = 0.0
-    with pytest.raises(Failure, match="still lists"):
-        instance.unload()
-    own.engine.unload_seconds = 30.0
     release = _when(
         own.server,
-        lambda: len(own.server.unloads()) == 2,
+        lambda: len(own.server.unloads()) == 1,
         lambda: own.server.unload_for_user(instance.identifier),
     )
     instance.unload()
@@ -435,8 +358,30 @@ def test_an_unload_without_an_answer_is_checked_in_the_listing(
     assert own.ours() == []
 
 
+@pytest.mark.parametrize(
+    "fault", [{"kind": "error", "error": REFUSED}, {"kind": "ignore"}], ids=["refused", "ignored"]
+)
+def test_an_unload_that_fails_once_is_tried_again_at_once(
+    studio: Any, fault: dict[str, Any]
+) -> None:
+    own = studio(faults=(Fault(where="unloadModel", **fault),), unload_seconds=0.0)
+    own.load().unload()
+    assert own.ours() == []
+    assert len(own.server.unloads()) == 2
+
+
+def test_an_unload_that_fails_twice_is_tried_again_before_the_next_load(studio: Any) -> None:
+    own = studio(faults=(Fault(where="unloadModel", kind="error", times=2, error=REFUSED),))
+    stale = own.load()
+    with pytest.raises(Failure, match="Model unloading is not allowed"):
+        stale.unload()
+    following = own.load()
+    assert own.ours() == [following.identifier]
+    following.unload()
+
+
 def test_a_refused_unload_is_reported(studio: Any) -> None:
-    own = studio(faults=(Fault(where="unloadModel", kind="error", error=REFUSED),))
+    own = studio(faults=(Fault(where="unloadModel", kind="error", times=2, error=REFUSED),))
     instance = own.load()
     with pytest.raises(Failure, match="Model unloading is not allowed") as failed:
         instance.unload()
@@ -445,7 +390,8 @@ def test_a_refused_unload_is_reported(studio: Any) -> None:
 
 
 def test_an_unload_without_effect_is_detected(studio: Any) -> None:
-    own = studio(faults=(Fault(where="unloadModel", kind="ignore"),), unload_seconds=0.0)
+    ignored = Fault(where="unloadModel", kind="ignore", times=2)
+    own = studio(faults=(ignored,), unload_seconds=0.0)
     instance = own.load()
     with pytest.raises(Failure, match="still lists") as failed:
         instance.unload()
@@ -538,22 +484,43 @@ def test_an_instance_unloaded_during_a_reply(studio: Any) -> None:
         ("failed", Verdict.ENGINE_ERROR),
     ],
 )
-def test_an_aborted_reply_is_a_failure(
-    studio: Any, reason: str, verdict: Verdict, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    result = PredictionStream.result
-
-    def broken_off(stream: PredictionStream) -> Any:
-        final = result(stream)
-        final.stats.stop_reason = reason  # type: ignore[assignment]
-        return final
-
-    monkeypatch.setattr(PredictionStream, "result", broken_off)
-    own = studio()
-    instance = own.load()
+def test_an_aborted_reply_is_a_failure(studio: Any, reason: str, verdict: Verdict) -> None:
+    instance = studio(StandInModel(key="tiny", stats={"stopReason": reason})).load()
     with pytest.raises(Failure) as failed:
         instance.complete("2 + 3 =", max_tokens=4)
     assert failed.value.verdict is verdict
+    instance.unload()
+
+
+@pytest.mark.parametrize("reason", ["engineDied", "somethingNew"])
+def test_a_reason_newer_than_the_sdk_does_not_spoil_an_answer(studio: Any, reason: str) -> None:
+    instance = studio(StandInModel(key="tiny", stats={"stopReason": reason})).load()
+    reply = instance.complete("2 + 3 =", max_tokens=4)
+    assert (reply.text.strip(), reply.stop_reason) == ("5", None)
+    instance.unload()
+
+
+@pytest.mark.parametrize(
+    ("reason", "verdict", "words"),
+    [
+        ("engineDied", Verdict.CRASHED, "engine died before it answered"),
+        ("somethingNew", Verdict.UNREACHABLE, "this LM Studio is newer than the SDK"),
+    ],
+)
+def test_a_newer_reason_without_an_answer_is_not_held_against_the_model(
+    studio: Any, reason: str, verdict: Verdict, words: str
+) -> None:
+    silent = StandInModel(key="tiny", stats={"stopReason": reason}, behaviours=(Says(text=" "),))
+    instance = studio(silent).load()
+    with pytest.raises(Failure, match=words) as failed:
+        instance.complete("2 + 3 =", max_tokens=4)
+    assert failed.value.verdict is verdict
+    instance.unload()
+
+
+def test_no_prompt_tokens_counted_is_not_a_count(studio: Any) -> None:
+    instance = studio(StandInModel(key="tiny", stats={"promptTokensCount": 0})).load()
+    assert instance.complete("2 + 3 =", max_tokens=4).prompt_tokens is None
     instance.unload()
 
 
@@ -590,8 +557,9 @@ def test_a_load_that_finishes_after_its_timeout_is_unloaded(
     assert "to finish a load that was given up" in caplog.text
 
 
-def test_repeated_load_progress_counts_as_silence(studio: Any) -> None:
-    same = Fault(where="load_progress", kind="repeat", after=0.5, seconds=0.05)
+@pytest.mark.parametrize("back", [False, True])
+def test_load_progress_without_a_new_maximum_counts_as_silence(studio: Any, back: bool) -> None:
+    same = Fault(where="load_progress", kind="repeat", after=0.5, seconds=0.05, back=back)
     own = studio(faults=(same,), load_timeout=0.5)
     with pytest.raises(Failure, match=r"no progress for 0.5 s while loading tiny") as failed:
         own.load()
@@ -863,24 +831,6 @@ def test_a_hanging_handshake_is_unreachable(studio: Any, monkeypatch: pytest.Mon
     own.engine.models()
 
 
-@pytest.mark.parametrize("token", [None, "sk-lm-WRONGKEY:abcdefghij0123456789"])
-def test_a_missing_or_wrong_api_token(
-    studio: Any, token: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if token:
-        monkeypatch.setenv("LMSTUDIO_API_TOKEN", token)
-    own = studio(api_tokens=("ABCDEFGH:abcdefghij0123456789",))
-    with pytest.raises(Failure, match="LMSTUDIO_API_TOKEN") as failed:
-        own.engine.models()
-    assert failed.value.verdict is Verdict.UNREACHABLE
-
-
-def test_an_api_token_is_accepted(studio: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LMSTUDIO_API_TOKEN", "sk-lm-ABCDEFGH:abcdefghij0123456789")
-    own = studio(api_tokens=("ABCDEFGH:abcdefghij0123456789",))
-    own.load().unload()
-
-
 def test_the_server_is_found_at_a_default_port_despite_a_proxy(
     studio: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -912,10 +862,6 @@ def test_no_server_at_any_default_port(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (failed.value.verdict, failed.value.phase) == (Verdict.UNREACHABLE, "connect")
 
 
-def test_a_host_can_be_written_as_a_url() -> None:
-    assert LmStudioEngine("http://localhost:1234/").host == "localhost:1234"
-
-
 def test_sweep_unloads_only_instances_of_dead_owners(studio: Any) -> None:
     own = studio()
     mine = own.load()
@@ -937,7 +883,7 @@ def test_sweep_unloads_only_instances_of_dead_owners(studio: Any) -> None:
 def test_a_leftover_that_cannot_be_unloaded_is_only_logged(
     studio: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    own = studio(faults=(Fault(where="unloadModel", kind="error", error=REFUSED),))
+    own = studio(faults=(Fault(where="unloadModel", kind="error", times=2, error=REFUSED),))
     stale = own.load()
     assert own.engine.sweep(lambda owner: True) == []
     assert f"may have {stale.identifier} still loaded" in caplog.text
@@ -957,7 +903,7 @@ with LmStudioServer([StandInModel(key="tiny")]) as server:
 """
     done = subprocess.run(
         [sys.executable, "-c", script],
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,
         timeout=60,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pytest_lmstrix.core.verdicts import Verdict
 from tests.end_to_end.project import Project
+from tests.standin import header_file
 from tests.standin.model_files import write_broken, write_whole
 from tests.standin.weights import smollm2
 
@@ -67,12 +68,23 @@ def test_a_real_run_has_plausible_measurements(project: Project) -> None:
     assert result.granted_context_length == 2_048
     assert result.peak_memory_bytes is not None
     assert result.peak_memory_bytes > 90_000_000
+    assert result.estimated_memory_bytes is not None
+    assert 130_000_000 < result.estimated_memory_bytes < 160_000_000
     for figure in (result.load_seconds, result.ttft_seconds, result.decode_tokens_per_second):
         assert figure is not None
         assert figure > 0
     assert result.replies[0].strip().startswith("96")
     assert result.fingerprint is not None
     assert "98362432" in result.fingerprint
+
+
+def test_a_model_larger_than_the_memory_is_skipped_on_request(project: Project) -> None:
+    huge = header_file.write_huge_llama(project.path / "huge.gguf")
+    manifest(project, ("huge", huge, 512), ("smollm2", smollm2(), 512))
+    result = project.run("--lmstrix", "--lmstrix-skip-unfit", "-rs")
+    result.assert_outcomes(passed=1, skipped=1)
+    result.stdout.fnmatch_lines(["SKIPPED * does not fit: needs ???,??? MiB, * MiB free"])
+    assert [each.model for each in project.results] == ["smollm2"]
 
 
 def test_two_workers_run_all_models(project: Project) -> None:

@@ -1,0 +1,195 @@
+"""Calls that the SDK does not offer: raw settings, and answers newer than its types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
+
+import msgspec
+from lmstudio import Chat, Client, LlmLoadModelConfig, LlmLoadModelConfigDict
+from lmstudio._sdk_models import LlmChannelLoadModelCreationParameter
+from lmstudio.json_api import ChatResponseEndpoint, CompletionEndpoint, LoadModelEndpoint
+from lmstudio.schemas import LMStudioStruct
+from lmstudio.sync_api import PredictionStream
+
+Fields = Mapping[str, object]
+
+STOP_REASONS: frozenset[str] = frozenset(
+    (
+        "eosFound",
+        "stopStringFound",
+        "toolCalls",
+        "maxPredictedTokensReached",
+        "contextLengthReached",
+        "userStopped",
+        "modelUnloaded",
+        "failed",
+    )
+)
+"""The reasons that the SDK reads."""
+
+
+class _Query(LMStudioStruct[dict[str, object]], rename="camel"):
+    specifier: dict[str, object]
+    throw_if_not_found: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Unload(LMStudioStruct[dict[str, object]], rename="camel"):
+    identifier: str
+    device_identifier: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Variants(LMStudioStruct[dict[str, object]], rename="camel"):
+    model_key: str
+
+
+def load(
+    client: Client,
+    key: str,
+    identifier: str,
+    fields: Fields,
+    *,
+    ttl_seconds: int,
+    device: str | msgspec.UnsetType | None,
+    hear: Callable[[float], None],
+) -> None:
+    """Load a new instance with `fields` as they are; the SDK's own call drops unknown ones.
+
+    `device` is the linked device that has the model, `None` this one; unset is for servers that
+    have no such devices.
+    """
+    endpoint = _Load(key, identifier, ttl_seconds, hear)
+    endpoint.send("loadConfigStack", fields)
+    if device is not msgspec.UNSET:
+        endpoint.creation_params_beside["deviceIdentifier"] = device
+    with client.llm._create_channel(endpoint) as channel:
+        channel.wait_for_result()
+
+
+def unload(client: Client, identifier: str, device: str | None = None) -> None:
+    client.llm.remote_call("unloadModel", _Unload(identifier, device or msgspec.UNSET))
+
+
+def instance_info(client: Client, identifier: str) -> object:
+    """Return the server's description of a loaded instance, unread."""
+    return client.llm.remote_call("getModelInfo", _Query(_specifier(identifier), True))
+
+
+def load_config(client: Client, identifier: str) -> object:
+    """Return the load settings in force, unread."""
+    return client.llm.remote_call("getLoadConfig", _Query(_specifier(identifier)))
+
+
+def variants(client: Client, key: str) -> object:
+    """Return the listing of the variants of a model, unread."""
+    return client.system.remote_call("listDownloadedModelVariants", _Variants(key))
+
+
+def complete(
+    client: Client, identifier: str, prompt: str, config: Any, hear: Callable[[float], None]
+) -> PredictionStream:
+    """Stream the continuation of `prompt`, without a chat template."""
+    endpoint = _Completion(identifier, prompt, None, config, None, None, None, None, hear)
+    return PredictionStream(client.llm._create_channel(endpoint), endpoint)
+
+
+def respond(
+    client: Client,
+    identifier: str,
+    history: Chat,
+    config: Any,
+    fields: Fields,
+    hear: Callable[[float], None],
+) -> PredictionStream:
+    """Stream the answer to `history`; `fields` are settings that the SDK does not know."""
+    endpoint = _Response(identifier, history, None, config, None, None, None, None, hear)
+    endpoint.send("predictionConfigStack", fields)
+    return PredictionStream(client.llm._create_channel(endpoint), endpoint)
+
+
+def stop_reason(stream: PredictionStream) -> str:
+    """Return why a finished prediction ended, in the server's word."""
+    endpoint = stream._endpoint
+    return endpoint.stop_reason if isinstance(endpoint, _Newer) else ""
+
+
+def _specifier(identifier: str) -> dict[str, object]:
+    return {"type": "query", "query": {"identifier": identifier}}
+
+
+class _Raw:
+    """Adds a layer of settings to what an endpoint sends."""
+
+    _creation_params: Any
+
+    @property
+    def creation_params_beside(self) -> dict[str, Any]:
+        """What is sent, to be added to."""
+        params: dict[str, Any] = self._creation_params
+        return params
+
+    def send(self, stack: str, fields: Fields) -> None:
+        """Add `fields` to the layers of `stack`; later layers take precedence."""
+        values = [{"key": key, "value": value} for key, value in fields.items()]
+        layer = {"layerName": "apiOverride", "config": {"fields": values}}
+        before = self._creation_params[stack]["layers"]
+        own = [each for each in before if each["config"]["fields"]]
+        self._creation_params[stack] = {"layers": [*own, layer] if values else own}
+
+
+class _Load(_Raw, LoadModelEndpoint[LlmLoadModelConfig, LlmLoadModelConfigDict]):
+    def __init__(
+        self, key: str, identifier: str, ttl_seconds: int, hear: Callable[[float], None]
+    ) -> None:
+        super().__init__(
+            key,
+            identifier,
+            ttl_seconds,
+            LlmChannelLoadModelCreationParameter,
+            LlmLoadModelConfig,
+            None,
+            hear,
+        )
+
+
+class _Newer(_Raw):
+    """Reads the end of a prediction where the server is newer than the SDK's types."""
+
+    stop_reason: str = ""
+    _PLAIN: ClassVar[Mapping[str, object]] = {
+        "modelInfo": {
+            "type": "llm",
+            "modelKey": "",
+            "format": "gguf",
+            "displayName": "",
+            "path": "",
+            "sizeBytes": 0,
+            "vision": False,
+            "trainedForToolUse": False,
+            "maxContextLength": 1,
+        },
+        "loadModelConfig": {"fields": []},
+        "predictionConfig": {"fields": []},
+    }
+    """Parts of the last message that nobody reads, in a form that every SDK does."""
+
+    def iter_message_events(self, contents: Any) -> Iterable[Any]:
+        if isinstance(contents, dict) and contents.get("type") == "success":
+            contents = {**contents, **self._PLAIN, "stats": self._stats(contents.get("stats"))}
+        events: Iterable[Any] = super().iter_message_events(contents)  # type: ignore[misc]
+        return events
+
+    def _stats(self, stats: Any) -> Any:
+        if not isinstance(stats, dict) or not isinstance(stats.get("stopReason"), str):
+            return stats
+        self.stop_reason = stats["stopReason"]
+        known = self.stop_reason in STOP_REASONS
+        return stats if known else {**stats, "stopReason": "failed"}
+
+
+class _Completion(_Newer, CompletionEndpoint):
+    pass
+
+
+class _Response(_Newer, ChatResponseEndpoint):
+    pass

@@ -1,0 +1,186 @@
+"""The memory that models need at a context length, before any load: estimated once, then cached."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+from msgspec import structs
+
+from pytest_lmstrix.core.failure import Failure
+from pytest_lmstrix.core.memory import MachineMemory, Needs
+from pytest_lmstrix.core.types import LoadSettings, Model
+from pytest_lmstrix.core.verdicts import Verdict
+from pytest_lmstrix.registry.estimates import EstimateCache, estimate_key
+from pytest_lmstrix.weights.fetch import header_path, is_cached
+from pytest_lmstrix.weights.source import LocalSource, parse_source, parts
+
+CONTEXT_STEP = 256
+"""llama.cpp rounds context lengths up to this."""
+_MOST_TRIES = 10
+
+
+class MemoryEstimator:
+    """Estimates the memory of loads with llama.cpp; safe for use by several threads."""
+
+    def __init__(self, *, registry: Path, folder: Path, machine: str) -> None:
+        """`registry` is the file of the results, `folder` that of the manifest."""
+        self._cache = EstimateCache(registry)
+        self._folder = folder
+        self._machine = machine
+        self._lock = threading.Lock()
+        self._places: Mapping[str, Path] | None = None
+        self._digests: dict[Path, str] = {}
+
+    def file(self, model: Model, *, fetch: bool) -> Path:
+        """Return the file of a model, or one with its header alone.
+
+        The header of remote weights is fetched only if `fetch`; the weights never are.
+
+        Raises:
+            Failure: It is not available.
+        """
+        if model.source is None:
+            return self._listed(model.id)
+        source = parse_source(model.source)
+        if isinstance(source, LocalSource):
+            path = self._folder / Path(source.path).expanduser()
+            missing = [part for part in parts(path) if not part.is_file()]
+            if missing:
+                raise _not_found(f"no such file: {missing[0]}")
+            return path
+        cached = is_cached(model.source, sha256=model.sha256, base_dir=self._folder)
+        if cached is not None:
+            return cached
+        header = header_path(model.source)
+        if header.is_file():
+            return header
+        if not fetch:
+            raise _not_found(f"{model.source}: neither the file nor its header is on this machine")
+        from pytest_lmstrix.weights.remote_header import fetch_header
+
+        return fetch_header(model.source)
+
+    def estimate(self, path: Path, load: LoadSettings, context_length: int) -> Needs:
+        """Return the memory of a load of the model in `path`, from the cache or by a dry run.
+
+        Raises:
+            Failure: llama.cpp is not installed or refuses the model, or the file is damaged.
+        """
+        key = self._key(path, load, context_length)
+        with self._lock:
+            known = self._cache.get(key)
+        if known is not None:
+            return known
+        from pytest_lmstrix.engines.llamacpp import dry_run
+
+        try:
+            needs = dry_run.estimate(path, load, context_length)
+        except OSError as error:
+            raise _not_estimated(str(error)) from error
+        with self._lock, suppress(OSError):  # the cache only saves time
+            self._cache.add(key, needs)
+        return needs
+
+    def cached(self, path: Path, load: LoadSettings, context_length: int) -> Needs | None:
+        """Return the estimate that is cached.
+
+        Raises:
+            Failure: As `estimate`.
+        """
+        key = self._key(path, load, context_length)
+        with self._lock:
+            return self._cache.get(key)
+
+    def _key(self, path: Path, load: LoadSettings, context_length: int) -> str:
+        require_llamacpp()
+        from importlib.metadata import version
+
+        return estimate_key(
+            header=self._digest(path),
+            # The share that LM Studio offloads, and threads, mean nothing to a dry run.
+            load=structs.replace(load, threads=None, gpu_offload=None),
+            context_length=context_length,
+            engine_version=version("xllamacpp"),
+            machine=self._machine,
+        )
+
+    def _digest(self, path: Path) -> str:
+        from pytest_lmstrix.weights.header import header_digest
+
+        if path not in self._digests:
+            try:
+                self._digests[path] = header_digest(path)
+            except (OSError, ValueError) as error:
+                text = f"damaged GGUF header: {error}"
+                raise Failure(text, verdict=Verdict.CORRUPTED, phase="load") from error
+        return self._digests[path]
+
+    def _listed(self, model_id: str) -> Path:
+        from pytest_lmstrix.weights import places
+
+        with self._lock:
+            if self._places is None:
+                self._places = places.find(places.usual_places())
+        if model_id not in self._places:
+            raise _not_found("no file of that name in the usual folders")
+        return self._places[model_id]
+
+
+def require_llamacpp() -> None:
+    """Raises:
+    Failure: llama.cpp is not installed.
+    """
+    if find_spec("xllamacpp") is None:
+        raise _not_estimated("needs llama.cpp: pip install 'pytest-lmstrix[llamacpp]'")
+
+
+def largest_context(
+    estimate: Callable[[int], Needs],
+    machine: MachineMemory,
+    *,
+    limit: int,
+    known: Mapping[int, Needs],
+) -> int | None:
+    """Return the largest context length up to `limit` that fits, in few estimates; tokens.
+
+    `known` holds the estimates that are there already. Below `limit` it is a multiple of
+    `CONTEXT_STEP`, or of `known`. `None` if not even the smallest fits.
+
+    Raises:
+        Failure: An estimate failed.
+    """
+    spare = {size: machine.spare_bytes(needs) for size, needs in known.items() if size <= limit}
+
+    def fits(size: int) -> bool:
+        if size not in spare:
+            spare[size] = machine.spare_bytes(estimate(size))
+        return spare[size] >= 0
+
+    if fits(limit):
+        return limit
+    low = max((size for size in spare if spare[size] >= 0), default=min(CONTEXT_STEP, limit))
+    if not fits(low):
+        return None
+    high = min(size for size in spare if spare[size] < 0 and size > low)
+    for attempt in range(_MOST_TRIES):
+        step_above = (low // CONTEXT_STEP + 1) * CONTEXT_STEP
+        if step_above >= high:
+            break
+        # Memory grows nearly linearly with the context; where it does not, bisect.
+        share = spare[low] / (spare[low] - spare[high]) if attempt < _MOST_TRIES // 2 else 0.5
+        guess = int(low + share * (high - low)) // CONTEXT_STEP * CONTEXT_STEP
+        guess = max(step_above, min(guess, (high - 1) // CONTEXT_STEP * CONTEXT_STEP))
+        low, high = (guess, high) if fits(guess) else (low, guess)
+    return low
+
+
+def _not_found(text: str) -> Failure:
+    return Failure(text, verdict=Verdict.MODEL_NOT_FOUND, phase="load")
+
+
+def _not_estimated(text: str) -> Failure:
+    return Failure(text, verdict=Verdict.ENGINE_ERROR, phase="load")

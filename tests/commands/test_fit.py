@@ -1,0 +1,230 @@
+"""`--lmstrix-fit`: the memory of models before any load or download."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("xllamacpp")
+
+from pytest_lmstrix.commands import fit
+from pytest_lmstrix.core.failure import Failure
+from pytest_lmstrix.core.memory import DeviceNeed, MachineMemory
+from pytest_lmstrix.engines.llamacpp import dry_run
+from pytest_lmstrix.plan.memory import largest_context
+from pytest_lmstrix.registry.estimates import EstimateCache
+from tests.end_to_end.project import Project
+from tests.standin import header_file
+from tests.standin.range_server import range_server
+
+GIB = 1024**3
+
+
+@pytest.fixture(autouse=True)
+def _empty_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LMSTRIX_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture
+def fitted(project: Project) -> Project:
+    header_file.write_tiny_llama(project.path / "tiny.gguf")
+    header_file.write_llama_70b(project.path / "big.gguf")
+    project.manifest(
+        "[{id: tiny, engine: llamacpp, source: tiny.gguf, contexts: [512], tags: [small]},"
+        " {id: big, engine: llamacpp, source: big.gguf, contexts: [4096]}]"
+    )
+    return project
+
+
+def as_json(project: Project, *args: str) -> dict[str, Any]:
+    result = project.run("--lmstrix-fit", "--lmstrix-format=json", *args)
+    assert result.ret == 0, result.stderr.str()
+    report: dict[str, Any] = json.loads(result.stdout.str())
+    return report
+
+
+def test_a_table_shows_what_each_model_needs_and_what_is_there(fitted: Project) -> None:
+    result = fitted.run("--lmstrix-fit", "-k", "small")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        [
+            "this machine: * of * MiB available",
+            "model * context * KV cache type * device * weights * KV cache * compute * total *",
+            "tiny * 512 * f16 * Host * 0 * 0 * yes",
+            "tiny * 4,096 (largest) * f16 * Host * 0 * 2 * yes",
+            "tiny * 512 * q8_0 * Host *",
+        ]
+    )
+    assert "big" not in result.stdout.str()
+    assert "1/1 tiny" in result.stderr.str()
+    assert "Traceback" not in result.stderr.str()
+
+
+def test_the_json_has_these_keys_and_no_others(fitted: Project) -> None:
+    report = as_json(fitted, "-k", "tiny")
+    assert list(report) == ["schema", "machine", "models"]
+    assert report["schema"] == 1
+    assert list(report["machine"]) == ["total_bytes", "available_bytes", "devices"]
+    for model in report["models"]:
+        assert list(model) == ["id", "engine", "context_length", "kv_cache_type", "devices",
+                               "total_bytes", "fits", "source"]  # fmt: skip
+        for device in model["devices"]:
+            assert list(device) == ["name", "weights_bytes", "kv_cache_bytes", "compute_bytes",
+                                    "total_bytes", "free_bytes"]  # fmt: skip
+        assert model["total_bytes"] == sum(each["total_bytes"] for each in model["devices"])
+        assert model["source"] == "dry-run"
+    rows = [(each["context_length"], each["kv_cache_type"]) for each in report["models"]]
+    assert rows == [(512, "f16"), (4096, "f16"), (512, "q8_0"), (4096, "q8_0")]
+
+
+def test_a_70b_model_does_not_fit(fitted: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = MachineMemory(total_bytes=32 * GIB, available_bytes=30 * GIB)
+    monkeypatch.setattr(fit, "_machine", lambda progress: machine)
+    rows = as_json(fitted, "-k", "big")["models"]
+    assert [row["fits"] for row in rows] == [False, False]
+    assert all(37 * GIB < row["total_bytes"] < 42 * GIB for row in rows)
+    result = fitted.run("--lmstrix-fit", "-k", "big")
+    result.stdout.fnmatch_lines(["big with f16: fits at no context length"])
+
+
+def test_the_largest_context_that_fits_is_a_row(
+    fitted: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = MachineMemory(total_bytes=64 * GIB, available_bytes=44 * GIB)
+    monkeypatch.setattr(fit, "_machine", lambda progress: machine)
+    rows = as_json(fitted, "-k", "big")["models"]
+    largest = {row["kv_cache_type"]: row["context_length"] for row in rows if row["fits"]}
+    # 320 KiB a token in f16, beside 37 GiB of weights.
+    assert 20_000 < largest["f16"] < 24_000
+    assert 1.8 < largest["q8_0"] / largest["f16"] < 2.0
+
+
+def test_a_second_time_the_estimates_come_from_the_cache(
+    fitted: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **more: object) -> None:
+        raise AssertionError("a dry run")
+
+    first = as_json(fitted, "-k", "tiny")["models"]
+    monkeypatch.setattr(dry_run, "estimate", refuse)
+    second = as_json(fitted, "-k", "tiny")["models"]
+    without_free = [
+        [{**device, "free_bytes": 0} for device in row["devices"]] for row in (*first, *second)
+    ]
+    assert without_free[: len(first)] == without_free[len(first) :]
+    assert (fitted.path / "reports" / "memory-estimates.json").is_file()
+    assert not (fitted.path / "reports" / "registry.jsonl").exists()
+
+
+def test_remote_weights_are_estimated_by_their_header_alone(project: Project) -> None:
+    path = header_file.write_llama_70b(project.path / "far.gguf")
+    with range_server(path) as server:
+        project.manifest(
+            f"[{{id: far, engine: llamacpp, source: '{server.base}/far.gguf', contexts: [512]}}]"
+        )
+        result = project.run("--lmstrix-fit")
+        assert server.sent_bytes < 8 * 1024 * 1024
+    result.stdout.fnmatch_lines(["far * 512 * f16 * CPU_REPACK * 37,*"])
+    result.stdout.fnmatch_lines(["far: estimated from the header alone; *"])
+
+
+def test_a_model_that_cannot_be_estimated_is_a_row_with_the_reason(project: Project) -> None:
+    (project.path / "page.gguf").write_text("<html>" * 100)
+    project.manifest(
+        "[{id: page, engine: llamacpp, source: page.gguf},"
+        " {id: gone, engine: llamacpp, source: gone.gguf},"
+        " {id: other, engine: fake},"
+        " {id: studio, engine: lmstudio},"
+        " {id: wheel, engine: llamacpp, source: 'pypi://name==1/f.gguf'}]"
+    )
+    result = project.run("--lmstrix-fit", "--lmstrix-host=127.0.0.1:1")
+    assert result.ret == 0
+    assert "Traceback" not in result.stderr.str()
+    for expected in (
+        "page *- * not reported",
+        "page: *not a GGUF file*",
+        "gone: no such file: *gone.gguf",
+        "other: not reported: engine 'fake' has no estimate",
+        "studio: not reported: *",
+        "wheel: *a run downloads the file",
+    ):
+        result.stdout.fnmatch_lines([expected])
+    rows = as_json(project, "--lmstrix-host=127.0.0.1:1")["models"]
+    assert {(row["source"], row["fits"], row["total_bytes"]) for row in rows} == {
+        ("none", None, None)
+    }
+    assert [row["id"] for row in rows] == ["page", "gone", "other", "studio", "wheel"]
+
+
+def test_markdown_has_the_rows_of_the_table(fitted: Project) -> None:
+    lines = fitted.run("--lmstrix-fit", "--lmstrix-format=md", "-k", "tiny").outlines
+    assert lines[2].startswith("| model | engine | context | KV cache type | device |")
+    assert lines[3] == "|" + " --- |" * 11
+    assert all(line.startswith("| tiny | llamacpp |") for line in lines[4:])
+
+
+def test_a_wrong_keyword_is_one_line(fitted: Project) -> None:
+    result = fitted.run("--lmstrix-fit", "-k", "a b")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["ERROR: -k: 'a b' *"])
+
+
+def linear(per_token: int, weights: int, tries: list[int]) -> Callable[[int], Any]:
+    def estimate(size: int) -> tuple[DeviceNeed, ...]:
+        tries.append(size)
+        total = weights + per_token * size
+        return (
+            DeviceNeed(name="Host", weights_bytes=weights, kv_cache_bytes=per_token * size,
+                       compute_bytes=0, total_bytes=total),
+        )  # fmt: skip
+
+    return estimate
+
+
+@pytest.mark.parametrize(
+    ("available", "largest"),
+    [(10**9, 100_000), (1_000_000, 9_728), (300_000, 2_816), (28_000, None), (43_600, 256)],
+)
+def test_the_largest_context_is_found_in_few_estimates(available: int, largest: int | None) -> None:
+    tries: list[int] = []
+    machine = MachineMemory(total_bytes=available, available_bytes=available)
+    estimate = linear(100, 18_000, tries)
+    found = largest_context(estimate, machine, limit=100_000, known={})
+    assert found == largest
+    assert len(tries) <= 6
+    assert len(tries) == len(set(tries))
+
+
+def test_a_failed_estimate_ends_the_search() -> None:
+    def fail(size: int) -> tuple[DeviceNeed, ...]:
+        raise Failure.from_engine("refused", phase="load")
+
+    machine = MachineMemory(total_bytes=1, available_bytes=1)
+    with pytest.raises(Failure, match="refused"):
+        largest_context(fail, machine, limit=1000, known={})
+
+
+def test_a_damaged_cache_is_as_none_and_is_replaced(tmp_path: Path) -> None:
+    registry = tmp_path / "registry.jsonl"
+    (tmp_path / "memory-estimates.json").write_bytes(b'{"schema": 1, "estim')
+    need = DeviceNeed(name="Host", weights_bytes=1, kv_cache_bytes=2, compute_bytes=3,
+                      total_bytes=6)  # fmt: skip
+    cache = EstimateCache(registry)
+    assert cache.get("key") is None
+    cache.add("key", [need])
+    assert EstimateCache(registry).get("key") == (need,)
+
+
+def test_processes_add_to_one_cache(tmp_path: Path) -> None:
+    registry = tmp_path / "registry.jsonl"
+    first, second = EstimateCache(registry), EstimateCache(registry)
+    assert first.get("a") is None
+    second.add("b", [])
+    first.add("a", [])
+    assert EstimateCache(registry).get("b") == ()
+    assert EstimateCache(registry).get("a") == ()

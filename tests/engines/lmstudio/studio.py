@@ -1,0 +1,53 @@
+"""A stand-in LM Studio with an instance of another user, and an engine for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pytest_lmstrix.core.types import Model
+from pytest_lmstrix.engines.lmstudio.engine import PREFIX, LmStudioEngine
+from pytest_lmstrix.engines.lmstudio.instance import LmStudioInstance
+from tests.standin.lmstudio import LmStudioServer, StandInModel, UserInstance
+
+TINY = StandInModel(key="tiny")
+MODEL = Model(id="tiny", engine="lmstudio")
+USERS = UserInstance(key="tiny", identifier="tiny")
+"""An instance of the tested model that the user has loaded under its own key."""
+
+
+class Watched:
+    """A `Progress` that records reports and can call a hook."""
+
+    def __init__(
+        self,
+        on_load: Callable[[float], None] = lambda fraction: None,
+        on_prefill: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.fractions: list[float] = []
+        self.prefilled: list[tuple[int, int]] = []
+        self._on_load = on_load
+        self._on_prefill = on_prefill
+
+    def __call__(self, fraction: float, /) -> None:
+        self.fractions.append(fraction)
+        self._on_load(fraction)
+
+    def prefill(self, done: int, total: int) -> None:
+        self.prefilled.append((done, total))
+        self._on_prefill()
+
+
+class Studio:
+    """A running stand-in with an instance of another user, and an engine for it."""
+
+    def __init__(self, server: LmStudioServer, **options: Any) -> None:
+        self.server = server
+        self.engine = LmStudioEngine(server.host, **{"owner": "me-1"} | options)
+
+    def load(self, context_length: int = 4096, progress: Watched | None = None) -> LmStudioInstance:
+        return self.engine.load(MODEL, context_length, progress or Watched())
+
+    def ours(self) -> list[str]:
+        """Instances of this plugin that are loaded."""
+        return [name for name in self.server.loaded() if name.startswith(PREFIX)]
