@@ -18,7 +18,7 @@ from pytest_lmstrix.core.table import Paint, TableCell, prose, table
 from pytest_lmstrix.core.types import Acceptance, Model, Result
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.registry.fold import Fold
-from pytest_lmstrix.registry.since import Since, remote_host, since_text
+from pytest_lmstrix.registry.history.since import Since, remote_host, since_text
 from pytest_lmstrix.registry.store import Registry
 
 HISTORY_SCHEMA = 1

@@ -17,7 +17,7 @@ from pytest_lmstrix.core.table import Paint, TableCell, prose, table
 from pytest_lmstrix.core.types import ANY_SIZE, Model, Result
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.plan.plan import PlannedModel, ordered
-from pytest_lmstrix.registry.since import Since, short_text
+from pytest_lmstrix.registry.history.since import Since, short_text
 from pytest_lmstrix.registry.status import display_status, shown_since, sort_values, status_of
 from pytest_lmstrix.registry.store import ModelStatus, Registry
 

@@ -20,8 +20,8 @@ from pytest_lmstrix.core.checks import evidence_of
 from pytest_lmstrix.core.types import Acceptance, Result
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.registry.fold import Fold
-from pytest_lmstrix.registry.since import Break, Timelines, remote_host
-from pytest_lmstrix.registry.speeds import Sample, significant_ratio
+from pytest_lmstrix.registry.history.since import Break, Timelines, remote_host
+from pytest_lmstrix.registry.history.speeds import Sample, significant_ratio
 
 Kind = Literal[
     "newly_broken", "still_broken", "smaller_context", "slower", "changed",

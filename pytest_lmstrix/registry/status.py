@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from pytest_lmstrix.core.types import Model, fingerprint, settings_of
-from pytest_lmstrix.registry.since import Since, most_relevant
+from pytest_lmstrix.registry.history.since import Since, most_relevant
 from pytest_lmstrix.registry.store import ModelStatus, Registry
 from pytest_lmstrix.system.machine_id import machine_id
 

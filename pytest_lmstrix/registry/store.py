@@ -30,8 +30,8 @@ from pytest_lmstrix.registry.files import (
     set_aside,
 )
 from pytest_lmstrix.registry.fold import Fold, Known, ModelStatus, VerifyingCheck
+from pytest_lmstrix.registry.history.since import Since, Timelines
 from pytest_lmstrix.registry.lines import Flaw, Scan, encode, encode_acceptance
-from pytest_lmstrix.registry.since import Since, Timelines
 
 __all__ = ["Flaw", "Known", "Loaded", "ModelStatus", "Registry", "RegistryError", "Restored"]
 

@@ -13,8 +13,8 @@ from msgspec import Struct
 from pytest_lmstrix.core.types import Model, Result
 from pytest_lmstrix.core.verdicts import Status, Verdict
 from pytest_lmstrix.registry.fold import ModelStatus, VerifyingCheck
+from pytest_lmstrix.registry.history.since import Since
 from pytest_lmstrix.registry.regressions import Change
-from pytest_lmstrix.registry.since import Since
 
 
 class CaseReport(Struct, frozen=True, kw_only=True, omit_defaults=True):

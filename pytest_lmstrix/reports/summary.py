@@ -10,7 +10,7 @@ from pytest_lmstrix.core.formatting import count_of, duration, rate, seconds, to
 from pytest_lmstrix.core.sanitize import escape_markdown
 from pytest_lmstrix.core.types import Result
 from pytest_lmstrix.core.verdicts import Verdict
-from pytest_lmstrix.registry.since import most_relevant, since_text
+from pytest_lmstrix.registry.history.since import most_relevant, since_text
 from pytest_lmstrix.reports.changes import MEASURES, basis, format_measure, where
 from pytest_lmstrix.reports.run_json import CaseReport, ModelReport, RunReport, representative_of
 

@@ -267,15 +267,6 @@ def test_junit_has_model_and_size_of_a_broken_test(project: Project) -> None:
     assert all(properties == asked("tiny", 512) for properties in found.values())
 
 
-def test_junit_has_the_notes(project: Project) -> None:
-    project.engine(tiny="behaviours=(SlowDecode(above=512),)")
-    project.manifest("[{id: tiny, contexts: [512, 1024]}]")
-    project.run("--lmstrix", "--junitxml=out.xml").assert_outcomes(passed=2)
-    found = junit_properties(project)
-    assert "lmstrix_notes" not in found["test_full[tiny-512]"]
-    assert found["test_full[tiny-1024]"]["lmstrix_notes"].startswith("slow: ")
-
-
 def test_the_summary_table(project: Project) -> None:
     result = project.run("--lmstrix")
     result.stdout.fnmatch_lines(

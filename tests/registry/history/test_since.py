@@ -11,7 +11,7 @@ import pytest
 
 from pytest_lmstrix.core.types import Acceptance, Result
 from pytest_lmstrix.registry.health import check_health
-from pytest_lmstrix.registry.since import Since, most_relevant, short_text, since_text
+from pytest_lmstrix.registry.history.since import Since, most_relevant, short_text, since_text
 from pytest_lmstrix.registry.store import Registry
 from tests.registry.results import a_result
 
