@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pytest_lmstrix.core.types import LoadSettings, Message, Model, ModelFacts, Reply, Result
     from pytest_lmstrix.core.verdicts import Verdict
     from pytest_lmstrix.engines.base import Engine, Instance, Progress
+    from pytest_lmstrix.registry.history.since import Since
     from pytest_lmstrix.registry.store import (
         ModelStatus,
         Recommendation,
@@ -37,6 +38,7 @@ __all__ = [
     "RegistryError",
     "Reply",
     "Result",
+    "Since",
     "Verdict",
     "classify",
 ]
@@ -44,6 +46,7 @@ __all__ = [
 _HOMES = {
     "engines.base": ("Engine", "Instance", "Progress"),
     "registry.store": ("ModelStatus", "Recommendation", "Registry", "RegistryError"),
+    "registry.history.since": ("Since",),
     "core.types": ("LoadSettings", "Message", "Model", "ModelFacts", "Reply", "Result"),
     "core.verdicts": ("Verdict",),
     "core.failure": ("Failure",),

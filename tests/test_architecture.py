@@ -25,7 +25,7 @@ LAYERS = (
     ("core",),
     ("system", "weights"),
     ("manifest", "engines", "registry"),
-    ("hookspecs", "options", "probes"),
+    ("hookspecs", "command_options", "options", "probes"),
     ("plan", "wake"),
     ("checks", "progress", "export"),
     ("hooks",),

@@ -18,6 +18,7 @@ from pytest_lmstrix.core.checks import CHECKS, evidence_of
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.sanitize import clean
 from pytest_lmstrix.core.types import (
+    LEAST_RATE_TOKENS,
     Case,
     Model,
     ProbeResult,
@@ -188,7 +189,14 @@ class Attempts:
         replies = loaded.replies[since[1] if loaded is since[0] else 0 :] if loaded else []
         filled = max(replies, key=_prefilled, default=None)
         longest = max(replies, key=lambda reply: reply.completion_tokens or 0, default=None)
+        decoded = longest.completion_tokens if longest else None
         decode_rate = longest.decode_tokens_per_second if longest else None
+        if (decoded or 0) < LEAST_RATE_TOKENS:
+            decoded = decode_rate = None
+        prefilled = _prefilled(filled) if filled else 0
+        prefill_rate = filled.prefill_tokens_per_second if filled else None
+        if prefilled < LEAST_RATE_TOKENS:
+            prefill_rate = None
         result = Result(
             run=self._run,
             at=datetime.now(UTC),
@@ -207,8 +215,10 @@ class Attempts:
             load_seconds=loaded.load_seconds if loaded else None,
             ttft_seconds=filled.ttft_seconds if filled else None,
             prompt_tokens=max((reply.prompt_tokens or 0 for reply in replies), default=0) or None,
-            prefill_tokens_per_second=filled.prefill_tokens_per_second if filled else None,
+            prefill_tokens_per_second=prefill_rate,
             decode_tokens_per_second=decode_rate,
+            prefill_tokens=None if prefill_rate is None else prefilled,
+            decode_tokens=None if decode_rate is None else decoded,
             peak_memory_bytes=loaded.peak_memory_bytes if loaded else None,
             estimated_memory_bytes=self._estimated_bytes(case, finding.verdict),
             recall=finding.recall,

@@ -15,7 +15,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pytest_lmstrix.commands.keyword import matcher
-from pytest_lmstrix.commands.lmstudio_files import LmStudioFiles
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.formatting import NOTHING, tokens
 from pytest_lmstrix.core.memory import MachineMemory, Needs, total_of
@@ -24,6 +23,7 @@ from pytest_lmstrix.core.table import Paint, TableCell, table
 from pytest_lmstrix.core.types import KvCacheType, Model
 from pytest_lmstrix.engines.base import Engine
 from pytest_lmstrix.options import Settings
+from pytest_lmstrix.plan.lmstudio_files import LmStudioFiles
 from pytest_lmstrix.plan.memory import MemoryEstimator, largest_context
 from pytest_lmstrix.plan.plan import planned
 from pytest_lmstrix.system.machine_id import machine_id

@@ -17,20 +17,21 @@ from pytest_lmstrix.core.table import Paint, TableCell, prose, table
 from pytest_lmstrix.core.types import ANY_SIZE, Model, Result
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.plan.plan import PlannedModel, ordered
-from pytest_lmstrix.registry.status import display_status, sort_values, status_of
+from pytest_lmstrix.registry.history.since import Since, short_text
+from pytest_lmstrix.registry.status import display_status, shown_since, sort_values, status_of
 from pytest_lmstrix.registry.store import ModelStatus, Registry
 
 LIST_SCHEMA = 1
 """Increased when a JSON key is removed or changes its meaning; new keys do not count."""
 
 _HEADINGS = ("model", "engine", "size", "estimate", "declared", "verified", "first bad", "status",
-            "TTFT", "tokens/s", "tested (UTC)")  # fmt: skip
+            "since", "TTFT", "tokens/s", "tested (UTC)")  # fmt: skip
 _SORTED_BY = {
     "size": "size", "estimate": "estimate", "declared": "declared", "ctx": "verified",
     "status": "status", "ttft": "TTFT", "tps": "tokens/s", "tested": "tested (UTC)",
 }  # fmt: skip
 _EXPENDABLE = ("engine", "estimate", "TTFT", "size", "declared", "tokens/s", "tested (UTC)",
-               "first bad", "verified", "status")  # fmt: skip
+               "since", "first bad", "verified", "status")  # fmt: skip
 _VARIANT_HEADINGS = ("variant", "estimate", "peak", "verified", "status", "TTFT", "tokens/s")
 _COLOURS = {"completed": "green", "failed": "red", "missing": "yellow", "corrupted": "yellow"}
 _FROM_MODEL = ("id", "variant_of", "engine", "type", "tags", "size_bytes", "context_limit",
@@ -46,6 +47,7 @@ class Entry(Struct, frozen=True, kw_only=True):
 
     model: Model
     known: ModelStatus
+    since: Since | None = None
 
     @property
     def status(self) -> str:
@@ -67,7 +69,7 @@ def entries(
     """
     planned = [PlannedModel(model=model, context_lengths=()) for model in matching(models, keyword)]
     return [
-        Entry(model=each.model, known=status_of(registry, each.model))
+        _entry(each.model, registry)
         for each in ordered(planned, key, sort_values(registry, models))
     ]
 
@@ -80,6 +82,11 @@ def matching(models: Iterable[Model], keyword: str) -> list[Model]:
     """
     wanted = matcher(keyword)
     return [model for model in models if wanted((model.id, model.engine, *model.tags))]
+
+
+def _entry(model: Model, registry: Registry) -> Entry:
+    known = status_of(registry, model)
+    return Entry(model=model, known=known, since=shown_since(registry, model, known))
 
 
 def history(listed: Iterable[Entry], registry: Registry, most: int | None = None) -> ModelHistory:
@@ -106,7 +113,7 @@ def as_table(
         [_cells(entry) for entry in listed],
         paint=paint,
         width=width,
-        left=("engine", "status"),
+        left=("engine", "status", "since"),
         expendable=[heading for heading in _EXPENDABLE if heading != sorted_by],
     )
 
@@ -192,10 +199,18 @@ def _cells(entry: Entry) -> list[TableCell]:
         tokens(known.verified_context),
         ANY_SIZE if known.fails_at_any_size else tokens(known.smallest_bad),
         (entry.status, _COLOURS.get(entry.status, "")),
+        _since_cell(entry.since),
         seconds(known.ttft_seconds),
         rate(known.decode_tokens_per_second),
         f"{tested:%Y-%m-%d %H:%M}" if tested else NOTHING,
     ]
+
+
+def _since_cell(since: Since | None) -> TableCell:
+    if since is None:
+        return NOTHING
+    broken = since.state == "broken" and since.accepted is None
+    return short_text(since), "red" if broken else ""
 
 
 def _past_cells(result: Result) -> list[TableCell]:
@@ -217,6 +232,7 @@ def _object(entry: Entry, past: ModelHistory | None) -> dict[str, Any]:
     found = {name: getattr(entry.model, name) for name in _FROM_MODEL}
     found |= {"type": entry.model.type or "llm", "status": entry.status}
     found |= {name: getattr(entry.known, name) for name in _FROM_REGISTRY}
+    found["since"] = entry.since
     if past is not None:
         found["history"] = past[entry.model.id]
     plain: dict[str, Any] = msgspec.to_builtins(found)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
-from collections.abc import Iterable, Sequence
 from contextlib import closing
+from difflib import get_close_matches
 from pathlib import Path
 
 import pytest
 
-from pytest_lmstrix.commands import export, scan
+from pytest_lmstrix.commands import export, history, scan
 from pytest_lmstrix.commands import list as listing
+from pytest_lmstrix.commands.keyword import matcher
+from pytest_lmstrix.commands.output import Output
 from pytest_lmstrix.core.formatting import NOTHING, count_of, tokens
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.core.table import TableCell, prose, table
 from pytest_lmstrix.core.types import Model
-from pytest_lmstrix.hooks.github_actions import guard_output
 from pytest_lmstrix.hookspecs import registered_engines
 from pytest_lmstrix.manifest.append import append_models
 from pytest_lmstrix.manifest.read import (
@@ -43,32 +43,6 @@ _SCAN_EXPENDABLE = ("capabilities", "architecture", "type", "size", "declared", 
                        "quantization")  # fmt: skip
 
 
-class Output:
-    """Output of the commands, limited to the width of the terminal, if there is one."""
-
-    def __init__(self, config: pytest.Config) -> None:
-        self._writer = pytest.TerminalReporter(config)._tw
-        guard_output(self._writer)
-        bounded = sys.stdout.isatty() or "COLUMNS" in os.environ
-        self.width = self._writer.fullwidth if bounded else None
-
-    def line(self, text: str = "") -> None:
-        self._writer.line(text)
-
-    def lines(self, lines: Iterable[str]) -> None:
-        for line in lines:
-            self._writer.line(line)
-
-    def paint(self, text: str, colour: str) -> str:
-        return self._writer.markup(text, **{colour: True}) if colour else text
-
-    def section(self, title: str, rows: Sequence[Sequence[TableCell]]) -> None:
-        """Print `title` and `rows`; nothing without rows."""
-        if rows:
-            self.line(f"\n{title}")
-            self.lines(prose(rows, paint=self.paint, width=self.width))
-
-
 def run(config: pytest.Config, command: str) -> int:
     """Run `command`, one of `options.COMMANDS`, and return pytest's exit code.
 
@@ -78,8 +52,9 @@ def run(config: pytest.Config, command: str) -> int:
     if not config.pluginmanager.has_plugin("terminal"):
         raise pytest.UsageError(f"--lmstrix-{command} needs pytest's own plugin 'terminal'")
     settings = read_settings(config)
-    work = {"scan": _scan, "list": _list, "fit": _fit, "health": _health, "restore": _restore,
-            "export": _export, "import": _import}[command]  # fmt: skip
+    work = {"scan": _scan, "list": _list, "fit": _fit, "history": _history, "accept": _accept,
+            "health": _health, "restore": _restore, "export": _export,
+            "import": _import}[command]  # fmt: skip
     collected = gc.isenabled()
     gc.disable()  # all objects live to the end; collecting garbage would take a fifth more time
     try:
@@ -129,6 +104,52 @@ def _list(config: pytest.Config, settings: Settings, screen: Output) -> int:
         lines = count_of(len(damaged), "damaged line")
         print(f"{settings.registry}: {lines} left out; see --lmstrix-health", file=sys.stderr)
     return pytest.ExitCode.OK
+
+
+def _history(config: pytest.Config, settings: Settings, screen: Output) -> int:
+    asked = config.option.lmstrix_history
+    registry = Registry(settings.registry)
+    found = history.histories(_asked(config, settings, asked, "history"), registry)
+    if config.option.lmstrix_format == "json":
+        screen.line(history.history_json(found))
+    elif config.option.lmstrix_format == "md":
+        screen.lines(history.history_markdown(found))
+    else:
+        screen.lines(history.history_text(found, paint=screen.paint, width=screen.width))
+    return pytest.ExitCode.OK
+
+
+def _accept(config: pytest.Config, settings: Settings, screen: Output) -> int:
+    asked = config.option.lmstrix_accept
+    registry = Registry(settings.registry)
+    accepted = history.acceptances(_asked(config, settings, asked, "accept"), registry)
+    registry.accept(accepted)
+    for each in accepted:
+        screen.line(f"accepted as it is: {one_line(each.model, 1_000)}")
+    if not accepted:
+        screen.line("no regression to accept")
+    return pytest.ExitCode.OK
+
+
+def _asked(config: pytest.Config, settings: Settings, model: str, command: str) -> list[Model]:
+    """Return the models of the manifest that `model` (empty for all) and `-k` select."""
+    models = read_manifest(settings.models, engine=settings.engine)
+    ids = {each.id for each in models}
+    if model and model not in ids:
+        near = get_close_matches(model, ids, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else "; --lmstrix-list shows the ids"
+        raise pytest.UsageError(
+            f"--lmstrix-{command}: '{model}' is not in {settings.models.name}{hint}"
+        )
+    try:
+        wanted = matcher(config.option.keyword)
+    except ValueError as error:
+        raise pytest.UsageError(f"-k: {error}") from None
+    return [
+        each
+        for each in models
+        if model in ("", each.id) and wanted((each.id, each.engine, *each.tags))
+    ]
 
 
 def _fit(config: pytest.Config, settings: Settings, screen: Output) -> int:

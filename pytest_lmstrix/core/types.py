@@ -24,6 +24,8 @@ MAX_TOKENS = 2**31 - 1
 MAX_SECONDS = 10_000_000
 MAX_TOKENS_PER_SECOND = 1_000_000_000
 MAX_SIZE_BYTES = 2**63 - 1
+LEAST_RATE_TOKENS = 64
+"""A rate from fewer tokens is not recorded, shown or compared."""
 
 KvCacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 ModelType = Literal["llm", "embedding"]
@@ -44,6 +46,8 @@ MEASURED: Mapping[str, float] = {
     "prompt_tokens": MAX_TOKENS,
     "cached_prompt_tokens": MAX_TOKENS,
     "completion_tokens": MAX_TOKENS,
+    "prefill_tokens": MAX_TOKENS,
+    "decode_tokens": MAX_TOKENS,
     "load_seconds": MAX_SECONDS,
     "ttft_seconds": MAX_SECONDS,
     "prefill_tokens_per_second": MAX_TOKENS_PER_SECOND,
@@ -209,6 +213,10 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     prompt_tokens: int | None = None
     prefill_tokens_per_second: float | None = None
     decode_tokens_per_second: float | None = None
+    prefill_tokens: int | None = None
+    """Tokens from which the prefill rate was measured."""
+    decode_tokens: int | None = None
+    """Tokens from which the decode rate was measured."""
     peak_memory_bytes: int | None = None
     estimated_memory_bytes: int | None = None
     """Memory that the engine planned for the load, before it; see `--lmstrix-fit`."""
@@ -229,6 +237,17 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Remarks besides the verdict, such as `slow: ...`."""
     imported: bool = False
     """Whether another tool recorded it: listed, but never evidence for or against a model."""
+
+
+class Acceptance(Struct, frozen=True, kw_only=True, tag_field="kind", tag="accept"):
+    """A line of the registry: someone accepted the failures of a model as they are."""
+
+    schema: Literal[2] = 2
+    """Readers that know only results skip lines of a later schema."""
+    at: datetime
+    by: str
+    """The user who accepted them."""
+    model: str
 
 
 class ProbeResult(Struct, frozen=True, kw_only=True):

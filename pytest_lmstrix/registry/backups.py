@@ -13,7 +13,6 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from pytest_lmstrix.core.types import Result
 from pytest_lmstrix.registry.files import (
     RegistryError,
     next_stamped,
@@ -22,7 +21,7 @@ from pytest_lmstrix.registry.files import (
     stamped,
     write_durably,
 )
-from pytest_lmstrix.registry.lines import Scan
+from pytest_lmstrix.registry.lines import Flaw, Scan
 from pytest_lmstrix.system.atomic_write import sync_folder
 
 KEPT = 10
@@ -66,7 +65,7 @@ def contents(path: Path) -> Contents:
     try:
         with open_to_read(path) as stream:
             for item in Scan(stream):
-                if isinstance(item, Result) or item.kind == "newer":
+                if not isinstance(item, Flaw) or item.kind == "newer":
                     results += 1
                 elif item.kind == "damaged":
                     damaged += 1

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from pytest_lmstrix.core.checks import CHECKS
 from pytest_lmstrix.core.formatting import count_of
-from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, Result
+from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, Acceptance, Result
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.registry.backups import backups, contents
 from pytest_lmstrix.registry.files import RegistryError, lock_file, open_to_read
@@ -114,7 +114,7 @@ def _obstacles(path: Path) -> Iterator[Problem]:
             yield Problem(severity="error", where=needed, text=f"results cannot be added: {text}")
 
 
-def _line(item: Result | Flaw) -> Iterator[tuple[Severity, str]]:
+def _line(item: Result | Acceptance | Flaw) -> Iterator[tuple[Severity, str]]:
     if isinstance(item, Flaw):
         if item.kind == "torn":
             yield (
@@ -125,6 +125,8 @@ def _line(item: Result | Flaw) -> Iterator[tuple[Severity, str]]:
             yield "warning", f"written by a later version, not evaluated: {item.reason}"
         else:
             yield "error", f"damaged: {item.reason}"
+        return
+    if isinstance(item, Acceptance):
         return
     if (item.verdict is Verdict.OK) != (item.outcome == "passed") and item.check in CHECKS:
         yield "error", f"verdict {item.verdict} does not match outcome {item.outcome}"

@@ -12,10 +12,20 @@ from typing import BinaryIO, Literal
 import msgspec
 from msgspec import Struct
 
-from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, MAX_TOKENS, MEASURED, Result, is_sane
+from pytest_lmstrix.core.types import (
+    LEAST_RATE_TOKENS,
+    MAX_CONTEXT_LENGTH,
+    MAX_TOKENS,
+    MEASURED,
+    Acceptance,
+    Result,
+    is_sane,
+)
 
 SCHEMA = 1
-"""The newest schema that this version understands."""
+"""The schema of results."""
+NEWEST_SCHEMA = 2
+"""The newest schema that this version understands: that of `Acceptance`."""
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # editors on Windows may put it before the first line
 MAX_LINE_BYTES = 16_000_000
@@ -46,9 +56,11 @@ class Flaw(Struct, frozen=True, kw_only=True):
 
 class _Head(Struct, frozen=True):
     schema: int
+    kind: str = ""
 
 
 _decode = msgspec.json.Decoder(Result).decode
+_decode_acceptance = msgspec.json.Decoder(Acceptance).decode
 _decode_head = msgspec.json.Decoder(_Head).decode
 
 
@@ -78,6 +90,17 @@ def encode(result: Result) -> bytes:
     return body + b"\n"
 
 
+def encode_acceptance(acceptance: Acceptance) -> bytes:
+    """Encode `acceptance` as one line with its newline.
+
+    Raises:
+        ValueError: It violates the schema.
+    """
+    body = msgspec.json.encode(msgspec.structs.replace(acceptance, at=_in_utc(acceptance.at)))
+    _decode_acceptance(body)
+    return body + b"\n"
+
+
 def decode(raw: bytes) -> Result:
     """Decode the result in a line.
 
@@ -98,8 +121,19 @@ def decode(raw: bytes) -> Result:
     if result.check == "limit" and b'"origin":' not in raw:
         result = _with_origin(result)
     if result.at.tzinfo is not UTC:
-        return msgspec.structs.replace(result, at=_in_utc(result.at))
-    return result
+        result = msgspec.structs.replace(result, at=_in_utc(result.at))
+    return _without_short_rates(result)
+
+
+def _without_short_rates(result: Result) -> Result:
+    """Leave out rates from too few tokens, or from an unknown number, as old lines have."""
+    short: dict[str, None] = {}
+    if result.decode_tokens is None or result.decode_tokens < LEAST_RATE_TOKENS:
+        short["decode_tokens_per_second"] = None
+    if result.prefill_tokens is None or result.prefill_tokens < LEAST_RATE_TOKENS:
+        short["prefill_tokens_per_second"] = None
+    known = any(getattr(result, name) is not None for name in short)
+    return msgspec.structs.replace(result, **short) if known else result
 
 
 def _check_numbers(result: Result) -> None:
@@ -153,11 +187,11 @@ class Scan:
         self.line = 0
         """Number of the last line yielded."""
 
-    def __iter__(self) -> Iterator[Result | Flaw]:
+    def __iter__(self) -> Iterator[Result | Acceptance | Flaw]:
         number, complete = self.next_line, True
         while complete and (raw := self._stream.readline(MAX_LINE_BYTES + 1)):
             complete = raw.endswith(b"\n")
-            item: Result | Flaw | None
+            item: Result | Acceptance | Flaw | None
             if len(raw) > MAX_LINE_BYTES:
                 item, complete = self._too_long(number, raw)
             else:
@@ -184,7 +218,7 @@ class Scan:
         return flaw, complete
 
 
-def _item(number: int, raw: bytes) -> Result | Flaw | None:
+def _item(number: int, raw: bytes) -> Result | Acceptance | Flaw | None:
     """Return the contents of a line; `None` when it is blank."""
     try:
         return decode(raw)
@@ -192,11 +226,17 @@ def _item(number: int, raw: bytes) -> Result | Flaw | None:
         return None if raw.isspace() else _second_look(number, raw, str(error))
 
 
-def _second_look(number: int, raw: bytes, reason: str) -> Result | Flaw:
+def _second_look(number: int, raw: bytes, reason: str) -> Result | Acceptance | Flaw:
     kind: Literal["damaged", "newer", "torn"] = "damaged" if raw.endswith(b"\n") else "torn"
     with contextlib.suppress(ValueError, RecursionError):
         if raw.startswith(_BYTE_ORDER_MARK):
             return decode(raw.removeprefix(_BYTE_ORDER_MARK))
-        if _decode_head(raw).schema > SCHEMA:
+        head = _decode_head(raw)
+        if (head.schema, head.kind) == (NEWEST_SCHEMA, "accept"):
+            try:
+                return _decode_acceptance(raw)
+            except ValueError as error:
+                reason = str(error)
+        elif head.schema > SCHEMA:
             kind = "newer"
     return Flaw(line=number, kind=kind, reason=reason, raw=raw, size_bytes=len(raw))

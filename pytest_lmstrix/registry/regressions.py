@@ -1,26 +1,30 @@
 """Compares the results of a run with earlier, comparable ones to find changes. Pure.
 
-Comparable are results of the same weights, load settings and check (including its version). Among
-them, those of the same engine, engine version, host and machine are the baseline; without any, the
-newest of another setup are: such a change names the difference and is never a regression.
+Comparable are results of the same weights, load settings and check (including its version). Those
+of the same engine, host and machine, with any engine version, are the baseline: an earlier version
+is named. Without any, the newest of another setup are: such a change names the difference and is
+never a regression. A regression stays one until the size works again or the break is accepted.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from statistics import median
 from typing import Literal, get_args
 
 from msgspec import Struct
 
 from pytest_lmstrix.core.checks import evidence_of
-from pytest_lmstrix.core.types import Result
+from pytest_lmstrix.core.types import Acceptance, Result
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.registry.fold import Fold
+from pytest_lmstrix.registry.history.since import Break, Timelines, remote_host
+from pytest_lmstrix.registry.history.speeds import Sample, significant_ratio
 
 Kind = Literal[
-    "newly_broken", "smaller_context", "slower", "changed",
+    "newly_broken", "still_broken", "smaller_context", "slower", "changed",
     "newly_working", "larger_context", "faster",
 ]  # fmt: skip
 Measure = Literal[
@@ -36,19 +40,15 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 PERCENT = 25.0
 """Smaller deviations of a speed from the median of its history are ignored."""
-LEAST_HISTORY = 3
-"""Earlier values required to compare a speed."""
 MOST_HISTORY = 20
 """Newest results kept as the history of each setup, check and size."""
 LEAST_SECONDS = 0.1
 """Smaller deviations of a time are ignored, whatever the percentage."""
-NOISE_DEVIATIONS = 3 * 1.4826
-"""Three standard deviations, in median absolute deviations of a normal distribution."""
 SPEEDS: tuple[Measure, ...] = (
     "decode_tokens_per_second", "prefill_tokens_per_second", "ttft_seconds", "load_seconds",
 )  # fmt: skip
 
-_GATED = ("newly_broken", "smaller_context", "slower")
+_GATED = ("newly_broken", "still_broken", "smaller_context", "slower")
 _BROKEN = ("bad", "open", "model")
 
 
@@ -66,9 +66,17 @@ class Change(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A verdict, tokens, or the median of `history` values."""
     after: str | int | float | None
     spread: tuple[float, float] | None = None
-    """The lowest and highest of the values whose median is `before`."""
+    """The lowest and highest of the earlier values."""
     history: int = 1
     """Number of earlier results in the comparison."""
+    sizes: int = 1
+    """Number of results of this run in the comparison: of a speed, checks and sizes."""
+    ratio: float | None = None
+    """Of a speed: the median of the ratios to the usual values, after / before."""
+    earlier_version: str = ""
+    """The engine's version of the earlier results, if it was another one."""
+    since: datetime | None = None
+    """When a size that is still broken failed for the first time."""
     elsewhere: str = ""
     """The difference in setup: another machine, host, engine or engine version."""
 
@@ -87,6 +95,13 @@ class History:
     def __init__(self) -> None:
         self._kept: defaultdict[str, dict[_Key, deque[tuple[int, Result]]]] = defaultdict(dict)
         self._count = 0
+        self._accepted: dict[str, int] = {}
+        self.timelines = Timelines()
+
+    def accept(self, acceptance: Acceptance) -> None:
+        """Accept the failures and speeds of a model so far as they are."""
+        self.timelines.accept(acceptance)
+        self._accepted[acceptance.model] = self._count
 
     def add(self, result: Result) -> None:
         """Add the next result; `host_trouble` withdraws those of its run, check and size.
@@ -97,9 +112,11 @@ class History:
             return
         if result.verdict is Verdict.HOST_TROUBLE:
             self._withdraw(result)
+            self.timelines.add(result)
         if result.verdict.evidence == "none":
             return
         self._count += 1
+        self.timelines.add(result)
         kept = self._kept[result.model]
         recent = kept.setdefault(_key(result), deque(maxlen=MOST_HISTORY))
         recent.append((self._count, result))
@@ -114,6 +131,13 @@ class History:
         kept = (pair for recent in self._kept.get(model, {}).values() for pair in recent)
         return [result for _, result in sorted(kept, key=lambda pair: pair[0])]
 
+    def since_accepted(self, model: str) -> list[Result]:
+        """Return the kept results of `model` after its last acceptance, oldest first."""
+        accepted = self._accepted.get(model, 0)
+        kept = (pair for recent in self._kept.get(model, {}).values() for pair in recent)
+        newer = sorted((pair for pair in kept if pair[0] > accepted), key=lambda pair: pair[0])
+        return [result for _, result in newer]
+
 
 def compare(
     now: Iterable[Result], history: History, *, percent: float = PERCENT
@@ -127,8 +151,11 @@ def compare(
     for model, results in of_model.items():
         earlier = history.of(model)
         changes += _contexts(results, earlier)
-        for result in {_key(result): result for result in results}.values():
-            changes += _of_case(result, [old for old in earlier if _alike(old, result)], percent)
+        newest = {_key(result): result for result in results}.values()
+        for result in newest:
+            alike = [old for old in earlier if _alike(old, result)]
+            changes += _of_case(result, alike, history.timelines.before(result))
+        changes += speed_changes(newest, history.since_accepted(model), percent)
     return tuple(sorted(changes, key=lambda change: KINDS.index(change.kind)))
 
 
@@ -136,12 +163,12 @@ _Key = tuple[object, ...]
 
 
 def _setup(result: Result) -> _Key:
-    return result.engine, result.engine_version, result.host, result.machine
+    return result.engine, remote_host(result.host), result.machine
 
 
 def _key(result: Result) -> _Key:
-    return (*_setup(result), result.fingerprint, result.settings, result.check,
-            result.check_version, result.context_length)  # fmt: skip
+    return (*_setup(result), result.engine_version, result.fingerprint, result.settings,
+            result.check, result.check_version, result.context_length)  # fmt: skip
 
 
 def _same_weights(one: Result, other: Result) -> bool:
@@ -158,27 +185,39 @@ def _alike(old: Result, new: Result) -> bool:
     )
 
 
-def _of_case(new: Result, alike: Sequence[Result], percent: float) -> list[Change]:
+def _of_case(new: Result, alike: Sequence[Result], known: Break | None) -> list[Change]:
     if not alike:
         return []
     same = [old for old in alike if _setup(old) == _setup(new)]
-    others = [old for old in alike if _setup(old) == _setup(alike[-1])]
-    compared = same or others
-    elsewhere = "" if same else _difference(others[-1], new)
-    changes = [_verdicts(compared[-1], new, elsewhere)]
-    if compared[-1].machine == new.machine and compared[-1].host == new.host:
-        good = [old for old in compared if old.verdict.evidence == "good"]
-        if new.verdict.evidence == "good":
-            changes += [_speeds(measure, good, new, percent, elsewhere) for measure in SPEEDS]
-    return [change for change in changes if change is not None]
+    if not same:
+        return list(filter(None, [_verdicts(alike[-1], new, _difference(alike[-1], new))]))
+    broken = new.verdict.evidence in _BROKEN and same[-1].verdict.evidence != "good"
+    if broken and known is not None and known.accepted is None:
+        return [_break(new, known)]
+    return list(filter(None, [_verdicts(same[-1], new, "")]))
+
+
+def _break(new: Result, known: Break) -> Change:
+    """Return the change of a size that worked before, though not in the result before."""
+    good, bad = known.last_good, known.first_bad
+    return Change(
+        kind="newly_broken" if bad is None else "still_broken", measure="verdict",
+        model=new.model, check=new.check, context_length=new.context_length,
+        before=good.verdict.value, after=new.verdict.value,
+        earlier_version=_earlier_version(good.engine_version, new),
+        since=None if bad is None else bad.at,
+    )  # fmt: skip
+
+
+def _earlier_version(version: str | None, new: Result) -> str:
+    return version if version and version != new.engine_version else ""
 
 
 def _difference(old: Result, new: Result) -> str:
-    engines = [" ".join(filter(None, (each.engine, each.engine_version))) for each in (old, new)]
     if old.machine != new.machine:
         return "before on another machine"
-    if engines[0] != engines[1]:
-        return f"before with {engines[0]}"
+    if old.engine != new.engine:
+        return f"before with {' '.join(filter(None, (old.engine, old.engine_version)))}"
     return f"before on {old.host or 'another host'}"
 
 
@@ -193,27 +232,60 @@ def _verdicts(old: Result, new: Result, elsewhere: str) -> Change | None:
     return Change(
         kind=kind, measure="verdict", model=new.model, check=new.check, elsewhere=elsewhere,
         context_length=new.context_length, before=old.verdict.value, after=new.verdict.value,
+        earlier_version="" if elsewhere else _earlier_version(old.engine_version, new),
     )  # fmt: skip
 
 
-def _speeds(
-    measure: Measure, good: Sequence[Result], new: Result, percent: float, elsewhere: str
+def speed_changes(
+    now: Iterable[Result], earlier: Sequence[Result], percent: float
+) -> Iterator[Change]:
+    """Compare the speeds of a model: all its checks and sizes are samples of one comparison.
+
+    Speeds are compared with those of the same engine version; without a difference, or without
+    any, with those of the newest other version.
+    """
+    setups: defaultdict[_Key, list[Result]] = defaultdict(list)
+    for result in now:
+        if result.verdict.evidence == "good":
+            setups[*_setup(result), result.fingerprint, result.settings].append(result)
+    for results in setups.values():
+        new = results[-1]
+        old = [each for each in earlier
+               if _setup(each) == _setup(new) and each.verdict.evidence == "good"]  # fmt: skip
+        version = new.engine_version
+        others = [each.engine_version for each in old if each.engine_version != version]
+        for measure in SPEEDS:
+            for compared in (version, *others[-1:]):
+                baseline = [each for each in old if each.engine_version == compared]
+                change = _speed(measure, baseline, results, percent)
+                if change is not None:
+                    yield change
+                    break
+
+
+def _speed(
+    measure: Measure, earlier: Sequence[Result], now: Sequence[Result], percent: float
 ) -> Change | None:
-    values: list[float] = [v for old in good if (v := getattr(old, measure)) is not None]
-    value: float | None = getattr(new, measure)
-    if value is None or len(values) < LEAST_HISTORY:
+    samples: list[Sample] = []
+    for new in now:
+        value: float | None = getattr(new, measure)
+        usual = [v for old in earlier if _alike(old, new) and (v := getattr(old, measure))]
+        if value and usual:
+            samples.append(Sample(new, value, tuple(usual)))
+    is_time = measure in ("ttft_seconds", "load_seconds")
+    ratio = significant_ratio(samples, percent / 100, LEAST_SECONDS if is_time else 0)
+    if ratio is None:
         return None
-    usual = median(values)
-    noise = NOISE_DEVIATIONS * median(abs(each - usual) for each in values)
-    is_time = measure.endswith("_seconds") and not measure.endswith("per_second")
-    margin = max(noise, usual * percent / 100, LEAST_SECONDS if is_time else 0)
-    if abs(value - usual) <= margin:
-        return None
+    new = samples[-1].result
+    history = [value for sample in samples for value in sample.usual]
+    alone = len(samples) == 1
     return Change(
-        kind="slower" if (value > usual) == is_time else "faster",
-        measure=measure, model=new.model, check=new.check, context_length=new.context_length,
-        before=usual, after=value, spread=(min(values), max(values)), history=len(values),
-        elsewhere=elsewhere,
+        kind="slower" if (ratio > 1) == is_time else "faster", measure=measure, model=new.model,
+        check=new.check if alone else None, context_length=new.context_length if alone else None,
+        before=median(median(sample.usual) for sample in samples),
+        after=median(sample.value for sample in samples), ratio=ratio,
+        spread=(min(history), max(history)), history=len(history), sizes=len(samples),
+        earlier_version=_earlier_version(earlier[-1].engine_version, new),
     )  # fmt: skip
 
 
@@ -242,6 +314,7 @@ def _contexts(results: Sequence[Result], earlier: Sequence[Result]) -> Iterable[
             yield Change(
                 kind="larger_context" if larger else "smaller_context",
                 measure="verified_context", model=newest.model, before=was, after=is_now,
+                earlier_version=_earlier_version(before[-1].engine_version, newest),
             )  # fmt: skip
 
 

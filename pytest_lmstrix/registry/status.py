@@ -7,7 +7,9 @@ from functools import cache
 from typing import Any
 
 from pytest_lmstrix.core.types import Model, fingerprint, settings_of
+from pytest_lmstrix.registry.history.since import Since, most_relevant
 from pytest_lmstrix.registry.store import ModelStatus, Registry
+from pytest_lmstrix.system.machine_id import machine_id
 
 
 def status_of(registry: Registry, model: Model) -> ModelStatus:
@@ -24,6 +26,24 @@ def status_of(registry: Registry, model: Model) -> ModelStatus:
             model.id, engine=model.engine, settings=settings, fingerprint=weights
         )
     return status or ModelStatus(model=model.id, status="untested")
+
+
+def since_of(registry: Registry, model: Model, fingerprint: str | None) -> tuple[Since, ...]:
+    """Return since when the checks of `model` work or fail, with its engine and load settings.
+
+    `fingerprint` is that of `status_of`; results of other weights are left out.
+    """
+    return tuple(
+        since
+        for since in registry.since(model.id)
+        if (since.engine, since.settings) == (model.engine, settings_of(model))
+        and since.fingerprint == fingerprint
+    )
+
+
+def shown_since(registry: Registry, model: Model, known: ModelStatus) -> Since | None:
+    """Return the line of time to show of `model`, of this machine if it has been tested here."""
+    return most_relevant(since_of(registry, model, known.fingerprint), machine_id())
 
 
 def display_status(model: Model, known: ModelStatus) -> str:

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from msgspec import Struct
 
-from pytest_lmstrix.core.types import Result
+from pytest_lmstrix.core.types import Acceptance, Result
 from pytest_lmstrix.registry.backups import (
     Restored,
     choose_backup,
@@ -30,8 +30,9 @@ from pytest_lmstrix.registry.files import (
     set_aside,
 )
 from pytest_lmstrix.registry.fold import Fold, ModelStatus
+from pytest_lmstrix.registry.history.since import Since, Timelines
 from pytest_lmstrix.registry.known import Known, VerifyingCheck
-from pytest_lmstrix.registry.lines import Flaw, Scan, encode
+from pytest_lmstrix.registry.lines import Flaw, Scan, encode, encode_acceptance
 from pytest_lmstrix.registry.recommended import Recommendation, recommend
 from pytest_lmstrix.system.machine_id import machine_id
 
@@ -61,6 +62,7 @@ class _Reading:
         self.offset = 0
         self.next_line = 1
         self.fold = Fold()
+        self.timelines = Timelines()
         self.damaged: list[Flaw] = []
         self.newer: list[Flaw] = []
         self.torn: Flaw | None = None
@@ -94,6 +96,12 @@ class Registry:
             with self._lock.held():
                 append_line_bytes(self.path, data)
 
+    def accept(self, acceptances: Iterable[Acceptance]) -> None:
+        """Append acceptances durably; see `append`."""
+        if data := b"".join(map(encode_acceptance, acceptances)):
+            with self._lock.held():
+                append_line_bytes(self.path, data)
+
     def load(self) -> Loaded:
         """Read the new lines of the file, and copy each damaged line once to a file beside it.
 
@@ -114,10 +122,14 @@ class Registry:
 
     def results(self) -> Iterator[Result]:
         """Yield every result, oldest first, reading the file line by line."""
+        return (item for item in self.lines() if isinstance(item, Result))
+
+    def lines(self) -> Iterator[Result | Acceptance]:
+        """Yield every result and acceptance, oldest first, reading the file line by line."""
         try:
             with open_to_read(self.path) as stream:
                 for item in Scan(stream):
-                    if isinstance(item, Result):
+                    if not isinstance(item, Flaw):
                         yield item
         except FileNotFoundError:
             return
@@ -144,6 +156,13 @@ class Registry:
         return self._refresh().fold.status(
             model, fingerprint=fingerprint, engine=engine, settings=settings
         )
+
+    def since(self, model: str) -> tuple[Since, ...]:
+        """Return since when each check of `model` works or fails, the newest result first.
+
+        There is one for each engine, machine, remote host, fingerprint, settings and check.
+        """
+        return self._refresh().timelines.of(model)
 
     def statuses(self) -> tuple[ModelStatus, ...]:
         """Return the status of every model that has a line."""
@@ -253,6 +272,9 @@ def _read_on(stream: BinaryIO, reading: _Reading) -> _Reading:
     for item in scan:
         if isinstance(item, Result):
             reading.fold.add(item)
+            reading.timelines.add(item)
+        elif isinstance(item, Acceptance):
+            reading.timelines.accept(item)
         elif item.kind == "damaged":
             reading.damaged.append(item)
         elif item.kind == "newer":

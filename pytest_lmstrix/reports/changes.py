@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_lmstrix.core.formatting import NOTHING, rate, seconds, tokens
+from pytest_lmstrix.core.formatting import NOTHING, count_of, rate, seconds, tokens
 from pytest_lmstrix.registry.regressions import Change
 
 MEASURES = {
@@ -34,9 +34,16 @@ def where(change: Change) -> str:
     return f"{change.check} at {tokens(change.context_length)}"
 
 
-def spread(change: Change) -> str:
-    """Return the range of the history, `5 runs: 48.1 to 52.0`; empty without a median."""
-    if change.spread is None:
-        return ""
-    low, high = (format_measure(change, value) for value in change.spread)
-    return f"{change.history} runs: {low} to {high}"
+def basis(change: Change) -> str:
+    """Return what the comparison rests on, such as `with 0.4.18; 4 sizes, 12 earlier values`."""
+    if change.elsewhere:
+        return change.elsewhere
+    parts = [f"with {change.earlier_version}"] if change.earlier_version else []
+    if change.since is not None:
+        parts.append(f"broken since {change.since:%Y-%m-%d}")
+    if change.spread is not None:
+        low, high = (format_measure(change, value) for value in change.spread)
+        sizes = f"{count_of(change.sizes, 'size')}, " if change.sizes > 1 else ""
+        earlier = count_of(change.history, "earlier value")
+        parts.append(f"{sizes}{earlier}: {low} to {high}")
+    return "; ".join(parts)

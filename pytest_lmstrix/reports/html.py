@@ -103,7 +103,7 @@ def picture(fleet: Fleet, run: RunReport, plots: Sequence[str] = ()) -> str:
     environment.globals.update(
         {
             "tokens": tokens,
-            **{name: getattr(changes, name) for name in ("format_measure", "spread", "where")},
+            **{name: getattr(changes, name) for name in ("basis", "format_measure", "where")},
         }
     )
     here = files("pytest_lmstrix.reports") / "page"

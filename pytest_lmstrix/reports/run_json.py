@@ -13,6 +13,7 @@ from msgspec import Struct
 from pytest_lmstrix.core.types import Model, Result
 from pytest_lmstrix.core.verdicts import Status, Verdict
 from pytest_lmstrix.registry.fold import ModelStatus
+from pytest_lmstrix.registry.history.since import Since
 from pytest_lmstrix.registry.known import VerifyingCheck
 from pytest_lmstrix.registry.regressions import Change
 
@@ -45,6 +46,8 @@ class ModelReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
     verified_context: int | None = None
     verified_check: VerifyingCheck | None = None
     smallest_bad: int | None = None
+    since: tuple[Since, ...] = ()
+    """Since when each check works or fails, the newest result first."""
 
 
 class RunReport(Struct, frozen=True, kw_only=True, omit_defaults=True, dict=True):
@@ -110,6 +113,7 @@ def model_report(
     status: ModelStatus | None,
     *,
     earlier: Sequence[Result] = (),
+    since: tuple[Since, ...] = (),
 ) -> ModelReport:
     """Return the report of `model`, with its registry `status` after `results`.
 
@@ -126,6 +130,7 @@ def model_report(
         size_bytes=model.size_bytes,
         verdict=representative.verdict if representative else None,
         earlier=None if results else representative,
+        since=since,
         **{name: known[name] for name in names if name in known},
     )
 

@@ -11,7 +11,8 @@ from pytest_lmstrix.core.formatting import count_of, duration, rate, seconds, to
 from pytest_lmstrix.core.sanitize import escape_markdown
 from pytest_lmstrix.core.types import Result
 from pytest_lmstrix.core.verdicts import Verdict
-from pytest_lmstrix.reports.changes import MEASURES, format_measure, spread, where
+from pytest_lmstrix.registry.history.since import most_relevant, since_text
+from pytest_lmstrix.reports.changes import MEASURES, basis, format_measure, where
 from pytest_lmstrix.reports.run_json import CaseReport, ModelReport, RunReport, representative_of
 
 SUMMARY_MARK = "<!-- pytest-lmstrix -->"
@@ -83,7 +84,7 @@ def _changes(run: RunReport) -> Iterator[str]:
                 MEASURES[change.measure],
                 format_measure(change, change.before),
                 format_measure(change, change.after),
-                escape_markdown(change.elsewhere or spread(change) or "the run before"),
+                escape_markdown(basis(change) or "the run before"),
             )
             for change in run.changes[:_MOST_CHANGES]
         ),
@@ -97,7 +98,7 @@ def _problems(run: RunReport) -> Iterator[str]:
     lines = [
         f"- **{escape_markdown(result.model)}**, {escape_markdown(result.check)} at"
         f" {tokens(result.context_length)}: {_reason(result)}"
-        f"{_earlier(run, result)}"
+        f"{_earlier(run, result)}{_since(run, result.model)}"
         for result in bad
     ]
     lines += [
@@ -114,6 +115,15 @@ def _problems(run: RunReport) -> Iterator[str]:
 
 def _earlier(run: RunReport, result: Result) -> str:
     return "" if result.run == run.run else f" (found on {result.at:%Y-%m-%d}, not tested now)"
+
+
+def _since(run: RunReport, model: str) -> str:
+    """Return since when the model is broken, if it worked before."""
+    reports = (each for each in run.models if each.id == model)
+    found = most_relevant((since for each in reports for since in each.since), run.machine)
+    if found is None or found.state != "broken":
+        return ""
+    return f" **{escape_markdown(since_text(found, today=run.finished), 500)}.**"
 
 
 def _gist(case: CaseReport) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pytest_lmstrix.core.formatting import rate, seconds, tokens, verdict_text
 from pytest_lmstrix.core.table import Paint, TableCell, table
 from pytest_lmstrix.registry.regressions import Change
-from pytest_lmstrix.reports.changes import MEASURES, format_measure, spread, where
+from pytest_lmstrix.reports.changes import MEASURES, basis, format_measure, where
 from pytest_lmstrix.reports.run_json import RunReport, representative_of
 
 _HEADINGS = ("model", "declared", "verified", "first bad", "verdict", "load", "TTFT", "tok/s")
@@ -48,7 +48,7 @@ def changes_table(changes: Sequence[Change], *, width: int | None, paint: Paint)
             where(change),
             format_measure(change, change.before),
             format_measure(change, change.after),
-            change.elsewhere or spread(change),
+            basis(change),
         ]
         for change in changes[:_MOST_CHANGES]
     ]  # fmt: skip

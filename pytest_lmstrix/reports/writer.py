@@ -14,11 +14,13 @@ import pytest
 
 from pytest_lmstrix.core.formatting import count_of
 from pytest_lmstrix.core.sanitize import one_line
-from pytest_lmstrix.core.types import Model, Result
+from pytest_lmstrix.core.types import Acceptance, Model, Result
 from pytest_lmstrix.hooks.collection import known_left_out
 from pytest_lmstrix.options import Settings
 from pytest_lmstrix.plan.plan import Plan
+from pytest_lmstrix.registry.history.since import Since
 from pytest_lmstrix.registry.regressions import PERCENT, Change, History, compare
+from pytest_lmstrix.registry.status import since_of
 from pytest_lmstrix.registry.store import RegistryError
 from pytest_lmstrix.reports.files import is_of_run_json, is_summary, replace_file, unwritable_reason
 from pytest_lmstrix.reports.fleet import earlier_results, fleet_of
@@ -160,9 +162,11 @@ class Writer:
     def _history(self) -> History:
         history = History()
         models = {planned.model.id for planned in self._plan.models}
-        for result in self._recorder.registry.results():
-            if result.model in models and result.run != self._plan.run:
-                history.add(result)
+        for line in self._recorder.registry.lines():
+            if isinstance(line, Acceptance):
+                history.accept(line)
+            elif line.model in models and line.run != self._plan.run:
+                history.add(line)
         return history
 
     def _build_run(
@@ -213,7 +217,7 @@ class Writer:
         self, model: Model, results: Sequence[Result], earlier: Sequence[Result]
     ) -> ModelReport:
         newest = next(iter((*results[-1:], *earlier[-1:])), None)
-        status = None
+        status, since = None, tuple[Since, ...]()
         if newest is not None:
             alike = [old for old in earlier if old.settings == newest.settings]
             earlier = list({(old.check, old.context_length): old for old in alike}.values())
@@ -224,7 +228,9 @@ class Writer:
                     fingerprint=newest.fingerprint,
                     settings=newest.settings,
                 )
-        return model_report(model, results, status, earlier=earlier)
+                weights = status.fingerprint if status else newest.fingerprint
+                since = since_of(self._recorder.registry, model, weights)
+        return model_report(model, results, status, earlier=earlier, since=since)
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:

@@ -32,6 +32,7 @@ KEYS = {
     "verdict", "verified_check", "verified_context", "peak_memory_bytes", "estimated_memory_bytes",
     "imported",
     "variant_of",
+    "since",
 }  # fmt: skip
 
 
@@ -64,16 +65,16 @@ def test_the_list_is_a_table(listed: Project) -> None:
     result = listed.run("--lmstrix-list")
     assert result.ret == pytest.ExitCode.OK
     assert result.outlines == [
-        "model    engine      size  estimate  declared  verified  first bad  status       TTFT"
-        "  tokens/s      tested (UTC)",
-        "vectors  fake           -         -         -         -          -  embedding       -"
-        "         -                 -",
-        "gamma    fake           -         -     1,000         -          -  untested        -"
-        "         -                 -",
-        "alpha    lmstudio   93 MB         -    32,768    30,000          -  completed  2.50 s"
-        "       9.5  2026-03-03 12:30",
-        "beta     fake      3.0 GB    3.5 GB     8,192     4,000      8,000  completed  0.25 s"
-        "      80.0  2026-03-02 12:30",
+        "model    engine      size  estimate  declared  verified  first bad  status     since            "
+        "   TTFT  tokens/s      tested (UTC)",
+        "vectors  fake           -         -         -         -          -  embedding  -                "
+        "      -         -                 -",
+        "gamma    fake           -         -     1,000         -          -  untested   -                "
+        "      -         -                 -",
+        "alpha    lmstudio   93 MB         -    32,768    30,000          -  completed  works 2026-03-03 "
+        " 2.50 s       9.5  2026-03-03 12:30",
+        "beta     fake      3.0 GB    3.5 GB     8,192     4,000      8,000  completed  works 2026-03-01 "
+        " 0.25 s      80.0  2026-03-02 12:30",
     ]
     assert result.errlines == []
     assert listed.engine_log == []
@@ -173,7 +174,9 @@ def objects(project: Project, *args: str) -> list[dict[str, Any]]:
 def test_json_has_stable_keys(listed: Project) -> None:
     models = {model["id"]: model for model in objects(listed)}
     assert all(set(model) == KEYS for model in models.values())
-    assert models["beta"] == dict.fromkeys(KEYS) | {
+    since = models["beta"].pop("since")
+    assert (since["state"], since["began"]["at"]) == ("works", "2026-03-01T12:30:00Z")
+    assert models["beta"] == dict.fromkeys(KEYS - {"since"}) | {
         "id": "beta",
         "engine": "fake",
         "type": "llm",
@@ -216,10 +219,10 @@ def test_json_is_complete_with_any_other_option(listed: Project) -> None:
 def test_markdown(listed: Project) -> None:
     listed.manifest("[{id: 'a|b*', context_limit: 9}]")
     assert listed.run("--lmstrix-list", "--lmstrix-format=md").outlines == [
-        "| model | engine | size | estimate | declared | verified | first bad | status | TTFT"
+        "| model | engine | size | estimate | declared | verified | first bad | status | since | TTFT"
         " | tokens/s | tested (UTC) |",
-        "| " + "--- | " * 10 + "--- |",
-        "| a\\|b\\* | fake | - | - | 9 | - | - | untested | - | - | - |",
+        "| " + "--- | " * 11 + "--- |",
+        "| a\\|b\\* | fake | - | - | 9 | - | - | untested | - | - | - | - |",
     ]
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pytest_lmstrix.command_options import EXPORT_APPS
 from pytest_lmstrix.export.apps import APPS, parse_targets
 from pytest_lmstrix.export.jsonc import parse_json
-from pytest_lmstrix.options import EXPORT_APPS
 from tests.export.results import exported
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -24,7 +24,7 @@ def test_every_judged_case_has_a_registry_line_with_measurements(project: Projec
         "passed",
     )
     assert first.replies == ("96", "5")
-    assert first.decode_tokens_per_second == 50.0
+    assert first.decode_tokens_per_second is None, "replies of a few tokens show no rate"
     assert first.ttft_seconds is not None
     assert first.load_seconds is not None
     assert first.prompt_tokens
@@ -265,15 +265,6 @@ def test_junit_has_model_and_size_of_a_broken_test(project: Project) -> None:
     found = junit_properties(project)
     assert len(found) == 3
     assert all(properties == asked("tiny", 512) for properties in found.values())
-
-
-def test_junit_has_the_notes(project: Project) -> None:
-    project.engine(tiny="behaviours=(SlowDecode(above=512),)")
-    project.manifest("[{id: tiny, contexts: [512, 1024]}]")
-    project.run("--lmstrix", "--junitxml=out.xml").assert_outcomes(passed=2)
-    found = junit_properties(project)
-    assert "lmstrix_notes" not in found["test_full[tiny-512]"]
-    assert found["test_full[tiny-1024]"]["lmstrix_notes"].startswith("slow: ")
 
 
 def test_the_summary_table(project: Project) -> None:

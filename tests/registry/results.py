@@ -25,6 +25,10 @@ _OK = Result(
 def a_result(context_length: int = 8192, verdict: str = "ok", **fields: object) -> Result:
     """Return a `full` result of model `m` with `fields` replaced."""
     judged = Verdict(verdict)
+    for rate, tokens in (("decode_tokens_per_second", "decode_tokens"),
+                         ("prefill_tokens_per_second", "prefill_tokens")):  # fmt: skip
+        if fields.get(rate) is not None:
+            fields.setdefault(tokens, 128)
     return msgspec.structs.replace(
         _OK,
         context_length=context_length,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_lmstrix.core.types import Result
+import pytest_lmstrix.commands.run  # noqa: F401 - once: pytester forgets what a run imports
+from pytest_lmstrix.core.types import Acceptance, Result
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.registry.regressions import (
-    LEAST_HISTORY,
     MOST_HISTORY,
     Change,
     History,
@@ -131,7 +132,6 @@ def test_results_with_other_conditions_are_not_compared(other: dict[str, Any]) -
     ("other", "label"),
     [
         ({"machine": "b"}, "before on another machine"),
-        ({"engine_version": "1"}, "before with lmstudio 1"),
         ({"engine": "llamacpp"}, "before with llamacpp 2"),
         ({"host": "b:1"}, "before on b:1"),
     ],
@@ -188,8 +188,84 @@ def test_the_percentage_is_configurable() -> None:
     assert [c.kind for c in changes(before, *speeds(46.0), percent=5)] == ["slower"]
 
 
-def test_a_short_history_gives_no_speed_change() -> None:
-    assert changes(speeds(*[50.0] * (LEAST_HISTORY - 1)), *speeds(1.0)) == []
+def test_one_earlier_value_shows_half_the_speed_but_not_two_thirds() -> None:
+    (change,) = changes(speeds(50.0), *speeds(25.0))
+    assert (change.kind, change.ratio, change.history, change.sizes) == ("slower", 0.5, 1, 1)
+    assert changes(speeds(50.0), *speeds(34.0)) == []
+
+
+def sized(factor: float, **fields: Any) -> list[Result]:
+    return [a_result(size, **{SPEED: factor * 200_000 / size}, **fields)
+            for size in (2048, 4096, 8192, 16_384)]  # fmt: skip
+
+
+def test_all_sizes_of_a_model_are_samples_of_one_comparison() -> None:
+    (change,) = changes(sized(1.0, engine_version="1"), *sized(0.7, engine_version="2"))
+    assert (change.kind, change.sizes, change.history) == ("slower", 4, 4)
+    assert (change.check, change.context_length) == (None, None)
+    assert (change.earlier_version, change.is_regression) == ("1", True)
+    assert change.ratio == pytest.approx(0.7)
+
+
+def test_one_slow_size_of_four_is_not_a_slower_model() -> None:
+    now = sized(1.0)
+    now[0] = a_result(2048, **{SPEED: 1.0})
+    assert changes(sized(1.0), *now) == []
+
+
+def test_half_the_speed_after_an_update_stays_a_regression_until_accepted() -> None:
+    before = [*speeds(50.0, 50.0, engine_version="1"), *speeds(*[25.0] * 9, engine_version="2")]
+    (change,) = changes(before, *speeds(25.0, engine_version="2"))
+    assert (change.kind, change.earlier_version, change.before) == ("slower", "1", 50.0)
+    history = History()
+    for old in before:
+        history.add(old)
+    history.accept(ACCEPTED)
+    assert compare(speeds(25.0, engine_version="2"), history) == ()
+
+
+ACCEPTED = Acceptance(at=datetime(2026, 3, 2, tzinfo=UTC), by="ann", model="m")
+
+
+def test_a_break_after_an_update_is_a_regression_that_names_the_earlier_version() -> None:
+    now = a_result(verdict="crashed", engine_version="0.4.19")
+    broken, smaller = changes([a_result(engine_version="0.4.18")], now)
+    assert [broken.kind, smaller.kind] == ["newly_broken", "smaller_context"]
+    assert [broken.earlier_version, smaller.earlier_version] == ["0.4.18"] * 2
+    assert broken.is_regression
+    assert smaller.is_regression
+
+
+def test_a_regression_stays_one_until_it_works_again() -> None:
+    crashed = a_result(verdict="crashed", engine_version="2")
+    before = [a_result(engine_version="1"), *[crashed] * 50]
+    (change,) = changes(before, crashed)
+    assert (change.kind, change.is_regression) == ("still_broken", True)
+    assert (change.since, change.earlier_version) == (crashed.at, "1")
+    works = a_result(engine_version="2")
+    assert not any(each.is_regression for each in changes(before, works))
+    assert changes([*before, works], works) == []
+
+
+def test_a_regression_stays_one_however_many_failures_with_the_same_version_follow() -> None:
+    crashed = a_result(verdict="crashed")
+    assert kinds([a_result(), *[crashed] * 3 * MOST_HISTORY], crashed) == ["still_broken"]
+
+
+def test_an_accepted_break_is_not_a_regression_until_it_works_and_breaks_again() -> None:
+    crashed = a_result(verdict="crashed")
+    history = History()
+    for each in (a_result(), crashed):
+        history.add(each)
+    history.accept(ACCEPTED)
+    assert compare([crashed], history) == ()
+    history.add(a_result())
+    assert any(each.is_regression for each in compare([crashed], history))
+
+
+def test_a_failure_with_other_words_is_still_broken() -> None:
+    before = [a_result(), a_result(verdict="crashed")]
+    assert kinds(before, a_result(verdict="out_of_memory")) == ["still_broken"]
 
 
 def test_only_the_newest_results_form_the_history() -> None:
@@ -232,7 +308,11 @@ def test_fail_on_regression_fails_the_run(project: Project) -> None:
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["lmstrix: 2 regressions failed this run"])
     again = project.run("--lmstrix", "--all", "--lmstrix-fail-on-regression=10")
-    assert again.ret == 0, "what is known to be broken is no news"
+    assert again.ret == pytest.ExitCode.TESTS_FAILED, "a regression stays one"
+    again.stdout.fnmatch_lines(["tiny*still broken*full at 512*ok*corrupted*"])
+    assert project.run("--lmstrix-accept").outlines == ["accepted as it is: tiny"]
+    accepted = project.run("--lmstrix", "--all", "--lmstrix-fail-on-regression=10")
+    assert accepted.ret == 0
 
 
 @pytest.mark.parametrize("value", ["models.yaml", "-5", "0", "inf", "nan"])
