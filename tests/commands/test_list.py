@@ -65,16 +65,16 @@ def test_the_list_is_a_table(listed: Project) -> None:
     result = listed.run("--lmstrix-list")
     assert result.ret == pytest.ExitCode.OK
     assert result.outlines == [
-        "model    engine      size  estimate  declared  verified  first bad  status     since            "
-        "   TTFT  tokens/s      tested (UTC)",
-        "vectors  fake           -         -         -         -          -  embedding  -                "
-        "      -         -                 -",
-        "gamma    fake           -         -     1,000         -          -  untested   -                "
-        "      -         -                 -",
-        "alpha    lmstudio   93 MB         -    32,768    30,000          -  completed  works 2026-03-03 "
-        " 2.50 s       9.5  2026-03-03 12:30",
-        "beta     fake      3.0 GB    3.5 GB     8,192     4,000      8,000  completed  works 2026-03-01 "
-        " 0.25 s      80.0  2026-03-02 12:30",
+        "model    engine      size  estimate  declared  verified  first bad  status  "
+        "   since               TTFT  tokens/s      tested (UTC)",
+        "vectors  fake           -         -         -         -          -  embeddin"
+        "g  -                      -         -                 -",
+        "gamma    fake           -         -     1,000         -          -  untested"
+        "   -                      -         -                 -",
+        "alpha    lmstudio   93 MB         -    32,768    30,000          -  complete"
+        "d  works 2026-03-03  2.50 s       9.5  2026-03-03 12:30",
+        "beta     fake      3.0 GB    3.5 GB     8,192     4,000      8,000  complete"
+        "d  works 2026-03-01  0.25 s      80.0  2026-03-02 12:30",
     ]
     assert result.errlines == []
     assert listed.engine_log == []
@@ -219,8 +219,8 @@ def test_json_is_complete_with_any_other_option(listed: Project) -> None:
 def test_markdown(listed: Project) -> None:
     listed.manifest("[{id: 'a|b*', context_limit: 9}]")
     assert listed.run("--lmstrix-list", "--lmstrix-format=md").outlines == [
-        "| model | engine | size | estimate | declared | verified | first bad | status | since | TTFT"
-        " | tokens/s | tested (UTC) |",
+        "| model | engine | size | estimate | declared | verified | first bad | status | since"
+        " | TTFT | tokens/s | tested (UTC) |",
         "| " + "--- | " * 11 + "--- |",
         "| a\\|b\\* | fake | - | - | 9 | - | - | untested | - | - | - | - |",
     ]
