@@ -231,7 +231,7 @@ class ModelLoader:
     def _similar(self, model: Model) -> str:
         """Return a line with the nearest ids that the engine has, or nothing."""
         names: list[str] = []
-        with suppress(Exception):  # third-party engines may raise anything
+        with suppress(Exception, SystemExit):  # third-party engines may raise anything
             names = [facts.id for facts in self.engine_of(model).models() if facts.id != model.name]
         near = get_close_matches(model.name, names, n=SIMILAR)
         return f"\n{DID_YOU_MEAN} {', '.join(map(repr, near))}?" if near else ""

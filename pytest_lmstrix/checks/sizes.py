@@ -185,7 +185,8 @@ class SizePolicy:
                 self._remember(evidence, tried[-1])
                 search.add_result(_works(tried[-1]))
             text = f"fails at {size:,}; {_found(search.answer, asked)}"
-            if search.answer is None and _fails_alike(result, tried):
+            least = tried if size > FLOOR else [result]
+            if search.answer is None and _fails_alike(result, least):
                 return [self._failing_at_any_size(result), *_searched(tried)]
         except _Stopped as stopped:
             met = f"{stopped.result.verdict} at {stopped.result.context_length:,}"
