@@ -228,7 +228,7 @@ def test_plots_name_their_values(browser: Browser, opened: Open, report: Path) -
     opened(report)
     titles = browser.find_elements("css selector", ".lmstrix-plots .dots title")
     texts = [title.get_attribute("textContent") for title in titles]
-    assert "good at 512: 50.0" in texts
+    assert "good at 512: 0.02 s" in texts
     assert browser.find_elements("css selector", ".lmstrix-plots script") == []
 
 
