@@ -32,7 +32,7 @@ class FilePlan(Struct, frozen=True, kw_only=True):
     target: Path
     """Where links lead to."""
     old: bytes | None
-    """`None`: there is no file yet."""
+    """`None` if the file does not exist yet."""
     new: bytes
 
     @property

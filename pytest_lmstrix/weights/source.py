@@ -174,7 +174,7 @@ def parts(path: Path) -> list[Path]:
 
 
 def why_missing(path: Path) -> str:
-    """Return why there is no file at `path`, in words."""
+    """Return the reason why `path` is not an existing file."""
     if path.is_symlink() and not path.exists():
         return f"a link that leads nowhere: {path.readlink()} does not exist"
     return "a folder, not a file" if path.is_dir() else "no such file"

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import BaseServer
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -113,16 +114,22 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
+def serving(server: BaseServer) -> Iterator[None]:
+    """Serve in a thread inside the block."""
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+
+
+@contextmanager
 def file_server(content: bytes) -> Iterator[FileServer]:
     """Run a server for `content` inside the block."""
-    with FileServer(content) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with FileServer(content) as server, serving(server):
+        yield server
 
 
 def sha256(content: bytes) -> str:

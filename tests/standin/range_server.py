@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+from tests.standin.file_server import serving
 
 _CHUNK_BYTES = 1 << 16
 
@@ -85,11 +86,5 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def range_server(path: Path) -> Iterator[RangeServer]:
     """A server for the file `path` that is up inside the block."""
-    with RangeServer(path) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with RangeServer(path) as server, serving(server):
+        yield server

@@ -171,7 +171,7 @@ class _Newer(_Raw):
         "loadModelConfig": {"fields": []},
         "predictionConfig": {"fields": []},
     }
-    """Parts of the last message that nobody reads, in a form that every SDK does."""
+    """Unused parts of the last message, in a form that every SDK accepts."""
 
     def iter_message_events(self, contents: Any) -> Iterable[Any]:
         if isinstance(contents, dict) and contents.get("type") == "success":
