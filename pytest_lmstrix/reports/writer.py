@@ -29,7 +29,12 @@ from pytest_lmstrix.reports.plots import METRICS, plot, plot_checks
 from pytest_lmstrix.reports.recorder import Recorder, display_path
 from pytest_lmstrix.reports.run_json import ModelReport, RunReport, encode_run, model_report
 from pytest_lmstrix.reports.summary import SUMMARY_MARK, nothing_new, summary
-from pytest_lmstrix.reports.terminal import changes_table, closing_table
+from pytest_lmstrix.reports.terminal import (
+    changes_table,
+    closing_table,
+    opening,
+    what_to_do,
+)
 
 
 def check_registry(path: Path) -> None:
@@ -242,17 +247,20 @@ class Writer:
             return writer.markup(text, **{colour: True}) if colour else text
 
         def show(lines: Iterable[str]) -> None:
-            terminalreporter.write_line("")
-            for line in lines:
-                terminalreporter.write_line(line)
+            for number, line in enumerate(lines):
+                terminalreporter.write_line(line if number else f"\n{line}")
 
         run = self._run
         if run is not None and run.tested:
-            with self._part("the table of models"):
-                show(closing_table(run, width=width, paint=paint))
+            with self._part("the headline"):
+                show(opening(run, width=width, paint=paint))
             if run.changes:
                 with self._part("the table of changes"):
-                    show(changes_table(run.changes, width=width, paint=paint))
+                    show(changes_table(run, width=width, paint=paint))
+            with self._part("what to do"):
+                show(what_to_do(run, width=width, paint=paint))
+            with self._part("the table of models"):
+                show(closing_table(run, width=width, paint=paint))
         if run is not None and run.regressions and run.fail_on_regression is not None:
             regressions = count_of(len(run.regressions), "regression")
             terminalreporter.write_line(f"lmstrix: {regressions} failed this run", red=True)

@@ -84,7 +84,9 @@ def test_a_partial_run_reports_the_whole_fleet(project: Project) -> None:
     assert "earlier" not in models["good"]
     text = files(project)["summary.md"].decode()
     assert "not tested now" in text
-    assert "**1 model, 1 test: 1 passed**" in text
+    assert "**The model works as far as tested**" in text
+    assert "\n1 model, 1 test: 1 passed; machine" in text
+    assert "1 model not tested in this run" in text
     assert ">big</th>" in files(project)["report.html"].decode()
 
 

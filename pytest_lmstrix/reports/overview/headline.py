@@ -11,17 +11,21 @@ from pytest_lmstrix.core.formatting import count_of, duration
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.core.types import Result
 from pytest_lmstrix.registry.history.since import remote_host
-from pytest_lmstrix.reports.overview.standing import Standing, standing
+from pytest_lmstrix.reports.overview.standing import Standing, counted_models, standing
 from pytest_lmstrix.reports.run_json import ModelReport, RunReport
 
 _MOST_NAMES = 6
 """Longest list of engines or hosts."""
-_OTHERS: dict[Standing, str] = {
-    "as_tested": "as far as tested",
-    "below": "below it",
-    "not_at_all": "not at all",
-    "unknown": "without a verdict",
+_ORDER = {"date": "{1}", "duration": "{1}", "not tested in this run": "{1} {0}"}
+"""Fact -> its text in a line, if it is not name and value."""
+_WORDS: dict[Standing, tuple[str, str, str]] = {
+    "declared": ("works at its declared context", "work at their declared context", ""),
+    "as_tested": ("works as far as tested", "work as far as tested", "as far as tested"),
+    "below": ("works below its declared context", "work below their declared context", "below it"),
+    "not_at_all": ("does not work", "do not work", "not at all"),
+    "unknown": ("has no verdict", "have no verdict", "without a verdict"),
 }
+"""Standing, best first -> its words for one model, for several, and after another standing."""
 
 
 class Headline(Struct, frozen=True, kw_only=True):
@@ -34,15 +38,16 @@ class Headline(Struct, frozen=True, kw_only=True):
     facts: tuple[tuple[str, str], ...]
     """Name and value: machine, engines, hosts, date, duration, selection, those that apply."""
 
+    @property
+    def setting(self) -> str:
+        """The facts in one line: `machine 0123456789ab; engine lmstudio 0.4.19; ...`."""
+        return "; ".join(_ORDER.get(name, "{0} {1}").format(name, value)
+                         for name, value in self.facts)  # fmt: skip
+
 
 def headline(run: RunReport) -> Headline:
-    """Return the headline of `run`.
-
-    It is about all models with results, or those tested if the user selected some.
-    """
-    counted = [model for model in run.models if run.results_of(model)]
-    if run.asked:
-        counted = list(run.tested)
+    """Return the headline of `run`, which is about its `counted_models`."""
+    counted = counted_models(run)
     return Headline(
         sentence=standings_sentence(standing(run, model) for model in counted),
         tested=_tested(run),
@@ -56,23 +61,16 @@ def standings_sentence(standings: Iterable[Standing]) -> str:
     total = counts.total()
     if not total:
         return "No model has been tested"
+    first, *others = (name for name in _WORDS if counts[name])
+    one, several, _ = _WORDS[first]
+    words = one if counts[first] == 1 else several
     if total == 1:
-        return _of_one(next(iter(counts)))
-    parts = [f"{counts['declared']:,} of {total:,} work at their declared context"]
-    if counts["declared"] == total:
-        parts = [f"All {total:,} work at their declared context"]
-    parts += [f"{counts[name]:,} {words}" for name, words in _OTHERS.items() if counts[name]]
-    return ", ".join(parts)
-
-
-def _of_one(only: Standing) -> str:
-    return {
-        "declared": "The model works at its declared context",
-        "as_tested": "The model works as far as tested",
-        "below": "The model works below its declared context",
-        "not_at_all": "The model does not work",
-        "unknown": "The model has no verdict",
-    }[only]
+        return f"The model {words}"
+    share = f"{counts[first]:,} of {total:,}" if others else f"All {total:,}"
+    after = {name: _WORDS[name][2] for name in others}
+    if "below" in after and first != "declared":
+        after["below"] = "below their declared context"
+    return ", ".join([f"{share} {words}", *(f"{counts[n]:,} {after[n]}" for n in others)])
 
 
 def _tested(run: RunReport) -> str:

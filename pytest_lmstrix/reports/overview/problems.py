@@ -13,7 +13,7 @@ from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.core.types import Result
 from pytest_lmstrix.core.verdicts import TRAITS, Family, Verdict
 from pytest_lmstrix.registry.history.since import Since
-from pytest_lmstrix.reports.overview.standing import since_of_model
+from pytest_lmstrix.reports.overview.standing import counted_models, since_of_model
 from pytest_lmstrix.reports.run_json import CaseReport, ModelReport, RunReport, representative_of
 
 _MOST_DETAIL = 300
@@ -62,7 +62,7 @@ def causes(run: RunReport) -> list[Cause]:
 
 def _of_models(run: RunReport) -> Iterator[Cause]:
     groups: dict[tuple[Family, str], dict[str, tuple[ModelReport, Result]]] = {}
-    for model in run.models:
+    for model in counted_models(run):
         for result in _bad_results(run, model):
             cause = TRAITS[result.verdict].family, advice_for(result)
             groups.setdefault(cause, {}).setdefault(model.id, (model, result))

@@ -77,6 +77,16 @@ def has_problem(model: ModelReport) -> bool:
     return model.verdict not in (None, Verdict.OK)
 
 
+def counted_models(run: RunReport) -> tuple[ModelReport, ...]:
+    """Return the models that the headline and the causes are about.
+
+    Those are all with results, or those tested if the user selected some by name.
+    """
+    if any(each.startswith("-k ") or "::" in each for each in run.asked):
+        return run.tested
+    return tuple(model for model in run.models if run.results_of(model))
+
+
 def failures_first(run: RunReport) -> list[ModelReport]:
     """Return the models of `run`: failures first, of those the ones that worked before first.
 
