@@ -8,9 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from tests.end_to_end.project import Project
+
+# A busy machine is no defect.
+settings.register_profile(
+    "no time limits", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("no time limits")
 
 
 @pytest.fixture(autouse=True)
