@@ -6,6 +6,7 @@ import gc
 import sys
 from contextlib import closing
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -236,6 +237,7 @@ def _export(config: pytest.Config, settings: Settings, screen: Output) -> int:
         complete = exporter.run(
             screen.line, lambda text: print(text, file=sys.stderr),
             dry_run=option.lmstrix_export_dry_run,
+            granted=partial(export.granted_by_lm_studio, settings),
         )  # fmt: skip
     except ValueError as error:
         raise pytest.UsageError(f"--lmstrix-export: {error}") from None

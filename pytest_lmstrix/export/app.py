@@ -31,3 +31,5 @@ class App(NamedTuple):
     """Whether it reads files that begin with a byte order mark."""
     file_of: Callable[[Path, Exported], Path | None] | None = None
     """The file of each model in a folder, where each has one of its own."""
+    check_loads: bool = False
+    """Whether a load shows if the setting is obeyed, which the program does not promise."""

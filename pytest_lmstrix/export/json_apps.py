@@ -263,6 +263,7 @@ JSON_APPS = {
         _lmstudio,
         bom=False,
         file_of=_lmstudio_file,
+        check_loads=True,
     ),
     "opencode": _app("~/.config/opencode/opencode.json or .jsonc", _opencode, _opencode_template),
     "kilo": _app("~/.config/kilo/kilo.jsonc", _opencode, _opencode_template),
