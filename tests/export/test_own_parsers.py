@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -138,3 +139,29 @@ def test_opencode_reads_the_size(tmp_path: Path) -> None:
     found = npm(str(program), "debug", "config", folder=tmp_path)
     limit = {"context": 32_768, "output": 4096}
     assert found["provider"]["lmstudio"]["models"]["qwen3-8b"]["limit"] == limit
+
+
+PRESETS = """
+import ctypes, sys
+import xllamacpp.xllamacpp as llama
+ctypes.CDLL(llama.__file__, ctypes.RTLD_GLOBAL)
+sys.exit(ctypes.CDLL(sys.argv[1]).print_presets(sys.argv[2].encode()))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("g++"), reason="needs g++")
+def test_llama_server_reads_the_size_of_presets(tmp_path: Path) -> None:
+    library, file = tmp_path / "presets.so", tmp_path / "presets.ini"
+    source = Path(__file__).with_name("presets.cpp")
+    # The wheel is built with the older strings of C++.
+    options = ["-std=c++17", "-shared", "-fPIC", "-D_GLIBCXX_USE_CXX11_ABI=0"]
+    subprocess.run(["g++", *options, source, "-o", library], check=True, timeout=120)
+
+    def presets(text: str) -> subprocess.CompletedProcess[str]:
+        file.write_text(text, encoding="utf-8")
+        command = [sys.executable, "-c", PRESETS, library, file]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    text = merged("llama-server", "version = 1\n[*]\nc = 7\n[qwen3-8b]\nmodel = /a.gguf\nc = 512\n")
+    assert presets(text).stdout.splitlines()[-3:-1] == ["ctx-size = 32768", "model = /a.gguf"]
+    assert presets(text.replace("model", "modle")).returncode == 1
