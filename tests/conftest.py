@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +19,14 @@ settings.register_profile(
     "no time limits", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("no time limits")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what takes long, unless it is asked for."""
+    if not os.environ.get("LMSTRIX_TEST_LONG"):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="takes long: needs LMSTRIX_TEST_LONG=1"))
 
 
 @pytest.fixture(autouse=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+
+import pytest
 
 from pytest_lmstrix.core.verdicts import Verdict
 from tests.end_to_end.project import Project
@@ -12,7 +13,7 @@ from tests.standin.model_files import write_broken, write_whole
 from tests.standin.weights import smollm2
 
 SAMPLE = {"mamba", "gpt-oss", "split", "go-template", "not-a-number"}
-"""Whole models that are loaded unless `LMSTRIX_TEST_DEEP` is set, which loads all."""
+"""Whole models that are loaded in each run of the tests."""
 
 
 def manifest(project: Project, *models: tuple[str, Path, int]) -> None:
@@ -93,9 +94,10 @@ def test_two_workers_run_all_models(project: Project) -> None:
     assert {r.model for r in project.results} == {"one", "two"}
 
 
-def test_every_file_gets_its_right_verdict(project: Project) -> None:
+@pytest.mark.parametrize("all", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_every_file_gets_its_right_verdict(project: Project, all: bool) -> None:
     whole, broken = list(write_whole(project.path)), list(write_broken(project.path))
-    if not os.environ.get("LMSTRIX_TEST_DEEP"):
+    if not all:
         whole = [file for file in whole if file.id in SAMPLE]
         assert len(whole) == len(SAMPLE)
     files = [*whole, *broken]
