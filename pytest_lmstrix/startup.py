@@ -18,13 +18,13 @@ from pytest_lmstrix.checks.sizes import SizePolicy
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.core.types import Model
 from pytest_lmstrix.engines.base import Engine
-from pytest_lmstrix.engines.catalog import BUILT_IN, Engines, host_of, hosts_for, hosts_of
+from pytest_lmstrix.engines.catalog import Engines, host_of, hosts_for
 from pytest_lmstrix.hooks import fixtures
 from pytest_lmstrix.hooks.collection import Collection
 from pytest_lmstrix.hooks.github_actions import GithubActions
 from pytest_lmstrix.hooks.outcomes import Outcomes
 from pytest_lmstrix.hooks.signals import Signals
-from pytest_lmstrix.hooks.xdist import Scheduling, plan_from_controller, worker_number
+from pytest_lmstrix.hooks.xdist import Scheduling, own_hosts, plan_from_controller
 from pytest_lmstrix.hookspecs import registered_engines
 from pytest_lmstrix.options import LOGS, Settings, read_settings
 from pytest_lmstrix.plan.build import make_plan
@@ -58,7 +58,8 @@ def start(config: pytest.Config) -> None:
         plan = make_plan(settings, engines, machine=machine_id())
         config.option.lmstrix_models = str(settings.models)
         sweep = partial(_sweep_all, settings, engines, plan, partial(_print_line, config, live))
-        register(Scheduling(plan, sweep), "lmstrix-scheduling")
+        tell = partial(_print_line, config, live)
+        register(Scheduling(plan, settings.hosts, sweep, tell), "lmstrix-scheduling")
         recorder = Recorder(config, settings, plan)
         register(recorder, "lmstrix-recorder")
         register(Writer(config, settings, plan, machine_id(), recorder), "lmstrix-writer")
@@ -84,11 +85,9 @@ def start(config: pytest.Config) -> None:
 
 
 def _engines(config: pytest.Config, settings: Settings, live: Live) -> Engines:
-    number = worker_number(config)
-    groups = (hosts_of(name, settings.hosts) for name in BUILT_IN)
     return Engines(
         registered_engines(config),
-        homes=[hosts[number % len(hosts)] for hosts in groups if hosts],
+        homes=own_hosts(config, settings.hosts),
         load_timeout=settings.load_timeout,
         reply_timeout=settings.reply_timeout,
         weights=partial(_weights, settings, live),

@@ -57,8 +57,8 @@ class Weights(Protocol):
 class Engines:
     """The engines of one process.
 
-    `homes` are the hosts, at most one per engine, for models that every host has; an engine
-    without one finds its host itself. Time-outs are silence limits in seconds. The logs of failed
+    `homes` are the hosts that this process prefers to others; an engine without one finds its
+    host itself. Time-outs are silence limits in seconds. The logs of failed
     servers of llama.cpp are kept in the folder `logs`. `notify` receives urgent messages for the
     user.
     """
@@ -102,7 +102,7 @@ class Engines:
             raise EngineUnavailable(f"'{name}' is not a known engine{hint}")
 
     def get(self, name: str, hosts: Sequence[str] = ()) -> Engine:
-        """The engine `name`; of its hosts the home host if it is in `hosts`, or the first.
+        """The engine `name`, on the first of its home hosts that is in `hosts`, or else the first.
 
         Raises:
             EngineUnavailable: `name` is unknown, or its dependency is not installed.
@@ -110,9 +110,9 @@ class Engines:
         self.require(name)
         if name in self._registered:
             return self._registered[name]
-        home = next(iter(hosts_of(name, self._homes)), None)
-        others = hosts_of(name, hosts)
-        host = others[0] if others and home not in others else home
+        homes, having = hosts_of(name, self._homes), hosts_of(name, hosts)
+        preferred = [host for host in homes if host in having] if having else homes
+        host = next(iter((*preferred, *having)), None)
         if (name, host) not in self._made:
             self._made[name, host] = self._make(name, host)
         return self._made[name, host]
