@@ -17,15 +17,15 @@ from pytest_lmstrix.checks.loader import ModelLoader
 from pytest_lmstrix.checks.sizes import SizePolicy
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.core.types import Model
-from pytest_lmstrix.engines.base import Engine
-from pytest_lmstrix.engines.catalog import BUILT_IN, Engines, host_of, hosts_for, hosts_of
+from pytest_lmstrix.engines.base import Engine, Sweeps
+from pytest_lmstrix.engines.catalog import Engines, EngineUnavailable, host_of, hosts_for
 from pytest_lmstrix.hooks import fixtures
 from pytest_lmstrix.hooks.collection import Collection
 from pytest_lmstrix.hooks.github_actions import GithubActions
 from pytest_lmstrix.hooks.outcomes import Outcomes
 from pytest_lmstrix.hooks.signals import Signals
 from pytest_lmstrix.hooks.xdist import Scheduling, plan_from_controller, worker_number
-from pytest_lmstrix.hookspecs import registered_engines
+from pytest_lmstrix.hookspecs import engine_options, registered_engines
 from pytest_lmstrix.options import LOGS, Settings, read_settings
 from pytest_lmstrix.plan.build import make_plan
 from pytest_lmstrix.plan.memory import MemoryEstimator
@@ -34,6 +34,7 @@ from pytest_lmstrix.progress.live import Live
 from pytest_lmstrix.reports.recorder import Recorder
 from pytest_lmstrix.reports.writer import Writer, check_registry
 from pytest_lmstrix.system import host_lock, owners
+from pytest_lmstrix.system.addresses import engine_at, hosts_of
 from pytest_lmstrix.system.machine_id import machine_id
 from pytest_lmstrix.system.workflow_commands import guarded
 from pytest_lmstrix.weights import fetch
@@ -66,7 +67,7 @@ def start(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{tag}: models with this tag in the manifest")
     loader = _loader(settings, engines, plan, live)
     config.add_cleanup(partial(_finish, loader, partial(_print_line, config, live)))
-    memory = _memory(config, settings)
+    memory = _memory(engines, settings)
     attempts = Attempts(
         loader, run=plan.run, machine=machine_id(), speeds=plan.speeds, memory=memory
     )
@@ -85,17 +86,22 @@ def start(config: pytest.Config) -> None:
 
 def _engines(config: pytest.Config, settings: Settings, live: Live) -> Engines:
     number = worker_number(config)
-    groups = (hosts_of(name, settings.hosts) for name in BUILT_IN)
-    return Engines(
-        registered_engines(config),
-        homes=[hosts[number % len(hosts)] for hosts in groups if hosts],
-        load_timeout=settings.load_timeout,
-        reply_timeout=settings.reply_timeout,
+    options = engine_options(
+        settings,
         weights=partial(_weights, settings, live),
         owner=owners.owner_token(),
         logs=settings.reports / LOGS,
         notify=partial(_print_line, config, live),
     )
+    # Worker processes begin at different hosts of an engine.
+    groups = (hosts_of(name, settings.hosts) for name in map(engine_at, settings.hosts))
+    homes = [hosts[number % len(hosts)] for hosts in groups]
+    engines = Engines(registered_engines(config, options), homes=homes, options=options)
+    try:
+        engines.check_hosts(settings.hosts)
+    except EngineUnavailable as error:
+        raise pytest.UsageError(f"--lmstrix-host: {error}") from None
+    return engines
 
 
 def _weights(settings: Settings, live: Live, model: Model) -> Path:
@@ -110,14 +116,13 @@ def _weights(settings: Settings, live: Live, model: Model) -> Path:
         )
 
 
-def _memory(config: pytest.Config, settings: Settings) -> CaseMemory:
+def _memory(engines: Engines, settings: Settings) -> CaseMemory:
     from pytest_lmstrix.engines.llamacpp.dry_run import read_machine_memory
 
     estimator = MemoryEstimator(
         registry=settings.registry, folder=settings.models.parent, machine=machine_id()
     )
-    registered = {engine.name for engine in registered_engines(config)}
-    return CaseMemory(estimator, registered=registered, read_machine=read_machine_memory)
+    return CaseMemory(estimator, registered=engines.registered, read_machine=read_machine_memory)
 
 
 def _loader(settings: Settings, engines: Engines, plan: Plan, live: Live) -> ModelLoader:
@@ -136,9 +141,8 @@ def _loader(settings: Settings, engines: Engines, plan: Plan, live: Live) -> Mod
 
 def _sweep(engine: Engine) -> None:
     """Unload the models that dead runs and workers left loaded."""
-    sweep = getattr(engine, "sweep", None)
-    if sweep is not None:
-        sweep(owners.owner_is_dead)
+    if isinstance(engine, Sweeps):
+        engine.sweep(owners.owner_is_dead)
 
 
 def _sweep_all(
