@@ -23,6 +23,9 @@ RUNNER_GONE = (
     " error, check ollama server logs for details"
 )
 
+RUNNER_GONE_IN_STREAM = "an error was encountered while running the model: unexpected EOF"
+OTHER = "something went wrong"
+
 
 class Quirks(Struct, frozen=True, kw_only=True):
     """Deviations of a server; the default has none."""
