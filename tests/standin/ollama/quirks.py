@@ -38,6 +38,8 @@ class Quirks(Struct, frozen=True, kw_only=True):
     reports_asked: bool = False
     """Whether `/api/ps` reports what was asked for instead of what was granted."""
     load_seconds: float = 0.0
+    aborts_loads: bool = True
+    """Whether a load ends when its client disconnects."""
     unload_seconds: float = 0.0
     """How long a model stays listed after its unload was accepted."""
     max_loaded: int = 3

@@ -165,10 +165,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _wait(self, seconds: float) -> None:
         """Wait for a load, until the client disconnects."""
         ends = time.monotonic() + seconds
-        while time.monotonic() < ends and not self.server.ollama.closing.wait(0.01):
+        ollama = self.server.ollama
+        while time.monotonic() < ends and not ollama.closing.wait(0.01):
+            if not ollama.quirks.aborts_loads:
+                continue
             readable = select.select([self.connection], [], [], 0)[0]
             if readable and not self.connection.recv(1, socket.MSG_PEEK):
-                self.server.ollama.events.append("aborted")
+                ollama.events.append("aborted")
                 raise OllamaError(_ABORTED, "client closed request")
 
     def _suffer(self, where: Place, name: str) -> None:
