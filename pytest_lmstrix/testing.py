@@ -20,7 +20,7 @@ from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Message, Model, ModelFacts, Reply
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Closes, Engine, Instance, ListsOthers, Sweeps
-from pytest_lmstrix.engines.catalog import facts_of, host_of
+from pytest_lmstrix.engines.catalog import attaches, facts_of, host_of
 
 __all__ = ["FEW_SHOT", "STORY", "EngineContract", "RecordedProgress"]
 
@@ -79,9 +79,7 @@ class EngineContract:
     small: ClassVar[int] = 512
     """A context length in tokens that the model loads with."""
     large: ClassVar[int] = 1024
-    """A larger one. An engine that only attaches to a loaded model has exactly this one."""
-    attaches: ClassVar[bool] = False
-    """Whether the engine loads nothing, and only uses what a server has loaded."""
+    """A larger one. An engine that `attaches` finds the model loaded with exactly this one."""
     prompt: ClassVar[str] = FEW_SHOT
     """A raw prompt that the model continues with `expected`."""
     expected: ClassVar[str] = "5"
@@ -238,7 +236,7 @@ class EngineContract:
         progress = RecordedProgress()
         with self.loaded(unused, self.large, progress) as instance:
             instance.complete(STORY * 20, max_tokens=1)
-        assert progress.fractions or self.attaches, "a load reports 1.0 at its end"
+        assert progress.fractions or attaches(unused), "a load reports 1.0 at its end"
         assert all(0 <= fraction <= 1 for fraction in progress.fractions)
         assert all(0 <= done <= total for done, total in progress.prefills)
 
@@ -246,12 +244,12 @@ class EngineContract:
         before = self.count_loaded(unused)
         with self.loaded(unused, self.small) as instance:
             if before is not None:
-                assert self.count_loaded(unused) == before + (not self.attaches)
+                assert self.count_loaded(unused) == before + (not attaches(unused))
             instance.unload()
         assert self.count_loaded(unused) == before
 
     def test_a_model_can_be_reloaded_at_another_size(self, unused: Engine) -> None:
-        if self.attaches:
+        if attaches(unused):
             pytest.skip("a server keeps its context")
         for context_length in (self.small, self.large, self.small):
             with self.loaded(unused, context_length) as instance:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from difflib import get_close_matches
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from pytest_lmstrix.core.formatting import memory
 from pytest_lmstrix.core.types import Message, Model, Reply
 from pytest_lmstrix.core.verdicts import Phase, Verdict
 from pytest_lmstrix.engines.base import Engine, Fetches, Instance, ListsOthers, Progress
-from pytest_lmstrix.engines.catalog import host_of
+from pytest_lmstrix.engines.catalog import attaches, host_of
 from pytest_lmstrix.weights.download import WEIGHTS
 
 RECONNECT_PAUSES = (0.0, 1.0, 3.0)
@@ -260,7 +260,7 @@ class ModelLoader:
         with ExitStack() as undo, _as_failure("load"):
             undo.callback(self._watch.idle)
             try:
-                undo.enter_context(self._host_lock(host))
+                undo.enter_context(nullcontext() if attaches(engine) else self._host_lock(host))
             except OSError as error:
                 text = f"{host} cannot be locked: {error}"
                 self.gone[host] = Failure(text, verdict=Verdict.UNREACHABLE, phase="connect")

@@ -80,9 +80,13 @@ class Instance(Protocol):
 class Engine(Protocol):
     """Loads models.
 
-    Optional attributes: `host: str`, the host that holds one model at a time (by default the
-    engine's name), and `version: str`, the version of the software that runs the models. Optional
-    methods are the protocols below: `ReportsFacts`, `Fetches`, `Sweeps`, `ListsOthers`, `Closes`.
+    Optional methods are the protocols below: `ReportsFacts`, `Fetches`, `Sweeps`, `ListsOthers` and
+    `Closes`. Optional attributes:
+
+    - `host: str`: the host that holds one model at a time; by default the engine's name.
+    - `attaches: bool`: whether it loads nothing, and only uses what a server has loaded. Its host
+      is not locked.
+    - `version: str`: the version of the software that runs the models.
 
     Optional attributes of an instance:
 

@@ -162,6 +162,11 @@ def host_of(engine: Engine) -> str:
     return getattr(engine, "host", None) or engine.name
 
 
+def attaches(engine: Engine) -> bool:
+    """Return whether `engine` loads nothing, so that its host may serve several processes."""
+    return getattr(engine, "attaches", False) is True
+
+
 def version_of(engine: Engine) -> str | None:
     version: str | None = None
     with suppress(Exception):  # third-party engines may raise anything

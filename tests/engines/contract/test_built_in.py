@@ -69,7 +69,6 @@ class TestOllama(EngineContract):
 
 class TestOpenAi(EngineContract):
     model = "tiny"
-    attaches = True
     dialect = Dialect.VLLM
 
     @pytest.fixture(scope="class")

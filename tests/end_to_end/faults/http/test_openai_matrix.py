@@ -11,7 +11,7 @@ import pytest_lmstrix.commands.run  # noqa: F401 - once: pytester forgets what a
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.openai import instance
 from tests.end_to_end.faults.conftest import SILENCE_SECONDS, TIERS, verdicts
-from tests.end_to_end.faults.test_ollama_matrix import ALWAYS, HEALTHY, KINDS, MODELS, ONCE
+from tests.end_to_end.faults.http.kinds import ALWAYS, HEALTHY, KINDS, MODELS, ONCE
 from tests.end_to_end.project import Project
 from tests.standin.http.faults import HttpFault, Place
 from tests.standin.lmstudio import StandInModel

@@ -10,23 +10,13 @@ import pytest_lmstrix.commands.run  # noqa: F401 - once: pytester forgets what a
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.ollama import engine, instance
 from tests.end_to_end.faults.conftest import SILENCE_SECONDS, TIERS, verdicts
+from tests.end_to_end.faults.http.kinds import ALWAYS, HEALTHY, KINDS, MODELS, ONCE
 from tests.end_to_end.project import Project
-from tests.standin.http.faults import HttpFault, Kind, Place
+from tests.standin.http.faults import HttpFault, Place
 from tests.standin.lmstudio import StandInModel
 from tests.standin.ollama import OllamaServer
 
-KINDS: tuple[Kind, ...] = ("error", "crash", "hang", "lost", "garbage", "ends")
 PLACES: tuple[Place, ...] = ("load", "predict", "fragment")
-MODELS = [*KINDS, "healthy"]
-HEALTHY = {"healthy": (Verdict.OK, False)}
-ONCE: dict[str, tuple[Verdict, bool]] = dict.fromkeys(KINDS, (Verdict.OK, True))
-ALWAYS = {
-    "error": (Verdict.ENGINE_ERROR, True),
-    "crash": (Verdict.CRASHED, True),
-    "hang": (Verdict.TIMEOUT, True),
-    "garbage": (Verdict.ENGINE_ERROR, True),
-    "ends": (Verdict.ENGINE_ERROR, True),
-}
 
 
 @pytest.fixture(autouse=True)
