@@ -10,7 +10,7 @@ import pytest
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Model
 from pytest_lmstrix.core.verdicts import Verdict
-from pytest_lmstrix.engines.base import Engine
+from pytest_lmstrix.engines.base import Closes, Engine
 from pytest_lmstrix.engines.lmstudio.engine import LmStudioEngine
 from pytest_lmstrix.engines.ollama.engine import OllamaEngine
 from pytest_lmstrix.engines.openai.engine import OpenAiEngine
@@ -93,22 +93,27 @@ class TestOpenAiOfSglang(TestOpenAi):
 class TestLlamaCpp(EngineContract):
     children: frozenset[int]
 
+    @classmethod
+    def make_engine(cls) -> Engine:
+        from pytest_lmstrix.engines.llamacpp.engine import LlamaCppEngine
+
+        return LlamaCppEngine(load_timeout=120, reply_timeout=120)
+
     @pytest.fixture(scope="class")
     @classmethod
     def engine(cls) -> Iterator[Engine]:
-        from pytest_lmstrix.engines.llamacpp.engine import LlamaCppEngine
-
         try:
             path = str(weights.smollm2())
         except Failure as failure:
             if failure.verdict is not Verdict.UNREACHABLE:
                 raise
             pytest.skip(f"no model at hand: {failure.text}")
-        cls.model = Model(id="smollm2", engine="llamacpp", source=path)
-        cls.missing = Model(id="missing", engine="llamacpp", source=path + ".not-there")
+        engine = cls.make_engine()
+        cls.model = Model(id="smollm2", engine=engine.name, source=path)
+        cls.missing = Model(id="missing", engine=engine.name, source=path + ".not-there")
         cls.children = _children()
-        engine = LlamaCppEngine(load_timeout=120, reply_timeout=120)
         yield engine
+        assert isinstance(engine, Closes)
         engine.close()
         engine.close()
 
