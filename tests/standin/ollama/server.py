@@ -7,12 +7,13 @@ import select
 import socket
 import time
 from collections.abc import Iterable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from threading import Event, Thread
 from types import TracebackType
 from typing import Any, Self
 
 from tests.standin.http.faults import HttpFault, HttpFaults, Place, hang, lose_connection
+from tests.standin.http.server import StandInHttpServer
 from tests.standin.lmstudio.models.minds import Prediction
 from tests.standin.lmstudio.models.model import StandInModel
 from tests.standin.ollama.machine import Machine
@@ -81,10 +82,7 @@ class OllamaServer:
         self.machine.remove(name, "evicted")
 
 
-class _Http(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-
+class _Http(StandInHttpServer):
     def __init__(self, server: OllamaServer) -> None:
         self.ollama = server
         super().__init__(("127.0.0.1", 0), _Handler)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from threading import Event, Thread
 from types import TracebackType
 from typing import Any, Self
 
 from tests.standin.http.faults import HttpFault, HttpFaults, hang, lose_connection
+from tests.standin.http.server import StandInHttpServer
 from tests.standin.lmstudio.errors import Refused
 from tests.standin.lmstudio.models.minds import Message, Prediction, Request, StandInMind
 from tests.standin.lmstudio.models.model import StandInModel
@@ -83,10 +84,7 @@ class OpenAiServer:
         return {"object": "list", "data": [entry]}
 
 
-class _Http(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-
+class _Http(StandInHttpServer):
     def __init__(self, server: OpenAiServer) -> None:
         self.openai = server
         super().__init__(("127.0.0.1", 0), _Handler)
