@@ -15,6 +15,7 @@ from tests.standin.lmstudio import (
     GrantsAtMost,
     MissingFromDisk,
     OutOfMemory,
+    Reasons,
     StandInModel,
     Unsupported,
 )
@@ -183,3 +184,13 @@ def test_two_hosts_of_ollama_work_at_the_same_time(project: Project) -> None:
     assert {r.host for r in project.results} == {here.address, there.address}
     listed = project.run("--lmstrix-list").stdout
     listed.fnmatch_lines(["one * works *", "two * works *"])
+
+
+@pytest.mark.parametrize("release", [(0, 33, 0), (0, 9, 0)], ids=["listed", "shown"])
+def test_the_scan_records_capabilities(project: Project, release: tuple[int, int, int]) -> None:
+    (project.path / "models.yaml").unlink()
+    thinker = StandInModel(key="thinker", trained_for_tool_use=True, behaviours=(Reasons(),))
+    with OllamaServer([thinker], Quirks(release=release)) as server:
+        run(project, server, "--lmstrix-scan")
+    written = (project.path / "models.yaml").read_text(encoding="utf-8")
+    assert "capabilities: [tools, thinking]" in written
