@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from pytest_lmstrix.checks.granted import PADDING
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.sanitize import clean, one_line
 from pytest_lmstrix.core.types import Model
@@ -19,9 +20,6 @@ from pytest_lmstrix.system.addresses import hosts_of
 from pytest_lmstrix.system.host_lock import host_lock
 
 Print = Callable[[str], None]
-
-PADDING = 256
-"""Tokens; llama.cpp grants a multiple of it."""
 
 
 class Exporter:
