@@ -9,6 +9,8 @@ import pytest
 
 from pytest_lmstrix import hookspecs, inert, options, wake
 
+pytest.register_assert_rewrite("pytest_lmstrix.testing")
+
 MARKERS = (
     "fast: the model loads, grants the context and replies with any text (pytest-lmstrix)",
     "full: the model loads, grants the context and answers one of two questions (pytest-lmstrix)",

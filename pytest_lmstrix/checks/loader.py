@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from difflib import get_close_matches
 from typing import Protocol
 
@@ -15,8 +15,8 @@ from pytest_lmstrix.core.failure import DID_YOU_MEAN, Failure
 from pytest_lmstrix.core.formatting import memory
 from pytest_lmstrix.core.types import Message, Model, Reply
 from pytest_lmstrix.core.verdicts import Phase, Verdict
-from pytest_lmstrix.engines.base import Engine, Instance, Progress
-from pytest_lmstrix.engines.catalog import host_of
+from pytest_lmstrix.engines.base import Engine, Fetches, Instance, ListsOthers, Progress
+from pytest_lmstrix.engines.catalog import attaches, host_of
 from pytest_lmstrix.weights.download import WEIGHTS
 
 RECONNECT_PAUSES = (0.0, 1.0, 3.0)
@@ -185,10 +185,9 @@ class ModelLoader:
 
     def _fetch(self, model: Model, engine: Engine) -> None:
         """Download the weights: not part of a load, and possible without the host's lock."""
-        fetch: Callable[[Model], object] | None = getattr(engine, "fetch", None)
-        if fetch is not None:
+        if isinstance(engine, Fetches):
             with _as_failure("load"):
-                fetch(model)
+                engine.fetch(model)
 
     @contextmanager
     def remember_failures(self, model: Model) -> Iterator[None]:
@@ -214,10 +213,9 @@ class ModelLoader:
     def _held_by_others(self, model: Model) -> str:
         """Describe the instances of others in memory, where they are large enough to matter."""
         engine = self.engine_of(model)
-        ask: Callable[[], Mapping[str, int | None]] | None = getattr(engine, "others", None)
         others: Mapping[str, int | None] = {}
         with suppress(Exception):  # third-party engines may raise anything
-            others = ask() if ask is not None else {}
+            others = engine.others() if isinstance(engine, ListsOthers) else {}
         sizes = [size for size in others.values() if size is not None]
         known = len(sizes) == len(others) and model.size_bytes is not None
         if not others or (known and sum(sizes) < MATTERS * (model.size_bytes or 0)):
@@ -262,7 +260,7 @@ class ModelLoader:
         with ExitStack() as undo, _as_failure("load"):
             undo.callback(self._watch.idle)
             try:
-                undo.enter_context(self._host_lock(host))
+                undo.enter_context(nullcontext() if attaches(engine) else self._host_lock(host))
             except OSError as error:
                 text = f"{host} cannot be locked: {error}"
                 self.gone[host] = Failure(text, verdict=Verdict.UNREACHABLE, phase="connect")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from pytest_lmstrix.checks.granted import PADDING
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.sanitize import clean, one_line
 from pytest_lmstrix.core.types import Model
-from pytest_lmstrix.engines.catalog import hosts_of
 from pytest_lmstrix.export.apps import APPS, files_of, parse_targets
 from pytest_lmstrix.export.entries import Exported, NotExported, select
 from pytest_lmstrix.export.files import ExportError, FilePlan, diff, plan_file, write
@@ -16,12 +16,10 @@ from pytest_lmstrix.options import Settings
 from pytest_lmstrix.registry.known import VerifyingCheck
 from pytest_lmstrix.registry.store import Registry
 from pytest_lmstrix.system import owners
+from pytest_lmstrix.system.addresses import hosts_of
 from pytest_lmstrix.system.host_lock import host_lock
 
 Print = Callable[[str], None]
-
-PADDING = 256
-"""Tokens; llama.cpp grants a multiple of it."""
 
 
 class Exporter:

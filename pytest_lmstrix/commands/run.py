@@ -19,7 +19,7 @@ from pytest_lmstrix.core.formatting import NOTHING, count_of, tokens
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.core.table import TableCell, prose, table
 from pytest_lmstrix.core.types import Model
-from pytest_lmstrix.hookspecs import registered_engines
+from pytest_lmstrix.hookspecs import engine_options, registered_engines
 from pytest_lmstrix.manifest.append import append_models
 from pytest_lmstrix.manifest.read import (
     ManifestError,
@@ -162,7 +162,7 @@ def _fit(config: pytest.Config, settings: Settings, screen: Output) -> int:
             models,
             settings,
             keyword=config.option.keyword,
-            registered=tuple(registered_engines(config)),
+            registered=tuple(registered_engines(config, engine_options(settings))),
             progress=print_progress,
         )
     except ValueError as error:
@@ -292,7 +292,9 @@ def _scan(config: pytest.Config, settings: Settings, screen: Output) -> int:
     except ManifestNotFound:
         known = ()
     scanner = scan.Scanner(
-        registered_engines(config), hosts=settings.hosts, folders=settings.gguf_dirs
+        registered_engines(config, engine_options(settings)),
+        hosts=settings.hosts,
+        folders=settings.gguf_dirs,
     )
     with closing(scanner):
         answers = list(scanner.ask([settings.engine, *(model.engine for model in known)]))

@@ -105,6 +105,15 @@ def test_the_host_is_locked_from_load_to_confirmed_unload(
     assert engine.log[2:] == ["unload", "free"]
 
 
+def test_the_host_of_an_engine_that_loads_nothing_is_not_locked(
+    loader: ModelLoader, engine: BareEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BareEngine, "attaches", True, raising=False)
+    loader.load(A, 512)
+    loader.unload()
+    assert engine.log == ["load a 512", "unload"]
+
+
 def test_the_host_is_released_after_the_pause_that_follows_an_unload(
     engine: BareEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
