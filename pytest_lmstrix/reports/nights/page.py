@@ -23,16 +23,20 @@ MOST_GROUPS = 60
 """Groups of events that the page lists, the newest ones."""
 MOST_NAMED = 40
 """Models named in one group."""
-_VERBS = {"broke": "broke", "works_again": "works again", "accepted": "accepted as it is"}
-_SEVERAL = {"broke": "broke", "works_again": "work again", "accepted": "accepted as they are"}
+_VERBS = {
+    "broke": ("broke", "broke"),
+    "works_again": ("works again", "work again"),
+    "accepted": ("was accepted as it is", "were accepted as they are"),
+}
+"""Kind of event -> its words for one model, and for several."""
 
 
 class EventGroup(Struct, frozen=True, kw_only=True):
     """Events of one night with the same cause."""
 
     kind: str
-    count: str
-    """`12 models broke`."""
+    verb: str
+    """`broke`, `work again`."""
     cause: str
     """`lmstudio 0.4.19, 0.4.18 before: guardrail refused`."""
     names: tuple[str, ...]
@@ -52,6 +56,10 @@ class BreakGroup(Struct, frozen=True, kw_only=True):
     text: str
     names: tuple[str, ...]
     accepted: bool
+
+    @property
+    def count(self) -> int:
+        return len(self.names)
 
 
 def page(board: Board, *, made: datetime, links: Sequence[str] = ()) -> str:
@@ -87,12 +95,12 @@ def page(board: Board, *, made: datetime, links: Sequence[str] = ()) -> str:
 
 
 def sentence(board: Board) -> str:
-    """Return `28 Nov 2026: 50 of 55 models tested work, 3 broke, 1 works again`."""
+    """Return `28 Nov 2026: 50 of 55 tested models work, 3 broke, 1 works again`."""
     if not board.nights:
         return "No night yet: the registry has no result"
     newest = [row.cells[0] for row in board.models if row.cells[0]]
     works = sum(cell.result.verdict is Verdict.OK for cell in newest)
-    parts = [f"{works:,} of {count_of(len(newest), 'model')} tested"]
+    parts = [f"{works:,} of {count_of(len(newest), 'tested model')}"]
     parts[0] += " works" if works == 1 else " work"
     counts = Counter(
         (event.kind, event.model) for event in board.events if event.night == board.nights[0]
@@ -109,9 +117,7 @@ def break_groups(breaks: Iterable[Since], *, today: date) -> list[BreakGroup]:
     """Return the breaks, those with the same sentence together; the order is kept."""
     found: dict[tuple[str, bool], dict[str, None]] = {}
     for since in breaks:
-        text = f"{since.check}: {since_text(since, today=today)}"
-        if since.first_bad is not None:
-            text += f", {plain(since.newest.verdict)}"
+        text = f"{since.check}, {plain(since.newest.verdict)}. {since_text(since, today=today)}"
         found.setdefault((text, since.accepted is not None), {})[since.model] = None
     return [
         BreakGroup(text=one_line(text, 500), names=tuple(map(one_line, names)), accepted=accepted)
@@ -133,20 +139,20 @@ def _groups(events: Iterable[Event]) -> Iterator[EventGroup]:
         where = ""
         if event.moment is not None:
             where = f"{event.check} at {tokens(event.moment.context_length)}"
-        names = found.setdefault((event.kind, _cause(event)), {})
-        names.setdefault(one_line(event.model), set()).add(where)
+        of_cause = found.setdefault((event.kind, _cause(event)), {})
+        of_cause.setdefault(one_line(event.model), set()).add(where)
     order = ("broke", "works_again", "accepted")
     for (kind, cause), models in sorted(
         found.items(), key=lambda item: (order.index(item[0][0]), -len(item[1]))
     ):
         names = [", ".join(filter(None, (name, *sorted(where)))) for name, where in models.items()]
-        verb = (_VERBS if len(named) == 1 else _SEVERAL)[kind]
+        one, several = _VERBS[kind]
         yield EventGroup(
             kind=kind,
-            count=f"{count_of(len(named), 'model')} {verb}",
+            verb=one if len(names) == 1 else several,
             cause=one_line(cause, 300),
-            names=tuple(named[:MOST_NAMED]),
-            more=max(0, len(named) - MOST_NAMED),
+            names=tuple(names[:MOST_NAMED]),
+            more=max(0, len(names) - MOST_NAMED),
         )
 
 
@@ -191,7 +197,7 @@ def _share(tally: Tally) -> str:
     """Return the class of a cell of the table of hosts."""
     if tally.works == tally.tested:
         return "ok"
-    return "unusable" if not tally.works else "answer"
+    return "some" if tally.works else "room"
 
 
 def cell_text(cell: NightCell, night: date) -> str:
