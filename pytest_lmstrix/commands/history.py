@@ -6,10 +6,12 @@ import getpass
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import msgspec
+import pytest
 from msgspec import Struct
 
 from pytest_lmstrix.core.formatting import rate, tokens
@@ -135,6 +137,25 @@ def history_json(found: Iterable[ModelTimeline]) -> str:
             object_["seconds"] = since.seconds
         models.append(plain)
     return json.dumps({"schema": HISTORY_SCHEMA, "models": models}, indent=2)
+
+
+def history_html(registry: Registry, reports: Path, selected: str) -> Path:
+    """Write the page of all nights, made of the registry alone, and return its path.
+
+    Raises:
+        pytest.UsageError: Models were `selected`, or it cannot be written.
+    """
+    if selected:
+        raise pytest.UsageError(
+            "--lmstrix-format=html shows all models; leave out the model and -k"
+        )
+    from pytest_lmstrix.reports.nights.write import INDEX, write_index
+
+    try:
+        return write_index(registry, reports, made=datetime.now(UTC))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise pytest.UsageError(f"{reports / INDEX} cannot be written: {reason}") from None
 
 
 def _sentences(each: ModelTimeline) -> list[list[TableCell]]:

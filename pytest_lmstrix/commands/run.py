@@ -52,6 +52,8 @@ def run(config: pytest.Config, command: str) -> int:
     """
     if not config.pluginmanager.has_plugin("terminal"):
         raise pytest.UsageError(f"--lmstrix-{command} needs pytest's own plugin 'terminal'")
+    if config.option.lmstrix_format == "html" and command != "history":
+        raise pytest.UsageError("--lmstrix-format=html is for --lmstrix-history only")
     settings = read_settings(config)
     work = {"scan": _scan, "list": _list, "fit": _fit, "history": _history, "accept": _accept,
             "health": _health, "restore": _restore, "export": _export,
@@ -110,6 +112,10 @@ def _list(config: pytest.Config, settings: Settings, screen: Output) -> int:
 def _history(config: pytest.Config, settings: Settings, screen: Output) -> int:
     asked = config.option.lmstrix_history
     registry = Registry(settings.registry)
+    if config.option.lmstrix_format == "html":
+        index = history.history_html(registry, settings.reports, f"{asked}{config.option.keyword}")
+        screen.line(_display_path(index, config))
+        return pytest.ExitCode.OK
     found = history.histories(_asked(config, settings, asked, "history"), registry)
     if config.option.lmstrix_format == "json":
         screen.line(history.history_json(found))

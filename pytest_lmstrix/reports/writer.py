@@ -26,6 +26,7 @@ from pytest_lmstrix.registry.store import RegistryError
 from pytest_lmstrix.reports.files import is_of_run_json, is_summary, replace_file, unwritable_reason
 from pytest_lmstrix.reports.fleet import earlier_results, fleet_of
 from pytest_lmstrix.reports.html import HtmlGuard, HtmlReport
+from pytest_lmstrix.reports.nights.write import INDEX, RUNS, keep_run, write_index
 from pytest_lmstrix.reports.plots import METRICS, plot, plot_checks
 from pytest_lmstrix.reports.recorder import Recorder, display_path
 from pytest_lmstrix.reports.run_json import ModelReport, RunReport, encode_run, model_report
@@ -158,6 +159,11 @@ class Writer:
             names = ("report.html", "run.json")
             text = summary(run, {name: name for name in names} | {"registry": registry})
             replace_file(reports / "summary.md", f"{SUMMARY_MARK}\n{text}".encode(), is_summary)
+        with self._part(display_path(self._config, reports / RUNS)):
+            keep_run(run, reports)
+        with self._part(display_path(self._config, reports / INDEX)):
+            written = ("report.html",) if self._html is not None else ()
+            write_index(self._recorder.registry, reports, made=run.finished, written=written)
 
     def _draw(self, html: HtmlReport, run: RunReport, history: History) -> None:
         with self._part("the map of report.html"):

@@ -16,6 +16,7 @@ from pytest_lmstrix.core.formatting import count_of, tokens
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.core.verdicts import TRAITS, Verdict
 from pytest_lmstrix.registry.history.since import Since, day, short_text, since_text
+from pytest_lmstrix.reports.files import NIGHTS_MARK
 from pytest_lmstrix.reports.nights.board import Board, ModelNights, NightCell, PlaceNights, Tally
 from pytest_lmstrix.reports.nights.events import Event
 
@@ -77,6 +78,7 @@ def page(board: Board, *, made: datetime, links: Sequence[str] = ()) -> str:
     return environment.get_template("nights.html.jinja").render(
         css=Markup(here.joinpath("nights.css").read_text(encoding="utf-8")),
         js=Markup(here.joinpath("nights.js").read_text(encoding="utf-8")),
+        mark=Markup(NIGHTS_MARK),
         board=board,
         made=made,
         links=links,
