@@ -50,7 +50,7 @@ class NightCell(Struct, frozen=True, kw_only=True):
 
     result: NightResult
     changed: bool
-    """Whether it works or fails unlike in the night before with a result."""
+    """Whether it works or fails unlike in the last night before with a result about it."""
 
     @property
     def letter(self) -> str:
@@ -111,7 +111,7 @@ class Board(Struct, frozen=True, kw_only=True):
     """Checks of these models that worked before and fail, the newest break first."""
 
 
-_Night = dict[_RowKey, dict[tuple[str, int], NightResult]]
+_Night = dict[_RowKey, dict[tuple[str, int, Origin], NightResult]]
 
 
 def board_of(registry: Registry, *, most_nights: int = MOST_NIGHTS) -> Board:
@@ -163,7 +163,7 @@ def _read(registry: Registry, most_nights: int) -> tuple[dict[date, _Night], Eve
 def _add(night: _Night, line: Result) -> None:
     place = Place(line.engine, line.machine or "", remote_host(line.host) or "")
     results = night.setdefault(_RowKey(line.model, place, line.settings), {})
-    results[line.check, line.context_length] = NightResult(
+    results[line.check, line.context_length, line.origin] = NightResult(
         check=line.check,
         context_length=line.context_length,
         origin=line.origin,
@@ -204,11 +204,18 @@ def _cells(results: Sequence[NightResult | None]) -> Iterator[NightCell | None]:
         if result is None:
             yield None
             continue
-        before = next((each for each in results[number + 1 :] if each), None)
-        changed = before is not None and (before.verdict is Verdict.OK) is not (
-            result.verdict is Verdict.OK
-        )
+        now = _works(result)
+        earlier = (_works(each) for each in results[number + 1 :] if each)
+        before = next((works for works in earlier if works is not None), None)
+        changed = None not in (now, before) and now is not before
         yield NightCell(result=result, changed=changed)
+
+
+def _works(result: NightResult) -> bool | None:
+    """Return whether the model works; `None` if the result is not about the model."""
+    if result.verdict.evidence in ("none", "unclear"):
+        return None
+    return result.verdict is Verdict.OK
 
 
 def _places(rows: dict[_RowKey, list[NightResult | None]], nights: int) -> Iterator[PlaceNights]:
