@@ -212,7 +212,8 @@ def _period(results: Sequence[Result], verified: int | None) -> Period:
     newest = results[-1]
     last_run = [each for each in results if each.run == newest.run and each.origin == "case"]
     bad = [each for each in last_run if each.verdict is not Verdict.OK]
-    worst = min(bad, key=lambda each: each.context_length) if bad else newest
+    judged = last_run[-1] if last_run else newest
+    worst = min(bad, key=lambda each: each.context_length) if bad else judged
     return Period(
         engine=newest.engine,
         engine_version=newest.engine_version,

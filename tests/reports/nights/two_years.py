@@ -181,7 +181,7 @@ def lines(models: list[Model], start: date, **fields: object) -> Iterator[Result
             }  # fmt: skip
             yield a_result(SIZE, verdict, **of_model)
             if model.works[night]:  # searches and users' checks do not count
-                yield a_result(SIZE, "crashed", origin="search", **of_model)
+                yield a_result(2 * SIZE, "crashed", origin="search", **of_model)
         yield from (
             Acceptance(at=at + timedelta(hours=6), by=model.accepted[night], model=model.name)
             for model in models
