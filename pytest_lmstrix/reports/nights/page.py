@@ -147,7 +147,10 @@ def _groups(events: Iterable[Event]) -> Iterator[EventGroup]:
     for (kind, cause), models in sorted(
         found.items(), key=lambda item: (order.index(item[0][0]), -len(item[1]))
     ):
-        names = [", ".join(filter(None, (name, *sorted(where)))) for name, where in models.items()]
+        names = [
+            one_line(", ".join(filter(None, (name, *sorted(where)))), 300)
+            for name, where in models.items()
+        ]
         one, several = _VERBS[kind]
         yield EventGroup(
             kind=kind,
