@@ -82,7 +82,7 @@ def page(board: Board, *, made: datetime, links: Sequence[str] = ()) -> str:
         board=board,
         made=made,
         links=links,
-        sentence=sentence(board),
+        sentence=nights_sentence(board),
         months=_months(board.nights),
         broken=[group for group in breaks if not group.accepted],
         accepted=[group for group in breaks if group.accepted],
@@ -96,7 +96,7 @@ def page(board: Board, *, made: datetime, links: Sequence[str] = ()) -> str:
     )
 
 
-def sentence(board: Board) -> str:
+def nights_sentence(board: Board) -> str:
     """Return `28 Nov 2026: 50 of 55 tested models work, 3 broke, 1 works again`."""
     if not board.nights:
         return "No night yet: the registry has no result"
@@ -119,7 +119,7 @@ def break_groups(breaks: Iterable[Since], *, today: date) -> list[BreakGroup]:
     """Return the breaks, those with the same sentence together; the order is kept."""
     found: dict[tuple[str, bool], dict[str, None]] = {}
     for since in breaks:
-        text = f"{since.check}, {plain(since.newest.verdict)}. {since_text(since, today=today)}"
+        text = f"{since.check}, {verdict_words(since.newest.verdict)}. {since_text(since, today=today)}"
         found.setdefault((text, since.accepted is not None), {})[since.model] = None
     return [
         BreakGroup(text=one_line(text, 500), names=tuple(map(one_line, names)), accepted=accepted)
@@ -170,10 +170,10 @@ def _cause(event: Event) -> str:
     if before and before != event.moment.engine_version:
         text += f", {before} before"
     verdict = event.moment.verdict if event.kind == "broke" else None
-    return f"{text}: {plain(verdict)}" if verdict else text
+    return f"{text}: {verdict_words(verdict)}" if verdict else text
 
 
-def plain(verdict: Verdict) -> str:
+def verdict_words(verdict: Verdict) -> str:
     """Return a verdict in words: `guardrail refused`."""
     return verdict.value.replace("_", " ")
 
@@ -189,7 +189,7 @@ def _months(nights: Sequence[date]) -> list[tuple[str, int]]:
 def _legend(models: Iterable[ModelNights]) -> list[tuple[str, str, str]]:
     """Return letter, family and meaning of the verdicts in use."""
     used = {cell.result.verdict for row in models for cell in row.cells if cell}
-    return [(TRAITS[each].letter, TRAITS[each].family, plain(each)) for each in TRAITS
+    return [(TRAITS[each].letter, TRAITS[each].family, verdict_words(each)) for each in TRAITS
             if each in used]  # fmt: skip
 
 
@@ -210,7 +210,7 @@ def cell_text(cell: NightCell, night: date) -> str:
     result = cell.result
     version = f", {result.engine_version}" if result.engine_version else ""
     size = tokens(result.context_length)
-    return one_line(f"{night}: {plain(result.verdict)}, {result.check} at {size}{version}")
+    return one_line(f"{night}: {verdict_words(result.verdict)}, {result.check} at {size}{version}")
 
 
 def row_since(row: ModelNights) -> str:
