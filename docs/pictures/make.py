@@ -1,8 +1,8 @@
 """Make the pictures of the README from a real run: `python docs/pictures/make.py`.
 
 It tests a small model (93 MB, downloaded once) with the embedded llama.cpp in a temporary folder,
-after it has removed the weights of an entry that worked. Needs the extra `llamacpp`, and Chromium for the
-picture of the report. Takes about a minute.
+after it has removed the weights of an entry that worked. Needs the extra `llamacpp`, and Chromium
+for the picture of the report. Takes about a minute.
 """
 
 from __future__ import annotations
@@ -94,8 +94,9 @@ def terminal(output: str, path: Path) -> None:
     console = Console(record=True, width=COLUMNS, file=io.StringIO())
     console.print(Text.from_ansi("\n".join([f"$ {shown}", *lines])))
     style = re.sub(r"@font-face \{\{.*?\n    \}\}\n", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
-    svg = console.export_svg(title="pytest --lmstrix --all", theme=DIMMED_MONOKAI, code_format=style,
-                             unique_id="terminal")  # fmt: skip
+    svg = console.export_svg(
+        title="a night", theme=DIMMED_MONOKAI, code_format=style, unique_id="terminal"
+    )
     if "http" in svg.replace("http://www.w3.org", "").replace("https://www.textualize.io", ""):
         sys.exit("the picture of the terminal refers to the network")
     path.write_text(svg, encoding="utf-8", newline="\n")
