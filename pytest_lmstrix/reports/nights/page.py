@@ -119,7 +119,8 @@ def break_groups(breaks: Iterable[Since], *, today: date) -> list[BreakGroup]:
     """Return the breaks, those with the same sentence together; the order is kept."""
     found: dict[tuple[str, bool], dict[str, None]] = {}
     for since in breaks:
-        text = f"{since.check}, {verdict_words(since.newest.verdict)}. {since_text(since, today=today)}"
+        verdict = verdict_words(since.newest.verdict)
+        text = f"{since.check}, {verdict}. {since_text(since, today=today)}"
         found.setdefault((text, since.accepted is not None), {})[since.model] = None
     return [
         BreakGroup(text=one_line(text, 500), names=tuple(map(one_line, names)), accepted=accepted)
