@@ -1,21 +1,27 @@
 """Make the pictures of the README from a real run: `python docs/pictures/make.py`.
 
 It tests a small model (93 MB, downloaded once) with the embedded llama.cpp in a temporary folder,
-after it has removed the weights of an entry that worked. Needs the extra `llamacpp`, and Chromium
-for the picture of the report. Takes about a minute.
+after it has removed the weights of an entry that worked. Needs Linux or macOS, the
+extras `llamacpp` and `test`, and Chromium for the picture of the report. Takes about a minute.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import io
 import os
+import pty
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 from pathlib import Path
 
+import pyte
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.terminal_theme import DIMMED_MONOKAI
@@ -23,7 +29,7 @@ from rich.text import Text
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-COLUMNS = 96
+COLUMNS, LINES = 96, 80
 WIDTH, HEIGHT = 1100, 860
 """Of the picture of the report, in pixels."""
 MOST_BYTES = 150_000
@@ -48,10 +54,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder)
         prepare(project)
-        run(project, "-k", "last-week")
+        run(project, "-k", "last-week", expected=0)
         (project / "copy.gguf").unlink()
-        output = run(project)
-        terminal(output, HERE / "terminal.svg")
+        terminal(run(project, expected=1), HERE / "terminal.svg")
         report(project / "reports" / "report.html", HERE / "report.png")
     for path in (HERE / "terminal.svg", HERE / "report.png"):
         size = path.stat().st_size
@@ -74,25 +79,45 @@ def prepare(project: Path) -> None:
         half.write(whole.read(weights.stat().st_size // 2))
 
 
-def run(project: Path, *selection: str) -> str:
-    """Return what a run prints on a terminal of `COLUMNS` columns."""
-    unset = ("PYTEST_ADDOPTS", "NO_COLOR", "CI", "GITHUB_STEP_SUMMARY", "PYTEST_XDIST_WORKER")
+def run(project: Path, *selection: str, expected: int) -> pyte.Screen:
+    """Return the screen of a terminal after a run that exits with `expected`."""
+    unset = ("PYTEST_ADDOPTS", "NO_COLOR", "CI", "GITHUB_STEP_SUMMARY", "PYTEST_XDIST_WORKER",
+             "COLUMNS", "LINES")  # fmt: skip
     environment = {name: value for name, value in os.environ.items() if name not in unset}
-    environment |= {"COLUMNS": str(COLUMNS), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", *COMMAND, "--color=yes", "--no-header", *selection]
-    done = subprocess.run(command, cwd=project, env=environment, text=True, encoding="utf-8",
-                          stdout=subprocess.PIPE, stderr=sys.stderr)  # fmt: skip
-    if done.returncode not in (0, 1):
-        sys.exit(f"the run exited with {done.returncode}:\n{done.stdout}")
-    return done.stdout
+    environment |= {"TERM": "xterm", "PYTHONPATH": str(ROOT)}
+    screen = pyte.Screen(COLUMNS, LINES)
+    stream = pyte.ByteStream(screen)
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
+    command = [sys.executable, "-m", *COMMAND, "--no-header", *selection]
+    with subprocess.Popen(command, cwd=project, env=environment, stdin=slave, stdout=slave,
+                          stderr=slave) as process:  # fmt: skip
+        os.close(slave)
+        with contextlib.suppress(OSError):  # Linux: the other end is closed
+            while data := os.read(master, 65536):
+                stream.feed(data.replace(f"{project}/".encode(), b""))
+    os.close(master)
+    if process.returncode != expected:
+        print("\n".join(screen.display))
+        sys.exit(f"the run exited with {process.returncode}")
+    return screen
 
 
-def terminal(output: str, path: Path) -> None:
-    """Draw `output` as SVG, without the line that has a path of this machine."""
-    shown = " ".join(f"'{word}'" if " " in word else word for word in COMMAND)
-    lines = [line for line in output.splitlines() if "Generated html report" not in line]
+def terminal(screen: pyte.Screen, path: Path) -> None:
+    """Draw `screen` as SVG, without the lines that have a path of this machine."""
+    text = Text(f"$ {' '.join(COMMAND)}\n")
+    for number, line in enumerate(screen.display):
+        if line.strip() and "Generated html report" not in line:
+            cells = [screen.buffer[number][column] for column in range(len(line.rstrip()))]
+            for cell in cells:
+                colour = {"default": "", "brown": "yellow"}.get(cell.fg, cell.fg)
+                text.append(cell.data, f"{'bold ' if cell.bold else ''}{colour}".strip())
+        if not any(each.strip() for each in screen.display[number:]):
+            break
+        if "Generated html report" not in line:
+            text.append("\n")
     console = Console(record=True, width=COLUMNS, file=io.StringIO())
-    console.print(Text.from_ansi("\n".join([f"$ {shown}", *lines])))
+    console.print(text)
     style = re.sub(r"@font-face \{\{.*?\n    \}\}\n", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
     svg = console.export_svg(
         title="a night", theme=DIMMED_MONOKAI, code_format=style, unique_id="terminal"

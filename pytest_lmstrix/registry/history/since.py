@@ -253,7 +253,7 @@ def remote_host(host: str | None) -> str | None:
     try:
         local = ipaddress.ip_address(name).is_loopback
     except ValueError:
-        local = name.lower() == "localhost"
+        local = name.lower() in ("localhost", "local")  # the embedded engine is `local`
     return None if local else host
 
 
