@@ -251,12 +251,14 @@ class Writer:
     @pytest.hookimpl(wrapper=True)
     def pytest_report_teststatus(
         self, report: pytest.CollectReport | pytest.TestReport, config: pytest.Config
-    ) -> Generator[None, _Status, _Status]:
+    ) -> Generator[None, _Status | None, _Status | None]:
         """Keep the verdict in the short summary line of a test with a long name."""
         status = yield
         results = results_of(report) if isinstance(report, pytest.TestReport) else []
         words = ("FAILED", "ERROR")
-        if not results or status[2] not in words or config.get_verbosity() >= 2:
+        if status is None or not results or status[2] not in words:
+            return status  # `None` without pytest's own plugin `terminal`
+        if config.get_verbosity() >= 2:
             return status
         width = config.get_terminal_writer().fullwidth
         word = short_word(str(status[2]), results[0].verdict, report.nodeid, width)
