@@ -197,6 +197,7 @@ class Attempts:
         prefill_rate = filled.prefill_tokens_per_second if filled else None
         if prefilled < LEAST_RATE_TOKENS:
             prefill_rate = None
+        found = finding.verdict is not Verdict.MODEL_NOT_FOUND
         result = Result(
             run=self._run,
             at=datetime.now(UTC),
@@ -204,7 +205,8 @@ class Attempts:
             engine=engine.name,
             host=host_of(engine),
             engine_version=version_of(engine),
-            fingerprint=case.model.fingerprint,
+            # A missing file has no size: its path alone would be that of other weights.
+            fingerprint=case.model.fingerprint if found else None,
             check=check,
             context_length=case.context_length,
             granted_context_length=loaded.context_length if loaded else None,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from pytest_lmstrix.core.formatting import count_of, rate, seconds, tokens, verdict_text
 from pytest_lmstrix.core.table import Paint, TableCell, prose, table
+from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.reports.changes import MEASURES, basis, format_measure, where
 from pytest_lmstrix.reports.overview.broken import break_text
 from pytest_lmstrix.reports.overview.headline import headline
@@ -107,3 +108,12 @@ def closing_table(run: RunReport, *, width: int | None, paint: Paint) -> Iterato
     if len(notes) > _MOST_NOTES:
         notes[_MOST_NOTES:] = ["and " + count_of(len(notes) - _MOST_NOTES, "more note")]
     yield from prose([[each] for each in notes], paint=paint, width=width)
+
+
+def short_word(word: str, verdict: Verdict, node_id: str, width: int) -> str:
+    """Return `FAILED(crashed)` where the verdict after the node id does not fit, else `word`.
+
+    pytest cuts the short summary lines of failures at the width of the terminal.
+    """
+    fits = len(f"{word} {node_id} - {verdict}: ...") <= width
+    return word if fits else f"{word}({verdict})"

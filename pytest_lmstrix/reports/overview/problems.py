@@ -104,7 +104,7 @@ def _affected(run: RunReport, model: ModelReport, result: Result) -> Affected:
     return Affected(
         name=model.id,
         where=f"{result.check} at {tokens(result.context_length)}",
-        detail=one_line(result.detail, _MOST_DETAIL),
+        detail=one_line("; ".join(result.detail.splitlines()), _MOST_DETAIL),
         earlier="" if result.run == run.run else f"{result.at:%Y-%m-%d}",
         since=since if since and since.state == "broken" else None,
         result=result,
