@@ -126,7 +126,7 @@ def _loader(settings: Settings, engines: Engines, plan: Plan, live: Live) -> Mod
     hosts = {each.model.id: each.hosts for each in plan.models}
 
     return ModelLoader(
-        lambda model: engines.get(model.engine, hosts.get(model.id, ())),
+        lambda model, gone: engines.get(model.engine, hosts.get(model.id, ()), gone),
         host_lock=lambda host: host_lock.host_lock(
             host, on_wait=lambda holder: live.waiting(host, holder)
         ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from difflib import get_close_matches
 from typing import Protocol
@@ -21,6 +21,8 @@ from pytest_lmstrix.weights.download import WEIGHTS
 
 RECONNECT_PAUSES = (0.0, 1.0, 3.0)
 """Seconds to wait before each attempt to reach a lost host again."""
+RETURN_SECONDS = 60.0
+"""Seconds after which a host that is gone is asked whether it is back."""
 RECONNECT_SECONDS = 10.0
 """Stop reconnecting after this many seconds: each request to a silent host takes long."""
 
@@ -115,25 +117,30 @@ class LoadedModel(ReportedLoad):
 class ModelLoader:
     """Loads models one at a time, and keeps the last one loaded until another is requested.
 
-    `engine_of` finds a model's engine, `host_lock` excludes other processes from a host, and
+    `engine_of` finds a model's engine, on a host that is not among those given if another has it;
+    `host_lock` excludes other processes from a host, and
     `prepare` is called once for each engine before its first load, while its host is locked.
     `cooldown` is a pause after an unload, in seconds.
     """
 
     def __init__(
         self,
-        engine_of: Callable[[Model], Engine],
+        engine_of: Callable[[Model, Collection[str]], Engine],
         *,
         host_lock: Callable[[str], AbstractContextManager[None]],
         watch: Watch,
         prepare: Callable[[Engine], None] = lambda engine: None,
         cooldown: float = 0.0,
     ) -> None:
-        self.engine_of = engine_of
+        self._find_engine = engine_of
+        self._engines: dict[str, Engine] = {}
+        """Model id -> the engine that was chosen for it."""
         self.unusable: dict[str, Failure] = {}
         """Model id -> why none of its sizes can be tested: missing, corrupted, unsupported."""
         self.gone: dict[str, Failure] = {}
         """Host, or id of a model whose weights cannot be fetched -> why it is unreachable."""
+        self._asked_at: dict[str, float] = {}
+        """Host that is gone -> when it was last asked."""
         self.leaks: list[Failure] = []
         """Unconfirmed unloads that have not been reported yet."""
         self._host_lock = host_lock
@@ -143,6 +150,29 @@ class ModelLoader:
         self._cooldown = cooldown
         self._current: tuple[LoadedModel, Instance] | None = None
         self._held = ExitStack()
+
+    def engine_of(self, model: Model) -> Engine:
+        """Return the engine of `model`: the same until `choose_host`."""
+        if model.id not in self._engines:
+            self._engines[model.id] = self._find_engine(model, self.gone)
+        return self._engines[model.id]
+
+    def choose_host(self, model: Model) -> None:
+        """Move `model` to another host if its own is gone and another has it.
+
+        A host that has been gone for a while is asked first whether it is back.
+        """
+        engine = self.engine_of(model)
+        host = host_of(engine)
+        if host not in self.gone:
+            return
+        since = self._asked_at.setdefault(host, time.monotonic())
+        if time.monotonic() - since >= RETURN_SECONDS:
+            self._asked_at[host] = time.monotonic()
+            with suppress(Exception):  # third-party engines may raise anything
+                engine.models()
+                del self.gone[host], self._asked_at[host]
+        del self._engines[model.id]
 
     def load(self, model: Model, context_length: int) -> LoadedModel:
         """Load `model` with `context_length` tokens, unless it is loaded so already.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 
@@ -80,8 +80,10 @@ class Engines:
                 text = f"'{host}' is not host:port or ENGINE://host:port: {error}"
                 raise EngineUnavailable(text) from None
 
-    def get(self, name: str, hosts: Sequence[str] = ()) -> Engine:
+    def get(self, name: str, hosts: Sequence[str] = (), gone: Collection[str] = ()) -> Engine:
         """The engine `name`, on the first of its home hosts that is in `hosts`, or else the first.
+
+        Hosts that are `gone` come last.
 
         Raises:
             EngineUnavailable: `name` is unknown, or its dependency is not installed.
@@ -89,7 +91,12 @@ class Engines:
         self.require(name)
         homes, having = hosts_of(name, self._homes), hosts_of(name, hosts)
         preferred = [host for host in homes if host in having] if having else homes
-        host = next(iter((*preferred, *having)), None)
+        found = [self._at(name, host) for host in dict.fromkeys((*preferred, *having))]
+        if not found:
+            return self._at(name, None)
+        return next((engine for engine in found if host_of(engine) not in gone), found[0])
+
+    def _at(self, name: str, host: str | None) -> Engine:
         if name in self._registered:
             return self._registered_at(name, host)
         if (name, host) not in self._made:

@@ -60,10 +60,11 @@ class Outcomes:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         case = case_of(item)
-        trouble = self._loader.unreachable_reason(case.model) if case is not None else None
-        if trouble is not None:
-            pytest.skip(trouble.explain())
         if case is not None:
+            self._loader.choose_host(case.model)
+            trouble = self._loader.unreachable_reason(case.model)
+            if trouble is not None:
+                pytest.skip(trouble.explain())
             self._skip_unfit(case)
         self._mark = self._attempts.mark()
 

@@ -34,7 +34,9 @@ class NoWatch:
 
 
 def loader_for(engine: Engine) -> ModelLoader:
-    return ModelLoader(lambda model: engine, host_lock=lambda host: nullcontext(), watch=NoWatch())
+    return ModelLoader(
+        lambda model, gone: engine, host_lock=lambda host: nullcontext(), watch=NoWatch()
+    )
 
 
 @contextmanager

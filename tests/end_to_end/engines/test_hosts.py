@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import ExitStack
 
 import pytest
 
 from tests.end_to_end.project import Project
-from tests.standin.lmstudio import LmStudioServer, StandInModel
+from tests.standin.lmstudio import Fault, LmStudioServer, StandInModel
 
 
 def manifest(project: Project, *models: str) -> None:
@@ -64,3 +65,22 @@ def test_fewer_workers_than_hosts_share_them_out(project: Project, workers: str)
         result.assert_outcomes(passed=8)
         hosts = {r.model: r.host for r in project.results}
         assert hosts == {name: server.host for name, server in zip(names, servers, strict=True)}
+
+
+def test_the_models_of_a_host_that_dies_are_tested_by_the_others(project: Project) -> None:
+    names = [f"m{n}" for n in range(6)]
+    manifest(project, *names)
+    with ExitStack() as stack:
+        (good,) = started(stack, names)
+        dying = LmStudioServer(
+            [StandInModel(key=key) for key in names],
+            faults=[Fault(where="load", kind="gone", skip=1)],
+        )
+        stack.enter_context(dying)
+        result = project.run_apart("--lmstrix", "-n", "2", *on_hosts([good, dying]))
+        result.assert_outcomes(passed=11, errors=1)
+        assert good.max_loaded_at_once("lmstrix") == 1
+    assert {r.verdict.value for r in project.results} == {"ok"}
+    by_host = Counter(r.host for r in project.results)
+    assert by_host == {dying.host: 1, good.host: 10}
+    assert len({(r.model, r.context_length) for r in project.results}) == 11
