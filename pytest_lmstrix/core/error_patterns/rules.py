@@ -24,6 +24,17 @@ CODES: dict[str, str] = {
 }
 """Structured codes of LM Studio, llama.cpp's server and OpenAI's API; also found inside texts."""
 
+COMPANION = (
+    r"(?:fail\w*|error|unable|could ?n[o']t|cannot) (?:to )?(?:load|loading|open|init\w*) "
+    r"(?:the )?(?:\w+ )?(?:draft|speculative|mtp|mmproj|projector|vision|lora|adapter|clip"
+    r"|control vector)\b"
+    r"|\bmmproj\b.{0,80}(?:fail|unable|invalid|not found|missing|does)"
+    r"|\b(?:draft|speculative|mtp|lora|adapter|projector)(?: (?:model|file|decoder))?\b.{0,80}"
+    r"(?:not (?:be )?(?:found|compatible)|incompatible|missing|mismatch"
+    r"|does(?: not|n't) exist)"
+)
+"""A companion file of a model, which itself is neither missing nor corrupted."""
+
 RULES: tuple[tuple[str, str], ...] = (
     (
         "guardrail_refused",
@@ -84,17 +95,7 @@ RULES: tuple[tuple[str, str], ...] = (
         r"\b(?:content|media|message|output|tool)[ _-]types?\b"
         r"|parameter '\w+'|number of arguments|<(?:h1|title)>\W*404",
     ),
-    # A companion file of the model: the model itself is neither missing nor corrupted.
-    (
-        "engine_error",
-        r"(?:fail\w*|error|unable|could ?n[o']t|cannot) (?:to )?(?:load|loading|open|init\w*) "
-        r"(?:the )?(?:\w+ )?(?:draft|speculative|mtp|mmproj|projector|vision|lora|adapter|clip"
-        r"|control vector)\b"
-        r"|\bmmproj\b.{0,80}(?:fail|unable|invalid|not found|missing|does)"
-        r"|\b(?:draft|speculative|mtp|lora|adapter|projector)(?: (?:model|file|decoder))?\b.{0,80}"
-        r"(?:not (?:be )?(?:found|compatible)|incompatible|missing|mismatch"
-        r"|does(?: not|n't) exist)",
-    ),
+    ("engine_error", COMPANION),
     ("unreachable", LOST),
     (
         "context_too_large",
