@@ -305,7 +305,6 @@ FAMILIES: dict[Verdict, list[str]] = {
         "failed to initialize the context: Gemma4Assistant requires ctx_other to be set",
         "Failed to parse tool call: Unexpected end of content. \nModel Output: out of memory",
         "'x' does not support tools",
-        "ModuleNotFoundError: No module named 'mlx_engine'",
         "warning: not compiled with GPU offload support, --gpu-layers option will be ignored",
         "Command failed with exit code 1: powershell (Get-CimInstance)",
         "failed to parse LLM response: unexpected end of JSON input (raw: )",

@@ -44,3 +44,13 @@ def test_a_companion_never_makes_its_model_missing_or_corrupted() -> None:
         if any(name in message.lower() for name in companions)
     }
     assert found == {Verdict.ENGINE_ERROR}
+
+
+@pytest.mark.parametrize(
+    "name", ["org/qwen-mtp-7b", "lora-7b", "x-draft", "speculative/x", "y/clip"]
+)
+def test_a_model_that_is_named_like_a_companion_is_a_model(name: str) -> None:
+    for text in (f"Model not found: {name}", f"model '{name}' not found, try pulling it first"):
+        assert classify(text, phase="load") is Verdict.MODEL_NOT_FOUND
+    text = f"error loading model: llama_model_loader: failed to load model from /m/{name}.gguf"
+    assert classify(text, phase="load") is Verdict.CORRUPTED

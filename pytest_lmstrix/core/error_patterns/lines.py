@@ -31,7 +31,9 @@ TEMPLATE = (
     r"|\btemplate: ?\S*:\d+:|\bparser error: \w*expected\b"
     r"|\bundefined values?\b|\b(?:got|type):? (?:undefined|null|none|string|object)value\b"
     r"|\bno user (?:query|message)s? (?:was )?found\b"
-    r"|\broles? must alternate|\bonly user,? (?:and )?(?:model|assistant|tool)\b.{0,40}\broles?\b"
+    r"|\broles? must (?:strictly )?alternate|\bunexpected (?:message )?role\b"
+    r"|\b(?:first|last) message must\b|\bmessages must (?:start|begin|end)\b"
+    r"|\bexpected \w+ role to\b|\bonly user,? (?:and )?(?:model|assistant|tool)\b.{0,40}\broles?\b"
     r"|\bsystem (?:role|message|prompt)s?\b.{0,20}\bnot supported).*"
 )
 """A line about the chat template; the rest of the line quotes the template."""

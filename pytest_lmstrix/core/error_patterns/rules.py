@@ -26,12 +26,13 @@ CODES: dict[str, str] = {
 
 COMPANION = (
     r"(?:fail\w*|error|unable|could ?n[o']t|cannot) (?:to )?(?:load|loading|open|init\w*) "
-    r"(?:the )?(?:\w+ )?(?:draft|speculative|mtp|mmproj|projector|vision|lora|adapter|clip"
-    r"|control vector)\b"
+    r"(?:the )?(?:\w+ )?(?:(?:draft|speculative|mtp|projector|vision|lora|adapter|clip"
+    r"|control vector)(?![-\w])|mmproj)"
     r"|\bmmproj\b.{0,80}(?:fail|unable|invalid|not found|missing|does)"
-    r"|\b(?:draft|speculative|mtp|lora|adapter|projector)(?: (?:model|file|decoder))?\b.{0,80}"
-    r"(?:not (?:be )?(?:found|compatible)|incompatible|missing|mismatch"
-    r"|does(?: not|n't) exist)"
+    # Not as a part of the name of a model.
+    r"|(?<![-\w/.@])(?:draft|speculative|mtp|lora|adapter|projector)(?![-\w/]).{0,80}"
+    r"(?:not (?:be )?(?:found|compatible)|incompatible|missing|mismatch|corrupt|damaged"
+    r"|does(?: not|n't) exist)|\bmismatch between the draft\b"
 )
 """A companion file of a model, which itself is neither missing nor corrupted."""
 
@@ -40,7 +41,7 @@ RULES: tuple[tuple[str, str], ...] = (
         "guardrail_refused",
         r"insufficient system resources(?! exist)|memory estimate unavailable"
         r"|loading guard ?rails|guard ?rails? (?:prevent|block|refus|reject)"
-        r"|(?:prevent|block|refus|reject|stopp)\w* by .{0,40}\bguard ?rails?\b"
+        r"|(?:prevent|block|refus|reject|stopp|exceed|violat)\w*\b.{0,60}\bguard ?rails?\b"
         r"|requires approximately .{0,60}memory|likely overload your system"
         r"|not enough (?:system )?resources|not have enough memory to load"
         r"|too large for .{0,20}memory",
@@ -74,7 +75,7 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|ggml_assert\(buf(?:fer)?(?: != \w+)?\)"
         r"|mem_buffer != null|resource limit \(\d+\) exceeded"
         r"|exceeds? .{0,30}\b(?:memory|v?ram|buffer size)\b|memory pressure|jetsam"
-        r"|memory limit (?:exceeded|reached)"
+        r"|memory (?:limit )?exceeded|memory limit reached"
         r"|(?:ret|returned|status)\W{1,3}-2\b",
     ),
     ("host_trouble", HOST_TROUBLE),
@@ -144,6 +145,8 @@ RULES: tuple[tuple[str, str], ...] = (
         "corrupted",
         r"(?:invalid|bad|wrong|unknown|unexpected|incorrect).{0,12}\bmagic\b"
         r"|\bfile (?:is )?(?:too (?:short|small)|empty)\b|\bdecode.{0,80}\bconfig\.json\b"
+        r"|\bexpected \d+ shards\b|\bunexpected end of json.{0,40}\b\w+\.json\b"
+        r"|\.json is (?:not valid|invalid)\b"
         r"|\bmagic\b.{0,40}(?:invalid|bad|wrong|mismatch|unknown|not match)"
         r"|not a (?:valid )?(?:gguf|ggml|safetensors|model(?! id))"
         r"|(?:invalid|bad) (?:gguf|ggml|safetensors)"
