@@ -11,6 +11,8 @@ NOISE: tuple[str, ...] = (
     r"^.*(?:memory|vram)\b.{0,80}\b(?:skipping|didn't recover)\b.*",
     # Failures with a working fallback.
     r"^.*\b(?:trying next|falling back to|deferring|will be ignored)\b.*",
+    # A backend without a device: another one, or the CPU, takes over.
+    r"^.*\bggml_\w*init\w*: failed to initiali[sz]e.*|^.*\bno devices found\b.*",
     # Remarks about the training of the model.
     r"^.*(?:n_ctx\w*\W.{0,40}n_ctx_train|training context).*",
     # Names of functions and files in stack traces.
