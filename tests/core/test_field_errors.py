@@ -54,3 +54,16 @@ def test_a_model_that_is_named_like_a_companion_is_a_model(name: str) -> None:
         assert classify(text, phase="load") is Verdict.MODEL_NOT_FOUND
     text = f"error loading model: llama_model_loader: failed to load model from /m/{name}.gguf"
     assert classify(text, phase="load") is Verdict.CORRUPTED
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ggml_cuda_init: failed to initialize CUDA: no CUDA-capable device is detected",
+        "ggml_vulkan: No devices found.",
+    ],
+)
+def test_a_backend_without_a_device_is_not_why_a_load_fails(line: str) -> None:
+    text = f"{line}\ngguf_init_from_file: invalid magic characters 'Inte'"
+    assert classify(text, phase="load") is Verdict.CORRUPTED
+    assert classify(line, phase="load") is Verdict.ENGINE_ERROR
