@@ -113,7 +113,7 @@ class Attempts:
         try:
             finding = self._tried(examine, case.model, before, budget)
         except Failure as failure:
-            finding = ProbeResult(verdict=failure.verdict, detail=failure.text)
+            finding = failure.as_finding()
         if before and finding.verdict is Verdict.OK:
             reasons = "\n".join(f"{each.verdict}: {each.text}" for each in before)
             finding = replace(finding, detail=f"passed on another try, after\n{reasons}")
@@ -237,6 +237,8 @@ class Attempts:
             ),
         )
         drop_insane(result)
+        if finding.only_this_model:
+            return result
         shared = self._rows.add(result, worked=bool(replies) or finding.verdict is Verdict.OK)
         if shared is not result and shared.verdict is Verdict.HOST_TROUBLE:
             self.loader.gone[host_of(engine)] = Failure(shared.detail, verdict=shared.verdict)

@@ -227,7 +227,12 @@ class ModelLoader:
         except Failure as failure:
             if _may_lack_memory(failure) and (held := self._held_by_others(model)):
                 text = f"{failure.text}\n{held}, so this does not count against {model.id}"
-                raise Failure(text, verdict=Verdict.HOST_TROUBLE, phase=failure.phase) from failure
+                raise Failure(
+                    text,
+                    verdict=Verdict.HOST_TROUBLE,
+                    phase=failure.phase,
+                    only_this_model=True,  # a smaller one may still have room
+                ) from failure
             if failure.verdict is Verdict.MODEL_NOT_FOUND and failure.phase == "load":
                 failure.text += self._similar(model)
             if failure.verdict.outcome == "xfailed":

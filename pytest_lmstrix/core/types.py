@@ -260,6 +260,8 @@ class ProbeResult(Struct, frozen=True, kw_only=True):
     form: Prompts | None = None
     """The form of the prompts that gave this result."""
     notes: tuple[str, ...] = ()
+    only_this_model: bool = False
+    """Whether it shows nothing about the host with which other models run."""
 
 
 def fingerprint(*, sha256: str | None, size_bytes: int | None, path: str | None) -> str | None:

@@ -55,8 +55,8 @@ class Run:
     def __init__(
         self, loader: ModelLoader, *, known: Mapping[str, KnownRange] = {}, seed: int = 1
     ) -> None:
-        attempts = Attempts(loader, run="run", machine="machine")
-        self.size_policy = SizePolicy(attempts, known=known, seed=seed)
+        self.attempts = Attempts(loader, run="run", machine="machine")
+        self.size_policy = SizePolicy(self.attempts, known=known, seed=seed)
 
     def check(self, check: str, cases: list[Case]) -> dict[int, list[Result] | None]:
         """Results of `fast`, `full` or `deep` by size; `SKIPPED` if not tried."""

@@ -244,8 +244,9 @@ class LmStudioEngine:
             Failure: The server does not answer at all, so the model is not to blame.
         """
         verdict = error.verdict if isinstance(error, Failure) else None
-        late = loading and verdict in (None, Verdict.TIMEOUT, Verdict.UNREACHABLE)
-        if loading and not isinstance(error.__cause__, LMStudioServerError):
+        unanswered = loading and not isinstance(error.__cause__, LMStudioServerError)
+        late = unanswered and verdict in (None, Verdict.TIMEOUT, Verdict.UNREACHABLE)
+        if unanswered:
             self._strays.add(identifier)  # the server has not reported the end of the load
         try:
             if late:

@@ -52,6 +52,28 @@ def test_broken_files_are_xfails_and_the_run_goes_on(project: Project) -> None:
         result.stdout.fnmatch_lines([expected])
 
 
+def test_the_log_of_a_failed_load_is_kept_beside_the_registry_and_named(project: Project) -> None:
+    at_odds = "load: {kv_cache_type: q8_0, flash_attention: false}"
+    source = smollm2().as_posix()
+    entries = (
+        f"  - {{id: odd, source: '{source}', contexts: [512], {at_odds}}}\n"
+        f"  - {{id: good, source: '{source}', contexts: [512]}}\n"
+    )
+    project.pytester.makefile(".yaml", models=f"defaults: {{engine: llamacpp}}\nmodels:\n{entries}")
+    result = project.run("--lmstrix")
+    result.assert_outcomes(passed=1, failed=1)
+    logs = sorted((project.path / "reports" / "logs").iterdir())
+    assert len(logs) == 2  # of both tries
+    assert all("flash_attn" in log.read_text(encoding="utf-8") for log in logs)
+    log = logs[-1]
+    details = {r.model: r.detail for r in project.results}
+    assert details["odd"].endswith(f"\nlog: {log}")
+    assert "log: " not in details["good"]
+    result.stdout.fnmatch_lines(
+        [f"log: {log}", "See the log in the folder `logs` of the reports.*"]
+    )
+
+
 def test_a_context_above_the_trained_one_is_not_granted(project: Project) -> None:
     manifest(project, ("smollm2", smollm2(), 16_384))
     project.run("-m", "fast or full").assert_outcomes(failed=2)

@@ -194,3 +194,18 @@ def test_the_scan_records_capabilities(project: Project, release: tuple[int, int
         run(project, server, "--lmstrix-scan")
     written = (project.path / "models.yaml").read_text(encoding="utf-8")
     assert "capabilities: [tools, thinking]" in written
+
+
+def test_models_that_others_use_keep_no_free_model_from_its_test(project: Project) -> None:
+    names = ("a:latest", "b:latest", "c:latest", "d:latest", "free:latest")
+    manifest(project, *names)
+    with OllamaServer([StandInModel(key=name) for name in names], Quirks(max_loaded=5)) as server:
+        for name in names[:4]:
+            server.use(name.partition(":")[0], 4096)
+        result = run(project, server, "--lmstrix", "--all")
+        assert sorted(server.loaded) == sorted(names[:4])
+    result.assert_outcomes(passed=2, errors=4, skipped=4)
+    verdicts = {r.model: r.verdict for r in project.results}
+    assert verdicts == dict.fromkeys(names, Verdict.HOST_TROUBLE) | {"free:latest": Verdict.OK}
+    result.stdout.no_fnmatch_line("*same words*")
+    result.stdout.fnmatch_lines(["Unload it there, or run again when it is free*"])
