@@ -16,10 +16,13 @@ from pytest_lmstrix.core.sanitize import escape_markdown, one_line
 from pytest_lmstrix.core.table import Paint, TableCell, prose, table
 from pytest_lmstrix.core.types import ANY_SIZE, Model, Result
 from pytest_lmstrix.core.verdicts import Verdict
-from pytest_lmstrix.plan.plan import PlannedModel, ordered
+from pytest_lmstrix.options import Settings
+from pytest_lmstrix.plan.memory import MemoryEstimator
+from pytest_lmstrix.plan.plan import ordered, planned
 from pytest_lmstrix.registry.history.since import Since, short_text
 from pytest_lmstrix.registry.status import display_status, shown_since, sort_values, status_of
 from pytest_lmstrix.registry.store import ModelStatus, Registry
+from pytest_lmstrix.system.machine_id import machine_id
 
 LIST_SCHEMA = 1
 """Increased when a JSON key is removed or changes its meaning; new keys do not count."""
@@ -59,19 +62,20 @@ ModelHistory = Mapping[str, Sequence[Result]]
 
 
 def entries(
-    models: Sequence[Model], registry: Registry, *, key: str, keyword: str = ""
+    models: Sequence[Model], registry: Registry, settings: Settings, *, key: str, keyword: str = ""
 ) -> list[Entry]:
-    """Return the models whose id, engine or tags match `keyword`, sorted by `key`.
+    """Return the models whose id, engine or tags match `keyword`, sorted by `key` as in a run.
 
     Raises:
         RegistryError: The registry cannot be read.
         ValueError: `keyword` is not a valid expression.
     """
-    planned = [PlannedModel(model=model, context_lengths=()) for model in matching(models, keyword)]
-    return [
-        _entry(each.model, registry)
-        for each in ordered(planned, key, sort_values(registry, models))
-    ]
+    chosen = [planned(model, settings.contexts, ()) for model in matching(models, keyword)]
+    estimator = MemoryEstimator(
+        registry=settings.registry, folder=settings.models.parent, machine=machine_id()
+    )
+    in_order = ordered(chosen, key, sort_values(registry, models), estimator.cached_bytes)
+    return [_entry(each.model, registry) for each in in_order]
 
 
 def matching(models: Iterable[Model], keyword: str) -> list[Model]:

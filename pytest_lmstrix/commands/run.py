@@ -83,7 +83,7 @@ def _list(config: pytest.Config, settings: Settings, screen: Output) -> int:
     registry = Registry(settings.registry)
     damaged = registry.load().damaged
     try:
-        listed = listing.entries(models, registry, key=key, keyword=option.keyword)
+        listed = listing.entries(models, registry, settings, key=key, keyword=option.keyword)
     except ValueError as error:
         raise pytest.UsageError(f"-k: {error}") from None
     past = None

@@ -242,15 +242,16 @@ def test_a_damaged_cache_is_as_none_and_is_replaced(tmp_path: Path) -> None:
                       total_bytes=6)  # fmt: skip
     cache = EstimateCache(registry)
     assert cache.get("key") is None
-    cache.add("key", [need])
+    cache.add("key", [need], headers={"files": "hash"})
     assert EstimateCache(registry).get("key") == (need,)
+    assert EstimateCache(registry).header("files") == "hash"
 
 
 def test_processes_add_to_one_cache(tmp_path: Path) -> None:
     registry = tmp_path / "registry.jsonl"
     first, second = EstimateCache(registry), EstimateCache(registry)
     assert first.get("a") is None
-    second.add("b", [])
-    first.add("a", [])
+    second.add("b", [], headers={"b": "1"})
+    first.add("a", [], headers={"a": "2"})
     assert EstimateCache(registry).get("b") == ()
     assert EstimateCache(registry).get("a") == ()
