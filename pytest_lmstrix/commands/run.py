@@ -15,7 +15,7 @@ from pytest_lmstrix.commands import export, history, scan
 from pytest_lmstrix.commands import list as listing
 from pytest_lmstrix.commands.keyword import matcher
 from pytest_lmstrix.commands.output import Output
-from pytest_lmstrix.core.formatting import NOTHING, count_of, tokens
+from pytest_lmstrix.core.formatting import NOTHING, count_of, file_size, tokens
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.core.table import TableCell, prose, table
 from pytest_lmstrix.core.types import Model
@@ -31,6 +31,7 @@ from pytest_lmstrix.manifest.read import (
 from pytest_lmstrix.options import Settings, margin_of, read_settings, sort_key
 from pytest_lmstrix.registry.health import check_health
 from pytest_lmstrix.registry.store import Registry, RegistryError
+from pytest_lmstrix.reports.overview.variants import variants_table
 
 HISTORY = 10
 """Number of results of a model listed by `-v`; `-vv` lists all."""
@@ -99,7 +100,9 @@ def _list(config: pytest.Config, settings: Settings, screen: Output) -> int:
         screen.lines(listing.as_ids(listed))
     else:
         screen.lines(listing.as_table(listed, key=key, paint=screen.paint, width=screen.width))
-        screen.lines(listing.as_comparison(listed, paint=screen.paint, width=screen.width))
+        for comparison in listing.compared(listed):
+            screen.line("")
+            screen.lines(variants_table(comparison, paint=screen.paint, width=screen.width))
         screen.lines(listing.as_history(past or {}, paint=screen.paint, width=screen.width))
     if damaged:
         lines = count_of(len(damaged), "damaged line")
@@ -332,7 +335,7 @@ def _model_row(model: Model) -> list[TableCell]:
         model.id,
         model.engine,
         model.type or "llm",
-        listing.file_size(model.size_bytes),
+        file_size(model.size_bytes),
         model.quantization or NOTHING,
         model.architecture or NOTHING,
         tokens(model.context_limit),
