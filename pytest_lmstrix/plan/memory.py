@@ -170,11 +170,23 @@ def largest_context(
     Raises:
         Failure: An estimate failed.
     """
-    spare = {size: machine.spare_bytes(needs) for size, needs in known.items() if size <= limit}
+    spare = {size: machine.spare_bytes(needs) for size, needs in known.items()}
+    return largest_size(lambda size: machine.spare_bytes(estimate(size)), limit=limit, known=spare)
+
+
+def largest_size(
+    spare_bytes: Callable[[int], int], *, limit: int, known: Mapping[int, int]
+) -> int | None:
+    """Return what `largest_context` does, by the memory that a size leaves free.
+
+    Raises:
+        Failure: An estimate failed.
+    """
+    spare = {size: left for size, left in known.items() if size <= limit}
 
     def fits(size: int) -> bool:
         if size not in spare:
-            spare[size] = machine.spare_bytes(estimate(size))
+            spare[size] = spare_bytes(size)
         return spare[size] >= 0
 
     if fits(limit):
