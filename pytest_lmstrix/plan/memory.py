@@ -57,7 +57,7 @@ class MemoryEstimator:
         if cached is not None:
             return cached
         header = header_path(model.source)
-        if header.is_file():
+        if all(part.is_file() for part in parts(header)):
             return header
         if not fetch:
             raise _not_found(f"{model.source}: neither the file nor its header is on this machine")

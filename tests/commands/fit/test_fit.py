@@ -17,6 +17,7 @@ from pytest_lmstrix.core.memory import DeviceNeed, MachineMemory
 from pytest_lmstrix.engines.llamacpp import dry_run
 from pytest_lmstrix.plan.estimates import EstimateCache
 from pytest_lmstrix.plan.memory import largest_context
+from pytest_lmstrix.weights.source import parts
 from tests.end_to_end.project import Project
 from tests.standin import header_file, model_files
 from tests.standin.range_server import range_server
@@ -131,6 +132,17 @@ def test_remote_weights_are_estimated_by_their_header_alone(project: Project) ->
         assert server.sent_bytes < 8 * 1024 * 1024
     result.stdout.fnmatch_lines(["far * 512 * f16 * CPU_REPACK * 37,*"])
     result.stdout.fnmatch_lines(["far: estimated from the header alone; *"])
+
+
+def test_a_split_model_is_estimated_by_the_headers_of_its_files(project: Project) -> None:
+    first = header_file.write_split_llama_70b(project.path / "far.gguf")
+    with range_server(*parts(first)) as server:
+        project.manifest(
+            f"[{{id: far, engine: llamacpp, source: '{server.base}/{first.name}', contexts: [512]}}]"
+        )
+        result = project.run("--lmstrix-fit")
+        assert server.sent_bytes < 8 * 1024 * 1024
+        result.stdout.fnmatch_lines(["far * 512 * f16 * CPU_REPACK * 37,*"])
 
 
 def test_a_model_that_cannot_be_estimated_is_a_row_with_the_reason(project: Project) -> None:
