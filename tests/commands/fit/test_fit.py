@@ -137,9 +137,8 @@ def test_remote_weights_are_estimated_by_their_header_alone(project: Project) ->
 def test_a_split_model_is_estimated_by_the_headers_of_its_files(project: Project) -> None:
     first = header_file.write_split_llama_70b(project.path / "far.gguf")
     with range_server(*parts(first)) as server:
-        project.manifest(
-            f"[{{id: far, engine: llamacpp, source: '{server.base}/{first.name}', contexts: [512]}}]"
-        )
+        source = f"{server.base}/{first.name}"
+        project.manifest(f"[{{id: far, engine: llamacpp, source: '{source}', contexts: [512]}}]")
         result = project.run("--lmstrix-fit")
         assert server.sent_bytes < 8 * 1024 * 1024
         result.stdout.fnmatch_lines(["far * 512 * f16 * CPU_REPACK * 37,*"])
