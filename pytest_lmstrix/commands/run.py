@@ -288,6 +288,8 @@ def _import(config: pytest.Config, settings: Settings, screen: Output) -> int:
 
 
 def _scan(config: pytest.Config, settings: Settings, screen: Output) -> int:
+    from pytest_lmstrix.commands.scan_fit import largest_contexts
+
     try:
         known = parse_manifest(
             read_bytes(settings.models), settings.models, engine=settings.engine, may_be_empty=True
@@ -310,11 +312,9 @@ def _scan(config: pytest.Config, settings: Settings, screen: Output) -> int:
         rows = [_model_row(each) for each in appended]
         screen.lines(table(_SCAN_HEADINGS, rows, paint=screen.paint, width=screen.width,
                            left=_SCAN_LEFT, expendable=_SCAN_EXPENDABLE))  # fmt: skip
-    if config.option.verbose > 0:
-        from pytest_lmstrix.commands.scan_fit import largest_contexts
-
-        largest = list(largest_contexts(answers, settings, progress=print_progress))
-        screen.section("largest context that fits", largest)
+    new = None if config.option.verbose > 0 else appended
+    largest = largest_contexts(answers, settings, new=new, progress=print_progress)
+    screen.section("largest context that fits", list(largest))
     screen.section(f"gone: in {manifest}, but no longer available",
                    [[each.engine, each.id] for each in found.gone])  # fmt: skip
     screen.section("embedding models: recorded, never tested", [[each] for each in found.embedding])

@@ -56,14 +56,14 @@ class MemoryEstimator:
         cached = is_cached(model.source, sha256=model.sha256, base_dir=self._folder)
         if cached is not None:
             return cached
-        header = header_path(model.source)
-        if all(part.is_file() for part in parts(header)):
-            return header
-        if not fetch:
-            raise _not_found(f"{model.source}: neither the file nor its header is on this machine")
-        from pytest_lmstrix.weights.remote_header import fetch_header
+        if fetch:
+            from pytest_lmstrix.weights.remote_header import fetch_header
 
-        return fetch_header(model.source)
+            return fetch_header(model.source)
+        header = header_path(model.source)
+        if not header.is_file():
+            raise _not_found(f"{model.source}: neither the file nor its header is on this machine")
+        return header
 
     def estimate(
         self,
@@ -125,7 +125,7 @@ class MemoryEstimator:
         from pytest_lmstrix.weights.header import header_digest
 
         try:
-            files = files_key(parts(path))
+            files = files_key(part for part in parts(path) if part.is_file())
             with self._lock:
                 digest = self._digests.get(files) or self._cache.header(files)
             digest = digest or header_digest(path)

@@ -20,8 +20,9 @@ from pytest_lmstrix.weights.download import (
     validator_of,
 )
 from pytest_lmstrix.weights.fetch import header_path
-from pytest_lmstrix.weights.header import MOST_BYTES, header_size
-from pytest_lmstrix.weights.source import HubSource, UrlSource, parse_source, part_sources, parts
+from pytest_lmstrix.weights.gguf import read_header
+from pytest_lmstrix.weights.header import MOST_BYTES, header_size, model_files
+from pytest_lmstrix.weights.source import HubSource, UrlSource, parse_source, part_sources
 
 FIRST_BYTES = 1 << 20
 """Requested at first; each request after it requests as much as is there."""
@@ -47,11 +48,12 @@ def fetch_header(source: str, *, cache_dir: Path | None = None) -> Path:
         text = f"{source}: {len(sources):,} files; headers of at most {MOST_PARTS} are fetched"
         raise download_failure(text)
     first = header_path(source, cache_dir)
-    targets = parts(first) if len(sources) > 1 else [first]
-    first_bytes = [FIRST_BYTES, *[FIRST_BYTES_OF_PART] * (len(sources) - 1)]
-    for each, target, start in zip(sources, targets, first_bytes, strict=True):
+    if not first.is_file():
+        _fetch_to(first, source, FIRST_BYTES)
+    targets = model_files(first, read_header(first)) if len(sources) > 1 else [first]
+    for target, each in zip(targets[1:], sources[1:], strict=False):
         if not target.is_file():
-            _fetch_to(target, each, start)
+            _fetch_to(target, each, FIRST_BYTES_OF_PART)
     return first
 
 

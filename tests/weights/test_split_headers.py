@@ -128,3 +128,11 @@ def test_a_header_is_never_among_the_weights(tmp_path: Path) -> None:
     for source in ("https://h/a.gguf", "https://h/a-00001-of-00002.gguf", "https://h/a"):
         assert is_header(header_path(source))
         assert not is_header(tmp_path / "headers" / source.rpartition("/")[2])
+
+
+def test_a_file_with_the_name_of_a_part_alone_is_fetched_alone(tmp_path: Path) -> None:
+    path = header_file.write_tiny_llama(tmp_path / "odd-00001-of-00003.gguf")
+    with range_server(path) as server:
+        header = fetch_header(f"{server.base}/{path.name}")
+        assert len(server.requests) == 1
+    assert header_digest(header) == header_digest(path)

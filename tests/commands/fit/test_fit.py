@@ -21,6 +21,7 @@ from pytest_lmstrix.weights.source import parts
 from tests.end_to_end.project import Project
 from tests.standin import header_file, model_files
 from tests.standin.range_server import range_server
+from tests.standin.tiny_models import write_tiny_model
 
 GIB = 1024**3
 
@@ -186,6 +187,32 @@ def test_a_broken_file_is_a_row_with_the_reason_of_its_header(project: Project) 
         (line,) = (line for line in result.outlines if line.startswith(f"{at}-{file.id}: "))
         assert file.words in line
     assert len(files) > 60
+
+
+def test_a_whole_file_is_estimated_whatever_its_architecture(project: Project) -> None:
+    folder = project.path / "files"
+    folder.mkdir()
+    files = list(model_files.write_whole(folder))
+    entries = (f"{{id: {json.dumps(file.id)}, engine: llamacpp, context_limit: 512,"
+               f" contexts: [512], load: {{kv_cache_type: [f16]}},"
+               f" source: {json.dumps(str(file.path))}}}" for file in files)  # fmt: skip
+    project.manifest(f"[{', '.join(entries)}]")
+    rows = as_json(project)["models"]
+    assert {row["id"].removesuffix("+f16") for row in rows} == {file.id for file in files}
+    for row in rows:
+        assert (row["source"], row["fits"]) == ("dry-run", True), row
+        assert row["total_bytes"] > 0
+
+
+def test_a_declared_maximum_of_ten_million_tokens_is_estimated(project: Project) -> None:
+    write_tiny_model(project.path / "scout.gguf", llama__context_length=10_485_760)
+    project.manifest(
+        "[{id: scout, engine: llamacpp, source: scout.gguf, contexts: [512],"
+        " load: {kv_cache_type: [f16]}}]"
+    )
+    sizes = {row["context_length"]: row for row in as_json(project)["models"]}
+    assert sizes[512]["fits"] is True
+    assert 512 < max(sizes) <= 10_485_760
 
 
 def test_each_variant_is_estimated_with_its_own_settings(project: Project) -> None:
