@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from pytest_lmstrix.commands.keyword import matcher
 from pytest_lmstrix.core.failure import Failure
-from pytest_lmstrix.core.formatting import NOTHING, tokens
+from pytest_lmstrix.core.formatting import NOTHING, count_of, tokens
 from pytest_lmstrix.core.memory import MachineMemory, total_of
 from pytest_lmstrix.core.sanitize import escape_markdown
 from pytest_lmstrix.core.table import Paint, TableCell, table
@@ -40,6 +40,7 @@ WriteLine = Callable[[str], None]
 class FitReport(Struct, frozen=True, kw_only=True):
     machine: MachineMemory
     rows: tuple[FitRow, ...]
+    keyword: str = ""
 
 
 def estimate_all(
@@ -78,7 +79,9 @@ def estimate_all(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return FitReport(
-        machine=machine, rows=tuple(row for future in pending for row in future.result())
+        machine=machine,
+        rows=tuple(row for future in pending for row in future.result()),
+        keyword=keyword,
     )
 
 
@@ -157,23 +160,29 @@ def fit_as_markdown(report: FitReport) -> Iterator[str]:
 
 def remarks(report: FitReport) -> Iterator[str]:
     """Yield what the table leaves out, after an empty line: a line for each remark."""
-    found = dict.fromkeys(_remarks(report.rows))
+    found = dict.fromkeys((*_remarks(report.rows), *_remarks_on_all(report)))
     yield from ("", *found) if found else ()
 
 
 def _remarks(rows: Sequence[FitRow]) -> Iterator[str]:
-    fitting = {(row.model.id, row.kv_cache_type) for row in rows if row.largest}
+    known = {(row.model.id, row.kv_cache_type) for row in rows if row.fits or row.reason}
     for row in rows:
         kind = f" with {row.kv_cache_type}" if row.kv_cache_type else ""
         if row.reason:
             size = f" at {tokens(row.context_length)}" if row.context_length else ""
             yield f"{row.model.id}{size}{kind}: {row.reason}"
-        elif (row.model.id, row.kv_cache_type) not in fitting:
+        elif (row.model.id, row.kv_cache_type) not in known:
             yield f"{row.model.id}{kind}: fits at no context length"
-        if row.source == "engine":
-            yield f"{row.model.id}: estimated by LM Studio itself, which decides whether it fits"
         if row.from_header:
             yield f"{row.model.id}: estimated from the header alone; the weights are not here"
+
+
+def _remarks_on_all(report: FitReport) -> Iterator[str]:
+    if not report.rows:
+        matching = f" that matches -k {report.keyword!r}" if report.keyword else ""
+        yield f"no language model{matching}"
+    if own := {row.model.id for row in report.rows if row.source == "engine"}:
+        yield f"LM Studio itself estimated {count_of(len(own), 'model')}, and decides what fits"
 
 
 def _machine_line(machine: MachineMemory) -> str:

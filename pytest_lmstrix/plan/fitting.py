@@ -139,15 +139,20 @@ class Fitter:
             known[size] = estimator(model, size)
             return known[size].spare_bytes
 
-        try:
-            for size in sizes.context_lengths:
-                row = replace(row, context_length=size)
+        for size in sizes.context_lengths:
+            try:
                 spare_bytes(size)
+            except (Failure, OSError) as error:
+                failed.append(_failed(replace(row, context_length=size), error))
+                if not known:
+                    break  # the others would fail, too
+        largest = None
+        if known:
             spare = {size: found.spare_bytes for size, found in known.items()}
-            largest = largest_size(spare_bytes, limit=limit or max(known), known=spare)
-        except (Failure, OSError) as error:
-            failed = [replace(row, source="none", reason=_reason(error))]
-            largest = None
+            try:
+                largest = largest_size(spare_bytes, limit=limit or max(known), known=spare)
+            except (Failure, OSError) as error:
+                failed.append(_failed(row, error))
         shown = {*sizes.context_lengths, largest} & set(known)
         for size in sorted(size for size in shown if size is not None):
             yield replace(
@@ -158,6 +163,10 @@ class Fitter:
                 largest=size == largest,
             )
         yield from failed
+
+
+def _failed(row: FitRow, error: Exception) -> FitRow:
+    return replace(row, source="none", reason=_reason(error))
 
 
 def _reason(error: Exception) -> str:

@@ -14,8 +14,10 @@ pytest.importorskip("xllamacpp")
 from pytest_lmstrix.commands import fit
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.memory import DeviceNeed, MachineMemory
+from pytest_lmstrix.core.types import Model
 from pytest_lmstrix.engines.llamacpp import dry_run
 from pytest_lmstrix.plan.estimates import EstimateCache
+from pytest_lmstrix.plan.fitting import FitRow
 from pytest_lmstrix.plan.memory import largest_context
 from pytest_lmstrix.weights.source import parts
 from tests.end_to_end.project import Project
@@ -230,6 +232,45 @@ def test_markdown_has_the_rows_of_the_table(fitted: Project) -> None:
     assert lines[2].startswith("| model | engine | context | KV cache type | device |")
     assert lines[3] == "|" + " --- |" * 11
     assert all(line.startswith("| tiny | llamacpp |") for line in lines[4:])
+
+
+@pytest.mark.parametrize("format", ["table", "json", "md"])
+def test_a_keyword_that_matches_no_model_is_named(fitted: Project, format: str) -> None:
+    result = fitted.run("--lmstrix-fit", "-k", "medium", f"--lmstrix-format={format}")
+    assert result.ret == 0
+    stream = result.stderr if format == "json" else result.stdout
+    stream.fnmatch_lines(["no language model that matches -k 'medium'"])
+    if format == "json":
+        assert json.loads(result.stdout.str())["models"] == []
+
+
+def test_a_size_that_cannot_be_estimated_leaves_the_others(project: Project) -> None:
+    write_tiny_model(project.path / "tiny.gguf")
+    project.manifest(
+        "[{id: tiny, engine: llamacpp, source: tiny.gguf, contexts: [512, 2147483647],"
+        " load: {kv_cache_type: [f16]}}]"
+    )
+    result = project.run("--lmstrix-fit")
+    result.stdout.fnmatch_lines(
+        ["tiny+f16 * 512 *yes", "tiny+f16 * 4,096 (largest) *yes", "tiny+f16 * not reported",
+         "tiny+f16 at 2,147,483,647 with f16: *"]
+    )  # fmt: skip
+    assert "fits at no context length" not in result.stdout.str()
+
+
+def test_a_narrow_table_keeps_what_counts() -> None:
+    machine = MachineMemory(total_bytes=64 * GIB, available_bytes=30 * GIB)
+    model = Model(id="organization/a-name-of-many-characters-q4_k_m-imatrix", engine="llamacpp")
+    need = DeviceNeed(name="Host", weights_bytes=GIB, kv_cache_bytes=GIB, compute_bytes=GIB,
+                      total_bytes=3 * GIB)  # fmt: skip
+    row = FitRow(model=model, context_length=131_072, kv_cache_type="q8_0", needs=(need,),
+                 fits=True, source="dry-run", largest=True)  # fmt: skip
+    report = fit.FitReport(machine=machine, rows=(row,))
+    lines = list(fit.fit_as_table(report, paint=lambda text, colour: text, width=80))
+    assert all(len(line) <= 80 for line in lines)
+    assert {"model", "context", "total", "fits"} <= set(lines[2].split())
+    assert "131,072 (largest)" in lines[3]
+    assert lines[3].endswith("yes")
 
 
 def test_a_wrong_keyword_is_one_line(fitted: Project) -> None:

@@ -77,7 +77,7 @@ def test_the_table_names_the_source_of_the_estimate(
             "huge *4,096 *f16 * Host (LM Studio) * 85,8* -  no",
             "mlx *4,096 (largest)  f16 * Host (LM Studio) * -  yes",
             "huge with f16: fits at no context length",
-            "huge: estimated by LM Studio itself, which decides whether it fits",
+            "LM Studio itself estimated 2 models, and decides what fits",
         ]
     )
 
