@@ -16,6 +16,7 @@ from pytest_lmstrix.registry.fold import ModelStatus
 from pytest_lmstrix.registry.history.since import Since
 from pytest_lmstrix.registry.known import VerifyingCheck
 from pytest_lmstrix.registry.regressions import Change
+from pytest_lmstrix.registry.status import VariantComparison
 
 
 class CaseReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -71,6 +72,8 @@ class RunReport(Struct, frozen=True, kw_only=True, omit_defaults=True, dict=True
     cases: tuple[CaseReport, ...]
     changes: tuple[Change, ...] = ()
     """Changes since earlier runs, worst first."""
+    variants: tuple[VariantComparison, ...] = ()
+    """Models with several combinations of load settings, compared."""
     fail_on_regression: float | None = None
     """Threshold in percent, if regressions fail the run."""
 
