@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TypeVar
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from pytest_lmstrix.checks.case_memory import CaseMemory
 from pytest_lmstrix.checks.granted import context_refusal, padded
 from pytest_lmstrix.checks.hosts import HostRows
 from pytest_lmstrix.checks.loader import LoadedModel, ModelLoader
-from pytest_lmstrix.checks.speed import slow_note
+from pytest_lmstrix.checks.slow import slow_note
 from pytest_lmstrix.core.checks import CHECKS, evidence_of
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.sanitize import clean
@@ -197,6 +197,8 @@ class Attempts:
         prefill_rate = filled.prefill_tokens_per_second if filled else None
         if prefilled < LEAST_RATE_TOKENS:
             prefill_rate = None
+        if finding.medians is not None:
+            decode_rate = finding.medians.decode_tokens_per_second
         result = Result(
             run=self._run,
             at=datetime.now(UTC),
@@ -234,6 +236,9 @@ class Attempts:
                 *self._speed_notes(check, case, decode_rate),
             ),
         )
+        if finding.medians is not None:
+            measured = asdict(finding.medians)
+            result = replace(result, **measured, replies=())  # long, and all alike
         drop_insane(result)
         shared = self._rows.add(result, worked=bool(replies) or finding.verdict is Verdict.OK)
         if shared is not result and shared.verdict is Verdict.HOST_TROUBLE:
