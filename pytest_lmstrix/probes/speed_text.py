@@ -10,7 +10,7 @@ from typing import NamedTuple
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import LEAST_RATE_TOKENS
 from pytest_lmstrix.core.verdicts import Verdict
-from pytest_lmstrix.probes.filler import sentence
+from pytest_lmstrix.probes.filler import SENTENCES, sentence
 
 PREFILL_TOKENS = 512
 DECODE_TOKENS = 128
@@ -21,7 +21,7 @@ LEAST_FILL = 64
 
 _LEAST_PREFILL = LEAST_RATE_TOKENS + 16  # the estimate of a text's tokens may be a little high
 _DECODE_SHARE = 5  # of a context that is too small, a fifth is decoded
-_SAMPLE = 200  # sentences from which the characters per token are estimated
+_STEP = 200  # sentences by which the prose grows
 _ATTEMPTS = 8
 _SHORTER = 0.02  # share by which a fill may be shorter than asked
 
@@ -75,7 +75,7 @@ class SpeedTexts:
         self._count_tokens = count_tokens
         self._rng = Random(seed)
         self._stream = ""
-        sample = " ".join(sentence(self._rng) for _ in range(_SAMPLE))
+        sample = " ".join(SENTENCES)
         tokens = count_tokens(sample)
         if tokens < 1:
             raise Failure(f"{tokens} tokens counted in prose", verdict=Verdict.ENGINE_ERROR)
@@ -115,5 +115,5 @@ class SpeedTexts:
     def _beginning(self, length: int) -> str:
         """Return the first `length` characters of the prose, up to a word's end, and a space."""
         while len(self._stream) <= length:
-            self._stream += " ".join(sentence(self._rng) for _ in range(_SAMPLE)) + " "
+            self._stream += " ".join(sentence(self._rng) for _ in range(_STEP)) + " "
         return self._stream[: self._stream.rfind(" ", 0, max(2, length)) + 1]

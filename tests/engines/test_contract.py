@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from importlib.util import find_spec
 
 import pytest
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_lmstrix.core.failure import Failure
-from pytest_lmstrix.core.types import Message, Model
+from pytest_lmstrix.core.types import Case, LoadSettings, Message, Model
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Engine, Instance
+from pytest_lmstrix.probes.speed_text import amounts_of
+from tests.checks.laboratory import Run, loader_for
 from tests.standin import weights
 from tests.standin.fake_engine import FakeEngine
 from tests.standin.lmstudio import LmStudioServer, StandInModel
 from tests.standin.ollama import OllamaServer
 from tests.standin.openai import OpenAiServer
+from tests.standin.openai.quirks import Faults
 
 SMALL, LARGE = 512, 1024
+SMALLEST = 300
+"""A context with room for a rate, and for no fill."""
 FEW_SHOT = "1 + 1 = 2\n4 + 4 = 8\n6 + 3 = 9\n2 + 3 ="
 STORY = "The miller went down to the river. He had lost his key. "
 
@@ -91,7 +98,9 @@ def _ollama(cleanup: ExitStack) -> ModelLoader:
 def _openai(cleanup: ExitStack) -> ModelLoader:
     from pytest_lmstrix.engines.openai.engine import OpenAiEngine
 
-    server = cleanup.enter_context(OpenAiServer(StandInModel(key="tiny"), LARGE))
+    model = StandInModel(key="tiny", decode_tokens_per_second=1_000)
+    server = OpenAiServer(model, LARGE, faults=Faults(paced=True))  # timed by its stream alone
+    cleanup.enter_context(server)
     engine = OpenAiEngine(server.host, reply_timeout=60)
     cleanup.callback(engine.close)
     return ModelLoader(
@@ -266,3 +275,35 @@ def test_a_missing_model_is_a_failure(unused: ModelLoader) -> None:
         unused.engine.load(unused.missing, SMALL, Ignored())
     assert (failed.value.verdict, failed.value.phase) == (Verdict.MODEL_NOT_FOUND, "load")
     assert unused.loaded() == before
+
+
+CLOCKS = {
+    "lmstudio": ("ttft", "engine"),  # it reports no time of a prefill
+    "openai": ("ttft", "stream"),
+}
+
+
+def test_speed_is_measured_by_the_clock_of_the_engine(unused: ModelLoader) -> None:
+    real = unused.engine.name == "llamacpp" and not os.environ.get("LMSTRIX_TEST_DEEP")
+    size = SMALLEST if real else LARGE
+    asked = amounts_of(size)
+    # Several threads are very slow on a busy machine.
+    model = replace(unused.model, load=LoadSettings(threads=1)) if real else unused.model
+    loader = loader_for(unused.engine)
+    case = Case(model=model, context_length=size)
+    (result,) = Run(loader).check("speed", [case])[size] or ()
+    loader.unload()
+    assert (result.verdict, result.detail) == (Verdict.OK, "")
+    assert result.prefill_tokens_per_second
+    assert result.decode_tokens_per_second
+    assert result.prefill_tokens == pytest.approx(asked.prefill, rel=0.15)
+    assert 64 <= (result.decode_tokens or 0) <= asked.decode
+    speed = result.speed
+    assert speed is not None
+    assert asked.fill - 32 <= speed.depth <= asked.fill
+    assert (speed.prefill_clock, speed.decode_clock) == CLOCKS.get(
+        unused.engine.name, ("engine", "engine")
+    )
+    for spread in (speed.prefill_spread, speed.decode_spread, speed.empty_prefill_spread):
+        assert spread is not None
+        assert 0 < spread[0] <= spread[1]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
-from os.path import commonprefix
 
 import pytest
 from hypothesis import given
@@ -22,6 +21,7 @@ from pytest_lmstrix.probes.speed_text import (
     SpeedTexts,
     amounts_of,
 )
+from tests.standin.lmstudio.models.brain import shared_prefix
 
 FILLED = 4_096
 OVERHEAD = 0.01
@@ -62,7 +62,7 @@ class Speaker:
         self.prompts.append(prompt)
         self.asked.append(tokens)
         sent = words(prompt)[-self._room :]
-        cached = len(commonprefix([self._cached, sent])) if self._keeps else 0
+        cached = shared_prefix(self._cached, sent) if self._keeps else 0
         cached = min(cached, len(sent) - 1)
         self._cached = sent
         spoken = min(tokens, self._most)
@@ -113,7 +113,7 @@ def test_every_repetition_prefills_a_new_text_behind_the_same_fill() -> None:
     assert warm_up == fill.text
     assert len(prompts) == REPETITIONS
     for one, other in pairwise(prompts):
-        assert len(words(commonprefix([one, other]))) <= fill.tokens + 2
+        assert shared_prefix(words(one), words(other)) <= fill.tokens + 2
     for rate in depth.prefill:
         assert rate.tokens == pytest.approx(PREFILL_TOKENS, rel=0.05)
 
@@ -184,18 +184,20 @@ def test_a_prompt_that_was_cut_is_no_measurement() -> None:
     assert re.fullmatch(r"sent about 3,\d{3} prompt tokens, 2,000 arrived", result.detail)
 
 
-@given(st.integers(1, 200_000))
-def test_every_size_has_room_for_its_tokens_or_none(size: int) -> None:
-    try:
-        amounts = amounts_of(size)
-    except Failure as failure:
-        assert failure.verdict is Verdict.INCONCLUSIVE
-        assert size < 300
-        return
+@given(st.integers(208, 200_000))
+def test_every_size_has_room_for_its_tokens(size: int) -> None:
+    amounts = amounts_of(size)
     assert sum(amounts) < size
     assert amounts.prefill >= LEAST_RATE_TOKENS
     assert amounts.decode >= LEAST_RATE_TOKENS
     assert amounts.are_scaled == (size < 704)
+
+
+@given(st.integers(1, 207))
+def test_a_size_without_room_for_a_rate_is_inconclusive(size: int) -> None:
+    with pytest.raises(Failure) as failed:
+        amounts_of(size)
+    assert failed.value.verdict is Verdict.INCONCLUSIVE
 
 
 def test_a_small_context_is_measured_with_fewer_tokens_and_says_so() -> None:
