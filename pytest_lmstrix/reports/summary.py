@@ -12,6 +12,7 @@ from pytest_lmstrix.core.sanitize import escape_markdown
 from pytest_lmstrix.core.types import Result
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.registry.history.since import most_relevant, since_text
+from pytest_lmstrix.registry.history.updates import update_text
 from pytest_lmstrix.reports.changes import MEASURES, basis, format_measure, where
 from pytest_lmstrix.reports.run_json import CaseReport, ModelReport, RunReport, representative_of
 
@@ -30,6 +31,7 @@ def summary(run: RunReport, links: Mapping[str, str]) -> str:
     blocks = [
         SUMMARY_HEADING,
         _headline(run),
+        escape_markdown(". ".join(map(update_text, run.updates))),
         *_changes(run),
         *_problems(run),
         *_models(run),
