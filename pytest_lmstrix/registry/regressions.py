@@ -113,7 +113,7 @@ def compare(
         for result in newest:
             alike = [old for old in earlier if are_alike(old, result)]
             changes += _of_case(result, alike, history.timelines.before(result))
-        changes += speed_changes(newest, history, percent)
+        changes += compare_speeds(newest, history, percent)
     return tuple(sorted(changes, key=lambda change: KINDS.index(change.kind)))
 
 
@@ -168,7 +168,9 @@ def _verdicts(old: Result, new: Result, elsewhere: str) -> Change | None:
     )  # fmt: skip
 
 
-def speed_changes(now: Iterable[Result], history: History, percent: float) -> Iterator[Change]:
+def compare_speeds(
+    now: Iterable[Result], history: History, percent: float = PERCENT
+) -> Iterator[Change]:
     """Compare the speeds of a model: all its checks and sizes are samples of one comparison.
 
     Speeds are compared with those of the same engine version; without a difference, or without
