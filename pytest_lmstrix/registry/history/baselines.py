@@ -98,5 +98,7 @@ class _Baseline:
             self._best[measure] = new, block
 
     def of(self, measure: str) -> Sequence[Measured]:
+        if measure not in _MEASURES:
+            return ()
         best = self._best.get(measure)
         return best[1] if best is not None else self._newest

@@ -45,7 +45,8 @@ class EngineVersions:
         for place, version in current.items():
             before, last_used = self._newest.get(place, (version, None))
             if last_used is not None and before != version:
-                engine, host, _ = place
+                engine, place_host, _ = place
+                host = place_host if place_host != engine else None
                 found.append(
                     EngineUpdate(
                         engine=engine, host=host, before=before, after=version, last_used=last_used

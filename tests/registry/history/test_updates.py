@@ -57,6 +57,13 @@ def test_a_remote_host_is_named() -> None:
     ]
 
 
+def test_an_engine_without_hosts_is_named_once() -> None:
+    here = {"engine": "llamacpp", "host": "llamacpp"}
+    assert updates([{"engine_version": "1", **here}], engine_version="2", **here) == [
+        "llama.cpp updated from 1 to 2"
+    ]
+
+
 @pytest.mark.parametrize("unknown", [{"engine_version": None}, {"imported": True}])
 def test_results_without_a_version_say_nothing(unknown: dict[str, Any]) -> None:
     assert updates([{"engine_version": "1", **unknown}], engine_version="2") == []
