@@ -31,7 +31,7 @@ _WORKS: dict[Verdict, bool | None] = {
     for verdict, traits in TRAITS.items()
 }
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_STRONGEST = ("deep", "full", "limit", "fast")
+_STRONGEST = ("deep", "full", "limit", "fast", "speed")
 
 
 class Moment(Struct, frozen=True, kw_only=True, gc=False):
@@ -240,7 +240,7 @@ def remote_host(host: str | None) -> str | None:
     try:
         local = ipaddress.ip_address(name).is_loopback
     except ValueError:
-        local = name.lower() == "localhost"
+        local = name.lower() in ("localhost", "local")  # the latter is the host of llamacpp
     return None if local else host
 
 
