@@ -16,6 +16,7 @@ MARKERS = (
     "full: the model loads, grants the context and answers one of two questions (pytest-lmstrix)",
     "deep: the model recalls needles hidden in a completely filled context (pytest-lmstrix)",
     "limit: searches the largest context length that passes full (pytest-lmstrix)",
+    "speed: measures prefill and decode rates, also in a filled context (pytest-lmstrix)",
     "lmstrix(match, contexts): selects models (a pattern of ids) and context lengths (tokens) for"
     " a test with the fixture lmstrix_model",
 )

@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TypeVar
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from pytest_lmstrix.checks.case_memory import CaseMemory
 from pytest_lmstrix.checks.granted import context_refusal, padded
 from pytest_lmstrix.checks.hosts import HostRows
 from pytest_lmstrix.checks.loader import LoadedModel, ModelLoader
-from pytest_lmstrix.checks.speed import slow_note
+from pytest_lmstrix.checks.slow import slow_note
 from pytest_lmstrix.core.checks import CHECKS, evidence_of
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.sanitize import clean
@@ -198,6 +198,8 @@ class Attempts:
         if prefilled < LEAST_RATE_TOKENS:
             prefill_rate = None
         found = finding.verdict is not Verdict.MODEL_NOT_FOUND
+        if finding.medians is not None:
+            decode_rate = finding.medians.decode_tokens_per_second
         result = Result(
             run=self._run,
             at=datetime.now(UTC),
@@ -236,6 +238,9 @@ class Attempts:
                 *self._speed_notes(check, case, decode_rate),
             ),
         )
+        if finding.medians is not None:
+            measured = asdict(finding.medians)
+            result = replace(result, **measured, replies=())  # long, and all alike
         drop_insane(result)
         if finding.only_this_model:
             return result

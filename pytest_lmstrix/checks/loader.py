@@ -88,6 +88,15 @@ class LoadedModel(ReportedLoad):
         more = {"temperature": temperature} if temperature else {}
         return self._ask(lambda instance: instance.chat(messages, max_tokens=max_tokens, **more))
 
+    def generate(self, prompt: str, *, tokens: int) -> Reply:
+        """Continue `prompt` for `tokens` tokens, past an end of text where the engine can."""
+
+        def ask(instance: Instance) -> Reply:
+            generate: Callable[..., Reply] = getattr(instance, "generate", instance.complete)
+            return generate(prompt, max_tokens=tokens)
+
+        return self._ask(ask)
+
     def count_tokens(self, text: str) -> int:
         """Tokens of `text` in the model's own vocabulary."""
         instance = self._loader.instance_of(self)

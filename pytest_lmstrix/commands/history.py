@@ -20,7 +20,9 @@ from pytest_lmstrix.core.table import Paint, TableCell, prose, table
 from pytest_lmstrix.core.types import Acceptance, Model, Result
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.registry.fold import Fold
+from pytest_lmstrix.registry.history.earlier import History
 from pytest_lmstrix.registry.history.since import Since, remote_host, since_text
+from pytest_lmstrix.registry.regressions import compare_speeds
 from pytest_lmstrix.registry.store import Registry
 
 HISTORY_SCHEMA = 1
@@ -74,15 +76,42 @@ def histories(models: Iterable[Model], registry: Registry) -> list[ModelTimeline
 
 
 def acceptances(models: Iterable[Model], registry: Registry) -> list[Acceptance]:
-    """Return an acceptance for each of the models with a break that has not been accepted."""
+    """Return an acceptance for each of the models with a regression that was not accepted.
+
+    It is broken, or its newest results are slower than earlier ones.
+    """
     at, by = datetime.now(UTC), user_name()
+    ids = [model.id for model in models]
+    slower = _slower(ids, registry)
     return [
-        Acceptance(at=at, by=by, model=model.id)
-        for model in models
-        if any(
-            since.state == "broken" and since.accepted is None for since in registry.since(model.id)
+        Acceptance(at=at, by=by, model=model)
+        for model in ids
+        if model in slower
+        or any(
+            since.state == "broken" and since.accepted is None for since in registry.since(model)
         )
     ]
+
+
+def _slower(models: Iterable[str], registry: Registry) -> set[str]:
+    """Return the models whose newest run was slower than those before."""
+    last_run = dict.fromkeys(models, "")
+    for result in registry.results():
+        if result.model in last_run and not result.imported:
+            last_run[result.model] = result.run
+    history, newest = History(), dict[str, list[Result]]()
+    for line in registry.lines():
+        if isinstance(line, Acceptance):
+            history.accept(line)
+        elif line.run == last_run.get(line.model):
+            newest.setdefault(line.model, []).append(line)
+        elif line.model in last_run:
+            history.add(line)
+    return {
+        model
+        for model, results in newest.items()
+        if any(change.is_regression for change in compare_speeds(results, history))
+    }
 
 
 def user_name() -> str:

@@ -18,7 +18,7 @@ from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.sanitize import clean
 from pytest_lmstrix.core.types import Case, ProbeResult, Result
 from pytest_lmstrix.core.verdicts import Verdict
-from pytest_lmstrix.hooks.collection import case_of, check_name, check_of, check_version
+from pytest_lmstrix.hooks.collection import ONE_LOAD, case_of, check_name, check_of, check_version
 from pytest_lmstrix.hooks.fixtures import results_key
 
 ATTRIBUTE = "lmstrix_results"
@@ -91,8 +91,8 @@ class Outcomes:
         case = case_of(nextitem) if nextitem is not None else None
         if loaded is None or case is None or nextitem is None or case.model != loaded.model:
             return False
-        both_deep = check_of(item) == check_of(nextitem) == "deep"
-        return both_deep or loaded.serves(case.model, case.context_length)
+        shared = check_of(item) == check_of(nextitem) and check_of(item) in ONE_LOAD
+        return shared or loaded.serves(case.model, case.context_length)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(

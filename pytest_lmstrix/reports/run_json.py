@@ -14,6 +14,7 @@ from pytest_lmstrix.core.types import Model, Origin, Result
 from pytest_lmstrix.core.verdicts import Outcome, Status, Verdict
 from pytest_lmstrix.registry.fold import ModelStatus
 from pytest_lmstrix.registry.history.since import Since
+from pytest_lmstrix.registry.history.updates import EngineUpdate
 from pytest_lmstrix.registry.known import VerifyingCheck
 from pytest_lmstrix.registry.regressions import Change
 from pytest_lmstrix.registry.status import VariantComparison
@@ -70,6 +71,8 @@ class RunReport(Struct, frozen=True, kw_only=True, omit_defaults=True, dict=True
     """Outcome -> number of tests."""
     models: tuple[ModelReport, ...]
     cases: tuple[CaseReport, ...]
+    updates: tuple[EngineUpdate, ...] = ()
+    """Engines with another version than in the run before."""
     changes: tuple[Change, ...] = ()
     """Changes since earlier runs, worst first."""
     variants: tuple[VariantComparison, ...] = ()

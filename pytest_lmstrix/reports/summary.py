@@ -9,6 +9,7 @@ from pytest_lmstrix.core.formatting import count_of, rate, seconds, tokens, verd
 from pytest_lmstrix.core.sanitize import escape_markdown
 from pytest_lmstrix.core.types import Result
 from pytest_lmstrix.registry.history.since import since_text
+from pytest_lmstrix.registry.history.updates import update_text
 from pytest_lmstrix.reports.changes import MEASURES, basis, format_measure, where
 from pytest_lmstrix.reports.overview.broken import break_text
 from pytest_lmstrix.reports.overview.headline import headline
@@ -36,6 +37,7 @@ def summary(run: RunReport, links: Mapping[str, str]) -> str:
     blocks = [
         SUMMARY_HEADING,
         *_headline(run),
+        escape_markdown(". ".join(map(update_text, run.updates))),
         *_changes(run),
         *_problems(run),
         *_models(run),

@@ -19,8 +19,10 @@ from pytest_lmstrix.hooks.collection import known_left_out
 from pytest_lmstrix.hooks.outcomes import results_of
 from pytest_lmstrix.options import Settings
 from pytest_lmstrix.plan.plan import Plan
+from pytest_lmstrix.registry.history.earlier import History
 from pytest_lmstrix.registry.history.since import Since
-from pytest_lmstrix.registry.regressions import PERCENT, Change, History, compare
+from pytest_lmstrix.registry.history.updates import EngineUpdate, update_text
+from pytest_lmstrix.registry.regressions import PERCENT, Change, compare
 from pytest_lmstrix.registry.status import VariantComparison, compare_variants, since_of, status_of
 from pytest_lmstrix.registry.store import RegistryError
 from pytest_lmstrix.reports.files import is_of_run_json, is_summary, replace_file, unwritable_reason
@@ -126,12 +128,13 @@ class Writer:
             if known := self._config.stash.get(known_left_out, 0):
                 self._add_to_step_summary(lambda: nothing_new(known))
             return
-        history, changes = History(), tuple[Change, ...]()
+        history, changes, updates = History(), tuple[Change, ...](), tuple[EngineUpdate, ...]()
         percent = self._settings.fail_on_regression
         with self._part("changes"):
             history = self._history()
-            now = (result for case in self._recorder.cases for result in case.results)
+            now = [result for case in self._recorder.cases for result in case.results]
             changes = compare(now, history, percent=percent or PERCENT)
+            updates = history.versions.updates(now)
         if percent is not None and any(change.is_regression for change in changes):
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
         models: tuple[ModelReport, ...] = ()
@@ -140,7 +143,9 @@ class Writer:
         variants: tuple[VariantComparison, ...] = ()
         with self._part("the comparison of variants"):
             variants = self._variants()
-        self._run = run = self._build_run(int(session.exitstatus), models, changes, variants)
+        self._run = run = self._build_run(
+            int(session.exitstatus), models, changes, updates, variants
+        )
         if self._folder:
             self._write_files(run)
         self._add_to_step_summary(lambda: summary(run, _github_links()))
@@ -185,8 +190,10 @@ class Writer:
         for line in self._recorder.registry.lines():
             if isinstance(line, Acceptance):
                 history.accept(line)
-            elif line.model in models and line.run != self._plan.run:
-                history.add(line)
+            elif line.run != self._plan.run:
+                history.versions.add(line)
+                if line.model in models:
+                    history.add(line)
         return history
 
     def _build_run(
@@ -194,6 +201,7 @@ class Writer:
         exit_status: int,
         models: tuple[ModelReport, ...],
         changes: tuple[Change, ...],
+        updates: tuple[EngineUpdate, ...],
         variants: tuple[VariantComparison, ...],
     ) -> RunReport:
         return RunReport(
@@ -211,6 +219,7 @@ class Writer:
             counts=dict(self._recorder.counts),
             models=models,
             cases=tuple(self._recorder.cases),
+            updates=updates,
             changes=changes,
             variants=variants,
             fail_on_regression=self._settings.fail_on_regression,
@@ -302,6 +311,8 @@ class Writer:
         if run is not None and run.tested:
             with self._part("the headline"):
                 show(opening(run, width=width, paint=paint))
+            for update in run.updates:
+                terminalreporter.write_line(f"lmstrix: {update_text(update)}")
             if run.changes:
                 with self._part("the table of changes"):
                     show(changes_table(run, width=width, paint=paint))

@@ -59,9 +59,9 @@ class Run:
         self.size_policy = SizePolicy(self.attempts, known=known, seed=seed)
 
     def check(self, check: str, cases: list[Case]) -> dict[int, list[Result] | None]:
-        """Results of `fast`, `full` or `deep` by size; `SKIPPED` if not tried."""
-        if check == "deep":
-            self.size_policy.expect_deep(cases)
+        """Results of `fast`, `full`, `deep` or `speed` by size; `SKIPPED` if not tried."""
+        if check in ("deep", "speed"):
+            self.size_policy.expect(check, cases)
         return {case.context_length: self._one(check, case) for case in cases}
 
     def _one(self, check: str, case: Case) -> list[Result] | None:

@@ -11,7 +11,8 @@ import pytest
 
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Model, Result
-from pytest_lmstrix.registry.regressions import History, compare
+from pytest_lmstrix.registry.history.earlier import History
+from pytest_lmstrix.registry.regressions import compare
 from pytest_lmstrix.registry.store import Registry
 from pytest_lmstrix.reports.run_json import CaseReport, RunReport, model_report
 from tests.registry.results import a_result

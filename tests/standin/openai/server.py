@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from http.server import BaseHTTPRequestHandler
+from itertools import cycle, islice
 from threading import Event, Thread
+from time import sleep
 from types import TracebackType
 from typing import Any, Self
+
+from msgspec.structs import replace
 
 from tests.standin.http.faults import HttpFault, HttpFaults, hang, lose_connection
 from tests.standin.http.server import StandInHttpServer
@@ -149,6 +153,9 @@ class _Handler(BaseHTTPRequestHandler):
         if faults.refuses_stream_options and "stream_options" in body:
             self._refuse(400, "Unrecognized request argument supplied: stream_options")
             return
+        if faults.refuses_ignore_eos and "ignore_eos" in body:
+            self._refuse(400, "Unrecognized request argument supplied: ignore_eos")
+            return
         if openai.predictions <= faults.busy:
             wait = {} if faults.retry_after is None else {"Retry-After": faults.retry_after}
             self._refuse(faults.busy_status, "too many requests", headers=wait)
@@ -176,6 +183,11 @@ class _Handler(BaseHTTPRequestHandler):
             return
         except ConnectionError:
             return
+        if body.get("ignore_eos") and openai.dialect is not Dialect.PLAIN:
+            pieces = tuple(islice(cycle(prediction.pieces), body["max_tokens"]))
+            prediction = replace(prediction, pieces=pieces, predicted_tokens=len(pieces))
+        if faults.paced:
+            sleep(prediction.ttft_seconds)
         try:
             self._stream(list(_events(prediction, openai, body, chat=chat)))
         except ConnectionError:
@@ -230,6 +242,8 @@ class _Handler(BaseHTTPRequestHandler):
                 break
             if number == 1 and self._break():
                 break
+            if faults.paced:
+                sleep(1 / openai.model.decode_tokens_per_second)
             self._chunk(json.dumps(event))
         else:
             self._chunk("[DONE]")
@@ -273,7 +287,8 @@ def _events(
             yield {"choices": [{"index": 0, **said, "finish_reason": None}]}
     ended = prediction.stop_reason in ("maxPredictedTokensReached", "contextLengthReached")
     last: dict[str, Any] = {"delta": {}} if chat else {"text": ""}
-    yield {"choices": [{"index": 0, **last, "finish_reason": "length" if ended else "stop"}]}
+    final = {"choices": [{"index": 0, **last, "finish_reason": "length" if ended else "stop"}]}
+    yield final | ({"timings": _timings(prediction)} if openai.dialect is Dialect.LLAMACPP else {})
     if body.get("stream_options", {}).get("include_usage") and not openai.faults.no_usage:
         usage = {
             "prompt_tokens": prediction.prompt_tokens,
@@ -281,3 +296,14 @@ def _events(
             "prompt_tokens_details": None,
         }
         yield {"choices": [], "usage": usage}
+
+
+def _timings(prediction: Prediction) -> dict[str, Any]:
+    fresh = (prediction.prompt_tokens or 0) - prediction.cached_tokens
+    return {
+        "cache_n": prediction.cached_tokens,
+        "prompt_n": fresh,
+        "prompt_per_second": fresh / prediction.ttft_seconds,
+        "predicted_n": prediction.predicted_tokens,
+        "predicted_per_second": prediction.tokens_per_second,
+    }
