@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Container, Mapping
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -147,6 +147,23 @@ class Message(Struct, frozen=True, kw_only=True):
     content: str
 
 
+ToolFault = Literal["fenced", "in_text", "in_reasoning", "wrong_name", "not_an_object", "cut_off",
+                    "wrong_arguments"]  # fmt: skip
+
+
+class ToolCall(Struct, frozen=True, kw_only=True):
+    """A call of a tool that a model asks for."""
+
+    name: str
+    arguments: Any
+    """An object; from an engine, and with a fault, also the text that should be one."""
+    id: str = ""
+    fault: ToolFault | None = None
+    """Why it is not well-formed; found after the reply, not by engines."""
+    detail: str = ""
+    """The fault in words."""
+
+
 class Reply(Struct, frozen=True, kw_only=True):
     """A model's answer and the engine's measurements; `None` means not measured."""
 
@@ -155,6 +172,8 @@ class Reply(Struct, frozen=True, kw_only=True):
     reasoning: str = ""
     stop_reason: Literal["stop", "length"] | None = None
     """`length`: the token budget or the context was exhausted."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """The calls that the engine found in the answer."""
     prompt_tokens: int | None = None
     """Prompt tokens as the engine counted them, cached ones included."""
     cached_prompt_tokens: int | None = None
