@@ -229,6 +229,9 @@ class Attempts:
             settings=settings_of(case.model, ignored=loaded.ignored_settings if loaded else ()),
             retried=retried or (loaded is not None and loaded.retried),
             form=finding.form,
+            samples=finding.samples,
+            passed_samples=finding.passed_samples,
+            required_samples=finding.required_samples,
             notes=(
                 *finding.notes,
                 *_load_notes(case, loaded, finding),
@@ -282,4 +285,6 @@ def _prefilled(reply: Reply) -> int:
 
 
 def _reply_text(reply: Reply) -> str:
-    return clean(reply.text or reply.reasoning, limit=REPLY_LIMIT)
+    calls = "\n".join(f"calls {call.name} {call.arguments}" for call in reply.tool_calls)
+    said = "\n".join(filter(None, (reply.text, calls)))
+    return clean(said or reply.reasoning, limit=REPLY_LIMIT)

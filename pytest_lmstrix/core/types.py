@@ -55,6 +55,9 @@ MEASURED: Mapping[str, float] = {
     "peak_memory_bytes": MAX_SIZE_BYTES,
     "estimated_memory_bytes": MAX_SIZE_BYTES,
     "size_bytes": MAX_SIZE_BYTES,
+    "samples": MAX_TOKENS,
+    "passed_samples": MAX_TOKENS,
+    "required_samples": MAX_TOKENS,
 }
 """Measured field -> its largest plausible value."""
 
@@ -250,6 +253,12 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The load settings, as compact JSON; empty for the engine's defaults."""
     form: Prompts | None = None
     """The form of the prompts: `completion` or `chat`; `None` where no built-in check asked."""
+    samples: int | None = None
+    """How often the body of a user's check ran; `None` for once, whatever the result."""
+    passed_samples: int | None = None
+    """How many of the samples passed."""
+    required_samples: int | None = None
+    """How many of the samples had to pass."""
     retried: bool = False
     """Whether a retry was needed."""
     notes: tuple[str, ...] = ()
@@ -278,6 +287,9 @@ class ProbeResult(Struct, frozen=True, kw_only=True):
     seed: int | None = None
     form: Prompts | None = None
     """The form of the prompts that gave this result."""
+    samples: int | None = None
+    passed_samples: int | None = None
+    required_samples: int | None = None
     notes: tuple[str, ...] = ()
 
 

@@ -45,7 +45,7 @@ _NEAR = 40  # tokens that may be missing, and a share of them:
 _NEAR_SHARE = 200
 
 
-def prose(tokens: int, count_tokens: Callable[[str], int]) -> str:
+def filler_text(tokens: int, count_tokens: Callable[[str], int]) -> str:
     """Return filler of at most `tokens` tokens, and little less; deterministic for a vocabulary.
 
     A longer text begins with the shorter, so that an engine with a prefix cache can use it again.

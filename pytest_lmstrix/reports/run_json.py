@@ -13,9 +13,9 @@ from msgspec import Struct
 from pytest_lmstrix.core.types import Model, Result
 from pytest_lmstrix.core.verdicts import Status, Verdict
 from pytest_lmstrix.registry.fold import ModelStatus
+from pytest_lmstrix.registry.history.change import Change
 from pytest_lmstrix.registry.history.since import Since
 from pytest_lmstrix.registry.known import VerifyingCheck
-from pytest_lmstrix.registry.regressions import Change
 
 
 class CaseReport(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from pytest_lmstrix.core.formatting import count_of, rate, seconds, tokens, verdict_text
 from pytest_lmstrix.core.table import Paint, TableCell, prose, table
+from pytest_lmstrix.registry.history.change import Change
 from pytest_lmstrix.reports.changes import MEASURES, basis, format_measure, where
 from pytest_lmstrix.reports.overview.broken import break_text
 from pytest_lmstrix.reports.overview.headline import headline

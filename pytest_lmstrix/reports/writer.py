@@ -18,8 +18,9 @@ from pytest_lmstrix.core.types import Acceptance, Model, Result
 from pytest_lmstrix.hooks.collection import known_left_out
 from pytest_lmstrix.options import Settings
 from pytest_lmstrix.plan.plan import Plan
+from pytest_lmstrix.registry.history.change import Change
 from pytest_lmstrix.registry.history.since import Since
-from pytest_lmstrix.registry.regressions import PERCENT, Change, History, compare
+from pytest_lmstrix.registry.regressions import PERCENT, History, compare
 from pytest_lmstrix.registry.status import since_of
 from pytest_lmstrix.registry.store import RegistryError
 from pytest_lmstrix.reports.files import is_of_run_json, is_summary, replace_file, unwritable_reason

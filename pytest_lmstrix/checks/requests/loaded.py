@@ -10,14 +10,14 @@ from msgspec import Struct
 from pytest_lmstrix.checks.granted import ReportedLoad
 from pytest_lmstrix.checks.requests import arguments
 from pytest_lmstrix.checks.requests.abilities import EngineErrors, Refusals, missing_arguments
-from pytest_lmstrix.checks.requests.answer import Answer, judge
+from pytest_lmstrix.checks.requests.checked_reply import CheckedReply, judge
 from pytest_lmstrix.checks.requests.schema import Schema, read_schema
 from pytest_lmstrix.checks.requests.tools import AnyTool, read_tools
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Message, Model, Reply
 from pytest_lmstrix.engines.base import Instance
 from pytest_lmstrix.engines.request import Tool, Unable
-from pytest_lmstrix.probes.filler import prose
+from pytest_lmstrix.probes.filler import filler_text
 
 SAMPLE_TEMPERATURE = 0.8
 """Default in a sample of several: at 0, all of them would be the same."""
@@ -86,7 +86,7 @@ class LoadedModel(ReportedLoad):
         schema: object = None,
         fill: float | None = None,
         required: bool = False,
-    ) -> Answer:
+    ) -> CheckedReply:
         """Continue `prompt` as it is, without a chat template; the arguments as in `chat`."""
         arguments.read_text(prompt)
         request = self._request(
@@ -108,7 +108,7 @@ class LoadedModel(ReportedLoad):
         system: str | None = None,
         fill: float | None = None,
         required: bool = False,
-    ) -> Answer:
+    ) -> CheckedReply:
         """Answer one or more messages through the model's chat template.
 
         Args:
@@ -117,8 +117,8 @@ class LoadedModel(ReportedLoad):
             temperature: 0 by default, and in a sample `SAMPLE_TEMPERATURE`.
             seed: Of the random choices; by default that of the sample, if there are several.
             stop: Texts at which the answer ends.
-            schema: What the answer must keep, see `Answer.parsed`: a JSON schema or a type.
-            tools: Functions with type hints or JSON schemas, see `Answer.tool_calls`.
+            schema: What the answer must keep, see `CheckedReply.parsed`: a JSON schema or a type.
+            tools: Functions with type hints or JSON schemas, see `CheckedReply.tool_calls`.
             images: Paths or bytes, for the last message.
             system: The first message, of the system.
             fill: Filler before the last message, so that the prompt has so many tokens, or fills
@@ -200,7 +200,7 @@ class LoadedModel(ReportedLoad):
             required=required,
         )
 
-    def _answer(self, request: _Request, subject: str | tuple[Message, ...]) -> Answer:
+    def _answer(self, request: _Request, subject: str | tuple[Message, ...]) -> CheckedReply:
         try:
             return self._able_answer(request, self._filled(request, subject))
         except Unable as error:
@@ -208,7 +208,7 @@ class LoadedModel(ReportedLoad):
                 raise RuntimeError(f"required by the test: {error}") from error
             raise
 
-    def _able_answer(self, request: _Request, subject: str | tuple[Message, ...]) -> Answer:
+    def _able_answer(self, request: _Request, subject: str | tuple[Message, ...]) -> CheckedReply:
         """Return the answer, with less than the request asks for where that is optional."""
         left_out: set[str] = set()
         while True:
@@ -270,7 +270,7 @@ class LoadedModel(ReportedLoad):
         if tokens < 1:
             return subject
         if tokens not in self._prose:
-            self._prose[tokens] = prose(tokens, self.count_tokens)
+            self._prose[tokens] = filler_text(tokens, self.count_tokens)
         filler = self._prose[tokens]
         if isinstance(subject, str):
             return f"{filler}\n\n{subject}"

@@ -26,7 +26,7 @@ _WORDS: dict[ToolFault, str] = {
 }
 
 
-def grade(reply: Reply, tools: Sequence[Tool]) -> tuple[ToolCall, ...]:
+def grade_calls(reply: Reply, tools: Sequence[Tool]) -> tuple[ToolCall, ...]:
     """Return the calls of `reply`, each well-formed or with its fault.
 
     Calls are also looked for in the answer and in the reasoning, where none was found.

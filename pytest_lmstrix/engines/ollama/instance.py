@@ -47,12 +47,12 @@ class OllamaLoad(Struct, frozen=True, kw_only=True):
     """Models of other clients that are no longer in memory."""
 
 
-class _Function(Struct):
+class _Function(Struct, frozen=True):
     name: str = ""
     arguments: Any = None
 
 
-class _Called(Struct):
+class _Called(Struct, frozen=True):
     function: _Function = _Function()
     id: str = ""
 

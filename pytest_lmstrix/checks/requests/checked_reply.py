@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from pytest_lmstrix.checks.requests.schema import Schema
-from pytest_lmstrix.checks.requests.tool_calls import grade
+from pytest_lmstrix.checks.requests.tool_calls import grade_calls
 from pytest_lmstrix.core.types import Reply, ToolCall
 from pytest_lmstrix.engines.request import Tool
 
 
-class Answer(Reply, frozen=True, kw_only=True):
+class CheckedReply(Reply, frozen=True, kw_only=True):
     """A reply, judged by the schema and the tools of its request."""
 
     schema_error: str | None = None
@@ -52,15 +52,17 @@ class Answer(Reply, frozen=True, kw_only=True):
         return call
 
 
-def judge(reply: Reply, schema: Schema | None, tools: Sequence[Tool], *, enforced: bool) -> Answer:
+def judge(
+    reply: Reply, schema: Schema | None, tools: Sequence[Tool], *, enforced: bool
+) -> CheckedReply:
     """Return `reply` with the value of its text and graded tool calls."""
     fields = {name: getattr(reply, name) for name in Reply.__struct_fields__}
-    fields["tool_calls"] = grade(reply, tools)
+    fields["tool_calls"] = grade_calls(reply, tools)
     if schema is None:
-        return Answer(**fields)
+        return CheckedReply(**fields)
     try:
         value = schema.convert(reply.text)
     except (ValueError, RecursionError) as error:
         wrong = str(error) or type(error).__name__
-        return Answer(**fields, schema_error=wrong, enforced=enforced)
-    return Answer(**fields, schema_error="", value=value, enforced=enforced)
+        return CheckedReply(**fields, schema_error=wrong, enforced=enforced)
+    return CheckedReply(**fields, schema_error="", value=value, enforced=enforced)
