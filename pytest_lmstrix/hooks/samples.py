@@ -50,10 +50,12 @@ class Samples:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_setup(self) -> Generator[None, object, object]:
+        __tracebackhide__ = True
         return (yield from _skip_unable())
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self) -> Generator[None, object, object]:
+        __tracebackhide__ = True
         return (yield from _skip_unable())
 
     @pytest.hookimpl(tryfirst=True)
@@ -92,6 +94,7 @@ class Samples:
 
 def _skip_unable() -> Generator[None, object, object]:
     """Skip a test whose request an engine cannot do."""
+    __tracebackhide__ = True
     try:
         return (yield)
     except Unable as error:
