@@ -10,11 +10,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pytest_lmstrix.checks.requests.checked_reply import CheckedReply
+    from pytest_lmstrix.checks.requests.loaded import LoadedModel
     from pytest_lmstrix.core.classify import classify
     from pytest_lmstrix.core.failure import Failure
-    from pytest_lmstrix.core.types import LoadSettings, Message, Model, ModelFacts, Reply, Result
+    from pytest_lmstrix.core.types import (
+        LoadSettings,
+        Message,
+        Model,
+        ModelFacts,
+        Reply,
+        Result,
+        ToolCall,
+    )
     from pytest_lmstrix.core.verdicts import Verdict
     from pytest_lmstrix.engines.base import Engine, Instance, Progress
+    from pytest_lmstrix.engines.request import Image, Tool, Unable
     from pytest_lmstrix.registry.history.since import Since
     from pytest_lmstrix.registry.store import (
         ModelStatus,
@@ -24,10 +35,13 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "CheckedReply",
     "Engine",
     "Failure",
+    "Image",
     "Instance",
     "LoadSettings",
+    "LoadedModel",
     "Message",
     "Model",
     "ModelFacts",
@@ -39,15 +53,21 @@ __all__ = [
     "Reply",
     "Result",
     "Since",
+    "Tool",
+    "ToolCall",
+    "Unable",
     "Verdict",
     "classify",
 ]
 
 _HOMES = {
     "engines.base": ("Engine", "Instance", "Progress"),
+    "engines.request": ("Image", "Tool", "Unable"),
+    "checks.requests.checked_reply": ("CheckedReply",),
+    "checks.requests.loaded": ("LoadedModel",),
     "registry.store": ("ModelStatus", "Recommendation", "Registry", "RegistryError"),
     "registry.history.since": ("Since",),
-    "core.types": ("LoadSettings", "Message", "Model", "ModelFacts", "Reply", "Result"),
+    "core.types": ("LoadSettings", "Message", "Model", "ModelFacts", "Reply", "Result", "ToolCall"),
     "core.verdicts": ("Verdict",),
     "core.failure": ("Failure",),
     "core.classify": ("classify",),
