@@ -19,10 +19,11 @@ from pytest_lmstrix.hooks.collection import known_left_out
 from pytest_lmstrix.hooks.outcomes import results_of
 from pytest_lmstrix.options import Settings
 from pytest_lmstrix.plan.plan import Plan
+from pytest_lmstrix.registry.history.change import Change
 from pytest_lmstrix.registry.history.earlier import History
 from pytest_lmstrix.registry.history.since import Since
 from pytest_lmstrix.registry.history.updates import EngineUpdate, update_text
-from pytest_lmstrix.registry.regressions import PERCENT, Change, compare
+from pytest_lmstrix.registry.regressions import PERCENT, compare
 from pytest_lmstrix.registry.status import VariantComparison, compare_variants, since_of, status_of
 from pytest_lmstrix.registry.store import RegistryError
 from pytest_lmstrix.reports.files import is_of_run_json, is_summary, replace_file, unwritable_reason
