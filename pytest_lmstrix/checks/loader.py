@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from difflib import get_close_matches
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from typing import Protocol
 
 from pytest_lmstrix.checks.arguments import check_request
+from pytest_lmstrix.checks.causes import held_by_others, may_lack_memory, similar_ids
 from pytest_lmstrix.checks.granted import ReportedLoad, whole
-from pytest_lmstrix.core.failure import DID_YOU_MEAN, Failure
-from pytest_lmstrix.core.formatting import memory
+from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Message, Model, Reply
 from pytest_lmstrix.core.verdicts import Phase, Verdict
-from pytest_lmstrix.engines.base import Engine, Instance, Progress
-from pytest_lmstrix.engines.catalog import host_of
+from pytest_lmstrix.engines.base import Engine, Fetches, Instance, Progress
+from pytest_lmstrix.engines.catalog import attaches, host_of
 from pytest_lmstrix.weights.download import WEIGHTS
 
 RECONNECT_PAUSES = (0.0, 1.0, 3.0)
 """Seconds to wait before each attempt to reach a lost host again."""
+RETURN_SECONDS = 60.0
+"""Seconds after which a host that is gone is asked whether it is back."""
 RECONNECT_SECONDS = 10.0
 """Stop reconnecting after this many seconds: each request to a silent host takes long."""
-
-
-MATTERS = 0.1
-"""Share of a model's own size from which memory held by others may be why it does not fit."""
-_NO_ROOM = (Verdict.OUT_OF_MEMORY, Verdict.GUARDRAIL_REFUSED)
-_KILLED = re.compile(r"\bSIGKILL\b|\bexit code\W{1,3}137\b", re.IGNORECASE)
-"""An exit that no model causes itself: systems end processes so for lack of memory."""
-
-
-SIMILAR = 3
-"""Ids of other models that are suggested for one that is not found."""
 
 
 class Watch(Protocol):
@@ -124,25 +113,30 @@ class LoadedModel(ReportedLoad):
 class ModelLoader:
     """Loads models one at a time, and keeps the last one loaded until another is requested.
 
-    `engine_of` finds a model's engine, `host_lock` excludes other processes from a host, and
+    `engine_of` finds a model's engine, on a host that is not among those given if another has it;
+    `host_lock` excludes other processes from a host, and
     `prepare` is called once for each engine before its first load, while its host is locked.
     `cooldown` is a pause after an unload, in seconds.
     """
 
     def __init__(
         self,
-        engine_of: Callable[[Model], Engine],
+        engine_of: Callable[[Model, Collection[str]], Engine],
         *,
         host_lock: Callable[[str], AbstractContextManager[None]],
         watch: Watch,
         prepare: Callable[[Engine], None] = lambda engine: None,
         cooldown: float = 0.0,
     ) -> None:
-        self.engine_of = engine_of
+        self._find_engine = engine_of
+        self._engines: dict[str, Engine] = {}
+        """Model id -> the engine that was chosen for it."""
         self.unusable: dict[str, Failure] = {}
         """Model id -> why none of its sizes can be tested: missing, corrupted, unsupported."""
         self.gone: dict[str, Failure] = {}
         """Host, or id of a model whose weights cannot be fetched -> why it is unreachable."""
+        self._asked_at: dict[str, float] = {}
+        """Host that is gone -> when it was last asked."""
         self.leaks: list[Failure] = []
         """Unconfirmed unloads that have not been reported yet."""
         self._host_lock = host_lock
@@ -152,6 +146,29 @@ class ModelLoader:
         self._cooldown = cooldown
         self._current: tuple[LoadedModel, Instance] | None = None
         self._held = ExitStack()
+
+    def engine_of(self, model: Model) -> Engine:
+        """Return the engine of `model`: the same until `choose_host`."""
+        if model.id not in self._engines:
+            self._engines[model.id] = self._find_engine(model, self.gone)
+        return self._engines[model.id]
+
+    def choose_host(self, model: Model) -> None:
+        """Move `model` to another host if its own is gone and another has it.
+
+        A host that has been gone for a while is asked first whether it is back.
+        """
+        engine = self.engine_of(model)
+        host = host_of(engine)
+        if host not in self.gone:
+            return
+        since = self._asked_at.setdefault(host, time.monotonic())
+        if time.monotonic() - since >= RETURN_SECONDS:
+            self._asked_at[host] = time.monotonic()
+            with suppress(Exception):  # third-party engines may raise anything
+                engine.models()
+                del self.gone[host], self._asked_at[host]
+        del self._engines[model.id]
 
     def load(self, model: Model, context_length: int) -> LoadedModel:
         """Load `model` with `context_length` tokens, unless it is loaded so already.
@@ -194,10 +211,9 @@ class ModelLoader:
 
     def _fetch(self, model: Model, engine: Engine) -> None:
         """Download the weights: not part of a load, and possible without the host's lock."""
-        fetch: Callable[[Model], object] | None = getattr(engine, "fetch", None)
-        if fetch is not None:
+        if isinstance(engine, Fetches):
             with _as_failure("load"):
-                fetch(model)
+                engine.fetch(model)
 
     @contextmanager
     def remember_failures(self, model: Model) -> Iterator[None]:
@@ -205,11 +221,16 @@ class ModelLoader:
         try:
             yield
         except Failure as failure:
-            if _may_lack_memory(failure) and (held := self._held_by_others(model)):
+            if may_lack_memory(failure) and (held := held_by_others(self.engine_of(model), model)):
                 text = f"{failure.text}\n{held}, so this does not count against {model.id}"
-                raise Failure(text, verdict=Verdict.HOST_TROUBLE, phase=failure.phase) from failure
+                raise Failure(
+                    text,
+                    verdict=Verdict.HOST_TROUBLE,
+                    phase=failure.phase,
+                    only_this_model=True,  # a smaller one may still have room
+                ) from failure
             if failure.verdict is Verdict.MODEL_NOT_FOUND and failure.phase == "load":
-                failure.text += self._similar(model)
+                failure.text += similar_ids(self.engine_of(model), model)
             if failure.verdict.outcome == "xfailed":
                 self.unusable[model.id] = failure
             elif failure.verdict is Verdict.UNREACHABLE:
@@ -219,31 +240,6 @@ class ModelLoader:
                 elif failure.final or not self._reconnects(engine):
                     self.gone[host_of(engine)] = failure
             raise
-
-    def _held_by_others(self, model: Model) -> str:
-        """Describe the instances of others in memory, where they are large enough to matter."""
-        engine = self.engine_of(model)
-        ask: Callable[[], Mapping[str, int | None]] | None = getattr(engine, "others", None)
-        others: Mapping[str, int | None] = {}
-        with suppress(Exception):  # third-party engines may raise anything
-            others = ask() if ask is not None else {}
-        sizes = [size for size in others.values() if size is not None]
-        known = len(sizes) == len(others) and model.size_bytes is not None
-        if not others or (known and sum(sizes) < MATTERS * (model.size_bytes or 0)):
-            return ""
-        listed = (
-            f"{name} ({memory(size)})" if size is not None else name
-            for name, size in others.items()
-        )
-        return f"still in memory of {host_of(engine)}: {', '.join(listed)}; unload them there"
-
-    def _similar(self, model: Model) -> str:
-        """Return a line with the nearest ids that the engine has, or nothing."""
-        names: list[str] = []
-        with suppress(Exception, SystemExit):  # third-party engines may raise anything
-            names = [facts.id for facts in self.engine_of(model).models() if facts.id != model.name]
-        near = get_close_matches(model.name, names, n=SIMILAR)
-        return f"\n{DID_YOU_MEAN} {', '.join(map(repr, near))}?" if near else ""
 
     def _reconnects(self, engine: Engine) -> bool:
         """Try to reach a lost host again, a few times with pauses."""
@@ -271,7 +267,7 @@ class ModelLoader:
         with ExitStack() as undo, _as_failure("load"):
             undo.callback(self._watch.idle)
             try:
-                undo.enter_context(self._host_lock(host))
+                undo.enter_context(nullcontext() if attaches(engine) else self._host_lock(host))
             except OSError as error:
                 text = f"{host} cannot be locked: {error}"
                 self.gone[host] = Failure(text, verdict=Verdict.UNREACHABLE, phase="connect")
@@ -327,12 +323,6 @@ class ModelLoader:
         if leaks:
             text = "\n".join(leak.text for leak in leaks)
             raise Failure(text, verdict=leaks[0].verdict, phase="unload")
-
-
-def _may_lack_memory(failure: Failure) -> bool:
-    """Whether less memory in use by others may have helped."""
-    killed = failure.verdict is Verdict.CRASHED and _KILLED.search(failure.text)
-    return failure.verdict in _NO_ROOM or bool(killed)
 
 
 class _as_failure(AbstractContextManager[None]):

@@ -26,6 +26,7 @@ from pytest_lmstrix.options import Settings
 from pytest_lmstrix.plan.lmstudio_files import LmStudioFiles
 from pytest_lmstrix.plan.memory import MemoryEstimator, largest_context
 from pytest_lmstrix.plan.plan import planned
+from pytest_lmstrix.system.addresses import hosts_of
 from pytest_lmstrix.system.machine_id import machine_id
 from pytest_lmstrix.weights.fetch import is_header
 from pytest_lmstrix.weights.places import usual_places
@@ -87,7 +88,7 @@ def estimate_all(
     ]
     machine = read_machine(progress)
     own = {engine.name for engine in registered}
-    files = LmStudioFiles(settings.hosts, usual_places())
+    files = LmStudioFiles(hosts_of("lmstudio", settings.hosts), usual_places())
     if any(each.engine == "lmstudio" and each.engine not in own for each in chosen):
         files.ask()
     fitter = _Fitter(settings, machine, files, own)

@@ -6,10 +6,12 @@ import getpass
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import msgspec
+import pytest
 from msgspec import Struct
 
 from pytest_lmstrix.core.formatting import rate, tokens
@@ -166,6 +168,25 @@ def history_json(found: Iterable[ModelTimeline]) -> str:
     return json.dumps({"schema": HISTORY_SCHEMA, "models": models}, indent=2)
 
 
+def history_html(registry: Registry, reports: Path, selected: str) -> Path:
+    """Write the page of all nights, made of the registry alone, and return its path.
+
+    Raises:
+        pytest.UsageError: Models were `selected`, or it cannot be written.
+    """
+    if selected:
+        raise pytest.UsageError(
+            "--lmstrix-format=html shows all models; leave out the model and -k"
+        )
+    from pytest_lmstrix.reports.nights.write import INDEX, write_index
+
+    try:
+        return write_index(registry, reports, made=datetime.now(UTC))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise pytest.UsageError(f"{reports / INDEX} cannot be written: {reason}") from None
+
+
 def _sentences(each: ModelTimeline) -> list[list[TableCell]]:
     """Return one row for each check of the newest weights, with its place if there are several."""
     if not each.since:
@@ -220,7 +241,8 @@ def _period(results: Sequence[Result], verified: int | None) -> Period:
     newest = results[-1]
     last_run = [each for each in results if each.run == newest.run and each.origin == "case"]
     bad = [each for each in last_run if each.verdict is not Verdict.OK]
-    worst = min(bad, key=lambda each: each.context_length) if bad else newest
+    judged = last_run[-1] if last_run else newest
+    worst = min(bad, key=lambda each: each.context_length) if bad else judged
     return Period(
         engine=newest.engine,
         engine_version=newest.engine_version,

@@ -311,6 +311,8 @@ class ProbeResult(Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     medians: Medians | None = None
     """What `speed` measured."""
+    only_this_model: bool = False
+    """Whether it shows nothing about the host with which other models run."""
 
 
 def fingerprint(*, sha256: str | None, size_bytes: int | None, path: str | None) -> str | None:

@@ -21,6 +21,8 @@ class PlannedModel(Struct, frozen=True, kw_only=True):
     context_lengths: tuple[int, ...]
     hosts: tuple[str, ...] = ()
     """The hosts that have it, of those that were asked; empty where any host will do."""
+    seconds: float = 0.0
+    """Expected duration of all its cases."""
 
     def whole(self) -> Case:
         """Return the model at its declared maximum, or at the largest size to test."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct
 
-from pytest_lmstrix.core.types import Model, Result
-from pytest_lmstrix.core.verdicts import Status, Verdict
+from pytest_lmstrix.core.types import Model, Origin, Result
+from pytest_lmstrix.core.verdicts import Outcome, Status, Verdict
 from pytest_lmstrix.registry.fold import ModelStatus
 from pytest_lmstrix.registry.history.since import Since
 from pytest_lmstrix.registry.history.updates import EngineUpdate
@@ -138,7 +138,23 @@ def model_report(
     )
 
 
-def representative_of(results: Iterable[Result]) -> Result:
+class Judged(Protocol):
+    """A result as far as it decides which one represents a model."""
+
+    @property
+    def context_length(self) -> int: ...
+    @property
+    def origin(self) -> Origin: ...
+    @property
+    def verdict(self) -> Verdict: ...
+    @property
+    def outcome(self) -> Outcome: ...
+
+
+_Judged = TypeVar("_Judged", bound=Judged)
+
+
+def representative_of(results: Iterable[_Judged]) -> _Judged:
     """Return the result that represents a model: the smallest bad size, else the largest good one.
 
     Skipped results and errors of hosts count only if no other is bad; results of a size search only

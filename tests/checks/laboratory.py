@@ -34,7 +34,9 @@ class NoWatch:
 
 
 def loader_for(engine: Engine) -> ModelLoader:
-    return ModelLoader(lambda model: engine, host_lock=lambda host: nullcontext(), watch=NoWatch())
+    return ModelLoader(
+        lambda model, gone: engine, host_lock=lambda host: nullcontext(), watch=NoWatch()
+    )
 
 
 @contextmanager
@@ -53,8 +55,8 @@ class Run:
     def __init__(
         self, loader: ModelLoader, *, known: Mapping[str, KnownRange] = {}, seed: int = 1
     ) -> None:
-        attempts = Attempts(loader, run="run", machine="machine")
-        self.size_policy = SizePolicy(attempts, known=known, seed=seed)
+        self.attempts = Attempts(loader, run="run", machine="machine")
+        self.size_policy = SizePolicy(self.attempts, known=known, seed=seed)
 
     def check(self, check: str, cases: list[Case]) -> dict[int, list[Result] | None]:
         """Results of `fast`, `full`, `deep` or `speed` by size; `SKIPPED` if not tried."""

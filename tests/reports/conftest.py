@@ -70,7 +70,12 @@ def a_run(registry: Registry, now: tuple[Result, ...] = NOW) -> RunReport:
         exit_status=1,
         counts={"passed": 2, "failed": 2, "xfailed": 1, "skipped": 1},
         models=tuple(
-            model_report(model, [r for r in now if r.model == model.id], registry.status(model.id))
+            model_report(
+                model,
+                [r for r in now if r.model == model.id],
+                registry.status(model.id),
+                since=registry.since(model.id),
+            )
             for model in models
         ),
         cases=(

@@ -11,7 +11,13 @@ from pytest_lmstrix.core.types import Model, ProbeResult
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.probes.haystack import ANSWER_TOKENS, MAX_SIZES, Haystack, fill
 from pytest_lmstrix.probes.questions import CHAT_NOTE, CHAT_TOKENS
-from pytest_lmstrix.probes.recall import LEAST_CONTROL, Control, ask_control, ask_filled
+from pytest_lmstrix.probes.recall import (
+    LEAST_CONTROL,
+    Control,
+    ask_control,
+    ask_filled,
+    template_tokens,
+)
 
 
 class DeepFill:
@@ -23,6 +29,8 @@ class DeepFill:
         self._seed = seed
         self._template_tokens: int | None = None
         """Tokens that the chat template adds, once the model is asked through it."""
+        self._changed_form = False
+        """Whether it is asked so because raw completions give nothing."""
         self._filled_in: LoadedModel | None = None
         self._filled: dict[int, tuple[Haystack, Control]] = {}
         self._in_larger: set[int] = set()
@@ -92,7 +100,7 @@ class DeepFill:
             recall=recall.recalled or None,
             seed=self._seed,
             form=control.form,
-            notes=(CHAT_NOTE,) if control.form == "chat" and verdict is Verdict.OK else (),
+            notes=(CHAT_NOTE,) if self._changed_form and verdict is Verdict.OK else (),
         )
 
     def _prepare(self, loaded: LoadedModel, size: int) -> None:
@@ -100,6 +108,8 @@ class DeepFill:
 
         The controls of all of them come first, since they evict the engine's prefix cache.
         """
+        if self._model.prompts == "chat" and self._template_tokens is None:
+            self._template_tokens = template_tokens(loaded)
         room = loaded.room
         following = sorted({size, *(each for each in self._shared.sizes if size <= each <= room)})
         haystacks = self._haystacks(loaded, size, following)
@@ -149,4 +159,5 @@ class DeepFill:
             return False
         if control.score >= LEAST_CONTROL:
             self._template_tokens = max(0, control.special_tokens)
-        return self._template_tokens is not None
+            self._changed_form = True
+        return self._changed_form

@@ -220,7 +220,8 @@ class OllamaInstance:
                     limit.count(fragments[-1])
                 if line.done:
                     reply.last = line
-        if reply.last is None and fragments[-_REPEATED:] != fragments[-1:] * _REPEATED:
+        repeated = fragments[-_REPEATED:] == fragments[-1:] * _REPEATED != []
+        if reply.last is None and not repeated:
             text = "Ollama ended its reply without a last line"
             raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="predict")
         return reply.result(counts_whole_prompts=self._counts_whole_prompts)
