@@ -197,9 +197,9 @@ class Attempts:
         prefill_rate = filled.prefill_tokens_per_second if filled else None
         if prefilled < LEAST_RATE_TOKENS:
             prefill_rate = None
+        found = finding.verdict is not Verdict.MODEL_NOT_FOUND
         if finding.medians is not None:
             decode_rate = finding.medians.decode_tokens_per_second
-        found = finding.verdict is not Verdict.MODEL_NOT_FOUND
         result = Result(
             run=self._run,
             at=datetime.now(UTC),

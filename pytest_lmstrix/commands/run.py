@@ -15,7 +15,7 @@ from pytest_lmstrix.commands import export, history, scan
 from pytest_lmstrix.commands import list as listing
 from pytest_lmstrix.commands.keyword import matcher
 from pytest_lmstrix.commands.output import Output, shown_path
-from pytest_lmstrix.core.formatting import NOTHING, count_of, tokens
+from pytest_lmstrix.core.formatting import NOTHING, count_of, file_size, tokens
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.core.table import TableCell, prose, table
 from pytest_lmstrix.core.types import Model
@@ -31,6 +31,7 @@ from pytest_lmstrix.manifest.read import (
 from pytest_lmstrix.options import Settings, margin_of, read_settings, sort_key
 from pytest_lmstrix.registry.health import check_health
 from pytest_lmstrix.registry.store import Registry, RegistryError
+from pytest_lmstrix.reports.overview.variants import variants_table
 
 HISTORY = 10
 """Number of results of a model listed by `-v`; `-vv` lists all."""
@@ -85,7 +86,7 @@ def _list(config: pytest.Config, settings: Settings, screen: Output) -> int:
     registry = Registry(settings.registry)
     damaged = registry.load().damaged
     try:
-        listed = listing.entries(models, registry, key=key, keyword=option.keyword)
+        listed = listing.entries(models, registry, settings, key=key, keyword=option.keyword)
     except ValueError as error:
         raise pytest.UsageError(f"-k: {error}") from None
     past = None
@@ -101,7 +102,9 @@ def _list(config: pytest.Config, settings: Settings, screen: Output) -> int:
         screen.lines(listing.as_ids(listed))
     else:
         screen.lines(listing.as_table(listed, key=key, paint=screen.paint, width=screen.width))
-        screen.lines(listing.as_comparison(listed, paint=screen.paint, width=screen.width))
+        for comparison in listing.compared(listed):
+            screen.line("")
+            screen.lines(variants_table(comparison, paint=screen.paint, width=screen.width))
         screen.lines(listing.as_history(past or {}, paint=screen.paint, width=screen.width))
     if damaged:
         lines = count_of(len(damaged), "damaged line")
@@ -291,6 +294,8 @@ def _import(config: pytest.Config, settings: Settings, screen: Output) -> int:
 
 
 def _scan(config: pytest.Config, settings: Settings, screen: Output) -> int:
+    from pytest_lmstrix.commands.scan_fit import largest_contexts
+
     try:
         known = parse_manifest(
             read_bytes(settings.models), settings.models, engine=settings.engine, may_be_empty=True
@@ -315,11 +320,9 @@ def _scan(config: pytest.Config, settings: Settings, screen: Output) -> int:
         rows = [_model_row(each) for each in appended]
         screen.lines(table(_SCAN_HEADINGS, rows, paint=screen.paint, width=screen.width,
                            left=_SCAN_LEFT, expendable=_SCAN_EXPENDABLE))  # fmt: skip
-    if config.option.verbose > 0:
-        from pytest_lmstrix.commands.scan_fit import largest_contexts
-
-        largest = list(largest_contexts(answers, settings, progress=print_progress))
-        screen.section("largest context that fits", largest)
+    new = None if config.option.verbose > 0 else appended
+    largest = largest_contexts(answers, settings, new=new, progress=print_progress)
+    screen.section("largest context that fits", list(largest))
     screen.section(f"gone: in {manifest}, but no longer available",
                    [[each.engine, each.id] for each in found.gone])  # fmt: skip
     screen.section("embedding models: recorded, never tested", [[each] for each in found.embedding])
@@ -340,7 +343,7 @@ def _model_row(model: Model) -> list[TableCell]:
         model.id,
         model.engine,
         model.type or "llm",
-        listing.file_size(model.size_bytes),
+        file_size(model.size_bytes),
         model.quantization or NOTHING,
         model.architecture or NOTHING,
         tokens(model.context_limit),

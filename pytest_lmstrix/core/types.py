@@ -309,10 +309,10 @@ class ProbeResult(Struct, frozen=True, kw_only=True):
     form: Prompts | None = None
     """The form of the prompts that gave this result."""
     notes: tuple[str, ...] = ()
-    medians: Medians | None = None
-    """What `speed` measured."""
     only_this_model: bool = False
     """Whether it shows nothing about the host with which other models run."""
+    medians: Medians | None = None
+    """What `speed` measured."""
 
 
 def fingerprint(*, sha256: str | None, size_bytes: int | None, path: str | None) -> str | None:

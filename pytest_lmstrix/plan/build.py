@@ -22,6 +22,7 @@ from pytest_lmstrix.manifest.read import ManifestError, ManifestNotFound, read_m
 from pytest_lmstrix.options import Settings
 from pytest_lmstrix.plan.cached_results import ranges, settled, speeds, still_valid
 from pytest_lmstrix.plan.durations import expected_seconds
+from pytest_lmstrix.plan.memory import MemoryEstimator
 from pytest_lmstrix.plan.plan import Plan, PlannedModel, ordered, planned, with_facts
 from pytest_lmstrix.registry.status import sort_values
 from pytest_lmstrix.registry.store import Registry, RegistryError
@@ -49,7 +50,10 @@ def make_plan(settings: Settings, engines: Engines, *, machine: str) -> Plan:
         cached = _cached_results(registry, chosen, engines, machine)
         chosen = [_with_duration(each, registry) for each in chosen]
         values = sort_values(registry, [each.model for each in chosen])
-        models_in_order = ordered(chosen, settings.sort, values)
+        estimator = MemoryEstimator(
+            registry=settings.registry, folder=settings.models.parent, machine=machine
+        )
+        models_in_order = ordered(chosen, settings.sort, values, estimator.cached_bytes)
     except RegistryError as error:
         raise pytest.UsageError(str(error)) from None
     return Plan(

@@ -17,6 +17,7 @@ from pytest_lmstrix.registry.history.since import Since
 from pytest_lmstrix.registry.history.updates import EngineUpdate
 from pytest_lmstrix.registry.known import VerifyingCheck
 from pytest_lmstrix.registry.regressions import Change
+from pytest_lmstrix.registry.status import VariantComparison
 
 
 class CaseReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -74,6 +75,8 @@ class RunReport(Struct, frozen=True, kw_only=True, omit_defaults=True, dict=True
     """Engines with another version than in the run before."""
     changes: tuple[Change, ...] = ()
     """Changes since earlier runs, worst first."""
+    variants: tuple[VariantComparison, ...] = ()
+    """Models with several combinations of load settings, compared."""
     fail_on_regression: float | None = None
     """Threshold in percent, if regressions fail the run."""
 

@@ -16,6 +16,7 @@ from pytest_lmstrix.reports.overview.headline import headline
 from pytest_lmstrix.reports.overview.notes import explained_notes
 from pytest_lmstrix.reports.overview.problems import Affected, causes
 from pytest_lmstrix.reports.overview.standing import failures_first, has_problem
+from pytest_lmstrix.reports.overview.variants import VARIANT_HEADINGS, variant_cells
 from pytest_lmstrix.reports.run_json import ModelReport, RunReport, representative_of
 
 SUMMARY_MARK = "<!-- pytest-lmstrix -->"
@@ -40,6 +41,7 @@ def summary(run: RunReport, links: Mapping[str, str]) -> str:
         *_changes(run),
         *_problems(run),
         *_models(run),
+        *_variants(run),
         " · ".join(f"[{name}]({_encode_address(address)})" for name, address in links.items()),
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
@@ -138,6 +140,17 @@ def _models(run: RunReport) -> Iterator[str]:
     if notes:
         yield "\n".join(notes[:_MOST_NOTES])
         yield _more(len(notes) - _MOST_NOTES, "note")
+
+
+def _variants(run: RunReport) -> Iterator[str]:
+    """Yield a table for each model with variants."""
+    for comparison in run.variants:
+        yield f"### Variants of {escape_markdown(comparison.model)}"
+        rows = (variant_cells(each) for each in comparison.variants)
+        yield _table(VARIANT_HEADINGS, (
+            [escape_markdown(cell if isinstance(cell, str) else cell[0]) for cell in cells]
+            for cells in rows
+        ))  # fmt: skip
 
 
 def _row(run: RunReport, model: ModelReport) -> Sequence[str]:

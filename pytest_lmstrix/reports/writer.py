@@ -23,12 +23,13 @@ from pytest_lmstrix.registry.history.earlier import History
 from pytest_lmstrix.registry.history.since import Since
 from pytest_lmstrix.registry.history.updates import EngineUpdate, update_text
 from pytest_lmstrix.registry.regressions import PERCENT, Change, compare
-from pytest_lmstrix.registry.status import since_of
+from pytest_lmstrix.registry.status import VariantComparison, compare_variants, since_of, status_of
 from pytest_lmstrix.registry.store import RegistryError
 from pytest_lmstrix.reports.files import is_of_run_json, is_summary, replace_file, unwritable_reason
 from pytest_lmstrix.reports.fleet import earlier_results, fleet_of
 from pytest_lmstrix.reports.html import HtmlGuard, HtmlReport
 from pytest_lmstrix.reports.nights.write import INDEX, RUNS, keep_run, write_index
+from pytest_lmstrix.reports.overview.variants import variants_table
 from pytest_lmstrix.reports.plots import METRICS, plot, plot_checks
 from pytest_lmstrix.reports.recorder import Recorder, display_path
 from pytest_lmstrix.reports.run_json import ModelReport, RunReport, encode_run, model_report
@@ -139,7 +140,12 @@ class Writer:
         models: tuple[ModelReport, ...] = ()
         with self._part("models"):
             models = tuple(self._models(history))
-        self._run = run = self._build_run(int(session.exitstatus), models, changes, updates)
+        variants: tuple[VariantComparison, ...] = ()
+        with self._part("the comparison of variants"):
+            variants = self._variants()
+        self._run = run = self._build_run(
+            int(session.exitstatus), models, changes, updates, variants
+        )
         if self._folder:
             self._write_files(run)
         self._add_to_step_summary(lambda: summary(run, _github_links()))
@@ -196,6 +202,7 @@ class Writer:
         models: tuple[ModelReport, ...],
         changes: tuple[Change, ...],
         updates: tuple[EngineUpdate, ...],
+        variants: tuple[VariantComparison, ...],
     ) -> RunReport:
         return RunReport(
             run=self._plan.run,
@@ -214,7 +221,20 @@ class Writer:
             cases=tuple(self._recorder.cases),
             updates=updates,
             changes=changes,
+            variants=variants,
             fail_on_regression=self._settings.fail_on_regression,
+        )
+
+    def _variants(self) -> tuple[VariantComparison, ...]:
+        """Compare the variants of each model of which this run tested one."""
+        tested = {each.model for case in self._recorder.cases for each in case.results}
+        models = [planned.model for planned in self._plan.models]
+        names = {model.variant_of for model in models if model.id in tested}
+        registry = self._recorder.registry
+        return compare_variants(
+            (model, status_of(registry, model))
+            for model in models
+            if model.variant_of is not None and model.variant_of in names
         )
 
     def _selection(self) -> Iterator[str]:
@@ -300,6 +320,9 @@ class Writer:
                 show(what_to_do(run, width=width, paint=paint))
             with self._part("the table of models"):
                 show(closing_table(run, width=width, paint=paint))
+            for comparison in run.variants:
+                with self._part("the comparison of variants"):
+                    show(variants_table(comparison, width=width, paint=paint))
         if run is not None and run.regressions and run.fail_on_regression is not None:
             regressions = count_of(len(run.regressions), "regression")
             terminalreporter.write_line(f"lmstrix: {regressions} failed this run", red=True)

@@ -22,6 +22,7 @@ from pytest_lmstrix.engines.lmstudio.connection import Link, stalling
 from pytest_lmstrix.engines.lmstudio.instance import LmStudioInstance
 from pytest_lmstrix.engines.lmstudio.library import Library
 from pytest_lmstrix.engines.lmstudio.settings import LM_STUDIOS_OWN, load_fields
+from pytest_lmstrix.engines.lmstudio.usage import ModelUsage, read_usage
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +37,9 @@ UNHEARD_LOAD_SECONDS = 15.0
 
 UNLOAD_SECONDS = 30.0
 """How long an instance may stay listed after LM Studio accepted to unload it."""
+
+ESTIMATE_SECONDS = 10.0
+"""How long LM Studio may take to estimate a load; versions without estimates never answer."""
 
 _POLL_SECONDS = 0.2
 
@@ -118,6 +122,20 @@ class LmStudioEngine:
         """Return LM Studio's facts of `model`, from one listing per session, or `None`."""
         listed = self._library.find(model.name)
         return listed.facts if listed else None
+
+    def estimate(self, model: Model, context_length: int) -> ModelUsage:
+        """Return LM Studio's own estimate of a load; nothing is loaded.
+
+        Raises:
+            Failure: The server does not answer, as older versions do, or has no such model.
+        """
+        listed = self._library.find(model.name)
+        asked = load_fields(model, context_length, listed.runtime if listed else "llama")
+        doing = f"estimating the memory of {model.id}"
+        with self.link.talking(
+            "load", doing, ESTIMATE_SECONDS, silent=Verdict.UNREACHABLE
+        ) as client:
+            return read_usage(endpoints.usage(client, model.name, asked.all()))
 
     def load(
         self, model: Model, context_length: int | None, progress: Progress
