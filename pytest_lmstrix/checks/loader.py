@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
-from difflib import get_close_matches
 from typing import Protocol
 
+from pytest_lmstrix.checks.causes import held_by_others, may_lack_memory, similar_ids
 from pytest_lmstrix.checks.granted import whole
 from pytest_lmstrix.checks.requests.abilities import EngineErrors
 from pytest_lmstrix.checks.requests.loaded import LoadedModel
-from pytest_lmstrix.core.failure import DID_YOU_MEAN, Failure
-from pytest_lmstrix.core.formatting import memory
+from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Model
 from pytest_lmstrix.core.verdicts import Verdict
-from pytest_lmstrix.engines.base import Engine, Fetches, Instance, ListsOthers, Progress
+from pytest_lmstrix.engines.base import Engine, Fetches, Instance, Progress
 from pytest_lmstrix.engines.catalog import attaches, host_of
 from pytest_lmstrix.weights.download import WEIGHTS
 
@@ -26,17 +24,6 @@ RETURN_SECONDS = 60.0
 """Seconds after which a host that is gone is asked whether it is back."""
 RECONNECT_SECONDS = 10.0
 """Stop reconnecting after this many seconds: each request to a silent host takes long."""
-
-
-MATTERS = 0.1
-"""Share of a model's own size from which memory held by others may be why it does not fit."""
-_NO_ROOM = (Verdict.OUT_OF_MEMORY, Verdict.GUARDRAIL_REFUSED)
-_KILLED = re.compile(r"\bSIGKILL\b|\bexit code\W{1,3}137\b", re.IGNORECASE)
-"""An exit that no model causes itself: systems end processes so for lack of memory."""
-
-
-SIMILAR = 3
-"""Ids of other models that are suggested for one that is not found."""
 
 
 class Watch(Protocol):
@@ -165,7 +152,7 @@ class ModelLoader:
         try:
             yield
         except Failure as failure:
-            if _may_lack_memory(failure) and (held := self._held_by_others(model)):
+            if may_lack_memory(failure) and (held := held_by_others(self.engine_of(model), model)):
                 text = f"{failure.text}\n{held}, so this does not count against {model.id}"
                 raise Failure(
                     text,
@@ -174,7 +161,7 @@ class ModelLoader:
                     only_this_model=True,  # a smaller one may still have room
                 ) from failure
             if failure.verdict is Verdict.MODEL_NOT_FOUND and failure.phase == "load":
-                failure.text += self._similar(model)
+                failure.text += similar_ids(self.engine_of(model), model)
             if failure.verdict.outcome == "xfailed":
                 self.unusable[model.id] = failure
             elif failure.verdict is Verdict.UNREACHABLE:
@@ -184,30 +171,6 @@ class ModelLoader:
                 elif failure.final or not self._reconnects(engine):
                     self.gone[host_of(engine)] = failure
             raise
-
-    def _held_by_others(self, model: Model) -> str:
-        """Describe the instances of others in memory, where they are large enough to matter."""
-        engine = self.engine_of(model)
-        others: Mapping[str, int | None] = {}
-        with suppress(Exception):  # third-party engines may raise anything
-            others = engine.others() if isinstance(engine, ListsOthers) else {}
-        sizes = [size for size in others.values() if size is not None]
-        known = len(sizes) == len(others) and model.size_bytes is not None
-        if not others or (known and sum(sizes) < MATTERS * (model.size_bytes or 0)):
-            return ""
-        listed = (
-            f"{name} ({memory(size)})" if size is not None else name
-            for name, size in others.items()
-        )
-        return f"still in memory of {host_of(engine)}: {', '.join(listed)}; unload them there"
-
-    def _similar(self, model: Model) -> str:
-        """Return a line with the nearest ids that the engine has, or nothing."""
-        names: list[str] = []
-        with suppress(Exception, SystemExit):  # third-party engines may raise anything
-            names = [facts.id for facts in self.engine_of(model).models() if facts.id != model.name]
-        near = get_close_matches(model.name, names, n=SIMILAR)
-        return f"\n{DID_YOU_MEAN} {', '.join(map(repr, near))}?" if near else ""
 
     def _reconnects(self, engine: Engine) -> bool:
         """Try to reach a lost host again, a few times with pauses."""
@@ -291,9 +254,3 @@ class ModelLoader:
         if leaks:
             text = "\n".join(leak.text for leak in leaks)
             raise Failure(text, verdict=leaks[0].verdict, phase="unload")
-
-
-def _may_lack_memory(failure: Failure) -> bool:
-    """Whether less memory in use by others may have helped."""
-    killed = failure.verdict is Verdict.CRASHED and _KILLED.search(failure.text)
-    return failure.verdict in _NO_ROOM or bool(killed)

@@ -35,7 +35,7 @@ CACHED_SHARE = 0.5
 keeps prefixes."""
 
 _TOLERANCE = 0.2  # share by which the tokens of a text may differ from those asked for
-_GO_ON = "\n\nThen"
+_GO_ON = "\n\nThen"  # after an ended reply alone, a model may end the next one at once
 
 
 class Speaker(Protocol):
@@ -218,7 +218,7 @@ def _decode_rate(model: Speaker, prompt: str, reply: Reply, wanted: int) -> Rate
     while (tokens := sum(part.completion_tokens or 0 for part in parts)) < wanted:
         if len(parts) == MOST_REQUESTS or any(part.completion_tokens is None for part in parts):
             break
-        prompt += parts[-1].reasoning + parts[-1].text or _GO_ON
+        prompt += parts[-1].reasoning + parts[-1].text + _GO_ON
         parts.append(model.generate(prompt, tokens=wanted - tokens))
     counted = [part for part in parts if part.completion_tokens]
     timed = [_decode_seconds(part) for part in counted]

@@ -144,9 +144,7 @@ class Writer:
         variants: tuple[VariantComparison, ...] = ()
         with self._part("the comparison of variants"):
             variants = self._variants()
-        self._run = run = self._build_run(
-            int(session.exitstatus), models, changes, updates, variants
-        )
+        self._run = run = self._build_run(session.exitstatus, models, changes, updates, variants)
         if self._folder:
             self._write_files(run)
         self._add_to_step_summary(lambda: summary(run, _github_links()))
@@ -199,7 +197,7 @@ class Writer:
 
     def _build_run(
         self,
-        exit_status: int,
+        exit_status: int | pytest.ExitCode,
         models: tuple[ModelReport, ...],
         changes: tuple[Change, ...],
         updates: tuple[EngineUpdate, ...],
@@ -215,7 +213,7 @@ class Writer:
                 "pytest": pytest.__version__,
                 "python": platform.python_version(),
             },
-            exit_status=exit_status,
+            exit_status=int(exit_status),
             asked=tuple(self._selection()),
             counts=dict(self._recorder.counts),
             models=models,
