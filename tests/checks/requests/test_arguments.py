@@ -92,7 +92,7 @@ MISTAKES: list[tuple[dict[str, Any], type[Exception], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("given", "kind", "text"), MISTAKES, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("given", "kind", "text"), MISTAKES, ids=[text for _, _, text in MISTAKES])
 def test_a_mistake_is_raised_before_the_engine_is_asked(
     loaded: LoadedModel, given: dict[str, Any], kind: type[Exception], text: str
 ) -> None:
