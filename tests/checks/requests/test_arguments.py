@@ -24,7 +24,9 @@ class Odd:
 @pytest.fixture
 def loaded() -> LoadedModel:
     engine = FakeEngine()
-    loader = ModelLoader(lambda _: engine, host_lock=lambda _: nullcontext(), watch=Silent())
+    loader = ModelLoader(
+        lambda model, gone: engine, host_lock=lambda _: nullcontext(), watch=Silent()
+    )
     return loader.load(Model(id="tiny", engine="fake"), 1024)
 
 
