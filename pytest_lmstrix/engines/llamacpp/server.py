@@ -31,6 +31,7 @@ _REFUSAL_BYTES = 1_000_000
 """Read of the answer to a refused request."""
 _LOG_PREFIX = re.compile(r"^[\d.]+ (?P<level>[A-Z]) ")
 _TELLING = re.compile(r"error|assert|fail|terminate|what\(\)|unable|insufficient|denied", re.I)
+_REFUSED_ARGUMENT = re.compile(r"^error(?: while handling argument|: invalid argument).*", re.M)
 _EMPTY_WORDS = re.compile(
     r"send_error|exiting due to model loading error"
     r"|failed to (load|create.context with) model\b(?! from)"
@@ -56,8 +57,9 @@ class _Prefill(Struct):
     """Tokens, those found in the KV cache included."""
 
 
-class _Timings(Struct):
-    cache_n: int
+class _Timings(Struct, kw_only=True):
+    cache_n: int | None = None
+    """Missing in servers before September 2025."""
     prompt_n: int
     predicted_n: int
     prompt_per_second: float
@@ -108,6 +110,7 @@ class LlamaCppInstance:
         template_error: Failure | None = None,
         *,
         keep_log: Callable[[Failure], Failure] = lambda failure: failure,
+        notes: tuple[str, ...] = (),
     ) -> None:
         """Take over `child`; `template_error` is why it runs without the model's chat template.
 
@@ -119,6 +122,7 @@ class LlamaCppInstance:
         self._progress = progress
         self._template_error = template_error
         self._keep_log = keep_log
+        self.notes = notes
         self._phase: Phase = "load"
         with self._watched():
             properties = _decoded(client.get("/props"), _Properties)
@@ -187,6 +191,13 @@ class LlamaCppInstance:
                 timings = event.timings or timings
         if timings is None:
             raise Failure.from_engine("llama.cpp broke off its reply", phase="predict")
+        if timings.cache_n is None:
+            raise Failure(
+                "this llama.cpp is too old: it does not count cached prompt tokens; update it",
+                verdict=Verdict.HOST_TROUBLE,
+                phase="predict",
+                final=True,
+            )
         return Reply(
             text=text,
             reasoning=reasoning,
@@ -292,6 +303,9 @@ def death(child: Child, path: Path, phase: Phase) -> Failure:
     """Explain why the server process of the model in `path` has exited."""
     status = child.wait(_DEATH_SECONDS)
     reason = "\n".join(error_lines(child.log())).replace(str(path), "the model file")
+    if status == REFUSED and (argument := _REFUSED_ARGUMENT.search(reason)):
+        text = f"llama-server refuses an argument of the settings: {argument.group()}"
+        return Failure(text, verdict=Verdict.HOST_TROUBLE, phase=phase, final=True)
     if status == REFUSED:
         return Failure.from_engine(
             reason or "llama.cpp refused to load without a reason", phase=phase
