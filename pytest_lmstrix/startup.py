@@ -94,6 +94,7 @@ def _engines(config: pytest.Config, settings: Settings, live: Live) -> Engines:
         weights=partial(_weights, settings, live),
         owner=owners.owner_token(),
         logs=settings.reports / LOGS,
+        llama_server=settings.llama_server,
         notify=partial(_print_line, config, live),
     )
 

@@ -162,7 +162,7 @@ class _Fitter:
         ]
 
     def _path(self, model: Model) -> Path:
-        if model.engine in self._registered or model.engine not in ("llamacpp", "lmstudio"):
+        if model.engine in self._registered or model.engine not in _ESTIMATED:
             raise ValueError(f"not reported: engine '{model.engine}' has no estimate")
         if model.engine == "lmstudio":
             return self._files.find(model.name)

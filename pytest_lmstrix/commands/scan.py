@@ -67,9 +67,10 @@ class Scanner:
         *,
         hosts: Sequence[str] = (),
         folders: Sequence[Path] = (),
+        llama_server: str | None = None,
     ) -> None:
         self._registered = {engine.name: engine for engine in registered}
-        self._engines = Engines(self._registered.values())
+        self._engines = Engines(self._registered.values(), llama_server=llama_server)
         self._hosts = hosts
         self._folders = folders
 
@@ -77,12 +78,16 @@ class Scanner:
         """Yield the answer of every engine and host, including unknown `named` engines.
 
         Ollama is left out where it does not run, unless it is named or has a host, and servers
-        of `openai` are those in `hosts`.
+        of `openai` are those in `hosts`. Model files are those of `llamacpp`, unless only
+        `llama-server` is named, which has the same.
         """
         named = list(named)
+        files = {"llamacpp", "llama-server"} & set(named) or {"llamacpp"}
         for name in dict.fromkeys([*BUILT_IN, *self._registered, *named]):
             hosts = () if name in self._registered else hosts_of(name, self._hosts)
             if name == "openai" and not hosts and name not in self._registered:
+                continue
+            if name in _FILE_ENGINES and not hosts and name not in {*files, *self._registered}:
                 continue
             for host in hosts or ("",):
                 answer = self._answer(name, host)
@@ -97,7 +102,9 @@ class Scanner:
         with _warnings() as left_out:
             try:
                 self._engines.require(name)
-                if name == "llamacpp" and name not in self._registered:
+                if name in _FILE_ENGINES and not host and name not in self._registered:
+                    if name == "llama-server":
+                        self._engines.get(name).models()  # fails if there is no such program
                     models = list(self._files(left_out))
                 else:
                     engine = self._engines.get(name, [host] if host else ())
@@ -152,19 +159,19 @@ def compare_with_manifest(
     that. A file whose id belongs to another model gets the suffix `@engine`.
     """
     known = entries_of(known)
-    taken = {model.id: (model.engine, _file(model.source, folder)) for model in known}
+    taken = {model.id: (_owner(model), _file(model.source, folder)) for model in known}
     files = {at for at in taken.values() if at[1] is not None}
-    files |= {(model.engine, file) for model in known if (file := _cached(model, folder))}
+    files |= {(_owner(model), file) for model in known if (file := _cached(model, folder))}
     new: list[Model] = []
     left_out = [f"{answer.name}: {reason}" for answer in answers for reason in answer.left_out]
     left_out += _differing(answers)
     found = [model_of(facts, answer.engine) for answer in answers for facts in answer.models]
     for model in sorted(found, key=lambda model: model.source is not None):
-        at = (model.engine, _file(model.source, folder))
+        at = (_owner(model), _file(model.source, folder))
         other = taken.get(model.id)
         if other == at or at in files or (other and other[0] == at[0] and at[1] is None):
             continue
-        if any(model.engine == each.engine and _is_download(model, each) for each in known):
+        if any(_owner(model) == _owner(each) and _is_download(model, each) for each in known):
             continue
         if other is not None and model.source is not None:
             model = replace(model, id=f"{model.id}@{model.engine}")
@@ -230,6 +237,11 @@ def _gone(known: Sequence[Model], answers: Sequence[Answer], folder: Path) -> It
         there = file.exists() if file is not None else (model.engine, model.id) in having
         if not there:
             yield model
+
+
+def _owner(model: Model) -> str:
+    """Return its engine; engines of model files have the same ones."""
+    return "files" if model.engine in _FILE_ENGINES and model.source is not None else model.engine
 
 
 def _file(source: str | None, folder: Path) -> Path | None:

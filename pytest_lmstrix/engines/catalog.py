@@ -16,7 +16,7 @@ from pytest_lmstrix.system.addresses import server_url
 
 _log = logging.getLogger(__name__)
 
-BUILT_IN = ("lmstudio", "llamacpp", "ollama", "openai")
+BUILT_IN = ("lmstudio", "llamacpp", "llama-server", "ollama", "openai")
 
 HOST_SCHEMES = {
     "": "lmstudio",
@@ -24,6 +24,8 @@ HOST_SCHEMES = {
     "ollama": "ollama",
     "openai+http": "openai",
     "openai+https": "openai",
+    "llama-server+http": "llama-server",
+    "llama-server+https": "llama-server",
 }
 """Scheme of a host, as in `ollama://127.0.0.1:11434` -> the engine that runs there."""
 
@@ -59,8 +61,8 @@ class Engines:
 
     `homes` are the hosts, at most one per engine, for models that every host has; an engine
     without one finds its host itself. Time-outs are silence limits in seconds. The logs of failed
-    servers of llama.cpp are kept in the folder `logs`. `notify` receives urgent messages for the
-    user.
+    servers of llama.cpp are kept in the folder `logs`. `llama_server` is the path or the name of the
+    user's program. `notify` receives urgent messages for the user.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Engines:
         weights: Weights | None = None,
         owner: str | None = None,
         logs: Path | None = None,
+        llama_server: str | None = None,
         notify: Callable[[str], None] = _log.warning,
     ) -> None:
         self._registered = {engine.name: engine for engine in registered}
@@ -83,6 +86,7 @@ class Engines:
         self._weights = weights
         self._owner = owner
         self._logs = logs
+        self._llama_server = llama_server
         self._notify = notify
 
     def require(self, name: str) -> None:
@@ -144,12 +148,26 @@ class Engines:
             from pytest_lmstrix.engines.openai.engine import OpenAiEngine
 
             return OpenAiEngine(host, reply_timeout=self._reply_timeout)
+        if name == "llama-server":
+            return self._make_llama_server(host)
         from pytest_lmstrix.engines.llamacpp.engine import LlamaCppEngine
 
         return LlamaCppEngine(
             load_timeout=self._load_timeout,
             reply_timeout=self._reply_timeout,
             weights=self._weights,
+            logs=self._logs,
+        )
+
+    def _make_llama_server(self, host: str | None) -> Engine:
+        from pytest_lmstrix.engines.llamacpp.own_binary import LlamaServerEngine
+
+        return LlamaServerEngine(
+            self._llama_server,
+            load_timeout=self._load_timeout,
+            reply_timeout=self._reply_timeout,
+            weights=self._weights,
+            owner=self._owner,
             logs=self._logs,
         )
 
