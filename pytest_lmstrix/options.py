@@ -262,7 +262,7 @@ def _path(config: pytest.Config, name: str) -> Path:
 def _program(config: pytest.Config, name: str) -> str | None:
     """Return the path of a program, or its name on PATH if it has no folder."""
     given: str = _value(config, name)
-    if not given or not os.path.dirname(given):
+    if Path(given).name == given:
         return given or None
     return given if given.startswith("~") else str(_path(config, name))
 

@@ -15,7 +15,7 @@ from pytest_lmstrix.core.failure import DID_YOU_MEAN, Failure
 from pytest_lmstrix.core.formatting import memory
 from pytest_lmstrix.core.types import Message, Model, Reply
 from pytest_lmstrix.core.verdicts import Phase, Verdict
-from pytest_lmstrix.engines.base import Engine, Instance, Progress
+from pytest_lmstrix.engines.base import NO_ENGINE, Engine, Instance, Progress
 from pytest_lmstrix.engines.catalog import host_of
 from pytest_lmstrix.weights.download import WEIGHTS
 
@@ -133,7 +133,8 @@ class ModelLoader:
         self.unusable: dict[str, Failure] = {}
         """Model id -> why none of its sizes can be tested: missing, corrupted, unsupported."""
         self.gone: dict[str, Failure] = {}
-        """Host, or id of a model whose weights cannot be fetched -> why it is unreachable."""
+        """Why something is unreachable: a host, an engine without its program, or the id of a
+        model whose weights cannot be fetched."""
         self.leaks: list[Failure] = []
         """Unconfirmed unloads that have not been reported yet."""
         self._host_lock = host_lock
@@ -207,6 +208,8 @@ class ModelLoader:
                 engine = self.engine_of(model)
                 if failure.code == WEIGHTS:
                     self.gone[model.id] = failure
+                elif failure.code == NO_ENGINE:
+                    self.gone[model.engine] = failure
                 elif failure.final or not self._reconnects(engine):
                     self.gone[host_of(engine)] = failure
             raise
@@ -256,7 +259,8 @@ class ModelLoader:
 
     def unreachable_reason(self, model: Model) -> Failure | None:
         """Return why the host of `model`, or the source of its weights, is unreachable."""
-        return self.gone.get(host_of(self.engine_of(model))) or self.gone.get(model.id)
+        host = host_of(self.engine_of(model))
+        return self.gone.get(host) or self.gone.get(model.id) or self.gone.get(model.engine)
 
     def _load(self, loaded: LoadedModel, engine: Engine, host: str) -> None:
         with ExitStack() as undo, _as_failure("load"):

@@ -33,6 +33,7 @@ from pytest_lmstrix.weights.preflight import preflight
 
 FIT_SCHEMA = 1
 """Raised when a key of the JSON changes its meaning or goes."""
+_ESTIMATED = ("llamacpp", "llama-server", "lmstudio")
 _DEFAULT_TYPES: tuple[KvCacheType, ...] = ("f16", "q8_0")
 _MOST_THREADS = 4
 _MIB = 1024 * 1024

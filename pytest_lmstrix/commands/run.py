@@ -290,7 +290,9 @@ def _scan(config: pytest.Config, settings: Settings, screen: Output) -> int:
     except ManifestNotFound:
         known = ()
     scanner = scan.Scanner(
-        registered_engines(config), hosts=settings.hosts, folders=settings.gguf_dirs,
+        registered_engines(config),
+        hosts=settings.hosts,
+        folders=settings.gguf_dirs,
         llama_server=settings.llama_server,
     )
     with closing(scanner):

@@ -22,6 +22,8 @@ from pytest_lmstrix.weights.places import search, usual_places
 from pytest_lmstrix.weights.preflight import preflight
 from pytest_lmstrix.weights.source import HubSource, LocalSource, parse_source
 
+_FILE_ENGINES = ("llamacpp", "llama-server")
+"""Engines whose models are the model files of this machine."""
 _RECORDED = ("context_limit", "size_bytes", "architecture", "quantization", "capabilities",
              "source")  # fmt: skip
 

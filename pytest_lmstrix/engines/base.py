@@ -7,6 +7,9 @@ from typing import Protocol
 
 from pytest_lmstrix.core.types import Message, Model, ModelFacts, Reply
 
+NO_ENGINE = "engine"
+"""The code of a `Failure` that every model of the engine would meet, such as a missing program."""
+
 
 class Progress(Protocol):
     """Receives the progress of an engine; every call is also a heartbeat."""

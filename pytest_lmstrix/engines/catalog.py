@@ -61,7 +61,7 @@ class Engines:
 
     `homes` are the hosts, at most one per engine, for models that every host has; an engine
     without one finds its host itself. Time-outs are silence limits in seconds. The logs of failed
-    servers of llama.cpp are kept in the folder `logs`. `llama_server` is the path or the name of the
+    servers of llama.cpp are kept in the folder `logs`. `llama_server` is the path or name of the
     user's program. `notify` receives urgent messages for the user.
     """
 

@@ -30,7 +30,11 @@ def combinations(fields: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         ValueError: There are too many.
     """
     load = fields["load"]
-    axes = {name: values for name, values in load.items() if name not in LOAD_LISTS and isinstance(values, tuple)}
+    axes = {
+        name: values
+        for name, values in load.items()
+        if name not in LOAD_LISTS and isinstance(values, tuple)
+    }
     fixed = {name: value for name, value in load.items() if name not in axes}
     if not axes or fields.get("type") == "embedding":
         yield {**fields, "load": fixed}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from msgspec import Struct
@@ -13,8 +15,10 @@ from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Message, Model
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Engine, Instance
+from pytest_lmstrix.engines.llamacpp.engine import ChildEngine
 from tests.standin import weights
 from tests.standin.fake_engine import FakeEngine
+from tests.standin.llama_server.program import llama_server
 from tests.standin.lmstudio import LmStudioServer, StandInModel
 from tests.standin.ollama import OllamaServer
 from tests.standin.openai import OpenAiServer
@@ -104,9 +108,23 @@ def _openai(cleanup: ExitStack) -> ModelLoader:
 
 
 def _llamacpp(cleanup: ExitStack) -> ModelLoader:
-    import psutil
-
     from pytest_lmstrix.engines.llamacpp.engine import LlamaCppEngine
+
+    return _child_processes(cleanup, LlamaCppEngine(load_timeout=120, reply_timeout=120))
+
+
+def _llama_server(cleanup: ExitStack) -> ModelLoader:
+    from pytest_lmstrix.engines.llamacpp.own_binary import LlamaServerEngine
+
+    folder = Path(cleanup.enter_context(TemporaryDirectory()))
+    program = str(llama_server(folder))
+    return _child_processes(
+        cleanup, LlamaServerEngine(program, load_timeout=120, reply_timeout=120)
+    )
+
+
+def _child_processes(cleanup: ExitStack, engine: ChildEngine) -> ModelLoader:
+    import psutil
 
     try:
         path = str(weights.smollm2())
@@ -120,12 +138,11 @@ def _llamacpp(cleanup: ExitStack) -> ModelLoader:
         children = psutil.Process().children()
         return sum(child.pid not in before and child.is_running() for child in children)
 
-    engine = LlamaCppEngine(load_timeout=120, reply_timeout=120)
     cleanup.callback(engine.close)
     return ModelLoader(
         engine=engine,
-        model=Model(id="smollm2", engine="llamacpp", source=path),
-        missing=Model(id="missing", engine="llamacpp", source=path + ".not-there"),
+        model=Model(id="smollm2", engine=engine.name, source=path),
+        missing=Model(id="missing", engine=engine.name, source=path + ".not-there"),
         loaded=loaded,
     )
 
@@ -135,8 +152,15 @@ NO_LLAMACPP = pytest.mark.skipif(find_spec("xllamacpp") is None, reason="needs x
 
 @pytest.fixture(
     scope="module",
-    params=[_fake, _lmstudio, _ollama, _openai, pytest.param(_llamacpp, marks=NO_LLAMACPP)],
-    ids=["fake", "lmstudio", "ollama", "openai", "llamacpp"],
+    params=[
+        _fake,
+        _lmstudio,
+        _ollama,
+        _openai,
+        pytest.param(_llamacpp, marks=NO_LLAMACPP),
+        pytest.param(_llama_server, marks=NO_LLAMACPP),
+    ],
+    ids=["fake", "lmstudio", "ollama", "openai", "llamacpp", "llama-server"],
 )
 def loader(request: pytest.FixtureRequest) -> Iterator[ModelLoader]:
     """An engine; afterwards nothing is loaded in it."""

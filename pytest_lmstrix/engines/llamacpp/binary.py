@@ -16,11 +16,10 @@ from msgspec import Struct
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.sanitize import clean
 from pytest_lmstrix.core.verdicts import Verdict
+from pytest_lmstrix.engines.base import NO_ENGINE
 from pytest_lmstrix.system.child_process import Child, describe_exit
 
 NAME = "llama-server"
-NO_ENGINE = "engine"
-"""The code of the `Failure` for a program that cannot be used, whatever the model."""
 QUERY_SECONDS = 60.0
 """Time limit for its version or help: a GPU may take long to start."""
 _MOST_LINES = 5_000
@@ -55,12 +54,12 @@ class Binary:
         Raises:
             Failure: There is none.
         """
-        wanted = os.path.expanduser(self._setting or NAME)
-        if os.path.dirname(wanted):
-            if Path(wanted).is_file():
-                return Path(wanted)
+        wanted = Path(self._setting or NAME).expanduser()
+        if wanted.name != str(wanted):
+            if wanted.is_file():
+                return wanted
             raise unusable(f"lmstrix_llama_server: there is no file {wanted}")
-        found = shutil.which(wanted)
+        found = shutil.which(str(wanted))
         if found is None:
             raise unusable(
                 f"no {wanted} on PATH: put it there, or set lmstrix_llama_server to its path"

@@ -171,9 +171,10 @@ def _wait(server: subprocess.Popen[bytes], kill: Callable[[], None], parent: int
 
 def _end_with_parent() -> None:
     """Have this process killed when its parent exits, by whatever signal (Linux)."""
-    import ctypes
+    if sys.platform == "linux":
+        import ctypes
 
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _serve() -> NoReturn:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import ClassVar
 
 import httpx
 from msgspec import structs
@@ -34,8 +35,9 @@ _HAS_IT = "the engine llama-server has it"
 class ChildEngine:
     """Model files, each load a child process; one model at a time on this machine."""
 
+    name: str
     host = "local"
-    _unknown_settings: Mapping[str, str] = {}
+    _unknown_settings: ClassVar[Mapping[str, str]] = {}
     """Load setting that the engine does not have -> what to do instead."""
 
     def __init__(
@@ -222,7 +224,7 @@ class LlamaCppEngine(ChildEngine):
     """The embedded llama.cpp, of `xllamacpp`."""
 
     name = "llamacpp"
-    _unknown_settings = {
+    _unknown_settings: ClassVar[Mapping[str, str]] = {
         "gpu_offload": "'gpu_layers' is the number of layers to keep on the GPU",
         "tensor_split": _HAS_IT,
         "n_cpu_moe": _HAS_IT,

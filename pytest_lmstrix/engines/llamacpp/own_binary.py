@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import psutil
 
@@ -25,7 +26,7 @@ class LlamaServerEngine(ChildEngine):
     """A `llama-server` program, started for every load."""
 
     name = "llama-server"
-    _unknown_settings = {
+    _unknown_settings: ClassVar[Mapping[str, str]] = {
         "gpu_offload": "'gpu_layers' is the number of layers to keep on the GPU",
     }
 

@@ -34,6 +34,12 @@ FLAGS: Mapping[str, str | None] = {
 }  # fmt: skip
 
 
+def llama_server(folder: Path) -> Path:
+    """Return a program that answers: `LMSTRIX_TEST_LLAMA_SERVER` names a real one."""
+    real = os.environ.get("LMSTRIX_TEST_LLAMA_SERVER")
+    return Path(real) if real else write_llama_server(folder)
+
+
 def write_llama_server(folder: Path, behaviour: str = "", *, name: str = "llama-server") -> Path:
     """Write an executable program into `folder`; see `_BEHAVIOURS` for what it can do wrong.
 
