@@ -160,6 +160,16 @@ class Engines:
         )
 
     def _make_llama_server(self, host: str | None) -> Engine:
+        if host is not None:
+            from pytest_lmstrix.engines.llamacpp.router import LlamaRouterEngine
+
+            return LlamaRouterEngine(
+                host,
+                load_timeout=self._load_timeout,
+                reply_timeout=self._reply_timeout,
+                owner=self._owner,
+                notify=self._notify,
+            )
         from pytest_lmstrix.engines.llamacpp.own_binary import LlamaServerEngine
 
         return LlamaServerEngine(

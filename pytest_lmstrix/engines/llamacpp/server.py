@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from types import MappingProxyType
+from typing import Protocol, TypeVar
 
 import httpx
 import msgspec
@@ -22,7 +23,7 @@ from pytest_lmstrix.core.verdicts import Phase, Verdict
 from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.llamacpp.child import REFUSED
 from pytest_lmstrix.engines.reply_limit import ReplyLimit
-from pytest_lmstrix.system.child_process import Child, describe_exit
+from pytest_lmstrix.system.child_process import describe_exit
 
 _DEATH_SECONDS = 5.0
 """Time limit to detect the exit of a process whose connection broke."""
@@ -95,6 +96,20 @@ class _Refusal(Struct):
     error: _Error
 
 
+class ServerProcess(Protocol):
+    """What runs the server: see `Child`."""
+
+    peak_memory_bytes: int | None
+
+    @property
+    def killed_for_memory(self) -> bool: ...
+    def activity(self) -> tuple[int, ...]: ...
+    def wait(self, timeout_seconds: float, /) -> int | None: ...
+    def log(self) -> list[str]: ...
+    def forget_log(self) -> None: ...
+    def end(self) -> list[int]: ...
+
+
 class LlamaCppInstance:
     """A server process that holds one model.
 
@@ -103,7 +118,7 @@ class LlamaCppInstance:
 
     def __init__(
         self,
-        child: Child,
+        child: ServerProcess,
         client: httpx.Client,
         path: Path,
         progress: Progress,
@@ -111,10 +126,12 @@ class LlamaCppInstance:
         *,
         keep_log: Callable[[Failure], Failure] = lambda failure: failure,
         notes: tuple[str, ...] = (),
+        body: Mapping[str, object] = MappingProxyType({}),
     ) -> None:
         """Take over `child`; `template_error` is why it runs without the model's chat template.
 
-        `keep_log` is called for a failure of the server after its load.
+        `keep_log` is called for a failure of the server after its load; `body` is part of every
+        request.
         """
         self._child = child
         self._client = client
@@ -123,6 +140,7 @@ class LlamaCppInstance:
         self._template_error = template_error
         self._keep_log = keep_log
         self.notes = notes
+        self._body = body
         self._phase: Phase = "load"
         with self._watched():
             properties = _decoded(client.get("/props"), _Properties)
@@ -165,7 +183,7 @@ class LlamaCppInstance:
             raise Failure.from_engine(f"processes {left} do not end", phase="unload")
 
     def _tokens(self, text: str, *, add_special: bool = False) -> list[int]:
-        body = {"content": text, "add_special": add_special}
+        body = {**self._body, "content": text, "add_special": add_special}
         with self._watched():
             return _decoded(self._client.post("/tokenize", json=body), _Tokens).tokens
 
@@ -211,7 +229,8 @@ class LlamaCppInstance:
         )
 
     def _events(self, url: str, body: Mapping[str, object], limit: ReplyLimit) -> Iterator[_Event]:
-        body = {**body, "stream": True, "return_progress": True, "cache_prompt": True}
+        fixed = {"stream": True, "return_progress": True, "cache_prompt": True}
+        body = {**body, **fixed, **self._body}
         with self._client.stream("POST", url, json=body) as response:
             if response.is_error:
                 raise _refusal(next(response.iter_bytes(_REFUSAL_BYTES), b""))
@@ -299,7 +318,7 @@ def silence(seconds: float | None, doing: str, phase: Phase) -> Failure:
     return Failure(text, verdict=Verdict.TIMEOUT, phase=phase)
 
 
-def death(child: Child, path: Path, phase: Phase) -> Failure:
+def death(child: ServerProcess, path: Path, phase: Phase) -> Failure:
     """Explain why the server process of the model in `path` has exited."""
     status = child.wait(_DEATH_SECONDS)
     reason = "\n".join(error_lines(child.log())).replace(str(path), "the model file")
