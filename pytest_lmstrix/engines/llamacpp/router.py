@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 CONFIRM_SECONDS = 30.0
 """Time limit for the router to end a server whose unload it has accepted."""
 _POLL_SECONDS = 0.1
+_REFUSED = 1
+"""Exit status of a server that cannot load its model, for whatever reason."""
 
 
 class LlamaRouterEngine:
@@ -76,7 +78,7 @@ class LlamaRouterEngine:
             Failure: It does not answer, or is not a router.
         """
         self._client.properties("connect")
-        sections = self._client.sections("connect", reload=True).values()
+        sections = self._client.sections("connect").values()
         by_model: dict[str, list[Section]] = {}
         for section in sections:
             by_model.setdefault(section.model_id, []).append(section)
@@ -91,8 +93,15 @@ class LlamaRouterEngine:
         for path in list(self._open):
             self.unload(path)
         most = self._client.properties("load").max_instances
-        sections = self._client.sections("load", reload=True)
-        section = _choose(model, context_length, sections.values())
+        sections = self._client.sections("load")
+        try:
+            section = _choose(model, context_length, sections.values())
+        except Failure:
+            # To read the presets again ends the models whose sections have changed.
+            if any(each.is_running for each in sections.values()):
+                raise
+            sections = self._client.sections("load", reload=True)
+            section = _choose(model, context_length, sections.values())
         self._check_free(section, sections, most)
         path = self._note(section)
         try:
@@ -337,4 +346,6 @@ def _ended(section: Section | None, phase: Phase) -> Failure:
     code = section.status.exit_code
     ending = f": {describe_exit(code)}" if code is not None else ""
     text = f"the llama-server of {section.id} ended{ending}; the router's log has the reason"
+    if phase == "load" and code == _REFUSED:
+        return Failure(text, verdict=Verdict.ENGINE_ERROR, phase=phase, exit_status=code)
     return Failure.from_engine(text, phase=phase, exit_status=code)

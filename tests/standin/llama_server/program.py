@@ -131,7 +131,7 @@ def _serve(asked: argparse.Namespace) -> None:
         params.chat_template = asked.chat_template
     if asked.threads:
         params.cpuparams.n_threads = int(asked.threads)
-        params.cpuparams_batch.n_threads = int(asked.threads_batch)
+        params.cpuparams_batch.n_threads = int(asked.threads_batch or asked.threads)
     if asked.flash_attn:
         mode = {"on": "ENABLED", "off": "DISABLED", "auto": "AUTO"}[asked.flash_attn]
         params.flash_attn_type = llama.llama_flash_attn_type[f"LLAMA_FLASH_ATTN_TYPE_{mode}"]
