@@ -255,7 +255,7 @@ def _path(config: pytest.Config, name: str) -> Path:
     """Return an absolute path; links are not resolved, as in pytest's node ids."""
     option = config.getoption(f"lmstrix_{name}")
     folder = config.invocation_params.dir if option is not None else _ini_folder(config)
-    path = folder / (option if option is not None else config.getini(f"lmstrix_{name}"))
+    path = folder / (option if option is not None else config.getini(f"lmstrix_{_ini(name)}"))
     return Path(os.path.abspath(path))  # noqa: PTH100 - `resolve` follows links
 
 

@@ -106,7 +106,7 @@ class Scanner:
                 self._engines.require(name)
                 if name in _FILE_ENGINES and not host and name not in self._registered:
                     if name == "llama-server":
-                        self._engines.get(name).models()  # fails if there is no such program
+                        self._engines.get(name).models()  # fails without such a program
                     models = list(self._files(left_out))
                 else:
                     engine = self._engines.get(name, [host] if host else ())

@@ -10,7 +10,7 @@ from typing import ClassVar
 import psutil
 
 from pytest_lmstrix.core.failure import Failure
-from pytest_lmstrix.core.types import LoadSettings, Model
+from pytest_lmstrix.core.types import LoadSettings, Model, ModelFacts
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.llamacpp import child as child_program
 from pytest_lmstrix.engines.llamacpp.arguments import serve_arguments
@@ -63,6 +63,15 @@ class LlamaServerEngine(ChildEngine):
             Failure: There is no such program.
         """
         return self._binary.version
+
+    def models(self) -> list[ModelFacts]:
+        """Return every model file in the usual places.
+
+        Raises:
+            Failure: There is no program that could load them.
+        """
+        assert self._binary.flags
+        return super().models()
 
     def sweep(self, is_dead: Callable[[str], bool]) -> list[str]:
         """End the servers whose `is_dead(owner)` is true; return the ids of their processes.
