@@ -38,6 +38,13 @@ def manifest(project: Project, path: Path, *engines: str, more: str = "contexts:
     project.pytester.makefile(".yaml", models=f"models:\n{entries}")
 
 
+def arguments(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
 def use(project: Project, program: Path) -> None:
     project.pytester.makeini(f"[pytest]\nlmstrix_llama_server = {program}\n")
 
@@ -143,7 +150,7 @@ def test_a_killed_run_leaves_no_server(project: Project) -> None:
         servers = [
             each
             for each in psutil.Process(run.pid).children(recursive=True)
-            if "--model" in each.cmdline()
+            if "--model" in arguments(each)
         ]
         time.sleep(0.05)
     run.kill()
