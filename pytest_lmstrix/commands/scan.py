@@ -13,10 +13,11 @@ from msgspec.structs import replace
 
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Model, ModelFacts
-from pytest_lmstrix.engines.base import Engine
-from pytest_lmstrix.engines.catalog import BUILT_IN, Engines, EngineUnavailable, host_of, hosts_of
+from pytest_lmstrix.engines.base import Engine, EngineOptions
+from pytest_lmstrix.engines.catalog import BUILT_IN, Engines, EngineUnavailable, host_of
 from pytest_lmstrix.manifest.append import model_of
 from pytest_lmstrix.manifest.variants import entries_of
+from pytest_lmstrix.system.addresses import engine_at, hosts_of
 from pytest_lmstrix.weights.fetch import is_cached
 from pytest_lmstrix.weights.places import search, usual_places
 from pytest_lmstrix.weights.preflight import preflight
@@ -59,21 +60,19 @@ class Comparison(Struct, frozen=True, kw_only=True):
 class Scanner:
     """Asks engines for their models.
 
-    An engine without a host in `hosts` finds it itself; `folders` are searched for GGUF files
+    An engine without a host in the options finds it itself; `folders` are searched for GGUF files
     besides the default folders.
     """
 
     def __init__(
         self,
-        registered: Iterable[Engine] = (),
-        *,
-        hosts: Sequence[str] = (),
+        registered: Iterable[Engine],
+        options: EngineOptions,
         folders: Sequence[Path] = (),
-        llama_server: str | None = None,
     ) -> None:
-        self._registered = {engine.name: engine for engine in registered}
-        self._engines = Engines(self._registered.values(), llama_server=llama_server)
-        self._hosts = hosts
+        self._engines = Engines(registered, options=options)
+        self._registered = self._engines.registered
+        self._hosts = options.hosts
         self._folders = folders
 
     def ask(self, named: Iterable[str] = ()) -> Iterator[Answer]:
@@ -85,8 +84,10 @@ class Scanner:
         """
         named = list(named)
         files = {"llamacpp", "llama-server"} & set(named) or {"llamacpp"}
-        for name in dict.fromkeys([*BUILT_IN, *self._registered, *named]):
-            hosts = () if name in self._registered else hosts_of(name, self._hosts)
+        for name in dict.fromkeys(
+            [*BUILT_IN, *sorted(self._registered), *named, *map(engine_at, self._hosts)]
+        ):
+            hosts = hosts_of(name, self._hosts)
             if name == "openai" and not hosts and name not in self._registered:
                 continue
             if name in _FILE_ENGINES and not hosts and name not in {*files, *self._registered}:

@@ -39,6 +39,8 @@ def basis(change: Change) -> str:
     if change.elsewhere:
         return change.elsewhere
     parts = [f"with {change.earlier_version}"] if change.earlier_version else []
+    if change.baseline is not None:
+        parts.append(f"as measured first, {change.baseline:%Y-%m-%d}")
     if change.since is not None:
         parts.append(f"broken since {change.since:%Y-%m-%d}")
     if change.spread is not None:

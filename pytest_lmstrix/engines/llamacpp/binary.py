@@ -78,8 +78,8 @@ class Binary:
         if found is None:
             raise unusable(f"{self.path} is not llama.cpp's server: {_quoted('--version', text)}")
         build = _BUILD.search(found[1])
-        if build is None:
-            return found[1].strip()
+        if build is None or build[1] == "0":  # built outside of a checkout, which has no number
+            return found[1].partition(" (")[0].strip()
         number, commit = (group for group in build.groups() if group is not None)
         return f"b{number}-{commit}"
 

@@ -22,8 +22,6 @@ from tests.standin.llama_server.router import Preset, Router
 from tests.standin.tiny_models import write_tiny_model
 from tests.standin.weights import smollm2
 
-SIZES = (1_024, 2_048, 4_096) if os.environ.get("LMSTRIX_TEST_DEEP") else (1_024,)
-"""`LMSTRIX_TEST_DEEP=1` adds sizes that take minutes on a small machine."""
 PATIENCE = 60.0
 CLAIMED = 16_384
 """Declared above the 8,192 tokens that the model was trained for."""
@@ -49,13 +47,16 @@ def use(project: Project, program: Path) -> None:
     project.pytester.makeini(f"[pytest]\nlmstrix_llama_server = {program}\n")
 
 
+@pytest.mark.parametrize(
+    "smaller", [(1_024,), pytest.param((1_024, 2_048, 4_096), marks=pytest.mark.long)], ids=len
+)
 def test_it_gives_the_verdicts_of_the_embedded_engine(
-    project: Project, monkeypatch: pytest.MonkeyPatch
+    project: Project, monkeypatch: pytest.MonkeyPatch, smaller: tuple[int, ...]
 ) -> None:
     # So small a model sometimes confuses facts: a fixed text keeps the test deterministic.
     monkeypatch.setattr(build.secrets, "randbits", lambda bits: 1)
     use(project, llama_server(project.path / "bin"))
-    sizes = [*SIZES, CLAIMED]
+    sizes = [*smaller, CLAIMED]
     manifest(project, smollm2(), "llamacpp", "llama-server", more=f"contexts: {sizes}")
     project.run("-m", "full or deep")
     found = defaultdict(dict)

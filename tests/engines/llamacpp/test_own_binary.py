@@ -235,6 +235,8 @@ def test_version_and_device_are_known(
     on_cpu.unload()
     assert LlamaServerEngine(str(write_llama_server(tmp_path))).version == BUILD
     assert LlamaServerEngine(str(write_llama_server(tmp_path, "old"))).version == "b4567-0f1d2c3"
+    packaged = write_llama_server(tmp_path, "packaged")
+    assert LlamaServerEngine(str(packaged)).version == "0.6.0-dev"
 
 
 # --- a server that breaks

@@ -19,6 +19,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 VERSION = "version: 0.1.0-dev (build 10434, commit 7e4c0a9)"
+_OTHER_VERSIONS = {
+    "old": "version: 4567 (0f1d2c3)",
+    "packaged": "version: 0.6.0-dev (build 0, commit unknown)",
+}
 BUILD = "b10434-7e4c0a9"
 GPU = "Vulkan0: Test GPU (8192 MiB, 8000 MiB free)"
 FLAGS: Mapping[str, str | None] = {
@@ -44,6 +48,7 @@ def write_llama_server(folder: Path, behaviour: str = "", *, name: str = "llama-
     """Write an executable program into `folder`; see `_BEHAVIOURS` for what it can do wrong.
 
     `without: --fit` leaves a flag out, `gpu` lists one, and `old` is an old version.
+    `packaged` is one built outside of a checkout.
     """
     folder.mkdir(parents=True, exist_ok=True)
     words = [sys.executable, "-P", __file__, behaviour]
@@ -68,7 +73,7 @@ def main(behaviour: str, arguments: list[str]) -> None:
         flags["-fa, --flash-attn"] = None
         del flags["-fit, --fit"]
     if "--version" in arguments:
-        version = "version: 4567 (0f1d2c3)" if kind == "old" else VERSION
+        version = _OTHER_VERSIONS.get(kind, VERSION)
         print(f"{version}\nbuilt with GNU 11.4.0 for Linux x86_64", file=sys.stderr)
     elif "--help" in arguments:
         print(_help(flags))

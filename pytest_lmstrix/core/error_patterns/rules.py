@@ -6,6 +6,8 @@ does not matter, `.` ends at a line's end, and every gap is bounded so that no t
 
 from __future__ import annotations
 
+from pytest_lmstrix.core.error_patterns.hosts import HOST_TROUBLE, LOST, UNREACHABLE
+
 CODES: dict[str, str] = {
     "generic.pathNotFound": "model_not_found",
     "generic.noModelMatchingQuery": "model_not_found",
@@ -22,46 +24,24 @@ CODES: dict[str, str] = {
 }
 """Structured codes of LM Studio, llama.cpp's server and OpenAI's API; also found inside texts."""
 
-NOISE: tuple[str, ...] = (
-    # Out of memory, but recovered: earlier text is irrelevant.
-    r"\A[\s\S]*(?:alloc|memory|buffer|reserve).{0,80}"
-    r"(?:retry|trying again|fall(?:ing|s)? ?back).*",
-    # Locking or pinning memory, or all layers on the GPU, is optional.
-    r"^.*\b(?:mlock|munlock|VirtualLock|RLIMIT_MEMLOCK|pinned memory)\b.*",
-    r"^.*(?:memory|vram)\b.{0,80}\b(?:skipping|didn't recover)\b.*",
-    # Failures with a working fallback.
-    r"^.*\b(?:trying next|falling back to|deferring|will be ignored)\b.*",
-    # Remarks about the training of the model.
-    r"^.*(?:n_ctx\w*\W.{0,40}n_ctx_train|training context).*",
-    # Names of functions and files in stack traces.
-    r"^[ \t]+at .{1,300}?:\d+:\d+",
-    # An unparsable tool call quotes the model.
-    r"^.*\b(?:pars|generat)\w* (?:\w+ )?tool[ _-]?call.*|^ ?model output:.*",
-    r"(?:avoid|prevent|without|in case of|if you're)(?: \w+){0,3} out[ -]of[ -](?:memory|v?ram)",
+COMPANION = (
+    r"(?:fail\w*|error|unable|could ?n[o']t|cannot) (?:to )?(?:load|loading|open|init\w*) "
+    r"(?:the )?(?:\w+ )?(?:(?:draft|speculative|mtp|projector|vision|lora|adapter|clip"
+    r"|control vector)(?![-\w])|mmproj)"
+    r"|\bmmproj\b.{0,80}(?:fail|unable|invalid|not found|missing|does)"
+    # Not as a part of the name of a model.
+    r"|(?<![-\w/.@])(?:draft|speculative|mtp|lora|adapter|projector)(?![-\w/]).{0,80}"
+    r"(?:not (?:be )?(?:found|compatible)|incompatible|missing|mismatch|corrupt|damaged"
+    r"|does(?: not|n't) exist)|\bmismatch between the draft\b"
 )
-"""Removed from a text first: mentions errors without being one."""
-
-TEMPLATE = (
-    r"^.*(?:\bjinja2?\b|\b(?:chat|prompt)[ _-]templates?\b"
-    r"|\btemplate(?:syntax|runtime|assertion)?[ _]?error\b"
-    # The place in its source, which llama.cpp quotes on lines of their own.
-    r"|\bwhile executing \w+ at line \d|\braise_exception\b|\{%|%\}"
-    r"|\bautomatic parser generation\b|\bunknown (?:\w+ )?(?:test|filter): \S"
-    r"|\broles? must alternate|\bonly user,? (?:and )?(?:model|assistant|tool)\b.{0,40}\broles?\b"
-    r"|\bsystem (?:role|message|prompt)s?\b.{0,20}\bnot supported).*"
-)
-"""A line about the chat template; the rest of the line quotes the template."""
-
-TEMPLATE_WARNING = (
-    r"\b(?:fall(?:ing|s)? ?back|fallback|warn(?:ing)?|using default|will be ignored)\b"
-)
-"""Marks such a line as a warning."""
+"""A companion file of a model, which itself is neither missing nor corrupted."""
 
 RULES: tuple[tuple[str, str], ...] = (
     (
         "guardrail_refused",
         r"insufficient system resources(?! exist)|memory estimate unavailable"
         r"|loading guard ?rails|guard ?rails? (?:prevent|block|refus|reject)"
+        r"|(?:prevent|block|refus|reject|stopp|exceed|violat)\w*\b.{0,60}\bguard ?rails?\b"
         r"|requires approximately .{0,60}memory|likely overload your system"
         r"|not enough (?:system )?resources|not have enough memory to load"
         r"|too large for .{0,20}memory",
@@ -76,7 +56,9 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|requires more (?:\w+ )?memory"
         r"|not have enough (?:\w+ ){0,3}(?:memory|v?ram)\b"
         r"|too large for (?:\w+ )?(?:system|machine|gpu|device)\b"
-        r"|increas\w* .?gpu_memory_utili[sz]ation"
+        r"|increas\w* .?gpu_memory_utili[sz]ation|error_?memory_?allocation|out of swap"
+        r"|not_?enough_?memory|not fit (?:in|into) (?:the )?(?:\w+ )?(?:memory|v?ram)\b"
+        r"|memory (?:watchdog|killer)"
         r"|insufficient system resources exist|not enough (?:\w+ ){0,3}(?:memory|v?ram)\b"
         r"|not enough space in (?:the )?(?:\w+ )?(?:context|buffer|memory)"
         r"|(?:memory|v?ram) (?:is )?(?:exhausted|insufficient|not (?:enough|sufficient))"
@@ -89,27 +71,14 @@ RULES: tuple[tuple[str, str], ...] = (
         r"(?:alloc|reserv)(?!\w* (?:port|address))"
         r"|alloc\w*(?:[ _:(].{0,80})?(?:[ _]fail|could not be)|attempt\w* to allocate"
         r"|max\w* (?:allowed )?buffer|buffer (?:max|is n(?:il|ull))"
+        r"|(?:exceed\w*|(?:larg|great|bigg)er than) .{0,40}\bmax_?(?:memory_?|buffer_?)+\w"
         r"|ggml_assert\(buf(?:fer)?(?: != \w+)?\)"
         r"|mem_buffer != null|resource limit \(\d+\) exceeded"
         r"|exceeds? .{0,30}\b(?:memory|v?ram|buffer size)\b|memory pressure|jetsam"
-        r"|memory limit (?:exceeded|reached)"
+        r"|memory (?:limit )?exceeded|memory limit reached"
         r"|(?:ret|returned|status)\W{1,3}-2\b",
     ),
-    # A library or program that is missing, a full disk, a client of another age: only the host
-    # can cause these, whatever the model.
-    (
-        "host_trouble",
-        r"\bspawn .{1,200}\bENOENT|\bENOENT.{1,200}[/\\]\.internal[/\\]"
-        r"|load lib failed|shared (?:object file|library .{0,60}not found)"
-        r"|\b\S+\.(?:dll|dylib|metal(?:lib)?|so(?:\.\d+)*)\b.{0,60}"
-        r"(?:not (?:be )?found|no such file)"
-        r"|failed to load (?:llm |the )?(?:llm )?engine\b|invalid load message"
-        r"|specified (?:module|procedure) could not be found"
-        r"|no space left on device|ENOSPC|too many open files"
-        r"|(?:unsupported|incompatible|wrong) (?:protocol|client|api) version"
-        r"|\bnewer than (?:the|this|your) (?:sdk|client)|\b(?:sdk|client) is (?:too old|outdated)"
-        r"|driver version is insufficient",
-    ),
+    ("host_trouble", HOST_TROUBLE),
     # A runtime for GGUF belongs to every engine: without it, no model is unsupported.
     (
         "engine_error",
@@ -125,16 +94,10 @@ RULES: tuple[tuple[str, str], ...] = (
     (
         "engine_error",
         r"\b(?:content|media|message|output|tool)[ _-]types?\b"
-        r"|parameter '\w+'|number of arguments|rate limit|<(?:h1|title)>\W*404",
+        r"|parameter '\w+'|number of arguments|<(?:h1|title)>\W*404",
     ),
-    # A companion file of the model: the model itself is neither missing nor corrupted.
-    (
-        "engine_error",
-        r"(?:fail\w*|error|unable|could ?n[o']t|cannot) (?:to )?(?:load|loading|open|init\w*) "
-        r"(?:the )?(?:\w+ )?(?:draft|speculative|mtp|mmproj|projector|vision|lora|adapter)\b",
-    ),
-    # The link between LM Studio's devices: a keep-alive timeout is a lost connection.
-    ("unreachable", r"\blm ?link\b.{0,80}(?:error|closed|lost|timeout|timed out|disconnect)"),
+    ("engine_error", COMPANION),
+    ("unreachable", LOST),
     (
         "context_too_large",
         r"exceed.{0,80}\b(?:context(?! deadline)|n_ctx|ctx|max_model_len|sequence length)\b"
@@ -160,9 +123,9 @@ RULES: tuple[tuple[str, str], ...] = (
     (
         "unsupported",
         r"(?:unknown|un-?supported|unrecogni[sz]ed|unhandled|no support for) [\w -]{0,30}"
-        r"(?:architecture|model[ _]type|tokeni[sz]er|model format|file format|type"
+        r"(?:architecture|model[ _]type|tokeni[sz]er|(?:model|file|safetensors) format|type"
         r"|configuration class|quanti[sz]ation|projector|gguf|ggml|model|version)\b"
-        r"|(?:architecture|model|type|tokeni[sz]er|quanti[sz]ation|format|version"
+        r"|(?:architecture|model|type|tokeni[sz]er|quanti[sz]ation|format|version|bit"
         r"|op)s?\b.{0,60}(?:(?:is|are|was) ?n[o']t |not (?:yet )?)(?:yet |currently )*"
         r"(?:supported|recogni[sz]ed|implemented)|\bnot recogni[sz]e this architecture"
         r"|(?:n[o']t|not yet) support (?:this yet|[\w -]{0,20}"
@@ -174,13 +137,16 @@ RULES: tuple[tuple[str, str], ...] = (
         r"(?:found|installed|loaded|available|support)|not compiled with"
         r"|requires .{0,40}(?:\bversion|or (?:newer|later))\b|please (?:update|upgrade)"
         r"|no module named \W?\w+\.|trust_remote_code|engine does not support|no kernel image"
-        r"|kernel image is invalid|invalid device function|for gpu arch|unsupported toolchain"
+        r"|kernel image is invalid|invalid device function|for gpu arch"
         r"|invalid ggml type|keyerror: ['\"](?:model_type|architectures?|[a-z_]+\d\w*)['\"]"
         r"|failed to process regex",
     ),
     (
         "corrupted",
         r"(?:invalid|bad|wrong|unknown|unexpected|incorrect).{0,12}\bmagic\b"
+        r"|\bfile (?:is )?(?:too (?:short|small)|empty)\b|\bdecode.{0,80}\bconfig\.json\b"
+        r"|\bexpected \d+ shards\b|\bunexpected end of json.{0,40}\b\w+\.json\b"
+        r"|\.json is (?:not valid|invalid)\b"
         r"|\bmagic\b.{0,40}(?:invalid|bad|wrong|mismatch|unknown|not match)"
         r"|not a (?:valid )?(?:gguf|ggml|safetensors|model(?! id))"
         r"|(?:invalid|bad) (?:gguf|ggml|safetensors)"
@@ -238,6 +204,7 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|aborterror|(?:operation|request) was aborted|client disconnected\. stopping"
         r"|client closing the connection|still loading|server status: .{0,20}loading"
         r"|['\"]loading model['\"]|server busy|\b(?:408|504)\b (?:request|gateway)"
+        r"|\b(?:http|status(?: code)?|response|error|code)\W{0,4}(?:408|504)\b"
         r"|no (?:response|progress|output) (?:for|within|after|in)\b|did(?: not|n't) respond"
         r"|(?:in|within) the (?:expected|allotted|allowed) time"
         r"|health[ _-]?check failed after"
@@ -275,34 +242,7 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|fatal (?:python )?error:|unexpected signal|unhandled exception|uncaught exception"
         r"|brokenprocesspool|process pool.{0,40}terminated",
     ),
-    (
-        "unreachable",
-        r"\be(?:conn(?:refused|reset|aborted)|pipe|hostunreach|netunreach|hostdown|netdown"
-        r"|notfound|ai_again|ai_noname|addrnotavail)\b"
-        r"|err_(?:connection|network|name|address|internet)"
-        r"|connection[ _]?(?:\w+ ){0,3}(?:refused|reset|aborted|closed|lost|broken|dropped"
-        r"|forcibly|terminated|interrupted)|actively refused|forcibly closed|broken[ _]?pipe"
-        r"|socket (?:hang up|closed|has been)|fetch failed|failed to fetch"
-        r"|typeerror: load failed"
-        r"|(?:failed|unable|could ?n[o']t|cannot|can't|not able|error|trouble) (?:to )?"
-        r"(?:\w+/)?(?:connect|reach|contact|resolve|establish|read connection)"
-        r"|connection (?:attempts? )?(?:failed|error|failure)|connection attempts failed"
-        r"|connect(?:ion)?error|connect error|(?:not|un)[ -]?reachable"
-        r"|not be reached|is not responding"
-        r"|network ?(?:error|problem|failure|is (?:down|unreachable))|no route to host|no such host"
-        r"|getaddrinfo|nodename nor servname|name or service not known|name resolution"
-        r"|max retries exceeded"
-        r"|(?:peer|server|remote(?: end)?|other side|client|host)\b[\w ]{0,30}"
-        r"(?:closed|disconnected|hung up|unavailable|not running|is down|offline)"
-        r"|(?:protocol|read|write)error\b|incomplete ?(?:chunked )?read|unexpected eof"
-        r"|empty reply from server|web ?socket.{0,80}(?:closed|fail|error|terminat|disconnect)"
-        r"|connection closed|closed before|premature close|incompletemessage"
-        r"|typeerror: terminated|error sending request|dial tcp|\": eof\b"
-        r"|\b50[23]\b.{0,20}(?:bad gateway|service)|bad gateway|service unavailable"
-        r"|server (?:is )?shutting down"
-        r"|is (?:lm studio|ollama|the server|it) running|winerror 100(?:54|61)"
-        r"|os error (?:104|111)",
-    ),
+    ("unreachable", UNREACHABLE),
 )
 """Verdict and pattern; the first match decides, so causes come first."""
 

@@ -4,30 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pytest_lmstrix.checks.attempt import retries_of
-from pytest_lmstrix.checks.granted import context_refusal
+from pytest_lmstrix.checks.fills.shared_load import SharedLoad
 from pytest_lmstrix.checks.loader import LoadedModel, ModelLoader
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Model, ProbeResult
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.probes.haystack import ANSWER_TOKENS, MAX_SIZES, Haystack, fill
 from pytest_lmstrix.probes.questions import CHAT_NOTE, CHAT_TOKENS
-from pytest_lmstrix.probes.recall import LEAST_CONTROL, Control, ask_control, ask_filled
+from pytest_lmstrix.probes.recall import (
+    LEAST_CONTROL,
+    Control,
+    ask_control,
+    ask_filled,
+    template_tokens,
+)
 
 
 class DeepFill:
     """Tests `model` at `sizes`, in ascending order; `seed` determines the needles."""
 
     def __init__(self, loader: ModelLoader, model: Model, sizes: Iterable[int], seed: int) -> None:
-        self._loader = loader
         self._model = model
-        self._sizes = set(sizes)
-        """The sizes that can share one load, as far as is known."""
-        self._failed: dict[int, Failure] = {}
-        """Failed loads that may be retried, by the size that was loaded."""
+        self._shared = SharedLoad(loader, model, sizes)
         self._seed = seed
         self._template_tokens: int | None = None
         """Tokens that the chat template adds, once the model is asked through it."""
+        self._changed_form = False
+        """Whether it is asked so because raw completions give nothing."""
         self._filled_in: LoadedModel | None = None
         self._filled: dict[int, tuple[Haystack, Control]] = {}
         self._in_larger: set[int] = set()
@@ -47,16 +50,13 @@ class DeepFill:
         Raises:
             Failure: The engine failed.
         """
-        larger = self._larger_load(size)
-        if larger is not None:
-            finding = self._pass_in(larger, size)
-            if finding is not None:
-                return finding
-        self._sizes.discard(size)
-        loaded = self._loader.load(self._model, size)
-        refusal = context_refusal(size, loaded.context_length)
-        if refusal is not None:
-            return refusal
+        passed = self._shared.try_larger(size, self._asked)
+        if passed is not None:
+            self._in_larger.add(size)
+            return passed
+        loaded = self._shared.load_alone(size)
+        if isinstance(loaded, ProbeResult):
+            return loaded
         finding = self._asked(loaded, size)
         if finding.verdict is Verdict.RECALL_FAILED and self._beside_others:
             self._filled.clear()
@@ -69,51 +69,13 @@ class DeepFill:
         Each needs a load of its own.
         """
         withdrawn, self._in_larger = self._in_larger, set()
-        self._sizes.clear()
+        self._shared.sizes.clear()
         self._filled.clear()
         return withdrawn
 
     def failed_loads(self, size: int) -> list[Failure]:
         """Return, once, how `size` failed before its turn, to be reported with its result."""
-        return [self._failed.pop(size)] if size in self._failed else []
-
-    def _larger_load(self, size: int) -> LoadedModel | None:
-        """Load the model at the largest size that loads, if that is larger than `size`."""
-        for larger in sorted(self._sizes, reverse=True):
-            if larger <= size:
-                break
-            try:
-                loaded = self._loader.load(self._model, larger)
-                refused = context_refusal(larger, loaded.context_length)
-                if refused is None and loaded.usable_context_length >= larger:
-                    return loaded
-            except Failure as failure:
-                if retries_of(failure.verdict):
-                    self._failed[larger] = failure
-            self._sizes.discard(larger)  # its turn will show why it does not load
-        return None
-
-    def _pass_in(self, larger: LoadedModel, size: int) -> ProbeResult | None:
-        """Return the result if `size` passes in the larger load.
-
-        Raises:
-            Failure: It may be retried, in a separate load. Or `size` is too small for its
-                needles, as it is in any load.
-        """
-        try:
-            finding = self._asked(larger, size)
-        except Failure as failure:
-            if failure.verdict is Verdict.INCONCLUSIVE:
-                raise
-            self._sizes.clear()
-            if retries_of(failure.verdict):
-                raise
-            return None
-        if finding.verdict is Verdict.OK:
-            self._in_larger.add(size)
-            return finding
-        self._sizes.clear()
-        return None
+        return self._shared.failed_loads(size)
 
     def _asked(self, loaded: LoadedModel, size: int) -> ProbeResult:
         if loaded is not self._filled_in:
@@ -138,7 +100,7 @@ class DeepFill:
             recall=recall.recalled or None,
             seed=self._seed,
             form=control.form,
-            notes=(CHAT_NOTE,) if control.form == "chat" and verdict is Verdict.OK else (),
+            notes=(CHAT_NOTE,) if self._changed_form and verdict is Verdict.OK else (),
         )
 
     def _prepare(self, loaded: LoadedModel, size: int) -> None:
@@ -146,8 +108,10 @@ class DeepFill:
 
         The controls of all of them come first, since they evict the engine's prefix cache.
         """
+        if self._model.prompts == "chat" and self._template_tokens is None:
+            self._template_tokens = template_tokens(loaded)
         room = loaded.room
-        following = sorted({size, *(each for each in self._sizes if size <= each <= room)})
+        following = sorted({size, *(each for each in self._shared.sizes if size <= each <= room)})
         haystacks = self._haystacks(loaded, size, following)
         controls = [self._control(loaded, each) for each in haystacks]
         if controls[0].unanswered and self._is_answered_by_chat(loaded, haystacks[0]):
@@ -195,4 +159,5 @@ class DeepFill:
             return False
         if control.score >= LEAST_CONTROL:
             self._template_tokens = max(0, control.special_tokens)
-        return self._template_tokens is not None
+            self._changed_form = True
+        return self._changed_form

@@ -14,12 +14,16 @@ pytest.importorskip("xllamacpp")
 from pytest_lmstrix.commands import fit
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.memory import DeviceNeed, MachineMemory
+from pytest_lmstrix.core.types import Model
 from pytest_lmstrix.engines.llamacpp import dry_run
 from pytest_lmstrix.plan.estimates import EstimateCache
+from pytest_lmstrix.plan.fitting import FitRow
 from pytest_lmstrix.plan.memory import largest_context
+from pytest_lmstrix.weights.source import parts
 from tests.end_to_end.project import Project
 from tests.standin import header_file, model_files
 from tests.standin.range_server import range_server
+from tests.standin.tiny_models import write_tiny_model
 
 GIB = 1024**3
 
@@ -133,6 +137,16 @@ def test_remote_weights_are_estimated_by_their_header_alone(project: Project) ->
     result.stdout.fnmatch_lines(["far: estimated from the header alone; *"])
 
 
+def test_a_split_model_is_estimated_by_the_headers_of_its_files(project: Project) -> None:
+    first = header_file.write_split_llama_70b(project.path / "far.gguf")
+    with range_server(*parts(first)) as server:
+        source = f"{server.base}/{first.name}"
+        project.manifest(f"[{{id: far, engine: llamacpp, source: '{source}', contexts: [512]}}]")
+        result = project.run("--lmstrix-fit")
+        assert server.sent_bytes < 8 * 1024 * 1024
+        result.stdout.fnmatch_lines(["far * 512 * f16 * CPU_REPACK * 37,*"])
+
+
 def test_a_model_that_cannot_be_estimated_is_a_row_with_the_reason(project: Project) -> None:
     (project.path / "page.gguf").write_text("<html>" * 100)
     project.manifest(
@@ -177,6 +191,32 @@ def test_a_broken_file_is_a_row_with_the_reason_of_its_header(project: Project) 
     assert len(files) > 60
 
 
+def test_a_whole_file_is_estimated_whatever_its_architecture(project: Project) -> None:
+    folder = project.path / "files"
+    folder.mkdir()
+    files = list(model_files.write_whole(folder))
+    entries = (f"{{id: {json.dumps(file.id)}, engine: llamacpp, context_limit: 512,"
+               f" contexts: [512], load: {{kv_cache_type: [f16]}},"
+               f" source: {json.dumps(str(file.path))}}}" for file in files)  # fmt: skip
+    project.manifest(f"[{', '.join(entries)}]")
+    rows = as_json(project)["models"]
+    assert {row["id"].removesuffix("+f16") for row in rows} == {file.id for file in files}
+    for row in rows:
+        assert (row["source"], row["fits"]) == ("dry-run", True), row
+        assert row["total_bytes"] > 0
+
+
+def test_a_declared_maximum_of_ten_million_tokens_is_estimated(project: Project) -> None:
+    write_tiny_model(project.path / "scout.gguf", llama__context_length=10_485_760)
+    project.manifest(
+        "[{id: scout, engine: llamacpp, source: scout.gguf, contexts: [512],"
+        " load: {kv_cache_type: [f16]}}]"
+    )
+    sizes = {row["context_length"]: row for row in as_json(project)["models"]}
+    assert sizes[512]["fits"] is True
+    assert 512 < max(sizes) <= 10_485_760
+
+
 def test_each_variant_is_estimated_with_its_own_settings(project: Project) -> None:
     header_file.write_tiny_llama(project.path / "tiny.gguf")
     project.manifest(
@@ -192,6 +232,45 @@ def test_markdown_has_the_rows_of_the_table(fitted: Project) -> None:
     assert lines[2].startswith("| model | engine | context | KV cache type | device |")
     assert lines[3] == "|" + " --- |" * 11
     assert all(line.startswith("| tiny | llamacpp |") for line in lines[4:])
+
+
+@pytest.mark.parametrize("format", ["table", "json", "md"])
+def test_a_keyword_that_matches_no_model_is_named(fitted: Project, format: str) -> None:
+    result = fitted.run("--lmstrix-fit", "-k", "medium", f"--lmstrix-format={format}")
+    assert result.ret == 0
+    stream = result.stderr if format == "json" else result.stdout
+    stream.fnmatch_lines(["no language model that matches -k 'medium'"])
+    if format == "json":
+        assert json.loads(result.stdout.str())["models"] == []
+
+
+def test_a_size_that_cannot_be_estimated_leaves_the_others(project: Project) -> None:
+    write_tiny_model(project.path / "tiny.gguf")
+    project.manifest(
+        "[{id: tiny, engine: llamacpp, source: tiny.gguf, contexts: [512, 2147483647],"
+        " load: {kv_cache_type: [f16]}}]"
+    )
+    result = project.run("--lmstrix-fit")
+    result.stdout.fnmatch_lines(
+        ["tiny+f16 * 512 *yes", "tiny+f16 * 4,096 (largest) *yes", "tiny+f16 * not reported",
+         "tiny+f16 at 2,147,483,647 with f16: *"]
+    )  # fmt: skip
+    assert "fits at no context length" not in result.stdout.str()
+
+
+def test_a_narrow_table_keeps_what_counts() -> None:
+    machine = MachineMemory(total_bytes=64 * GIB, available_bytes=30 * GIB)
+    model = Model(id="organization/a-name-of-many-characters-q4_k_m-imatrix", engine="llamacpp")
+    need = DeviceNeed(name="Host", weights_bytes=GIB, kv_cache_bytes=GIB, compute_bytes=GIB,
+                      total_bytes=3 * GIB)  # fmt: skip
+    row = FitRow(model=model, context_length=131_072, kv_cache_type="q8_0", needs=(need,),
+                 fits=True, source="dry-run", largest=True)  # fmt: skip
+    report = fit.FitReport(machine=machine, rows=(row,))
+    lines = list(fit.fit_as_table(report, paint=lambda text, colour: text, width=80))
+    assert all(len(line) <= 80 for line in lines)
+    assert {"model", "context", "total", "fits"} <= set(lines[2].split())
+    assert "131,072 (largest)" in lines[3]
+    assert lines[3].endswith("yes")
 
 
 def test_a_wrong_keyword_is_one_line(fitted: Project) -> None:
@@ -242,15 +321,16 @@ def test_a_damaged_cache_is_as_none_and_is_replaced(tmp_path: Path) -> None:
                       total_bytes=6)  # fmt: skip
     cache = EstimateCache(registry)
     assert cache.get("key") is None
-    cache.add("key", [need])
+    cache.add("key", [need], headers={"files": "hash"})
     assert EstimateCache(registry).get("key") == (need,)
+    assert EstimateCache(registry).header("files") == "hash"
 
 
 def test_processes_add_to_one_cache(tmp_path: Path) -> None:
     registry = tmp_path / "registry.jsonl"
     first, second = EstimateCache(registry), EstimateCache(registry)
     assert first.get("a") is None
-    second.add("b", [])
-    first.add("a", [])
+    second.add("b", [], headers={"b": "1"})
+    first.add("a", [], headers={"a": "2"})
     assert EstimateCache(registry).get("b") == ()
     assert EstimateCache(registry).get("a") == ()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_lmstrix.checks.speed import CLIFF, slow_note
+from pytest_lmstrix.checks.slow import CLIFF, slow_note
 from pytest_lmstrix.core.verdicts import Verdict
 from tests.end_to_end.project import Project
 

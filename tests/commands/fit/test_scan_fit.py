@@ -1,4 +1,4 @@
-"""`--lmstrix-scan -v`: the largest context length that fits."""
+"""`--lmstrix-scan`: the largest context length that fits, of new models; with `-v`, of all."""
 
 from __future__ import annotations
 
@@ -45,9 +45,34 @@ def test_a_verbose_scan_prints_the_largest_context_that_fits(
     )
 
 
-def test_a_plain_scan_estimates_nothing(scanned: Project) -> None:
+def test_a_scan_prints_the_largest_context_of_new_models(
+    scanned: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan_fit, "SCAN_SECONDS", 100.0)
+    monkeypatch.setattr(scan_fit, "MODEL_SECONDS", 100.0)
+    result = scanned.run("--lmstrix-scan")
+    result.stdout.fnmatch_lines_random(
+        ["largest context that fits", "*tiny*4,096 of 4,096", "*big*fits at no context length"]
+    )
+
+
+def test_a_plain_scan_estimates_no_model_that_is_known(
+    scanned: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan_fit, "SCAN_SECONDS", 0.0)
+    scanned.run("--lmstrix-scan")
     result = scanned.run("--lmstrix-scan")
     assert "largest context" not in result.stdout.str()
+
+
+def test_all_new_models_share_a_time_limit(
+    scanned: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan_fit, "SCAN_SECONDS", 0.0)
+    result = scanned.run("--lmstrix-scan")
+    result.stdout.fnmatch_lines_random(
+        [f"*{name}*not estimated within 0 s; *" for name in ("big", "tiny")]
+    )
 
 
 def test_a_model_that_takes_too_long_is_a_line(
