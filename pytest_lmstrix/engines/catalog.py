@@ -151,7 +151,7 @@ class Engines:
     def _make_llama_server(self, host: str | None) -> Engine:
         options = self._options
         if host is not None:
-            from pytest_lmstrix.engines.llamacpp.router import LlamaRouterEngine
+            from pytest_lmstrix.engines.llamacpp.router.engine import LlamaRouterEngine
 
             return LlamaRouterEngine(
                 host,

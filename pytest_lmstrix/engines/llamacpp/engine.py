@@ -22,8 +22,9 @@ from pytest_lmstrix.core.types import LoadSettings, Model, ModelFacts
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.llamacpp import child as child_program
+from pytest_lmstrix.engines.llamacpp.causes import death, silence
 from pytest_lmstrix.engines.llamacpp.logs import ServerLogs
-from pytest_lmstrix.engines.llamacpp.server import LlamaCppInstance, death, silence
+from pytest_lmstrix.engines.llamacpp.server import LlamaCppInstance
 from pytest_lmstrix.system.child_process import Child
 from pytest_lmstrix.weights.places import find, usual_places
 from pytest_lmstrix.weights.preflight import Preflight, preflight

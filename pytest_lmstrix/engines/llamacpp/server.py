@@ -5,13 +5,12 @@ Source: the README of llama.cpp's server, https://github.com/ggml-org/llama.cpp/
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import httpx
 import msgspec
@@ -21,23 +20,11 @@ from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Message, Reply
 from pytest_lmstrix.core.verdicts import Phase, Verdict
 from pytest_lmstrix.engines.base import Progress
-from pytest_lmstrix.engines.llamacpp.child import REFUSED
+from pytest_lmstrix.engines.llamacpp.causes import DEATH_SECONDS, ServerProcess, death, silence
 from pytest_lmstrix.engines.reply_limit import ReplyLimit
-from pytest_lmstrix.system.child_process import describe_exit
 
-_DEATH_SECONDS = 5.0
-"""Time limit to detect the exit of a process whose connection broke."""
-_ERROR_LINES = 12
 _REFUSAL_BYTES = 1_000_000
 """Read of the answer to a refused request."""
-_LOG_PREFIX = re.compile(r"^[\d.]+ (?P<level>[A-Z]) ")
-_TELLING = re.compile(r"error|assert|fail|terminate|what\(\)|unable|insufficient|denied", re.I)
-_REFUSED_ARGUMENT = re.compile(r"^error(?: while handling argument|: invalid argument).*", re.M)
-_EMPTY_WORDS = re.compile(
-    r"send_error|exiting due to model loading error"
-    r"|failed to (load|create.context with) model\b(?! from)"
-)
-"""Lines without a cause of failure; the reason of a refused request is in its answer."""
 
 
 class _Settings(Struct):
@@ -94,20 +81,6 @@ class _Error(Struct):
 
 class _Refusal(Struct):
     error: _Error
-
-
-class ServerProcess(Protocol):
-    """What runs the server: see `Child`."""
-
-    peak_memory_bytes: int | None
-
-    @property
-    def killed_for_memory(self) -> bool: ...
-    def activity(self) -> tuple[int, ...]: ...
-    def wait(self, timeout_seconds: float, /) -> int | None: ...
-    def log(self) -> list[str]: ...
-    def forget_log(self) -> None: ...
-    def end(self) -> list[int]: ...
 
 
 class LlamaCppInstance:
@@ -271,7 +244,7 @@ class LlamaCppInstance:
             silent = silence(self._client.timeout.read, "answering", self._phase)
             raise self._kept(silent) from error
         except httpx.TransportError as error:
-            if self._child.wait(_DEATH_SECONDS) is not None:
+            if self._child.wait(DEATH_SECONDS) is not None:
                 raise self._kept(death(self._child, self._path, self._phase)) from error
             lost = f"connection to llama.cpp lost: {type(error).__name__} {error}"
             raise Failure.from_engine(lost, phase=self._phase) from error
@@ -319,44 +292,3 @@ def _refusal(answer: bytes) -> Failure:
             f"llama.cpp refused: {answer.decode(errors='replace')}", phase="predict"
         )
     return Failure.from_engine(error.message, phase="predict", code=error.type)
-
-
-def silence(seconds: float | None, doing: str, phase: Phase) -> Failure:
-    text = f"timed out: no progress for {seconds:g} s while {doing}"
-    return Failure(text, verdict=Verdict.TIMEOUT, phase=phase)
-
-
-def death(child: ServerProcess, path: Path, phase: Phase) -> Failure:
-    """Explain why the server process of the model in `path` has exited."""
-    status = child.wait(_DEATH_SECONDS)
-    reason = "\n".join(error_lines(child.log())).replace(str(path), "the model file")
-    if status == REFUSED and (argument := _REFUSED_ARGUMENT.search(reason)):
-        text = f"llama-server refuses an argument of the settings: {argument.group()}"
-        return Failure(text, verdict=Verdict.HOST_TROUBLE, phase=phase, final=True)
-    if status == REFUSED:
-        return Failure.from_engine(
-            reason or "llama.cpp refused to load without a reason", phase=phase
-        )
-    if status is None:
-        return Failure.from_engine(
-            f"llama.cpp closed its output but runs on\n{reason}", phase=phase
-        )
-    text = f"llama.cpp ended: {describe_exit(status)}\n{reason}".rstrip()
-    if child.killed_for_memory:
-        text += "\nmeanwhile the system killed a process for lack of memory"
-        return Failure(text, verdict=Verdict.OUT_OF_MEMORY, phase=phase, exit_status=status)
-    return Failure.from_engine(text, phase=phase, exit_status=status)
-
-
-def error_lines(log: Sequence[str]) -> list[str]:
-    """Return the lines with an error, without timestamps, or the last foreign lines."""
-    errors, foreign = [], []
-    for line in log:
-        prefix = _LOG_PREFIX.match(line)
-        words = line[prefix.end() :] if prefix else line
-        if not prefix:
-            foreign.append(line)
-        wrong = prefix["level"] == "E" if prefix else _TELLING.search(line)
-        if wrong and not _EMPTY_WORDS.search(words):
-            errors.append(words)
-    return list(dict.fromkeys(errors))[:_ERROR_LINES] or foreign[-_ERROR_LINES:]

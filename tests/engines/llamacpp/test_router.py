@@ -14,7 +14,7 @@ pytest.importorskip("xllamacpp")
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import LoadSettings, Message, Model
 from pytest_lmstrix.core.verdicts import Verdict
-from pytest_lmstrix.engines.llamacpp.router import LlamaRouterEngine
+from pytest_lmstrix.engines.llamacpp.router.engine import LlamaRouterEngine
 from tests.standin.llama_server.program import BUILD, write_llama_server
 from tests.standin.llama_server.router import Preset, Router
 from tests.standin.tiny_models import write_tiny_model

@@ -17,18 +17,17 @@ from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Model, ModelFacts
 from pytest_lmstrix.core.verdicts import Phase, Verdict
 from pytest_lmstrix.engines.base import Progress
-from pytest_lmstrix.engines.llamacpp.router_client import RouterClient, Section
+from pytest_lmstrix.engines.llamacpp.router.client import RouterClient, Section
 from pytest_lmstrix.engines.llamacpp.server import LlamaCppInstance
 from pytest_lmstrix.system.child_process import describe_exit
 from pytest_lmstrix.system.load_notes import LoadNote, LoadNotes
 
 _log = logging.getLogger(__name__)
 
-CONFIRM_SECONDS = 30.0
+_CONFIRM_SECONDS = 30.0
 """Time limit for the router to end a server whose unload it has accepted."""
 _POLL_SECONDS = 0.1
 _REFUSED = 1
-"""Exit status of a server that cannot load its model, for whatever reason."""
 
 
 class LlamaRouterEngine:
@@ -47,7 +46,7 @@ class LlamaRouterEngine:
         load_timeout: float = 600.0,
         reply_timeout: float = 120.0,
         owner: str | None = None,
-        confirm_seconds: float = CONFIRM_SECONDS,
+        confirm_seconds: float = _CONFIRM_SECONDS,
         notes: Path | None = None,
         notify: Callable[[str], None] = _log.warning,
     ) -> None:

@@ -18,12 +18,12 @@ from pytest_lmstrix.core.verdicts import Phase, Verdict
 
 KEY_VARIABLE = "LLAMA_API_KEY"
 """The environment variable in which llama.cpp itself looks for a key."""
-CALL_SECONDS = 10.0
+_CALL_SECONDS = 10.0
 _RUNNING = ("loaded", "loading", "sleeping")
 _EMBEDS = {"--embedding", "--embeddings", "--rerank", "--reranking"}
 
 
-class Status(Struct, frozen=True):
+class SectionStatus(Struct, frozen=True):
     """The state of a section, and the arguments of its server."""
 
     value: str
@@ -36,7 +36,7 @@ class Section(Struct, frozen=True):
     """A model of the router: a section of its presets, or a file."""
 
     id: str
-    status: Status
+    status: SectionStatus
 
     @property
     def is_running(self) -> bool:
@@ -110,7 +110,7 @@ class RouterClient:
         self._client = httpx.Client(
             base_url=url,
             headers=self.headers,
-            timeout=CALL_SECONDS,
+            timeout=_CALL_SECONDS,
             limits=httpx.Limits(max_keepalive_connections=0),
         )
 
