@@ -37,6 +37,7 @@ def engine_options(settings: Settings, **more: Any) -> EngineOptions:
         load_timeout=settings.load_timeout,
         reply_timeout=settings.reply_timeout,
         hosts=settings.hosts,
+        llama_server=settings.llama_server,
         **more,
     )
 

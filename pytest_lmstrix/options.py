@@ -58,6 +58,8 @@ class Settings:
     contexts: tuple[int, ...] | None
     hosts: tuple[str, ...]
     engine: str
+    llama_server: str | None
+    """Path or name of the user's program."""
     load_timeout: float
     reply_timeout: float
     cooldown: float
@@ -95,6 +97,8 @@ def add_options(parser: pytest.Parser) -> None:
             metavar="HOST")  # fmt: skip
     setting("engine", "Engine of models without the key engine (default: lmstudio)", "lmstudio",
             metavar="NAME")  # fmt: skip
+    setting("llama-server", "The llama-server to run for models of the engine llama-server"
+            " (default: the one on PATH)", "", metavar="PATH")  # fmt: skip
     setting("load-timeout", "Longest time without progress while loading (default: 600)",
             600.0, "float", type=float, metavar="SECONDS")  # fmt: skip
     setting("reply-timeout", "Longest time without progress or a token while prefilling or"
@@ -107,7 +111,7 @@ def add_options(parser: pytest.Parser) -> None:
         help="Fail the run on regressions against earlier runs with the same engine on this"
         " machine; of speeds, those above PERCENT and above noise (default: 25)")  # fmt: skip
     add("--lmstrix-skip-unfit", dest="lmstrix_skip_unfit", action="store_true",
-        help="Skip llamacpp cases that need more memory than is free, by llama.cpp's own"
+        help="Skip cases of llama.cpp that need more memory than is free, by llama.cpp's own"
         " estimate (default: try them)")  # fmt: skip
     add("--lmstrix-sort", dest="lmstrix_sort", default="smart", metavar="KEY",
         help=f"Order of the models: {', '.join(SORT_KEYS)}; a trailing d reverses, as in smartd"
@@ -193,6 +197,7 @@ def read_settings(config: pytest.Config) -> Settings:
         contexts=_contexts(config),
         hosts=tuple(_hosts(config)),
         engine=_value(config, "engine"),
+        llama_server=_program(config, "llama-server"),
         load_timeout=_seconds(config, "load-timeout", lambda s: s > 0),
         reply_timeout=_seconds(config, "reply-timeout", lambda s: s > 0),
         cooldown=_seconds(config, "cooldown", lambda s: s >= 0),
@@ -251,8 +256,16 @@ def _path(config: pytest.Config, name: str) -> Path:
     """Return an absolute path; links are not resolved, as in pytest's node ids."""
     option = config.getoption(f"lmstrix_{name}")
     folder = config.invocation_params.dir if option is not None else _ini_folder(config)
-    path = folder / (option if option is not None else config.getini(f"lmstrix_{name}"))
+    path = folder / (option if option is not None else config.getini(f"lmstrix_{_ini(name)}"))
     return Path(os.path.abspath(path))  # noqa: PTH100 - `resolve` follows links
+
+
+def _program(config: pytest.Config, name: str) -> str | None:
+    """Return the path of a program, or its name on PATH if it has no folder."""
+    given: str = _value(config, name)
+    if Path(given).name == given:
+        return given or None
+    return given if given.startswith("~") else str(_path(config, name))
 
 
 def _ini_folder(config: pytest.Config) -> Path:
@@ -311,8 +324,8 @@ def _host(given: str) -> str:
         return host_port(address)
     if engine == "ollama":
         return f"ollama://{ollama_host(given.lower().replace('ollama+http://', 'ollama://'))}"
-    if engine == "openai":
-        return f"openai+{server_url(address)}"
+    if engine in ("openai", "llama-server"):
+        return f"{engine}+{server_url(address)}"
     if not address:
         raise ValueError(f"'{given}' is not {engine}://host:port")
     return f"{given.rpartition('://')[0].lower()}://{given.rpartition('://')[2]}"

@@ -16,7 +16,7 @@ _MIB = 1024 * 1024
 
 
 class CaseMemory:
-    """Estimates of cases that the embedded llama.cpp runs; nothing is known of others."""
+    """Estimates of cases that llama.cpp runs; nothing is known of others."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class CaseMemory:
     ) -> None:
         """`registered` are the names of engines that take the place of built-in ones."""
         self._estimator = estimator
-        self._own = "llamacpp" not in registered
+        self._engines = {"llamacpp", "llama-server"}.difference(registered)
         self._read_machine = read_machine
         self._machine: MachineMemory | None = None
 
@@ -36,7 +36,7 @@ class CaseMemory:
 
         The header of remote weights is fetched only if `fetch`.
         """
-        if case.model.engine != "llamacpp" or not self._own:
+        if case.model.engine not in self._engines:
             return None
         try:
             path = self._estimator.file(case.model, fetch=fetch)

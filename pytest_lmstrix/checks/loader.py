@@ -14,7 +14,7 @@ from pytest_lmstrix.checks.requests.loaded import LoadedModel
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Model
 from pytest_lmstrix.core.verdicts import Verdict
-from pytest_lmstrix.engines.base import Engine, Fetches, Instance, Progress
+from pytest_lmstrix.engines.base import NO_ENGINE, Engine, Fetches, Instance, Progress
 from pytest_lmstrix.engines.catalog import attaches, host_of
 from pytest_lmstrix.weights.download import WEIGHTS
 
@@ -63,7 +63,8 @@ class ModelLoader:
         self.unusable: dict[str, Failure] = {}
         """Model id -> why none of its sizes can be tested: missing, corrupted, unsupported."""
         self.gone: dict[str, Failure] = {}
-        """Host, or id of a model whose weights cannot be fetched -> why it is unreachable."""
+        """Why something is unreachable: a host, an engine without its program, or the id of a
+        model whose weights cannot be fetched."""
         self._asked_at: dict[str, float] = {}
         """Host that is gone -> when it was last asked."""
         self.leaks: list[Failure] = []
@@ -168,6 +169,8 @@ class ModelLoader:
                 engine = self.engine_of(model)
                 if failure.code == WEIGHTS:
                     self.gone[model.id] = failure
+                elif failure.code == NO_ENGINE:
+                    self.gone[model.engine] = failure
                 elif failure.final or not self._reconnects(engine):
                     self.gone[host_of(engine)] = failure
             raise
@@ -192,7 +195,8 @@ class ModelLoader:
 
     def unreachable_reason(self, model: Model) -> Failure | None:
         """Return why the host of `model`, or the source of its weights, is unreachable."""
-        return self.gone.get(host_of(self.engine_of(model))) or self.gone.get(model.id)
+        host = host_of(self.engine_of(model))
+        return self.gone.get(host) or self.gone.get(model.id) or self.gone.get(model.engine)
 
     def _load(self, loaded: LoadedModel, engine: Engine, host: str) -> None:
         with ExitStack() as undo, EngineErrors("load"):

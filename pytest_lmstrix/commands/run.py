@@ -300,11 +300,8 @@ def _scan(config: pytest.Config, settings: Settings, screen: Output) -> int:
         ).models
     except ManifestNotFound:
         known = ()
-    scanner = scan.Scanner(
-        registered_engines(config, engine_options(settings)),
-        hosts=settings.hosts,
-        folders=settings.gguf_dirs,
-    )
+    options = engine_options(settings)
+    scanner = scan.Scanner(registered_engines(config, options), options, settings.gguf_dirs)
     with closing(scanner):
         answers = list(scanner.ask([settings.engine, *(model.engine for model in known)]))
     screen.lines(prose([_answer_row(each) for each in answers], paint=screen.paint,

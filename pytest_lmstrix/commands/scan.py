@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Model, ModelFacts
-from pytest_lmstrix.engines.base import Engine
+from pytest_lmstrix.engines.base import Engine, EngineOptions
 from pytest_lmstrix.engines.catalog import BUILT_IN, Engines, EngineUnavailable, host_of
 from pytest_lmstrix.manifest.append import model_of
 from pytest_lmstrix.manifest.variants import entries_of
@@ -23,6 +23,8 @@ from pytest_lmstrix.weights.places import search, usual_places
 from pytest_lmstrix.weights.preflight import preflight
 from pytest_lmstrix.weights.source import HubSource, LocalSource, parse_source
 
+_FILE_ENGINES = ("llamacpp", "llama-server")
+"""Engines whose models are the model files of this machine."""
 _RECORDED = ("context_limit", "size_bytes", "architecture", "quantization", "capabilities",
              "source")  # fmt: skip
 
@@ -58,34 +60,37 @@ class Comparison(Struct, frozen=True, kw_only=True):
 class Scanner:
     """Asks engines for their models.
 
-    An engine without a host in `hosts` finds it itself; `folders` are searched for GGUF files
+    An engine without a host in the options finds it itself; `folders` are searched for GGUF files
     besides the default folders.
     """
 
     def __init__(
         self,
-        registered: Iterable[Engine] = (),
-        *,
-        hosts: Sequence[str] = (),
+        registered: Iterable[Engine],
+        options: EngineOptions,
         folders: Sequence[Path] = (),
     ) -> None:
-        self._engines = Engines(registered)
+        self._engines = Engines(registered, options=options)
         self._registered = self._engines.registered
-        self._hosts = hosts
+        self._hosts = options.hosts
         self._folders = folders
 
     def ask(self, named: Iterable[str] = ()) -> Iterator[Answer]:
         """Yield the answer of every engine and host, including unknown `named` engines.
 
         Ollama is left out where it does not run, unless it is named or has a host, and servers
-        of `openai` are those in `hosts`.
+        of `openai` are those in `hosts`. Model files are those of `llamacpp`, unless only
+        `llama-server` is named, which has the same.
         """
         named = list(named)
+        files = {"llamacpp", "llama-server"} & set(named) or {"llamacpp"}
         for name in dict.fromkeys(
             [*BUILT_IN, *sorted(self._registered), *named, *map(engine_at, self._hosts)]
         ):
             hosts = hosts_of(name, self._hosts)
             if name == "openai" and not hosts and name not in self._registered:
+                continue
+            if name in _FILE_ENGINES and not hosts and name not in {*files, *self._registered}:
                 continue
             for host in hosts or ("",):
                 answer = self._answer(name, host)
@@ -100,7 +105,9 @@ class Scanner:
         with _warnings() as left_out:
             try:
                 self._engines.require(name)
-                if name == "llamacpp" and name not in self._registered:
+                if name in _FILE_ENGINES and not host and name not in self._registered:
+                    if name == "llama-server":
+                        self._engines.get(name).models()  # fails without such a program
                     models = list(self._files(left_out))
                 else:
                     engine = self._engines.get(name, [host] if host else ())
@@ -155,19 +162,19 @@ def compare_with_manifest(
     that. A file whose id belongs to another model gets the suffix `@engine`.
     """
     known = entries_of(known)
-    taken = {model.id: (model.engine, _file(model.source, folder)) for model in known}
+    taken = {model.id: (_owner(model), _file(model.source, folder)) for model in known}
     files = {at for at in taken.values() if at[1] is not None}
-    files |= {(model.engine, file) for model in known if (file := _cached(model, folder))}
+    files |= {(_owner(model), file) for model in known if (file := _cached(model, folder))}
     new: list[Model] = []
     left_out = [f"{answer.name}: {reason}" for answer in answers for reason in answer.left_out]
     left_out += _differing(answers)
     found = [model_of(facts, answer.engine) for answer in answers for facts in answer.models]
     for model in sorted(found, key=lambda model: model.source is not None):
-        at = (model.engine, _file(model.source, folder))
+        at = (_owner(model), _file(model.source, folder))
         other = taken.get(model.id)
         if other == at or at in files or (other and other[0] == at[0] and at[1] is None):
             continue
-        if any(model.engine == each.engine and _is_download(model, each) for each in known):
+        if any(_owner(model) == _owner(each) and _is_download(model, each) for each in known):
             continue
         if other is not None and model.source is not None:
             model = replace(model, id=f"{model.id}@{model.engine}")
@@ -233,6 +240,11 @@ def _gone(known: Sequence[Model], answers: Sequence[Answer], folder: Path) -> It
         there = file.exists() if file is not None else (model.engine, model.id) in having
         if not there:
             yield model
+
+
+def _owner(model: Model) -> str:
+    """Return its engine; engines of model files have the same ones."""
+    return "files" if model.engine in _FILE_ENGINES and model.source is not None else model.engine
 
 
 def _file(source: str | None, folder: Path) -> Path | None:

@@ -41,7 +41,7 @@ def largest_contexts(
     files = [
         facts
         for answer in answers
-        if answer.engine == "llamacpp"
+        if answer.engine in ("llamacpp", "llama-server")
         for facts in answer.models
         if facts.type == "llm" and facts.path is not None
     ]

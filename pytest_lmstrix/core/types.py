@@ -41,13 +41,19 @@ class LoadSettings(Struct, frozen=True, kw_only=True, omit_defaults=True):
     kv_cache_type: KvCacheType | None = None
     flash_attention: bool | None = None
     gpu_layers: int | None = None
-    """Layers kept on the GPU (llamacpp)."""
+    """Layers kept on the GPU (llamacpp, llama-server)."""
     gpu_offload: float | None = None
     """Share of the layers kept on the GPU, 0..1 (lmstudio)."""
     batch_size: int | None = None
     """Tokens prefilled in one batch."""
     threads: int | None = None
-    """CPU threads (llamacpp)."""
+    """CPU threads (llamacpp, llama-server)."""
+    tensor_split: tuple[float, ...] | None = None
+    """Share of the layers on each GPU, in any unit (llama-server)."""
+    n_cpu_moe: int | None = None
+    """Layers whose experts stay in the memory of the processor (llama-server)."""
+    extra_args: tuple[str, ...] | None = None
+    """Further arguments for the program (llama-server)."""
 
 
 class Model(Struct, frozen=True, kw_only=True, omit_defaults=True):

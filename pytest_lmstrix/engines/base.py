@@ -31,6 +31,8 @@ class EngineOptions(Struct, frozen=True, kw_only=True):
     """`--lmstrix-reply-timeout`: those allowed while it prefills or answers."""
     hosts: tuple[str, ...] = ()
     """`--lmstrix-host`, those of all engines; see `hosts_of`."""
+    llama_server: str | None = None
+    """`lmstrix_llama_server`: the path or name of the user's program."""
     owner: str = "unowned"
     """Identifies this process, for `Sweeps.sweep` of a later run."""
     weights: Weights | None = None
@@ -43,6 +45,10 @@ class EngineOptions(Struct, frozen=True, kw_only=True):
     def hosts_of(self, engine: str) -> tuple[str, ...]:
         """Return what follows `ENGINE://`, or the URL that follows `ENGINE+`, of its hosts."""
         return tuple(map(address_of, hosts_of(engine, self.hosts)))
+
+
+NO_ENGINE = "engine"
+"""The code of a `Failure` that every model of the engine would meet, such as a missing program."""
 
 
 class Progress(Protocol):

@@ -11,7 +11,7 @@ from pytest_lmstrix.core.types import Model, ModelFacts
 from pytest_lmstrix.engines.base import Closes, Engine, EngineOptions, ReportsFacts
 from pytest_lmstrix.system.addresses import address_of, engine_at, hosts_of, server_url
 
-BUILT_IN = ("lmstudio", "llamacpp", "ollama", "openai")
+BUILT_IN = ("lmstudio", "llamacpp", "llama-server", "ollama", "openai")
 
 
 class EngineUnavailable(ValueError):
@@ -137,12 +137,37 @@ class Engines:
             from pytest_lmstrix.engines.openai.engine import OpenAiEngine
 
             return OpenAiEngine(host, reply_timeout=options.reply_timeout)
+        if name == "llama-server":
+            return self._make_llama_server(host)
         from pytest_lmstrix.engines.llamacpp.engine import LlamaCppEngine
 
         return LlamaCppEngine(
             load_timeout=options.load_timeout,
             reply_timeout=options.reply_timeout,
             weights=options.weights,
+            logs=options.logs,
+        )
+
+    def _make_llama_server(self, host: str | None) -> Engine:
+        options = self._options
+        if host is not None:
+            from pytest_lmstrix.engines.llamacpp.router.engine import LlamaRouterEngine
+
+            return LlamaRouterEngine(
+                host,
+                load_timeout=options.load_timeout,
+                reply_timeout=options.reply_timeout,
+                owner=options.owner,
+                notify=options.notify,
+            )
+        from pytest_lmstrix.engines.llamacpp.own_binary import LlamaServerEngine
+
+        return LlamaServerEngine(
+            options.llama_server,
+            load_timeout=options.load_timeout,
+            reply_timeout=options.reply_timeout,
+            weights=options.weights,
+            owner=options.owner,
             logs=options.logs,
         )
 

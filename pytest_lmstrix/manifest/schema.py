@@ -138,6 +138,27 @@ def _variable(text: str) -> str:
     return text
 
 
+OWN_ARGUMENTS = frozenset({
+    "-m", "--model", "-mu", "--model-url", "-dr", "--docker-repo", "-hf", "-hfr", "--hf-repo",
+    "-hff", "--hf-file", "-c", "--ctx-size", "-np", "--parallel", "--host", "--port",
+    "--reuse-port", "--api-key", "--api-key-file", "--api-prefix", "--ssl-key-file",
+    "--ssl-cert-file", "-fit", "--fit", "-fitt", "--fit-target", "-fitc", "--fit-ctx",
+    "--context-shift", "--no-context-shift", "--sse-ping-interval", "--models-dir",
+    "--models-preset", "--models-max", "--models-autoload", "--no-models-autoload", "--log-disable",
+    "--log-file", "--embedding", "--embeddings", "--rerank", "--reranking", "--sleep-idle-seconds",
+    "--no-cache-prompt", "-h", "--help", "--usage", "--version", "--list-devices", "-cl",
+    "--cache-list", "--completion-bash",
+})  # fmt: skip
+"""Arguments of `llama-server` that this plugin sets itself, or that would defeat its tests."""
+
+
+def _argument(text: str) -> str:
+    flag = _line(text).partition("=")[0]
+    if flag in OWN_ARGUMENTS:
+        raise ValueError(f"must not hold {flag}, which the plugin sets itself")
+    return text
+
+
 def _text(convert: Callable[[str], str] = _name) -> Rule:
     return Rule(expected="text", number_hint=" (in quotes)", convert=convert)
 
@@ -160,9 +181,22 @@ _LOAD_RULES: Mapping[str, Rule] = {
     "gpu_offload": Rule(expected="a number from 0 to 1", type=Annotated[float, Meta(ge=0, le=1)]),
     "batch_size": _number(2, _COUNT),  # llama.cpp aborts in batches of one token
     "threads": _number(1, _COUNT),
+    "n_cpu_moe": _number(0, _COUNT),
 }
+LOAD_LISTS: Mapping[str, Rule] = {
+    "tensor_split": Rule(
+        expected="a list of numbers",
+        item=Rule(expected="numbers from 0", type=Annotated[float, Meta(ge=0, le=1e9)]),
+    ),
+    "extra_args": Rule(
+        expected="a list of texts",
+        item=Rule(expected="texts", number_hint=" (in quotes)", convert=_argument),
+    ),
+}
+"""Keys of `load` whose value is a list, which makes no variants."""
 LOAD_KEYS: Mapping[str, Rule] = {
-    name: replace(rule, or_list=True) for name, rule in _LOAD_RULES.items()
+    **{name: replace(rule, or_list=True) for name, rule in _LOAD_RULES.items()},
+    **LOAD_LISTS,
 }
 """The keys of `load`, which is a mapping of its own; a list makes variants of the model."""
 
@@ -202,5 +236,5 @@ MODEL_KEYS: Mapping[str, Rule | None] = {
 
 SERVER_KEYS = ("url", "api_key_env", "model")
 """Keys of models that a running server has: those of the engine `openai`."""
-LOADING_ENGINES = ("lmstudio", "llamacpp", "ollama")
+LOADING_ENGINES = ("lmstudio", "llamacpp", "llama-server", "ollama")
 """Built-in engines without these keys; registered ones may read them."""

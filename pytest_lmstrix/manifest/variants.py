@@ -10,11 +10,13 @@ from typing import Any
 from msgspec.structs import replace
 
 from pytest_lmstrix.core.types import Model
+from pytest_lmstrix.manifest.schema import LOAD_LISTS
 
 MOST_VARIANTS = 64
 """Of one model."""
 _WORDS = {
     "gpu_layers": "gpu", "gpu_offload": "offload", "batch_size": "batch", "threads": "threads",
+    "n_cpu_moe": "cpumoe",
 }  # fmt: skip
 """Setting -> what precedes its value in the id of a variant."""
 
@@ -28,7 +30,11 @@ def combinations(fields: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         ValueError: There are too many.
     """
     load = fields["load"]
-    axes = {name: values for name, values in load.items() if isinstance(values, tuple)}
+    axes = {
+        name: values
+        for name, values in load.items()
+        if name not in LOAD_LISTS and isinstance(values, tuple)
+    }
     fixed = {name: value for name, value in load.items() if name not in axes}
     if not axes or fields.get("type") == "embedding":
         yield {**fields, "load": fixed}

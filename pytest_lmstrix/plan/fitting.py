@@ -22,6 +22,7 @@ from pytest_lmstrix.system.machine_id import machine_id
 from pytest_lmstrix.weights.fetch import is_header
 from pytest_lmstrix.weights.preflight import preflight
 
+_ESTIMATED = ("llamacpp", "llama-server", "lmstudio")
 _DEFAULT_TYPES: tuple[KvCacheType, ...] = ("f16", "q8_0")
 _NO_ESTIMATE = {
     "ollama": "not reported: Ollama has no estimate of a load before it",
@@ -98,7 +99,7 @@ class Fitter:
 
     def _path(self, model: Model) -> Path | None:
         """Return the file to estimate `model` by; `None` if LM Studio has to estimate it."""
-        if model.engine in self._registered or model.engine not in ("llamacpp", "lmstudio"):
+        if model.engine in self._registered or model.engine not in _ESTIMATED:
             own = None if model.engine in self._registered else _NO_ESTIMATE.get(model.engine)
             raise ValueError(own or f"not reported: engine '{model.engine}' has no estimate")
         if model.engine == "lmstudio":

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -23,6 +23,8 @@ import psutil
 
 _LOG_LINES = 200
 _LOG_LINE_BYTES = 4096
+_MOST_PROGRESS_LINES = 20_000
+"""Logged by no load: what goes on logging after that makes no progress by it."""
 _POLL_SECONDS = 0.02
 _KILL_SECONDS = 30.0
 """Time limit for a killed process to exit and release its memory."""
@@ -54,8 +56,16 @@ class Child:
     beginning and the end are kept.
     """
 
-    def __init__(self, command: Sequence[str], first_line: bytes) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        first_line: bytes,
+        *,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         """Start `command` and write `first_line` to it, which stays out of process lists.
+
+        `environment` takes the place of that of this process.
 
         Raises:
             OSError: It cannot be started.
@@ -72,6 +82,7 @@ class Child:
         self._oom_kills = _oom_kills()
         self._process = subprocess.Popen(
             command,
+            env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -132,7 +143,7 @@ class Child:
 
         Processor time is not among them: a child spinning in a deadlock uses that, too.
         """
-        figures = [self._log_lines]
+        figures = [min(self._log_lines, _MOST_PROGRESS_LINES)]
         for process in self._find_tree():
             with contextlib.suppress(psutil.Error):
                 figures.append(process.memory_info().rss)

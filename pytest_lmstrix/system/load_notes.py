@@ -29,7 +29,9 @@ class LoadNote(Struct, frozen=True, kw_only=True):
     owner: str
     """See `owner_token`."""
     ttl_seconds: int
-    """After so many idle seconds the server unloads it by itself."""
+    """After so many idle seconds the server unloads it by itself; 0 for never."""
+    instance: str = ""
+    """Identifies this load on the server, where it tells one from the next."""
 
 
 class LoadNotes:

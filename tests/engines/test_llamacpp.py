@@ -1,4 +1,4 @@
-"""llama.cpp as a child process: real processes and a real model."""
+"""llama.cpp as a child process, embedded or the user's program: real processes and models."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -23,11 +24,13 @@ from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import LoadSettings, Message, Model, Prompts
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.llamacpp import child
-from pytest_lmstrix.engines.llamacpp.engine import LlamaCppEngine
+from pytest_lmstrix.engines.llamacpp.engine import ChildEngine, LlamaCppEngine
+from pytest_lmstrix.engines.llamacpp.own_binary import LlamaServerEngine
 from pytest_lmstrix.engines.llamacpp.server import LlamaCppInstance
 from pytest_lmstrix.probes.questions import FULL, HELLO, ask, grade
 from tests.standin import weights
 from tests.standin.gguf_bytes import write_split
+from tests.standin.llama_server.program import llama_server
 from tests.standin.tiny_models import write_tiny_model
 
 FEW_SHOT = "1 + 1 = 2\n4 + 4 = 8\n6 + 3 = 9\n2 + 3 ="
@@ -64,8 +67,10 @@ class Recorder:
 class ModelLoader(Struct, frozen=True):
     """An engine and its processes."""
 
-    engine: LlamaCppEngine
+    engine: ChildEngine
     known: frozenset[psutil.Process]
+    start: Callable[..., ChildEngine]
+    """Make another engine of its kind."""
 
     def load(
         self,
@@ -79,7 +84,7 @@ class ModelLoader(Struct, frozen=True):
         # One thread: several are very slow when other tests run at the same time.
         model = Model(
             id="smollm2",
-            engine="llamacpp",
+            engine=self.engine.name,
             source=str(source or weights.smollm2()),
             load=load or LoadSettings(threads=1, batch_size=64),
             prompts=prompts,
@@ -92,7 +97,8 @@ class ModelLoader(Struct, frozen=True):
 
     def server(self) -> psutil.Process:
         """Wait for the server process itself, the innermost child."""
-        return until(lambda: [p for p in self.processes() if "serve" in arguments(p)])[0]
+        words = {"serve", "--model"}
+        return until(lambda: [p for p in self.processes() if words & set(arguments(p))])[0]
 
 
 def arguments(process: psutil.Process) -> list[str]:
@@ -112,19 +118,29 @@ def until(ask: Callable[[], list[psutil.Process]]) -> list[psutil.Process]:
     raise AssertionError("nothing came")
 
 
+@pytest.fixture(scope="module", params=["llamacpp", "llama-server"])
+def start(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., ChildEngine]:
+    """Makes an engine: the embedded one, or one with the user's program."""
+    if request.param == "llamacpp":
+        return LlamaCppEngine
+    return partial(LlamaServerEngine, str(llama_server(tmp_path_factory.mktemp("bin"))))
+
+
 @pytest.fixture(scope="module")
-def shared() -> Iterator[LlamaCppInstance]:
+def shared(start: Callable[..., ChildEngine]) -> Iterator[LlamaCppInstance]:
     """An instance of 2,048 tokens shared by tests that do not change it."""
-    instance = ModelLoader(LlamaCppEngine(), frozenset()).load(2048)
+    instance = ModelLoader(start(), frozenset(), start).load(2048)
     yield instance
     instance.unload()
 
 
 @pytest.fixture
-def loader(shared: LlamaCppInstance) -> Iterator[ModelLoader]:
+def loader(shared: LlamaCppInstance, start: Callable[..., ChildEngine]) -> Iterator[ModelLoader]:
     """A new engine; afterwards none of its processes is left."""
     known = frozenset(psutil.Process().children(recursive=True))
-    loader = ModelLoader(LlamaCppEngine(load_timeout=PATIENCE, reply_timeout=PATIENCE), known)
+    loader = ModelLoader(start(load_timeout=PATIENCE, reply_timeout=PATIENCE), known, start)
     yield loader
     assert loader.processes() == []
 
@@ -432,10 +448,14 @@ def test_the_server_listens_on_loopback_and_requires_its_key(loader: ModelLoader
 
 def test_the_key_is_not_in_the_process_list(loader: ModelLoader) -> None:
     instance = loader.load()
+    key = instance._client.headers["Authorization"].removeprefix("Bearer ")
+    assert len(key) >= 32
     for process in loader.processes():
-        *_, script = (argument for argument in process.cmdline() if argument != "serve")
-        assert script == child.__file__
-        assert len(process.cmdline()) <= 4
+        assert key not in " ".join(process.cmdline())
+        if loader.engine.name == "llamacpp":
+            *_, script = (argument for argument in process.cmdline() if argument != "serve")
+            assert script == child.__file__
+            assert len(process.cmdline()) <= 4
     instance.unload()
 
 
@@ -500,8 +520,8 @@ def test_a_server_killed_while_it_loads_is_a_crash(loader: ModelLoader) -> None:
 def test_the_log_of_a_server_that_failed_is_kept_and_named(
     loader: ModelLoader, tmp_path: Path
 ) -> None:
-    engine = LlamaCppEngine(load_timeout=PATIENCE, reply_timeout=PATIENCE, logs=tmp_path)
-    loader = ModelLoader(engine, loader.known)
+    engine = loader.start(load_timeout=PATIENCE, reply_timeout=PATIENCE, logs=tmp_path)
+    loader = replace(loader, engine=engine)
     loader.load(512).unload()
     assert list(tmp_path.iterdir()) == []
 
@@ -524,7 +544,7 @@ def test_a_hung_reply_times_out_and_leaves_no_process(loader: ModelLoader, which
         for process in loader.processes() if which == "supervisor" else [loader.server()]:
             process.suspend()
 
-    loader = ModelLoader(LlamaCppEngine(load_timeout=PATIENCE, reply_timeout=2.0), loader.known)
+    loader = replace(loader, engine=loader.start(load_timeout=PATIENCE, reply_timeout=2.0))
     instance = loader.load(512, Recorder(on_prefill=hang), load=LoadSettings(threads=1))
     with pytest.raises(Failure, match=r"no progress for 2 s while answering") as failure:
         instance.complete("word " * 500, max_tokens=1)
@@ -534,7 +554,7 @@ def test_a_hung_reply_times_out_and_leaves_no_process(loader: ModelLoader, which
 
 def test_a_hung_load_times_out_and_leaves_no_process(loader: ModelLoader) -> None:
     progress = Recorder(on_load=lambda: loader.server().suspend())
-    loader = ModelLoader(LlamaCppEngine(load_timeout=1.0), loader.known)
+    loader = replace(loader, engine=loader.start(load_timeout=1.0))
     with pytest.raises(Failure, match="no progress for 1 s while loading") as failure:
         loader.load(512, progress)
     assert failure.value.verdict is Verdict.TIMEOUT
@@ -560,7 +580,8 @@ def test_ctrl_c_does_not_reach_the_server(loader: ModelLoader) -> None:
     for process in loader.processes():
         if sys.platform != "win32":
             assert os.getsid(process.pid) != os.getsid(0)
-        process.send_signal(2)
+        if child.__file__ in process.cmdline():  # others are programs that end by it
+            process.send_signal(2)
     assert instance.count_tokens("a b c") == 3
     instance.unload()
 
@@ -568,6 +589,7 @@ def test_ctrl_c_does_not_reach_the_server(loader: ModelLoader) -> None:
 PARENT = """
 import sys
 from pytest_lmstrix.engines.llamacpp.engine import LlamaCppEngine
+from pytest_lmstrix.engines.llamacpp.own_binary import LlamaServerEngine
 from pytest_lmstrix.core.types import LoadSettings, Model
 
 class Progress:
@@ -579,14 +601,16 @@ class Progress:
 model = Model(
     id="tiny", engine="llamacpp", source=sys.argv[1], load=LoadSettings(threads=1, batch_size=64)
 )
-instance = LlamaCppEngine().load(model, 2048, Progress())
+engine = LlamaServerEngine(sys.argv[2]) if sys.argv[2:] else LlamaCppEngine()
+instance = engine.load(model, 2048, Progress())
 instance.complete("word " * 2000, max_tokens=1)
 """
 
 
 @pytest.mark.parametrize("moment", ["starting", "loading", "replying"])
 def test_the_server_exits_with_its_parent(loader: ModelLoader, moment: str) -> None:
-    command = [sys.executable, "-c", PARENT, str(weights.smollm2())]
+    program = getattr(loader.start, "args", ())
+    command = [sys.executable, "-c", PARENT, str(weights.smollm2()), *program]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         server = loader.server()
@@ -607,7 +631,8 @@ def test_a_forked_child_does_not_keep_the_server_alive(loader: ModelLoader) -> N
     # It holds the other end of the server's pipe, so there is no end of file.
     fork = "import os, time\nif os.fork() == 0: time.sleep(600)\n"
     parent_code = PARENT.replace("instance.complete", fork + "instance.complete")
-    command = [sys.executable, "-c", parent_code, str(weights.smollm2())]
+    program = getattr(loader.start, "args", ())
+    command = [sys.executable, "-c", parent_code, str(weights.smollm2()), *program]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         while parent.stdout.readline().strip() != "replying":

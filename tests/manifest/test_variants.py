@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,33 @@ def test_a_scan_appends_one_entry_where_the_defaults_make_variants(tmp_path: Pat
     (appended,) = append_models(path, [model_of(ModelFacts(id="b"), "lmstudio")])
     assert (appended.id, appended.variant_of) == ("b", None)
     assert path.read_text().endswith("  - id: a\n  - id: b\n    engine: lmstudio\n")
+
+
+def test_lists_of_a_program_make_no_variants() -> None:
+    (model,) = read(
+        "- {id: a, load: {tensor_split: [3, 1], extra_args: [--swa-full, --poll, '0'],"
+        " n_cpu_moe: 2}}"
+    )
+    assert model.id == "a"
+    assert model.load == LoadSettings(
+        tensor_split=(3.0, 1.0), extra_args=("--swa-full", "--poll", "0"), n_cpu_moe=2
+    )
+    two = read("- {id: a, load: {n_cpu_moe: [0, 8], tensor_split: [3, 1]}}")
+    assert [each.id for each in two] == ["a+cpumoe0", "a+cpumoe8"]
+
+
+@pytest.mark.parametrize(
+    ("load", "reason"),
+    [
+        ("extra_args: --swa-full", "extra_args must be a list of texts"),
+        ("extra_args: [--poll, 0]", "extra_args must be texts (in quotes)"),
+        ("extra_args: [--port, '80']", "must not hold --port, which the plugin sets itself"),
+        ("extra_args: [-c, '80']", "must not hold -c, which the plugin sets itself"),
+        ("extra_args: [--api-key=x]", "must not hold --api-key, which the plugin sets itself"),
+        ("tensor_split: 3", "tensor_split must be a list of numbers"),
+        ("tensor_split: [-1]", "tensor_split must be numbers from 0"),
+    ],
+)
+def test_arguments_that_are_not_valid_are_named(load: str, reason: str) -> None:
+    with pytest.raises(ManifestError, match=re.escape(reason)):
+        read(f"- {{id: a, load: {{{load}}}}}")

@@ -1,12 +1,14 @@
 """llama.cpp's server as a child process that cannot outlive its parent.
 
-Run as a script, it is a supervisor: it starts itself once more as the server, and kills that when
-its own standard input ends, which happens whenever the parent is gone. A thread of the server
-could not do that, for `xllamacpp.Server()` holds the interpreter lock as long as a model loads.
+Run as a script, it is a supervisor: it starts the server and kills it when its own standard input
+ends, which happens whenever the parent is gone. The server is this script once more, through
+`xllamacpp`, or the `command` of its configuration, such as the user's own `llama-server`. A thread
+of the server could not do that, for `xllamacpp.Server()` holds the interpreter lock as long as a
+model loads.
 
-The first line of standard input is the configuration, a JSON object (see `_serve`); a key in it
-is seen by no process list. The one line on standard output is `{"address": "http://..."}`; all
-else that is said goes to standard error.
+The first line of standard input is the configuration, a JSON object (see `_serve` and
+`_run_command`); a key in it is seen by no process list. The one line on standard output is
+`{"address": "http://..."}`; all else that is said goes to standard error.
 """
 
 from __future__ import annotations
@@ -15,14 +17,17 @@ import contextlib
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
+_FAILED = 1
+"""Exit status of a `llama-server` that could not load the model, or refuses an argument."""
 REFUSED = 70
 """Exit status of a server that could not load the model and has logged why."""
 _ORPHAN_POLL_SECONDS = 1.0
@@ -33,6 +38,11 @@ _DRY_RUN_VERBOSITY = 4
 """The least at which llama.cpp logs its memory table."""
 _DRY_RUN_BYTES = 4 * 1024**3
 """The most memory that a dry run may allocate."""
+_LISTENING = re.compile(rb"listening on (http://[\w.:\[\]-]*:[1-9]\d*)")
+_LINE_BYTES = 64 * 1024
+_PR_SET_PDEATHSIG = 1
+_DRAIN_SECONDS = 5.0
+"""Time limit for the remaining output of a server that has exited."""
 _LOAD_SETTINGS = ("batch_size", "gpu_layers", "threads", "flash_attention", "kv_cache_type")
 
 
@@ -59,6 +69,16 @@ def configuration(
     }
 
 
+def command_configuration(
+    command: Sequence[str], environment: Mapping[str, str], *, lines: bool = False
+) -> dict[str, object]:
+    """Return the configuration of a server that is another program.
+
+    With `lines` all that it writes is passed on to standard output, and no address.
+    """
+    return {"command": list(command), "environment": dict(environment), "lines": lines}
+
+
 def main() -> NoReturn:
     """Supervise a server, serve, or list the devices, by the arguments."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -71,22 +91,90 @@ def main() -> NoReturn:
 
 def _supervise() -> NoReturn:
     parent = os.getppid()
-    configuration = sys.stdin.buffer.readline()
+    line = sys.stdin.buffer.readline()
+    settings: dict[str, Any] = json.loads(line)
+    if "command" in settings:
+        _supervise_command(settings, parent)
     server = subprocess.Popen(
         [sys.executable, "-P", __file__, "serve"], stdin=subprocess.PIPE, bufsize=0
     )
     _at_end_of_input(server.kill)
     assert server.stdin is not None
     with contextlib.suppress(OSError):  # it has exited: its exit status shows why
-        server.stdin.write(configuration)
+        server.stdin.write(line)
+    _exit(_wait(server, server.kill, parent))
+
+
+def _supervise_command(settings: Mapping[str, Any], parent: int) -> NoReturn:
+    """Run `command` with `environment`.
+
+    What it writes goes to standard error, and its address, found there, to standard output; with
+    `lines`, all goes to standard output.
+    """
+    import psutil
+
+    try:
+        server = subprocess.Popen(
+            settings["command"],
+            env=settings["environment"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+        )
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(REFUSED)
+    process = psutil.Process(server.pid)
+
+    def kill() -> None:
+        """Kill it and its descendants: it may be a script that has started the real server."""
+        with contextlib.suppress(psutil.Error):
+            for each in [*process.children(recursive=True), process]:
+                with contextlib.suppress(psutil.Error):
+                    each.kill()
+
+    _at_end_of_input(kill)
+    serves = threading.Event()
+    reader = threading.Thread(
+        target=_forward, args=(server.stdout, settings["lines"], serves), daemon=True
+    )
+    reader.start()
+    status = _wait(server, kill, parent)
+    reader.join(_DRAIN_SECONDS)  # a pipe still open after that was inherited by another process
+    _exit(REFUSED if status == _FAILED and not serves.is_set() else status)
+
+
+def _forward(output: IO[bytes], lines: bool, serves: threading.Event) -> None:
+    while line := output.readline(_LINE_BYTES):
+        found = None if serves.is_set() else _LISTENING.search(line)
+        if lines:
+            os.write(1, line)
+        elif found:
+            serves.set()
+            os.write(1, json.dumps({"address": found[1].decode()}).encode() + b"\n")
+        if not lines:
+            os.write(2, line)
+
+
+def _wait(server: subprocess.Popen[bytes], kill: Callable[[], None], parent: int) -> int:
+    """Return the exit status of `server`, as a shell does; kill it if the parent has gone."""
     while True:
         try:
             status = server.wait(_ORPHAN_POLL_SECONDS)
         except subprocess.TimeoutExpired:
             if os.getppid() != parent:  # end of file may be kept back by a fork of the parent
-                server.kill()
+                kill()
         else:
-            _exit(128 - status if status < 0 else status)
+            return 128 - status if status < 0 else status
+
+
+def _end_with_parent() -> None:
+    """Have this process killed when its parent exits, by whatever signal (Linux)."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _serve() -> NoReturn:

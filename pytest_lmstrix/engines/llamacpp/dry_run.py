@@ -24,7 +24,7 @@ from pytest_lmstrix.core.memory import Device, DeviceNeed, MachineMemory, Needs
 from pytest_lmstrix.core.types import LoadSettings
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.llamacpp import child as child_program
-from pytest_lmstrix.engines.llamacpp.server import error_lines
+from pytest_lmstrix.engines.llamacpp.causes import error_lines
 from pytest_lmstrix.system.child_process import Child, describe_exit
 
 MIB = 1024 * 1024

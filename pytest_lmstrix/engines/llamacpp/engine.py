@@ -1,4 +1,4 @@
-"""The embedded engine: llama.cpp's server, a child process for every load."""
+"""Engines that run llama.cpp's server as a child process for every load."""
 
 from __future__ import annotations
 
@@ -8,33 +8,38 @@ import queue
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import ClassVar
 
 import httpx
 from msgspec import structs
 
 from pytest_lmstrix.core.failure import Failure
-from pytest_lmstrix.core.types import Model, ModelFacts
+from pytest_lmstrix.core.types import LoadSettings, Model, ModelFacts
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.llamacpp import child as child_program
+from pytest_lmstrix.engines.llamacpp.causes import death, silence
 from pytest_lmstrix.engines.llamacpp.logs import ServerLogs
-from pytest_lmstrix.engines.llamacpp.server import LlamaCppInstance, death, silence
+from pytest_lmstrix.engines.llamacpp.server import LlamaCppInstance
 from pytest_lmstrix.system.child_process import Child
 from pytest_lmstrix.weights.places import find, usual_places
 from pytest_lmstrix.weights.preflight import Preflight, preflight
 
 _POLL_SECONDS = 0.1
+_HAS_IT = "the engine llama-server has it"
 
 
-class LlamaCppEngine:
-    """llama.cpp, run by `xllamacpp`; one model at a time on this machine."""
+class ChildEngine:
+    """Model files, each load a child process; one model at a time on this machine."""
 
-    name = "llamacpp"
+    name: str
     host = "local"
+    _unknown_settings: ClassVar[Mapping[str, str]] = {}
+    """Load setting that the engine does not have -> what to do instead."""
 
     def __init__(
         self,
@@ -49,11 +54,7 @@ class LlamaCppEngine:
 
         `folders` are searched for models instead of the usual places; the logs of failed servers
         are kept in the folder `logs`.
-
-        Raises:
-            ModuleNotFoundError: `xllamacpp` is not installed.
         """
-        self.version = version("xllamacpp")
         self._load_timeout = load_timeout
         self._reply_timeout = reply_timeout
         self._weights = weights
@@ -89,13 +90,11 @@ class LlamaCppEngine:
 
     def load(self, model: Model, context_length: int, progress: Progress) -> LlamaCppInstance:
         """Load `model` with room for `context_length` tokens; see `Engine.load`."""
-        if model.load.gpu_offload is not None:
-            raise Failure(
-                "llamacpp has no setting 'gpu_offload'; 'gpu_layers' is the number of layers"
-                " to keep on the GPU",
-                verdict=Verdict.ENGINE_ERROR,
-                phase="load",
-            )
+        for setting, instead in self._unknown_settings.items():
+            if getattr(model.load, setting) is not None:
+                text = f"{self.name} has no setting '{setting}'; {instead}"
+                raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="load")
+        self._check_host(model)
         found = preflight(self._file(model)).require()
         try:
             return self._load(found, model, context_length, progress)
@@ -108,6 +107,27 @@ class LlamaCppEngine:
     def close(self) -> None:
         """Nothing outlives its instance."""
 
+    def _check_host(self, model: Model) -> None:
+        """Raises:
+        Failure: This machine cannot load `model` with its settings.
+        """
+
+    def _configuration(
+        self,
+        path: Path,
+        context_length: int,
+        load: LoadSettings,
+        *,
+        api_key: str,
+        replace_chat_template: bool,
+    ) -> Mapping[str, object]:
+        """Return the configuration of the child process, see `child`."""
+        raise NotImplementedError
+
+    def _notes(self, load: LoadSettings) -> tuple[str, ...]:
+        """Return what a person should know of a load, see `Instance.notes`."""
+        return ()
+
     def _load(
         self,
         found: Preflight,
@@ -119,10 +139,10 @@ class LlamaCppEngine:
     ) -> LlamaCppInstance:
         """Load a model, with another chat template if its own has a `template_error`."""
         api_key = secrets.token_urlsafe(32)
-        configuration = child_program.configuration(
+        configuration = self._configuration(
             found.path,
             context_length,
-            structs.asdict(model.load),
+            model.load,
             api_key=api_key,
             replace_chat_template=template_error is not None,
         )
@@ -142,7 +162,13 @@ class LlamaCppEngine:
                 trust_env=False,  # no proxy for connections to this machine
             )
             return LlamaCppInstance(
-                child, client, found.path, progress, template_error, keep_log=keep_log
+                child,
+                client,
+                found.path,
+                progress,
+                template_error,
+                keep_log=keep_log,
+                notes=self._notes(model.load),
             )
         except Failure as failure:
             child.end()
@@ -193,3 +219,39 @@ def _needs_no_template(failure: Failure, model: Model) -> bool:
 
 def _not_found(reason: str) -> Failure:
     return Failure(reason, verdict=Verdict.MODEL_NOT_FOUND, phase="load")
+
+
+class LlamaCppEngine(ChildEngine):
+    """The embedded llama.cpp, of `xllamacpp`."""
+
+    name = "llamacpp"
+    _unknown_settings: ClassVar[Mapping[str, str]] = {
+        "gpu_offload": "'gpu_layers' is the number of layers to keep on the GPU",
+        "tensor_split": _HAS_IT,
+        "n_cpu_moe": _HAS_IT,
+        "extra_args": _HAS_IT,
+    }
+
+    @cached_property
+    def version(self) -> str:
+        """Raises:
+        PackageNotFoundError: `xllamacpp` is not installed.
+        """
+        return version("xllamacpp")
+
+    def _configuration(
+        self,
+        path: Path,
+        context_length: int,
+        load: LoadSettings,
+        *,
+        api_key: str,
+        replace_chat_template: bool,
+    ) -> Mapping[str, object]:
+        return child_program.configuration(
+            path,
+            context_length,
+            structs.asdict(load),
+            api_key=api_key,
+            replace_chat_template=replace_chat_template,
+        )

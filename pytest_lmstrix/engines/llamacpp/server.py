@@ -5,11 +5,11 @@ Source: the README of llama.cpp's server, https://github.com/ggml-org/llama.cpp/
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar, Unpack
 
 import httpx
@@ -20,24 +20,13 @@ from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Message, Reply
 from pytest_lmstrix.core.verdicts import Phase, Verdict
 from pytest_lmstrix.engines.base import Progress
-from pytest_lmstrix.engines.llamacpp.child import REFUSED
+from pytest_lmstrix.engines.llamacpp.causes import DEATH_SECONDS, ServerProcess, death, silence
 from pytest_lmstrix.engines.openai_form import ToolCallPart, ToolCallParts, chat_fields
 from pytest_lmstrix.engines.reply_limit import ReplyLimit
 from pytest_lmstrix.engines.request import ChatOptions, CompletionOptions, Unable
-from pytest_lmstrix.system.child_process import Child, describe_exit
 
-_DEATH_SECONDS = 5.0
-"""Time limit to detect the exit of a process whose connection broke."""
-_ERROR_LINES = 12
 _REFUSAL_BYTES = 1_000_000
 """Read of the answer to a refused request."""
-_LOG_PREFIX = re.compile(r"^[\d.]+ (?P<level>[A-Z]) ")
-_TELLING = re.compile(r"error|assert|fail|terminate|what\(\)|unable|insufficient|denied", re.I)
-_EMPTY_WORDS = re.compile(
-    r"send_error|exiting due to model loading error"
-    r"|failed to (load|create.context with) model\b(?! from)"
-)
-"""Lines without a cause of failure; the reason of a refused request is in its answer."""
 
 
 class _Settings(Struct):
@@ -58,8 +47,9 @@ class _Prefill(Struct):
     """Tokens, those found in the KV cache included."""
 
 
-class _Timings(Struct):
-    cache_n: int
+class _Timings(Struct, kw_only=True):
+    cache_n: int | None = None
+    """Missing in servers before September 2025."""
     prompt_n: int
     predicted_n: int
     prompt_per_second: float
@@ -104,17 +94,20 @@ class LlamaCppInstance:
 
     def __init__(
         self,
-        child: Child,
+        child: ServerProcess,
         client: httpx.Client,
         path: Path,
         progress: Progress,
         template_error: Failure | None = None,
         *,
         keep_log: Callable[[Failure], Failure] = lambda failure: failure,
+        notes: tuple[str, ...] = (),
+        body: Mapping[str, object] = MappingProxyType({}),
     ) -> None:
         """Take over `child`; `template_error` is why it runs without the model's chat template.
 
-        `keep_log` is called for a failure of the server after its load.
+        `keep_log` is called for a failure of the server after its load; `body` is part of every
+        request.
         """
         self._child = child
         self._client = client
@@ -122,6 +115,8 @@ class LlamaCppInstance:
         self._progress = progress
         self._template_error = template_error
         self._keep_log = keep_log
+        self.notes = notes
+        self._body = body
         self._phase: Phase = "load"
         with self._watched():
             properties = _decoded(client.get("/props"), _Properties)
@@ -177,7 +172,7 @@ class LlamaCppInstance:
             raise Failure.from_engine(f"processes {left} do not end", phase="unload")
 
     def _tokens(self, text: str, *, add_special: bool = False) -> list[int]:
-        body = {"content": text, "add_special": add_special}
+        body = {**self._body, "content": text, "add_special": add_special}
         with self._watched():
             return _decoded(self._client.post("/tokenize", json=body), _Tokens).tokens
 
@@ -204,6 +199,13 @@ class LlamaCppInstance:
                 timings = event.timings or timings
         if timings is None:
             raise Failure.from_engine("llama.cpp broke off its reply", phase="predict")
+        if timings.cache_n is None:
+            raise Failure(
+                "this llama.cpp is too old: it does not count cached prompt tokens; update it",
+                verdict=Verdict.HOST_TROUBLE,
+                phase="predict",
+                final=True,
+            )
         return Reply(
             text=text,
             reasoning=reasoning,
@@ -221,7 +223,8 @@ class LlamaCppInstance:
         )
 
     def _events(self, url: str, body: Mapping[str, object], limit: ReplyLimit) -> Iterator[_Event]:
-        body = {**body, "stream": True, "return_progress": True, "cache_prompt": True}
+        fixed = {"stream": True, "return_progress": True, "cache_prompt": True}
+        body = {**body, **fixed, **self._body}
         with self._client.stream("POST", url, json=body) as response:
             if response.is_error:
                 raise _refusal(next(response.iter_bytes(_REFUSAL_BYTES), b""))
@@ -254,7 +257,7 @@ class LlamaCppInstance:
             silent = silence(self._client.timeout.read, "answering", self._phase)
             raise self._kept(silent) from error
         except httpx.TransportError as error:
-            if self._child.wait(_DEATH_SECONDS) is not None:
+            if self._child.wait(DEATH_SECONDS) is not None:
                 raise self._kept(death(self._child, self._path, self._phase)) from error
             lost = f"connection to llama.cpp lost: {type(error).__name__} {error}"
             raise Failure.from_engine(lost, phase=self._phase) from error
@@ -302,41 +305,3 @@ def _refusal(answer: bytes) -> Failure:
             f"llama.cpp refused: {answer.decode(errors='replace')}", phase="predict"
         )
     return Failure.from_engine(error.message, phase="predict", code=error.type)
-
-
-def silence(seconds: float | None, doing: str, phase: Phase) -> Failure:
-    text = f"timed out: no progress for {seconds:g} s while {doing}"
-    return Failure(text, verdict=Verdict.TIMEOUT, phase=phase)
-
-
-def death(child: Child, path: Path, phase: Phase) -> Failure:
-    """Explain why the server process of the model in `path` has exited."""
-    status = child.wait(_DEATH_SECONDS)
-    reason = "\n".join(error_lines(child.log())).replace(str(path), "the model file")
-    if status == REFUSED:
-        return Failure.from_engine(
-            reason or "llama.cpp refused to load without a reason", phase=phase
-        )
-    if status is None:
-        return Failure.from_engine(
-            f"llama.cpp closed its output but runs on\n{reason}", phase=phase
-        )
-    text = f"llama.cpp ended: {describe_exit(status)}\n{reason}".rstrip()
-    if child.killed_for_memory:
-        text += "\nmeanwhile the system killed a process for lack of memory"
-        return Failure(text, verdict=Verdict.OUT_OF_MEMORY, phase=phase, exit_status=status)
-    return Failure.from_engine(text, phase=phase, exit_status=status)
-
-
-def error_lines(log: Sequence[str]) -> list[str]:
-    """Return the lines with an error, without timestamps, or the last foreign lines."""
-    errors, foreign = [], []
-    for line in log:
-        prefix = _LOG_PREFIX.match(line)
-        words = line[prefix.end() :] if prefix else line
-        if not prefix:
-            foreign.append(line)
-        wrong = prefix["level"] == "E" if prefix else _TELLING.search(line)
-        if wrong and not _EMPTY_WORDS.search(words):
-            errors.append(words)
-    return list(dict.fromkeys(errors))[:_ERROR_LINES] or foreign[-_ERROR_LINES:]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -11,12 +12,14 @@ from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Model
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Closes, Engine
+from pytest_lmstrix.engines.llamacpp.own_binary import LlamaServerEngine
 from pytest_lmstrix.engines.lmstudio.engine import LmStudioEngine
 from pytest_lmstrix.engines.ollama.engine import OllamaEngine
 from pytest_lmstrix.engines.openai.engine import OpenAiEngine
 from pytest_lmstrix.testing import EngineContract
 from tests.standin import weights
 from tests.standin.fake_engine import FakeEngine
+from tests.standin.llama_server.program import llama_server
 from tests.standin.lmstudio import LmStudioServer, StandInModel
 from tests.standin.ollama import OllamaServer
 from tests.standin.openai import Dialect, OpenAiServer
@@ -119,6 +122,19 @@ class TestLlamaCpp(EngineContract):
 
     def count_loaded(self, engine: Engine) -> int:
         return len(_children() - self.children)
+
+
+class TestLlamaServer(TestLlamaCpp):
+    path: Path
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def program(cls, tmp_path_factory: pytest.TempPathFactory) -> None:
+        cls.path = llama_server(tmp_path_factory.mktemp("program"))
+
+    @classmethod
+    def make_engine(cls) -> Engine:
+        return LlamaServerEngine(str(cls.path), load_timeout=120, reply_timeout=120)
 
 
 def _children() -> frozenset[int]:
