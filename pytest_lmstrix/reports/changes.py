@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from datetime import date
+
 from pytest_lmstrix.core.formatting import NOTHING, count_of, rate, seconds, tokens
+from pytest_lmstrix.registry.history.since import Since, since_text
 from pytest_lmstrix.registry.regressions import Change
 
 MEASURES = {
@@ -47,3 +51,11 @@ def basis(change: Change) -> str:
         earlier = count_of(change.history, "earlier value")
         parts.append(f"{sizes}{earlier}: {low} to {high}")
     return "; ".join(parts)
+
+
+def since_when(change: Change, known: Iterable[Since], *, today: date) -> str:
+    """Return since when the check of a changed verdict works or fails; empty if that is unknown."""
+    if change.measure != "verdict" or change.elsewhere:
+        return ""
+    found = (since for since in known if since.check == change.check)
+    return next((since_text(since, today=today) for since in found), "")

@@ -23,9 +23,8 @@ from pytest_lmstrix.registry.regressions import PERCENT, Change, History, compar
 from pytest_lmstrix.registry.status import since_of
 from pytest_lmstrix.registry.store import RegistryError
 from pytest_lmstrix.reports.files import is_of_run_json, is_summary, replace_file, unwritable_reason
-from pytest_lmstrix.reports.fleet import earlier_results, fleet_of
 from pytest_lmstrix.reports.html import HtmlGuard, HtmlReport
-from pytest_lmstrix.reports.plots import METRICS, plot, plot_checks
+from pytest_lmstrix.reports.page.fleet import earlier_results
 from pytest_lmstrix.reports.recorder import Recorder, display_path
 from pytest_lmstrix.reports.run_json import ModelReport, RunReport, encode_run, model_report
 from pytest_lmstrix.reports.summary import SUMMARY_MARK, nothing_new, summary
@@ -130,7 +129,8 @@ class Writer:
             self._write_files(run)
         self._add_to_step_summary(lambda: summary(run, _github_links()))
         if self._html is not None:
-            self._draw(self._html, run, history)
+            with self._part("the overview of report.html"):
+                self._html.show(self._plan, run, history, self._part)
         elif self._no_html:
             self._leave_out("report.html", self._no_html)
 
@@ -148,16 +148,6 @@ class Writer:
             names = ("report.html", "run.json")
             text = summary(run, {name: name for name in names} | {"registry": registry})
             replace_file(reports / "summary.md", f"{SUMMARY_MARK}\n{text}".encode(), is_summary)
-
-    def _draw(self, html: HtmlReport, run: RunReport, history: History) -> None:
-        with self._part("the map of report.html"):
-            fleet = fleet_of(self._plan, run, history)
-            check, passed = plot_checks(fleet.results)
-            plots = []
-            for metric in METRICS:
-                with self._part(f"the plot {metric.title!r}"):
-                    plots.append(plot(metric, check, passed))
-            html.show(run, fleet, [each for each in plots if each])
 
     def _history(self) -> History:
         history = History()

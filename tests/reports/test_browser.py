@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pytest_lmstrix.core.verdicts import TRAITS
-from pytest_lmstrix.reports.fleet import SKIPPED
+from pytest_lmstrix.reports.page.fleet import SKIPPED
 from tests.end_to_end.project import Project
 
 webdriver = pytest.importorskip("selenium.webdriver")

@@ -13,9 +13,9 @@ from pytest_lmstrix.core.types import Model, Result
 from pytest_lmstrix.plan.plan import Plan, planned
 from pytest_lmstrix.registry.regressions import History
 from pytest_lmstrix.registry.store import Registry
-from pytest_lmstrix.reports.fleet import Fleet, MapCell, fleet_of
 from pytest_lmstrix.reports.html import picture
-from pytest_lmstrix.reports.plots import METRICS, plot, plot_checks
+from pytest_lmstrix.reports.page.fleet import Fleet, MapCell, fleet_of
+from pytest_lmstrix.reports.page.plots import METRICS, plot, plot_checks
 from pytest_lmstrix.reports.run_json import CaseReport, RunReport
 from tests.registry.results import a_result
 from tests.reports.conftest import NOW as FOUND

@@ -1,0 +1,180 @@
+"""The models of a run as rows of report.html, failures first. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from msgspec import Struct
+
+from pytest_lmstrix.core.checks import CHECKS
+from pytest_lmstrix.core.sanitize import one_line
+from pytest_lmstrix.core.types import Model, Result
+from pytest_lmstrix.core.verdicts import Verdict
+from pytest_lmstrix.plan.plan import Plan
+from pytest_lmstrix.registry.history.since import most_relevant, remote_host, short_text
+from pytest_lmstrix.registry.regressions import History
+from pytest_lmstrix.reports.page.fleet import earlier_results, newest_results
+from pytest_lmstrix.reports.page.strips import LAST_RUNS, Axis, state_name
+from pytest_lmstrix.reports.run_json import ModelReport, RunReport, representative_of
+
+Standing = Literal["not", "partly", "unjudged", "works"]
+LOCAL = "this machine"
+_ORDER: dict[Standing, int] = {"not": 0, "partly": 1, "unjudged": 2, "works": 3}
+_BADNESS = {"fails": 2, "works": 1, "unclear": 0}
+
+
+class ModelRow(Struct, frozen=True, kw_only=True):
+    """One model of the table; sizes in tokens, text cleaned."""
+
+    anchor: str
+    """The HTML id."""
+    model: Model
+    name: str
+    standing: Standing
+    own_failed: int
+    """The number of users' checks that fail."""
+    changed: bool
+    tested: bool
+    """Whether this run tested it."""
+    engine: str
+    """With its version."""
+    host: str
+    recommended: int | None
+    declared: int | None
+    tested_higher: bool
+    """Whether a size above the recommended one was tested."""
+    peak_memory_bytes: int | None
+    estimated_memory_bytes: int | None
+    prefill: float | None
+    decode: float | None
+    since: str
+    """Begins with a verb: `broken 2026-11-02 (0.4.19)`."""
+    sizes: dict[int, Result]
+    """Size -> the result that counts there."""
+    report: ModelReport
+    tags: tuple[str, ...]
+    results: tuple[Result, ...]
+    """The newest of each check and size, by check and size."""
+    runs: tuple[Result, ...]
+    """A result that represents each of the last runs, oldest first."""
+
+
+def model_rows(plan: Plan, run: RunReport, history: History) -> tuple[ModelRow, ...]:
+    """Return a row for each model, those that fail first."""
+    reports = {model.id: model for model in run.models}
+    planned = [each for each in plan.models if each.model.id in reports]
+    changed = {change.model for change in run.changes}
+    rows = [
+        _row(place, each.model, reports[each.model.id], history, run, changed)
+        for place, each in enumerate(planned)
+    ]
+    return tuple(sorted(rows, key=lambda row: (_ORDER[row.standing], -row.own_failed)))
+
+
+def axis_of_rows(rows: Sequence[ModelRow]) -> Axis:
+    """Return the axis on which every size of every model has its place."""
+    sizes = [row.declared or 0 for row in rows]
+    sizes += [result.context_length for row in rows for result in row.results]
+    return Axis(high=max(sizes, default=0))
+
+
+def _row(
+    place: int,
+    model: Model,
+    report: ModelReport,
+    history: History,
+    run: RunReport,
+    changed: set[str],
+) -> ModelRow:
+    now = run.results.get(model.id, [])
+    found = [*earlier_results(model, history, run.machine), *now]
+    newest = newest_results(found)
+    results = [result for sizes in newest.values() for _, result in sorted(sizes.items())]
+    sizes = worst_by_size([each for each in results if each.check in CHECKS] or results)
+    best = report.verified_context or _largest_good(sizes)
+    last = found[-1] if found else None
+    since = most_relevant(report.since, run.machine)
+    memory = _largest([each for each in results if each.peak_memory_bytes is not None])
+    estimate = _largest([each for each in results if each.estimated_memory_bytes is not None])
+    version = (last.engine_version if last else None) or ""
+    standing = _standing(report, best, sizes)
+    return ModelRow(
+        anchor=f"m{place}",
+        model=model,
+        name=one_line(model.id),
+        standing=standing,
+        own_failed=sum(
+            state_name(result) == "fails" for result in results if result.check not in CHECKS
+        ),
+        changed=model.id in changed,
+        tested=bool(now),
+        engine=one_line(f"{model.engine} {version}"),
+        host=one_line((remote_host(last.host) if last else None) or LOCAL),
+        recommended=best if standing in ("works", "partly") else None,
+        declared=model.context_limit,
+        tested_higher=any(size > (best or 0) for size in sizes),
+        peak_memory_bytes=memory.peak_memory_bytes if memory else None,
+        estimated_memory_bytes=estimate.estimated_memory_bytes if estimate else None,
+        prefill=_speed(results, "prefill_tokens_per_second"),
+        decode=_speed(results, "decode_tokens_per_second"),
+        since=one_line(short_text(since)) if since else "",
+        sizes=sizes,
+        report=report,
+        tags=tuple(one_line(tag, 60) for tag in model.tags),
+        results=tuple(results),
+        runs=by_run(found),
+    )
+
+
+def worst_by_size(results: Iterable[Result]) -> dict[int, Result]:
+    """Return size -> the result that counts there: a failure before a pass, in any check."""
+    worst: dict[int, Result] = {}
+    for result in sorted(results, key=lambda each: _BADNESS[state_name(each)]):
+        worst[result.context_length] = result
+    return dict(sorted(worst.items()))
+
+
+def by_run(results: Iterable[Result]) -> tuple[Result, ...]:
+    """Return a result that represents each of the last runs, oldest first."""
+    runs: dict[str, list[Result]] = {}
+    for result in results:
+        runs.setdefault(result.run, []).append(result)
+    return tuple(representative_of(each) for each in list(runs.values())[-LAST_RUNS:])
+
+
+def _largest_good(sizes: dict[int, Result]) -> int | None:
+    """Return the largest size that works below the first failure."""
+    best = None
+    for size, result in sizes.items():
+        if state_name(result) == "fails":
+            break
+        best = size if result.verdict is Verdict.OK else best
+    return best
+
+
+def _standing(report: ModelReport, best: int | None, sizes: dict[int, Result]) -> Standing:
+    judged = [result for result in sizes.values() if state_name(result) != "unclear"]
+    if report.status in ("missing", "corrupted"):
+        return "not"
+    if best is None:
+        return "not" if judged else "unjudged"
+    if report.context_limit is None:
+        return "partly" if any(state_name(each) == "fails" for each in judged) else "works"
+    # A ladder ends one token below the declared maximum.
+    return "works" if best + 1 >= report.context_limit else "partly"
+
+
+def _largest(results: Sequence[Result]) -> Result | None:
+    """Return the result of the largest size, a pass if there is one."""
+    key = lambda each: (each.verdict is Verdict.OK, each.context_length)  # noqa: E731
+    return max(results, key=key, default=None)
+
+
+def _speed(results: Iterable[Result], name: str) -> float | None:
+    """Return the rate at the largest size, that of the check `speed` if it has one."""
+    measured = [each for each in results if getattr(each, name) is not None]
+    best = max(
+        measured, key=lambda each: (each.check == "speed", each.context_length), default=None
+    )
+    return getattr(best, name) if best else None
