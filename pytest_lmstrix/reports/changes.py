@@ -54,8 +54,12 @@ def basis(change: Change) -> str:
 
 
 def since_when(change: Change, known: Iterable[Since], *, today: date) -> str:
-    """Return since when the check of a changed verdict works or fails; empty if that is unknown."""
-    if change.measure != "verdict" or change.elsewhere:
+    """Return since when what broke is broken, or what works again works; empty if unknown."""
+    state = _STATES.get(change.kind)
+    if state is None or change.elsewhere:
         return ""
-    found = (since for since in known if since.check == change.check)
+    found = (since for since in known if (since.check, since.state) == (change.check, state))
     return next((since_text(since, today=today) for since in found), "")
+
+
+_STATES = {"newly_broken": "broken", "still_broken": "broken", "newly_working": "works"}

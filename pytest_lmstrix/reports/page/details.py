@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from itertools import compress, groupby
 
@@ -12,7 +12,7 @@ from pytest_lmstrix.checks.advice import advice_for
 from pytest_lmstrix.core.formatting import NOTHING, count_of, memory, rate, seconds, tokens
 from pytest_lmstrix.core.sanitize import clean, one_line
 from pytest_lmstrix.core.types import Result
-from pytest_lmstrix.core.verdicts import TRAITS
+from pytest_lmstrix.core.verdicts import TRAITS, Verdict
 from pytest_lmstrix.registry.history.since import since_text
 from pytest_lmstrix.reports.page.fleet import anchor
 from pytest_lmstrix.reports.page.model_rows import ModelRow
@@ -36,12 +36,20 @@ class ResultLine(Struct, frozen=True, kw_only=True):
     """Id of its row in the table of tests; empty for a result of an earlier run."""
     earlier: str
     """The date, if it is of an earlier run."""
+    recall: tuple[tuple[str, bool], ...]
+    """Depth in percent and whether the needle there was recalled."""
+
+
+class Reason(Struct, frozen=True, kw_only=True):
+    """The words about results, once for those that have the same."""
+
+    where: str
+    """Such as `full at 8,192; 32,767`."""
+    verdict: str
     detail: str
     advice: str
     notes: tuple[str, ...]
     replies: tuple[str, ...]
-    recall: tuple[tuple[str, bool], ...]
-    """Depth in percent and whether the needle there was recalled."""
 
 
 class Curve(Struct, frozen=True, kw_only=True):
@@ -73,6 +81,7 @@ class ModelDetails(Struct, frozen=True, kw_only=True):
     headings: tuple[str, ...]
     """The columns that any result fills."""
     lines: tuple[ResultLine, ...]
+    reasons: tuple[Reason, ...]
     curves: tuple[Curve, ...]
     periods: tuple[Period, ...]
     """The newest first."""
@@ -98,6 +107,7 @@ def details_of(row: ModelRow, run: RunReport) -> ModelDetails:
             _line(result, run, tuple(compress(line, used)))
             for result, line in zip(row.results, cells, strict=True)
         ),
+        reasons=tuple(_reasons(row.results)),
         curves=tuple(filter(None, (_curve(metric, row.results) for metric in METRICS))),
         periods=tuple(reversed(list(_periods(row.runs)))),
     )
@@ -143,22 +153,43 @@ def _line(result: Result, run: RunReport, cells: tuple[str, ...]) -> ResultLine:
         verdict=result.verdict.replace("_", " "),
         target=anchor(node_id) if now and node_id is not None else "",
         earlier="" if now else f"{result.at:%Y-%m-%d}",
-        detail=clean(result.detail, 2_000),
-        advice=advice_for(result),
-        notes=tuple(one_line(note, 300) for note in result.notes)
-        + (("needed a second try",) if result.retried else ()),
-        replies=tuple(clean(reply, _REPLY) for reply in result.replies),
         recall=tuple((f"{float(depth):.0%}", known) for depth, known in recall),
     )
 
 
+_Words = tuple[str, Verdict, str, tuple[str, ...], tuple[str, ...]]
+
+
+def _reasons(results: Iterable[Result]) -> Iterator[Reason]:
+    same: dict[_Words, list[Result]] = {}
+    for result in results:
+        notes = (*result.notes, *(("needed a second try",) if result.retried else ()))
+        if result.origin == "case" and (result.detail or notes or result.replies):
+            key = result.check, result.verdict, result.detail, notes, result.replies
+            same.setdefault(key, []).append(result)
+    for key, members in same.items():
+        notes = key[3]
+        first = members[0]
+        sizes = "; ".join(tokens(each.context_length) for each in members)
+        yield Reason(
+            where=f"{one_line(first.check, 60)} at {sizes}",
+            verdict=first.verdict.replace("_", " "),
+            detail=clean(first.detail, 2_000),
+            advice=advice_for(first),
+            notes=tuple(one_line(note, 300) for note in notes),
+            replies=tuple(clean(reply, _REPLY) for reply in first.replies),
+        )
+
+
 def _curve(metric: Metric, results: Sequence[Result]) -> Curve | None:
-    """Return the curve of the passes, if there are two sizes at least."""
-    values: dict[int, float] = {}
+    """Return the curve of the passes of one check, if there are two sizes at least."""
+    curves: dict[str, dict[int, float]] = {}
     for result in results:
         value = metric.value(result)
         if result.verdict.evidence == "good" and value is not None:
-            values[result.context_length] = value
+            curves.setdefault(result.check, {})[result.context_length] = value
+    check = max(curves, key=lambda each: len(curves[each]), default="")
+    values = curves.get(check, {})
     if len(values) < 2:
         return None
     low, high = min(values), max(values)
@@ -167,7 +198,7 @@ def _curve(metric: Metric, results: Sequence[Result]) -> Curve | None:
     y = Scale(low=0, high=top, start=CURVE_HEIGHT - 3, end=4, logarithmic=False)
     first, last = values[low], values[high]
     return Curve(
-        title=metric.title,
+        title=f"{metric.title} ({one_line(check, 60)})",
         text=f"{metric.format(first)} at {tokens(low)}, {metric.format(last)} at {tokens(high)}",
         points=" ".join(f"{x(size):.0f},{y(value):.0f}" for size, value in sorted(values.items())),
     )

@@ -60,18 +60,17 @@ def _sentence(rows: Sequence[ModelRow], counts: Counter[Standing]) -> str:
 def _facts(run: RunReport, rows: Sequence[ModelRow]) -> dict[str, str]:
     tests = len({case.node_id for case in run.cases})
     outcomes = ", ".join(f"{count:,} {outcome}" for outcome, count in run.counts.items())
-    regressions = count_of(len(run.regressions), "regression") if run.regressions else ""
-    gate = " (fail this run)" if regressions and run.fail_on_regression is not None else ""
+    gate = " (they fail this run)" if run.fail_on_regression is not None else ""
     return {
         "date": f"{run.started:%Y-%m-%d %H:%M} UTC",
         "took": duration((run.finished - run.started).total_seconds()),
         "tests": f"{tests:,}: {outcomes}" if outcomes else f"{tests:,}",
-        "regressions": regressions + gate,
+        "regressions": f"{len(run.regressions):,}{gate}" if run.regressions else "",
         "only": " ".join(run.asked),
         "engines": _often(row.engine for row in rows),
         "hosts": _often(row.host for row in rows),
         "machine": run.machine,
-        "with": ", ".join(f"{name} {version}" for name, version in run.versions.items()),
+        "versions": ", ".join(f"{name} {version}" for name, version in run.versions.items()),
     }
 
 

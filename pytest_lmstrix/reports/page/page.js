@@ -127,7 +127,7 @@
   tests.innerHTML = '<summary>All tests</summary>'
   document.addEventListener('DOMContentLoaded', () => {
     const parts = ['.run-count', 'p.filter', '.controls', '.additional-summary.summary',
-      '.additional-summary.postfix', '#results-table']
+      '.additional-summary.postfix', '#results-table', '#title + p', '#environment-header', '#environment']
     byId('results-table').before(tests)
     tests.append(...parts.map((part) => document.querySelector(part)).filter(Boolean))
     if (location.hash) go(location.hash.slice(1))

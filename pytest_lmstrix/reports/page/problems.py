@@ -45,6 +45,12 @@ class Problem(Struct, frozen=True, kw_only=True):
         return count_of(len(self.affected), "model" if self.affected[0].anchor else "test")
 
     @property
+    def where(self) -> str:
+        """Check and size, if they are the same for all."""
+        places = {each.where for each in self.affected}
+        return min(places) if len(places) == 1 else ""
+
+    @property
     def example(self) -> str:
         """The words that most have in common, if there is no advice."""
         if self.advice:

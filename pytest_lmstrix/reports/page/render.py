@@ -12,9 +12,9 @@ from contextlib import AbstractContextManager
 from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from pytest_lmstrix.core.formatting import NOTHING, memory, rate, tokens
+from pytest_lmstrix.core.formatting import NOTHING, count_of, memory, rate, tokens
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.plan.plan import Plan
 from pytest_lmstrix.registry.regressions import History
@@ -33,9 +33,9 @@ Part = Callable[[str], AbstractContextManager[None]]
 
 PACKED_FROM = 100_000
 """Longer details and maps are compressed; only with JavaScript can they be read then."""
-SHOWN_CHANGES = 5
-SHOWN_PROBLEMS = 5
-SHOWN_NAMES = 6
+SHOWN_CHANGES = 6
+SHOWN_PROBLEMS = 4
+SHOWN_NAMES = 4
 """Models named below a problem before the others are folded."""
 
 
@@ -160,6 +160,15 @@ def _recall_text(cell: MapCell) -> str:
     )
 
 
+def _with_code(text: str) -> Markup:
+    """Return `text` with what is in backticks as code."""
+    parts = [escape(part) for part in text.split("`")]
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if place % 2 else part
+        for place, part in enumerate(parts)
+    )
+
+
 def _render(name: str, **values: object) -> str:
     return _TEMPLATES.get_template(f"{name}.html.jinja").render(values)
 
@@ -172,6 +181,8 @@ _TEMPLATES = Environment(
     undefined=StrictUndefined,
 )
 _TEMPLATES.filters["line"] = one_line
+_TEMPLATES.filters["code"] = _with_code
+_TEMPLATES.filters["count"] = count_of
 _TEMPLATES.globals.update(
     tokens=tokens, strip_of_sizes=strip_of_sizes,
     strip_of_runs=strip_of_runs, standing_names=STANDING_NAMES,

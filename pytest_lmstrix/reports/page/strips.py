@@ -36,9 +36,10 @@ class Axis(Struct, frozen=True, kw_only=True):
 
     @property
     def labels(self) -> list[tuple[float, str]]:
-        """Position and text of a few sizes."""
-        sizes = [size for size in (1024, 8192, 65_536, 524_288) if size <= self.high]
-        return [(self(size), f"{size // 1024}k") for size in sizes]
+        """Position and text of a few powers of two, the largest first."""
+        largest = int(log2(max(self.high, 2 * LEAST_SIZE)))
+        powers = range(largest, int(log2(LEAST_SIZE)), -3)
+        return [(self(2**each), f"{2 ** (each - 10)}k") for each in powers]
 
 
 def state_name(result: Result) -> str:
