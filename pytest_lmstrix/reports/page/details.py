@@ -61,7 +61,7 @@ class Curve(Struct, frozen=True, kw_only=True):
     """Of an SVG polyline."""
 
 
-class Period(Struct, frozen=True, kw_only=True):
+class VerdictPeriod(Struct, frozen=True, kw_only=True):
     """Successive runs with the same verdict and engine version."""
 
     start: str
@@ -83,7 +83,7 @@ class ModelDetails(Struct, frozen=True, kw_only=True):
     lines: tuple[ResultLine, ...]
     reasons: tuple[Reason, ...]
     curves: tuple[Curve, ...]
-    periods: tuple[Period, ...]
+    periods: tuple[VerdictPeriod, ...]
     """The newest first."""
 
 
@@ -204,10 +204,10 @@ def _curve(metric: Metric, results: Sequence[Result]) -> Curve | None:
     )
 
 
-def _periods(runs: Sequence[Result]) -> Iterator[Period]:
+def _periods(runs: Sequence[Result]) -> Iterator[VerdictPeriod]:
     for (verdict, version), same in groupby(runs, lambda each: (each.verdict, each.engine_version)):
         members = list(same)
-        yield Period(
+        yield VerdictPeriod(
             start=_day(members[0].at),
             end=_day(members[-1].at),
             runs=count_of(len(members), "run"),

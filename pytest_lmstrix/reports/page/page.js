@@ -107,7 +107,7 @@
     body.scrollIntoView({ block: 'start' })
   }
   if (table) {
-    section.querySelector('.find').addEventListener('input', filter)
+    for (const kind of ['input', 'change']) section.querySelector('.find').addEventListener(kind, filter)
     section.querySelector('.find').addEventListener('submit', (event) => event.preventDefault())
     byId('lmstrix-all').addEventListener('click', () => { all = true; filter() })
     table.tHead.addEventListener('click', ({ target }) => {
@@ -126,7 +126,7 @@
   tests.id = 'lmstrix-tests'
   tests.innerHTML = '<summary>All tests</summary>'
   document.addEventListener('DOMContentLoaded', () => {
-    const parts = ['.run-count', 'p.filter', '.controls', '.additional-summary.summary',
+    const parts = ['#lmstrix-end', '.run-count', 'p.filter', '.controls', '.additional-summary.summary',
       '.additional-summary.postfix', '#results-table', '#title + p', '#environment-header', '#environment']
     byId('results-table').before(tests)
     tests.append(...parts.map((part) => document.querySelector(part)).filter(Boolean))

@@ -30,7 +30,7 @@ class Affected(Struct, frozen=True, kw_only=True):
     detail: str
 
 
-class Problem(Struct, frozen=True, kw_only=True):
+class Cause(Struct, frozen=True, kw_only=True):
     """Everything with the same cause."""
 
     title: str
@@ -58,7 +58,7 @@ class Problem(Struct, frozen=True, kw_only=True):
         return Counter(each.detail for each in self.affected).most_common(1)[0][0]
 
 
-def problems_of(run: RunReport, rows: Sequence[ModelRow]) -> tuple[Problem, ...]:
+def problems_of(run: RunReport, rows: Sequence[ModelRow]) -> tuple[Cause, ...]:
     """Return the groups, the one with most models first; what was not judged last."""
     groups: dict[tuple[str, str], list[tuple[ModelRow, Result]]] = {}
     for row in rows:
@@ -68,9 +68,7 @@ def problems_of(run: RunReport, rows: Sequence[ModelRow]) -> tuple[Problem, ...]
     found.sort(key=lambda each: (each.family == "unclear", -len(each.affected)))
     lost = tuple(_without_verdict(run))
     if lost:
-        found.append(
-            Problem(title=UNJUDGED, advice="", letters="!", family="engine", affected=lost)
-        )
+        found.append(Cause(title=UNJUDGED, advice="", letters="!", family="engine", affected=lost))
     return tuple(found)
 
 
@@ -86,10 +84,10 @@ def _causes(run: RunReport, row: ModelRow) -> dict[tuple[str, str], Result]:
     return causes
 
 
-def _problem(run: RunReport, advice: str, members: Sequence[tuple[ModelRow, Result]]) -> Problem:
+def _problem(run: RunReport, advice: str, members: Sequence[tuple[ModelRow, Result]]) -> Cause:
     verdicts = dict.fromkeys(result.verdict for _, result in members)
     names = ", ".join(verdict.replace("_", " ") for verdict in verdicts)
-    return Problem(
+    return Cause(
         title=names[:1].upper() + names[1:],
         advice=advice,
         letters="".join(TRAITS[verdict].letter for verdict in verdicts),
