@@ -1,48 +1,84 @@
 """What `--lmstrix-fit` costs: `python benchmarks/fit.py [FOLDER]`.
 
-20 models at 4 context lengths with 2 types of KV cache, by the headers of Llamas of 1 to 70 billion
-parameters; the search of the largest context that fits included.
+20 tiny models at 4 context lengths with 2 types of KV cache; the search of the largest context that
+fits included. Compared with the start of a process that loads llama.cpp and ends.
 """
 
 from __future__ import annotations
 
+import json
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.standin.header_file import write_llama
+from pytest_lmstrix.engines.llamacpp import child
+from tests.standin.tiny_models import ARCHITECTURES, write_tiny_model
 
 MODELS = 20
-CONTEXTS = "4096,8192,16384,32768"
+CONTEXTS = "512,1024,2048,4096"
+STARTS = 7
 
 
 def main() -> None:
-    """Print what a first run takes, and a second one from the cache."""
+    """Print the time of a first fit and of a second one from the cache, and their ratios."""
     with tempfile.TemporaryDirectory(dir=next(iter(sys.argv[1:]), None)) as name:
         folder = Path(name)
-        entries = []
-        for number in range(MODELS):
-            write_llama(folder / f"{number}.gguf", layers=16 + 3 * number,
-                        width=2048 + 256 * number, inner=8192 + 1024 * number,
-                        heads=16 + 2 * number, kv_heads=8 + number)  # fmt: skip
-            entries.append(f"  - {{id: model-{number}, engine: llamacpp, source: {number}.gguf}}\n")
-        (folder / "models.yaml").write_text(f"models:\n{''.join(entries)}", encoding="utf-8")
-        for kind in ("first run", "from the cache"):
-            print(f"{kind}: {_seconds(folder):.1f} s", flush=True)
+        _write_models(folder)
+        start = statistics.median(_seconds(_start_llama_cpp) for _ in range(STARTS))
+        listing = statistics.median(
+            _seconds(lambda: _pytest(folder, "--lmstrix-list")) for _ in range(3)
+        )
+        first = _seconds(lambda: _fit(folder))
+        estimates = _estimates(folder)
+        cached = _seconds(lambda: _fit(folder))
+        assert _estimates(folder) == estimates
+    bare = estimates * start
+    print(f"bare start of llama.cpp: {start:.2f} s (median of {STARTS})")
+    print(f"first fit: {first:.1f} s, {estimates} estimates; {first / bare:.2f} of as many starts")
+    print(f"from the cache: {cached:.1f} s; {cached / first:.3f} of the first fit,"
+          f" {cached / start:.1f} starts, {cached / listing:.2f} of `--lmstrix-list`")  # fmt: skip
 
 
-def _seconds(folder: Path) -> float:
+def _write_models(folder: Path) -> None:
+    entries = []
+    for number in range(MODELS):
+        architecture = list(ARCHITECTURES)[number % len(ARCHITECTURES)]
+        # A name of its own makes each a file that no cached estimate is of.
+        write_tiny_model(folder / f"{number}.gguf", architecture, general__name=f"model {number}")
+        entries.append(f"  - {{id: model-{number}, engine: llamacpp, source: {number}.gguf}}\n")
+    (folder / "models.yaml").write_text(f"models:\n{''.join(entries)}", encoding="utf-8")
+
+
+def _estimates(folder: Path) -> int:
+    cache = json.loads((folder / "reports" / "memory-estimates.json").read_bytes())
+    return len(cache["estimates"])
+
+
+def _seconds(work: Callable[[], None]) -> float:
     started = time.monotonic()
-    subprocess.run(
-        [sys.executable, "-m", "pytest", "--lmstrix-fit", f"--lmstrix-ctx={CONTEXTS}",
-         "--lmstrix-format=json"],
-        cwd=folder, check=True, capture_output=True,
-    )  # fmt: skip
+    work()
     return time.monotonic() - started
+
+
+def _start_llama_cpp() -> None:
+    command = [sys.executable, "-P", child.__file__, "devices"]
+    subprocess.run(command, input=b"\n", check=True, capture_output=True)
+
+
+def _fit(folder: Path) -> None:
+    _pytest(folder, "--lmstrix-fit", f"--lmstrix-ctx={CONTEXTS}", "--lmstrix-format=json")
+
+
+def _pytest(folder: Path, *args: str) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "pytest", *args], cwd=folder, check=True, capture_output=True
+    )
 
 
 if __name__ == "__main__":

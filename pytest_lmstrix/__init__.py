@@ -1,7 +1,7 @@
 """A pytest plugin that treats local LLM models as test cases.
 
 The public API: the registry for reading, and the types for third-party engines and checks. Each
-name is imported on first access.
+name is imported on first access. `pytest_lmstrix.testing` has the tests of an engine.
 """
 
 from __future__ import annotations
@@ -14,7 +14,18 @@ if TYPE_CHECKING:
     from pytest_lmstrix.core.failure import Failure
     from pytest_lmstrix.core.types import LoadSettings, Message, Model, ModelFacts, Reply, Result
     from pytest_lmstrix.core.verdicts import Verdict
-    from pytest_lmstrix.engines.base import Engine, Instance, Progress
+    from pytest_lmstrix.engines.base import (
+        Closes,
+        Engine,
+        EngineOptions,
+        Fetches,
+        Instance,
+        ListsOthers,
+        Progress,
+        ReportsFacts,
+        Sweeps,
+        Weights,
+    )
     from pytest_lmstrix.registry.history.since import Since
     from pytest_lmstrix.registry.store import (
         ModelStatus,
@@ -24,9 +35,13 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Closes",
     "Engine",
+    "EngineOptions",
     "Failure",
+    "Fetches",
     "Instance",
+    "ListsOthers",
     "LoadSettings",
     "Message",
     "Model",
@@ -37,14 +52,28 @@ __all__ = [
     "Registry",
     "RegistryError",
     "Reply",
+    "ReportsFacts",
     "Result",
     "Since",
+    "Sweeps",
     "Verdict",
+    "Weights",
     "classify",
 ]
 
 _HOMES = {
-    "engines.base": ("Engine", "Instance", "Progress"),
+    "engines.base": (
+        "Closes",
+        "Engine",
+        "EngineOptions",
+        "Fetches",
+        "Instance",
+        "ListsOthers",
+        "Progress",
+        "ReportsFacts",
+        "Sweeps",
+        "Weights",
+    ),
     "registry.store": ("ModelStatus", "Recommendation", "Registry", "RegistryError"),
     "registry.history.since": ("Since",),
     "core.types": ("LoadSettings", "Message", "Model", "ModelFacts", "Reply", "Result"),

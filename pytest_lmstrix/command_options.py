@@ -26,9 +26,10 @@ def add_commands(parser: pytest.Parser, add: Callable[..., None]) -> None:
     add("--lmstrix-fit", action="store_true",
         help="List the memory that each model needs at each context length, and whether this"
         " machine has it, and exit; loads and downloads no model; -k selects")  # fmt: skip
-    add("--lmstrix-format", choices=("table", "json", "md"), default="table",
-        help="Format of --lmstrix-list, --lmstrix-fit and --lmstrix-history"
-        " (default: table)")  # fmt: skip
+    add("--lmstrix-format", choices=("table", "json", "md", "html"), default="table",
+        help="Format of --lmstrix-list, --lmstrix-fit and --lmstrix-history (default: table); html"
+        " is for --lmstrix-history and writes index.html, the page of all nights, to the"
+        " reports")  # fmt: skip
     add("--lmstrix-health", action="store_true",
         help="Check the registry and its backups, and exit: 1 if there are errors,"
         " else 0")  # fmt: skip

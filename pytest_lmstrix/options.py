@@ -89,8 +89,9 @@ def add_options(parser: pytest.Parser) -> None:
             " reports)", "", metavar="PATH")  # fmt: skip
     setting("ctx", "Test these context lengths instead of the ladder", [], "args",
             metavar="N[,N...]")  # fmt: skip
-    setting("host", "LM Studio's host:port, ollama://host:port or openai+http://host:port;"
-            " repeatable (default: found on this machine)", [], "args", action="append",
+    setting("host", "LM Studio's host:port, ollama://host:port or openai+http://host:port, or"
+            " ENGINE://host:port of another engine; repeatable (default: found on this machine)",
+            [], "args", action="append",
             metavar="HOST")  # fmt: skip
     setting("engine", "Engine of models without the key engine (default: lmstudio)", "lmstudio",
             metavar="NAME")  # fmt: skip
@@ -299,17 +300,22 @@ def _contexts(config: pytest.Config) -> tuple[int, ...] | None:
 
 
 def _host(given: str) -> str:
+    """Return a host in the form that names its engine, if that is not LM Studio."""
     from pytest_lmstrix.engines.ollama.address import ollama_host
-    from pytest_lmstrix.system.addresses import host_port, server_url
+    from pytest_lmstrix.system.addresses import address_of, engine_at, host_port, server_url
 
-    scheme, plus, url = given.partition("+")
-    if plus and scheme.lower() == "openai":
-        return f"openai+{server_url(url)}"
-    return (
-        f"ollama://{ollama_host(given)}"
-        if given.lower().startswith("ollama:")
-        else host_port(given)
-    )
+    if given.lower().startswith(("https://", "ws://", "wss://")):
+        return host_port(given)
+    engine, address = engine_at(given), address_of(given)
+    if engine == "lmstudio":
+        return host_port(address)
+    if engine == "ollama":
+        return f"ollama://{ollama_host(given.lower().replace('ollama+http://', 'ollama://'))}"
+    if engine == "openai":
+        return f"openai+{server_url(address)}"
+    if not address:
+        raise ValueError(f"'{given}' is not {engine}://host:port")
+    return f"{given.rpartition('://')[0].lower()}://{given.rpartition('://')[2]}"
 
 
 def _hosts(config: pytest.Config) -> list[str]:

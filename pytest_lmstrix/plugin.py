@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 
 import pytest
 
 from pytest_lmstrix import hookspecs, inert, options, wake
 
+pytest.register_assert_rewrite("pytest_lmstrix.testing")
+
 MARKERS = (
     "fast: the model loads, grants the context and replies with any text (pytest-lmstrix)",
     "full: the model loads, grants the context and answers one of two questions (pytest-lmstrix)",
     "deep: the model recalls needles hidden in a completely filled context (pytest-lmstrix)",
     "limit: searches the largest context length that passes full (pytest-lmstrix)",
+    "speed: measures prefill and decode rates, also in a filled context (pytest-lmstrix)",
     "lmstrix(match, contexts): selects models (a pattern of ids) and context lengths (tokens) for"
     " a test with the fixture lmstrix_model",
 )
@@ -46,6 +50,18 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 
     with commands_removed(pytest.UsageError):
         return run.run(config, command)
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Start one worker for each host with `-n auto`, unless other tests run beside the models."""
+    beside_others = config.getini("lmstrix") and not config.option.lmstrix
+    named = "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ
+    if beside_others or named or not wake.decide(config).awake:
+        return None
+    from pytest_lmstrix.hooks.xdist import auto_workers
+
+    return auto_workers(config)
 
 
 @pytest.hookimpl(tryfirst=True)

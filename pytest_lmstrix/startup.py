@@ -17,15 +17,15 @@ from pytest_lmstrix.checks.loader import ModelLoader
 from pytest_lmstrix.checks.sizes import SizePolicy
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.core.types import Model
-from pytest_lmstrix.engines.base import Engine
-from pytest_lmstrix.engines.catalog import BUILT_IN, Engines, host_of, hosts_for, hosts_of
+from pytest_lmstrix.engines.base import Engine, Sweeps
+from pytest_lmstrix.engines.catalog import Engines, EngineUnavailable, host_of, hosts_for
 from pytest_lmstrix.hooks import fixtures
 from pytest_lmstrix.hooks.collection import Collection
 from pytest_lmstrix.hooks.github_actions import GithubActions
 from pytest_lmstrix.hooks.outcomes import Outcomes
 from pytest_lmstrix.hooks.signals import Signals
-from pytest_lmstrix.hooks.xdist import Scheduling, plan_from_controller, worker_number
-from pytest_lmstrix.hookspecs import registered_engines
+from pytest_lmstrix.hooks.xdist import Scheduling, own_hosts, plan_from_controller
+from pytest_lmstrix.hookspecs import engine_options, registered_engines
 from pytest_lmstrix.options import LOGS, Settings, read_settings
 from pytest_lmstrix.plan.build import make_plan
 from pytest_lmstrix.plan.memory import MemoryEstimator
@@ -58,7 +58,8 @@ def start(config: pytest.Config) -> None:
         plan = make_plan(settings, engines, machine=machine_id())
         config.option.lmstrix_models = str(settings.models)
         sweep = partial(_sweep_all, settings, engines, plan, partial(_print_line, config, live))
-        register(Scheduling(plan, sweep), "lmstrix-scheduling")
+        tell = partial(_print_line, config, live)
+        register(Scheduling(plan, settings.hosts, sweep, tell), "lmstrix-scheduling")
         recorder = Recorder(config, settings, plan)
         register(recorder, "lmstrix-recorder")
         register(Writer(config, settings, plan, machine_id(), recorder), "lmstrix-writer")
@@ -66,7 +67,7 @@ def start(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{tag}: models with this tag in the manifest")
     loader = _loader(settings, engines, plan, live)
     config.add_cleanup(partial(_finish, loader, partial(_print_line, config, live)))
-    memory = _memory(config, settings)
+    memory = _memory(engines, settings)
     attempts = Attempts(
         loader, run=plan.run, machine=machine_id(), speeds=plan.speeds, memory=memory
     )
@@ -84,18 +85,20 @@ def start(config: pytest.Config) -> None:
 
 
 def _engines(config: pytest.Config, settings: Settings, live: Live) -> Engines:
-    number = worker_number(config)
-    groups = (hosts_of(name, settings.hosts) for name in BUILT_IN)
-    return Engines(
-        registered_engines(config),
-        homes=[hosts[number % len(hosts)] for hosts in groups if hosts],
-        load_timeout=settings.load_timeout,
-        reply_timeout=settings.reply_timeout,
+    options = engine_options(
+        settings,
         weights=partial(_weights, settings, live),
         owner=owners.owner_token(),
         logs=settings.reports / LOGS,
         notify=partial(_print_line, config, live),
     )
+    homes = own_hosts(config, settings.hosts)
+    engines = Engines(registered_engines(config, options), homes=homes, options=options)
+    try:
+        engines.check_hosts(settings.hosts)
+    except EngineUnavailable as error:
+        raise pytest.UsageError(f"--lmstrix-host: {error}") from None
+    return engines
 
 
 def _weights(settings: Settings, live: Live, model: Model) -> Path:
@@ -110,21 +113,20 @@ def _weights(settings: Settings, live: Live, model: Model) -> Path:
         )
 
 
-def _memory(config: pytest.Config, settings: Settings) -> CaseMemory:
+def _memory(engines: Engines, settings: Settings) -> CaseMemory:
     from pytest_lmstrix.engines.llamacpp.dry_run import read_machine_memory
 
     estimator = MemoryEstimator(
         registry=settings.registry, folder=settings.models.parent, machine=machine_id()
     )
-    registered = {engine.name for engine in registered_engines(config)}
-    return CaseMemory(estimator, registered=registered, read_machine=read_machine_memory)
+    return CaseMemory(estimator, registered=engines.registered, read_machine=read_machine_memory)
 
 
 def _loader(settings: Settings, engines: Engines, plan: Plan, live: Live) -> ModelLoader:
     hosts = {each.model.id: each.hosts for each in plan.models}
 
     return ModelLoader(
-        lambda model: engines.get(model.engine, hosts.get(model.id, ())),
+        lambda model, gone: engines.get(model.engine, hosts.get(model.id, ()), gone),
         host_lock=lambda host: host_lock.host_lock(
             host, on_wait=lambda holder: live.waiting(host, holder)
         ),
@@ -136,9 +138,8 @@ def _loader(settings: Settings, engines: Engines, plan: Plan, live: Live) -> Mod
 
 def _sweep(engine: Engine) -> None:
     """Unload the models that dead runs and workers left loaded."""
-    sweep = getattr(engine, "sweep", None)
-    if sweep is not None:
-        sweep(owners.owner_is_dead)
+    if isinstance(engine, Sweeps):
+        engine.sweep(owners.owner_is_dead)
 
 
 def _sweep_all(

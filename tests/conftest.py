@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,24 @@ import pytest
 
 if TYPE_CHECKING:
     from tests.end_to_end.project import Project
+
+
+def pytest_configure() -> None:
+    """Give property tests no time limit: a busy machine is no defect."""
+    if not find_spec("hypothesis"):  # as in a run of the models
+        return
+    hypothesis = import_module("hypothesis")
+    too_slow = hypothesis.HealthCheck.too_slow
+    hypothesis.settings.register_profile("lmstrix", deadline=None, suppress_health_check=[too_slow])
+    hypothesis.settings.load_profile("lmstrix")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what takes long, unless it is asked for."""
+    if not os.environ.get("LMSTRIX_TEST_LONG"):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="takes long: needs LMSTRIX_TEST_LONG=1"))
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,7 @@ LAYERS = (
     ("core",),
     ("system", "weights"),
     ("manifest", "engines", "registry"),
-    ("hookspecs", "command_options", "options", "probes"),
+    ("hookspecs", "command_options", "options", "probes", "testing"),
     ("plan", "wake"),
     ("checks", "progress", "export"),
     ("hooks",),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+from pytest_lmstrix.core.error_patterns.rules import COMPANION
 from pytest_lmstrix.core.failure import LOG_LINE
 from pytest_lmstrix.core.types import Result
 from pytest_lmstrix.core.verdicts import Verdict
@@ -9,10 +12,67 @@ from pytest_lmstrix.probes.questions import THROUGH_TEMPLATE
 
 _SEE_LOG = "See the log in the folder `logs` of the reports."
 _SEE_LM_STUDIO = "See LM Studio's log in its Developer tab."
+_NO_BLAME = "nothing counts against the model."
+_CAUSES: dict[Verdict, tuple[tuple[str, str], ...]] = {
+    Verdict.HOST_TROUBLE: (
+        (
+            r"another client has|still in memory of",
+            f"Unload it there, or run again when it is free: {_NO_BLAME}",
+        ),
+        (
+            r"unauthori[sz]ed|forbidden|passkey|(?:api|access|bearer)[ _-](?:key|token)",
+            f"Check the key or token that the server wants: {_NO_BLAME}",
+        ),
+        (
+            r"too many requests|rate.limit|pending requests|turned the request away",
+            f"Run again when the server has less to do: {_NO_BLAME}",
+        ),
+        (r"no space|ENOSPC|\bdisk\b", f"Make room on the disk of the server: {_NO_BLAME}"),
+        (
+            r"\b(?:sdk|client|protocol|method|endpoint|channel|load message)\b",
+            f"Update pytest-lmstrix and the `lmstudio` SDK, or the server: {_NO_BLAME}",
+        ),
+        (
+            r"\b(?:driver|cuda|rocm|hip|vulkan|nvml|nvidia)\b.{0,40}(?:driver|init|device)",
+            f"Update or mend the driver of the GPU: {_NO_BLAME}",
+        ),
+        (
+            r"\b(?:engine|runtime|librar(?:y|ies)|module|dlopen|metallib|symbol|shared object)\b"
+            r"|\.(?:dll|dylib|so|node)\b",
+            f"Update or install again the engine's runtime that is named above: {_NO_BLAME}",
+        ),
+        (r"stopped in LM Studio|cancell?ed", f"Run again, and let it finish: {_NO_BLAME}"),
+    ),
+    Verdict.UNREACHABLE: (
+        (r"\blm ?link\b", "Check in LM Studio that the linked device is on and connected."),
+        (r"newer than the SDK", "Update pytest-lmstrix and the `lmstudio` SDK."),
+        (
+            r"<html|proxy|bad gateway|\b50[23]\b",
+            "See whether the server or a proxy before it answers; check `--lmstrix-host`.",
+        ),
+    ),
+    Verdict.CONTEXT_NOT_GRANTED: (
+        (
+            r"\(one of \d+ slots\)",
+            "Set the server's parallel requests to 1, or let them share one KV cache.",
+        ),
+    ),
+    Verdict.ENGINE_ERROR: (
+        (
+            COMPANION,
+            "Mend, update or take away the companion that is named above (draft model, projector,"
+            " adapter): the model's own file is not at fault.",
+        ),
+    ),
+}
+"""Verdict -> causes in its words, the first match decides, and their remedies."""
 
 
 def advice_for(result: Result) -> str:
     """Return a remedy in one line, or an empty text."""
+    for cause, advice in _CAUSES.get(result.verdict, ()):
+        if re.search(cause, result.detail, re.IGNORECASE):
+            return advice
     match result.verdict:
         case Verdict.NO_ANSWER_IN_BUDGET | Verdict.EMPTY_REPLY:
             return _on_the_form(result)

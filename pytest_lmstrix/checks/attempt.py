@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TypeVar
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from pytest_lmstrix.checks.case_memory import CaseMemory
 from pytest_lmstrix.checks.granted import context_refusal, padded
 from pytest_lmstrix.checks.hosts import HostRows
 from pytest_lmstrix.checks.loader import LoadedModel, ModelLoader
-from pytest_lmstrix.checks.speed import slow_note
+from pytest_lmstrix.checks.slow import slow_note
 from pytest_lmstrix.core.checks import CHECKS, evidence_of
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.sanitize import clean
@@ -113,7 +113,7 @@ class Attempts:
         try:
             finding = self._tried(examine, case.model, before, budget)
         except Failure as failure:
-            finding = ProbeResult(verdict=failure.verdict, detail=failure.text)
+            finding = failure.as_finding()
         if before and finding.verdict is Verdict.OK:
             reasons = "\n".join(f"{each.verdict}: {each.text}" for each in before)
             finding = replace(finding, detail=f"passed on another try, after\n{reasons}")
@@ -197,6 +197,9 @@ class Attempts:
         prefill_rate = filled.prefill_tokens_per_second if filled else None
         if prefilled < LEAST_RATE_TOKENS:
             prefill_rate = None
+        found = finding.verdict is not Verdict.MODEL_NOT_FOUND
+        if finding.medians is not None:
+            decode_rate = finding.medians.decode_tokens_per_second
         result = Result(
             run=self._run,
             at=datetime.now(UTC),
@@ -204,7 +207,8 @@ class Attempts:
             engine=engine.name,
             host=host_of(engine),
             engine_version=version_of(engine),
-            fingerprint=case.model.fingerprint,
+            # A missing file has no size: its path alone would be that of other weights.
+            fingerprint=case.model.fingerprint if found else None,
             check=check,
             context_length=case.context_length,
             granted_context_length=loaded.context_length if loaded else None,
@@ -234,7 +238,12 @@ class Attempts:
                 *self._speed_notes(check, case, decode_rate),
             ),
         )
+        if finding.medians is not None:
+            measured = asdict(finding.medians)
+            result = replace(result, **measured, replies=())  # long, and all alike
         drop_insane(result)
+        if finding.only_this_model:
+            return result
         shared = self._rows.add(result, worked=bool(replies) or finding.verdict is Verdict.OK)
         if shared is not result and shared.verdict is Verdict.HOST_TROUBLE:
             self.loader.gone[host_of(engine)] = Failure(shared.detail, verdict=shared.verdict)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from difflib import get_close_matches
 from typing import Protocol
 
@@ -15,12 +15,14 @@ from pytest_lmstrix.core.failure import DID_YOU_MEAN, Failure
 from pytest_lmstrix.core.formatting import memory
 from pytest_lmstrix.core.types import Message, Model, Reply
 from pytest_lmstrix.core.verdicts import Phase, Verdict
-from pytest_lmstrix.engines.base import Engine, Instance, Progress
-from pytest_lmstrix.engines.catalog import host_of
+from pytest_lmstrix.engines.base import Engine, Fetches, Instance, ListsOthers, Progress
+from pytest_lmstrix.engines.catalog import attaches, host_of
 from pytest_lmstrix.weights.download import WEIGHTS
 
 RECONNECT_PAUSES = (0.0, 1.0, 3.0)
 """Seconds to wait before each attempt to reach a lost host again."""
+RETURN_SECONDS = 60.0
+"""Seconds after which a host that is gone is asked whether it is back."""
 RECONNECT_SECONDS = 10.0
 """Stop reconnecting after this many seconds: each request to a silent host takes long."""
 
@@ -86,6 +88,15 @@ class LoadedModel(ReportedLoad):
         more = {"temperature": temperature} if temperature else {}
         return self._ask(lambda instance: instance.chat(messages, max_tokens=max_tokens, **more))
 
+    def generate(self, prompt: str, *, tokens: int) -> Reply:
+        """Continue `prompt` for `tokens` tokens, past an end of text where the engine can."""
+
+        def ask(instance: Instance) -> Reply:
+            generate: Callable[..., Reply] = getattr(instance, "generate", instance.complete)
+            return generate(prompt, max_tokens=tokens)
+
+        return self._ask(ask)
+
     def count_tokens(self, text: str) -> int:
         """Tokens of `text` in the model's own vocabulary."""
         instance = self._loader.instance_of(self)
@@ -115,25 +126,30 @@ class LoadedModel(ReportedLoad):
 class ModelLoader:
     """Loads models one at a time, and keeps the last one loaded until another is requested.
 
-    `engine_of` finds a model's engine, `host_lock` excludes other processes from a host, and
+    `engine_of` finds a model's engine, on a host that is not among those given if another has it;
+    `host_lock` excludes other processes from a host, and
     `prepare` is called once for each engine before its first load, while its host is locked.
     `cooldown` is a pause after an unload, in seconds.
     """
 
     def __init__(
         self,
-        engine_of: Callable[[Model], Engine],
+        engine_of: Callable[[Model, Collection[str]], Engine],
         *,
         host_lock: Callable[[str], AbstractContextManager[None]],
         watch: Watch,
         prepare: Callable[[Engine], None] = lambda engine: None,
         cooldown: float = 0.0,
     ) -> None:
-        self.engine_of = engine_of
+        self._find_engine = engine_of
+        self._engines: dict[str, Engine] = {}
+        """Model id -> the engine that was chosen for it."""
         self.unusable: dict[str, Failure] = {}
         """Model id -> why none of its sizes can be tested: missing, corrupted, unsupported."""
         self.gone: dict[str, Failure] = {}
         """Host, or id of a model whose weights cannot be fetched -> why it is unreachable."""
+        self._asked_at: dict[str, float] = {}
+        """Host that is gone -> when it was last asked."""
         self.leaks: list[Failure] = []
         """Unconfirmed unloads that have not been reported yet."""
         self._host_lock = host_lock
@@ -143,6 +159,29 @@ class ModelLoader:
         self._cooldown = cooldown
         self._current: tuple[LoadedModel, Instance] | None = None
         self._held = ExitStack()
+
+    def engine_of(self, model: Model) -> Engine:
+        """Return the engine of `model`: the same until `choose_host`."""
+        if model.id not in self._engines:
+            self._engines[model.id] = self._find_engine(model, self.gone)
+        return self._engines[model.id]
+
+    def choose_host(self, model: Model) -> None:
+        """Move `model` to another host if its own is gone and another has it.
+
+        A host that has been gone for a while is asked first whether it is back.
+        """
+        engine = self.engine_of(model)
+        host = host_of(engine)
+        if host not in self.gone:
+            return
+        since = self._asked_at.setdefault(host, time.monotonic())
+        if time.monotonic() - since >= RETURN_SECONDS:
+            self._asked_at[host] = time.monotonic()
+            with suppress(Exception):  # third-party engines may raise anything
+                engine.models()
+                del self.gone[host], self._asked_at[host]
+        del self._engines[model.id]
 
     def load(self, model: Model, context_length: int) -> LoadedModel:
         """Load `model` with `context_length` tokens, unless it is loaded so already.
@@ -185,10 +224,9 @@ class ModelLoader:
 
     def _fetch(self, model: Model, engine: Engine) -> None:
         """Download the weights: not part of a load, and possible without the host's lock."""
-        fetch: Callable[[Model], object] | None = getattr(engine, "fetch", None)
-        if fetch is not None:
+        if isinstance(engine, Fetches):
             with _as_failure("load"):
-                fetch(model)
+                engine.fetch(model)
 
     @contextmanager
     def remember_failures(self, model: Model) -> Iterator[None]:
@@ -198,7 +236,12 @@ class ModelLoader:
         except Failure as failure:
             if _may_lack_memory(failure) and (held := self._held_by_others(model)):
                 text = f"{failure.text}\n{held}, so this does not count against {model.id}"
-                raise Failure(text, verdict=Verdict.HOST_TROUBLE, phase=failure.phase) from failure
+                raise Failure(
+                    text,
+                    verdict=Verdict.HOST_TROUBLE,
+                    phase=failure.phase,
+                    only_this_model=True,  # a smaller one may still have room
+                ) from failure
             if failure.verdict is Verdict.MODEL_NOT_FOUND and failure.phase == "load":
                 failure.text += self._similar(model)
             if failure.verdict.outcome == "xfailed":
@@ -214,10 +257,9 @@ class ModelLoader:
     def _held_by_others(self, model: Model) -> str:
         """Describe the instances of others in memory, where they are large enough to matter."""
         engine = self.engine_of(model)
-        ask: Callable[[], Mapping[str, int | None]] | None = getattr(engine, "others", None)
         others: Mapping[str, int | None] = {}
         with suppress(Exception):  # third-party engines may raise anything
-            others = ask() if ask is not None else {}
+            others = engine.others() if isinstance(engine, ListsOthers) else {}
         sizes = [size for size in others.values() if size is not None]
         known = len(sizes) == len(others) and model.size_bytes is not None
         if not others or (known and sum(sizes) < MATTERS * (model.size_bytes or 0)):
@@ -262,7 +304,7 @@ class ModelLoader:
         with ExitStack() as undo, _as_failure("load"):
             undo.callback(self._watch.idle)
             try:
-                undo.enter_context(self._host_lock(host))
+                undo.enter_context(nullcontext() if attaches(engine) else self._host_lock(host))
             except OSError as error:
                 text = f"{host} cannot be locked: {error}"
                 self.gone[host] = Failure(text, verdict=Verdict.UNREACHABLE, phase="connect")

@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from pytest_lmstrix.checks.attempt import Attempts, LoadBudget
 from pytest_lmstrix.checks.case_memory import CaseMemory
-from pytest_lmstrix.checks.deep import DeepFill
+from pytest_lmstrix.checks.fills.deep import DeepFill
+from pytest_lmstrix.checks.fills.speed import SpeedFill
 from pytest_lmstrix.checks.hosts import same_words
 from pytest_lmstrix.core.types import ANY_SIZE, MAX_CONTEXT_LENGTH, Case, Result
 from pytest_lmstrix.core.verdicts import Verdict
@@ -45,14 +46,17 @@ class SizePolicy:
         self._seed = seed
         self._seen: dict[str, dict[int, bool]] = {}
         """Check and model of this run -> size -> whether it works."""
-        self._deep_sizes: dict[str, list[int]] = {}
+        self._expected: dict[tuple[str, str], list[int]] = {}
+        """Check and model -> the sizes of this run."""
         self._fills: dict[str, DeepFill] = {}
+        self._speeds: dict[str, SpeedFill] = {}
         self._failed_at: dict[tuple[str, str], tuple[int, str]] = {}
 
-    def expect_deep(self, cases: Iterable[Case]) -> None:
-        """Announce the cases that `deep` will run."""
+    def expect(self, check: str, cases: Iterable[Case]) -> None:
+        """Announce the cases that `check` will run; one load may serve them."""
         for case in cases:
-            self._deep_sizes.setdefault(case.model.id, []).append(case.context_length)
+            sizes = self._expected.setdefault((check, case.model.id), [])
+            sizes.append(case.context_length)
 
     def too_large(self, check: str, case: Case) -> str | None:
         """Return why `case` need not be tried: a smaller size of its model failed."""
@@ -70,6 +74,8 @@ class SizePolicy:
             return self._deep(case)
         if check == "limit":
             return self._limit(case)
+        if check == "speed":
+            return [self._speed(case)]
         result = self._attempts.trial(check, case, PROBES[check])
         # A mere hello shows too little to search by.
         return self._search_below(result, case, "full", partial(self._full, case))
@@ -77,7 +83,7 @@ class SizePolicy:
     def _deep(self, case: Case) -> list[Result]:
         model = case.model
         if model.id not in self._fills:
-            sizes = self._deep_sizes.get(model.id, [])
+            sizes = self._expected.get(("deep", model.id), [])
             self._fills[model.id] = DeepFill(self._attempts.loader, model, sizes, self._seed)
         fill = self._fills[model.id]
 
@@ -104,6 +110,18 @@ class SizePolicy:
             for each in results
         ]
         return [*results, *again]
+
+    def _speed(self, case: Case) -> Result:
+        model, size = case.model, case.context_length
+        if model.id not in self._speeds:
+            sizes = self._expected.get(("speed", model.id), [])
+            self._speeds[model.id] = SpeedFill(self._attempts.loader, model, sizes, self._seed)
+        fill = self._speeds[model.id]
+        before = fill.failed_loads(size)
+        result = self._attempts.run("speed", case, lambda: fill.examine(size), None, before)
+        if result.verdict.smaller_may_help or result.verdict is Verdict.HOST_TROUBLE:
+            self._failed_at["speed", model.id] = size, f"{result.verdict} at {size:,}"
+        return result
 
     def _limit(self, case: Case) -> list[Result]:
         """Return the largest size up to that of `case` that works, then every other size tried.

@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from pytest_lmstrix.checks.granted import PADDING
+from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.sanitize import clean, one_line
 from pytest_lmstrix.core.types import Model
 from pytest_lmstrix.export.apps import APPS, files_of, parse_targets
 from pytest_lmstrix.export.entries import Exported, NotExported, select
 from pytest_lmstrix.export.files import ExportError, FilePlan, diff, plan_file, write
+from pytest_lmstrix.options import Settings
 from pytest_lmstrix.registry.known import VerifyingCheck
 from pytest_lmstrix.registry.store import Registry
+from pytest_lmstrix.system import owners
+from pytest_lmstrix.system.addresses import hosts_of
+from pytest_lmstrix.system.host_lock import host_lock
 
 Print = Callable[[str], None]
 
@@ -43,11 +49,14 @@ class Exporter:
             models, registry, folder=folder, check=check, margin=margin
         )
 
-    def run(self, out: Print, notes: Print, *, dry_run: bool) -> bool:
+    def run(
+        self, out: Print, notes: Print, *, dry_run: bool, granted: Callable[[Model], int]
+    ) -> bool:
         """Print the settings, and merge them into the files that were named.
 
         All files are planned before the first one is written. Only settings and diffs are printed
-        to `out`.
+        to `out`. Where a program may ignore its settings, each model is loaded once: `granted`
+        returns the context length it gets.
 
         Returns whether there is a verified model.
 
@@ -71,6 +80,12 @@ class Exporter:
                 self._print(name, out, notes)
         for plan in plans:
             _write(plan, out, notes, dry_run)
+        for name, path in self._targets:
+            app = APPS[name]
+            if path is not None and app.check_loads and app.file_of is not None and not dry_run:
+                written = [each for each in self._entries if app.file_of(Path(), each) is not None]
+                for line in _taken(name, written, granted):
+                    notes(line)
         return bool(self._entries)
 
     def _print(self, name: str, out: Print, notes: Print) -> None:
@@ -103,6 +118,57 @@ class Exporter:
             yield plan_file(file, edit, bom=app.bom, inside=path if app.file_of else None)
             for line in _reasons(left_out, name):
                 notes(line)
+
+
+def granted_by_lm_studio(settings: Settings, model: Model) -> int:
+    """Load `model` in LM Studio without a context length, and return the granted one in tokens.
+
+    The instance is our own and is unloaded again; the host is locked meanwhile, as in a run.
+
+    Raises:
+        Failure: It does not load, or the server does not answer.
+    """
+    from pytest_lmstrix.engines.lmstudio.engine import LmStudioEngine
+
+    host = next(iter(hosts_of("lmstudio", settings.hosts)), None)
+    engine = LmStudioEngine(
+        host,
+        load_timeout=settings.load_timeout,
+        reply_timeout=settings.reply_timeout,
+        owner=owners.owner_token(),
+    )
+    try:
+        with host_lock(engine.host):
+            engine.sweep(owners.owner_is_dead)
+            instance = engine.load(model, None, _Silent())
+            try:
+                return instance.context_length
+            finally:
+                instance.unload()
+    finally:
+        engine.close()
+
+
+class _Silent:
+    def __call__(self, fraction: float, /) -> None: ...
+
+    def prefill(self, done: int, total: int) -> None: ...
+
+
+def _taken(app: str, entries: Iterable[Exported], granted: Callable[[Model], int]) -> Iterator[str]:
+    """Yield for each model whether a load obeys what was written for it."""
+    for entry in entries:
+        name, asked = one_line(entry.model.id), entry.context_length
+        try:
+            loaded = granted(entry.model)
+        except (Failure, OSError) as error:
+            text = error.text if isinstance(error, Failure) else str(error)
+            yield f"{app}: {name}: not checked whether it is taken: {one_line(text, 500)}"
+            continue
+        if asked <= loaded < asked + PADDING:
+            yield f"{app}: {name}: taken: it loads with {loaded:,} tokens"
+        else:
+            yield f"{app}: {name}: loaded with {loaded:,} tokens, not the {asked:,} written"
 
 
 def _reasons(left_out: Iterable[NotExported], name: str = "") -> Iterator[str]:

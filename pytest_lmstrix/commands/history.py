@@ -6,10 +6,12 @@ import getpass
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import msgspec
+import pytest
 from msgspec import Struct
 
 from pytest_lmstrix.core.formatting import rate, tokens
@@ -18,7 +20,9 @@ from pytest_lmstrix.core.table import Paint, TableCell, prose, table
 from pytest_lmstrix.core.types import Acceptance, Model, Result
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.registry.fold import Fold
+from pytest_lmstrix.registry.history.earlier import History
 from pytest_lmstrix.registry.history.since import Since, remote_host, since_text
+from pytest_lmstrix.registry.regressions import compare_speeds
 from pytest_lmstrix.registry.store import Registry
 
 HISTORY_SCHEMA = 1
@@ -72,15 +76,42 @@ def histories(models: Iterable[Model], registry: Registry) -> list[ModelTimeline
 
 
 def acceptances(models: Iterable[Model], registry: Registry) -> list[Acceptance]:
-    """Return an acceptance for each of the models with a break that has not been accepted."""
+    """Return an acceptance for each of the models with a regression that was not accepted.
+
+    It is broken, or its newest results are slower than earlier ones.
+    """
     at, by = datetime.now(UTC), user_name()
+    ids = [model.id for model in models]
+    slower = _slower(ids, registry)
     return [
-        Acceptance(at=at, by=by, model=model.id)
-        for model in models
-        if any(
-            since.state == "broken" and since.accepted is None for since in registry.since(model.id)
+        Acceptance(at=at, by=by, model=model)
+        for model in ids
+        if model in slower
+        or any(
+            since.state == "broken" and since.accepted is None for since in registry.since(model)
         )
     ]
+
+
+def _slower(models: Iterable[str], registry: Registry) -> set[str]:
+    """Return the models whose newest run was slower than those before."""
+    last_run = dict.fromkeys(models, "")
+    for result in registry.results():
+        if result.model in last_run and not result.imported:
+            last_run[result.model] = result.run
+    history, newest = History(), dict[str, list[Result]]()
+    for line in registry.lines():
+        if isinstance(line, Acceptance):
+            history.accept(line)
+        elif line.run == last_run.get(line.model):
+            newest.setdefault(line.model, []).append(line)
+        elif line.model in last_run:
+            history.add(line)
+    return {
+        model
+        for model, results in newest.items()
+        if any(change.is_regression for change in compare_speeds(results, history))
+    }
 
 
 def user_name() -> str:
@@ -137,6 +168,25 @@ def history_json(found: Iterable[ModelTimeline]) -> str:
     return json.dumps({"schema": HISTORY_SCHEMA, "models": models}, indent=2)
 
 
+def history_html(registry: Registry, reports: Path, selected: str) -> Path:
+    """Write the page of all nights, made of the registry alone, and return its path.
+
+    Raises:
+        pytest.UsageError: Models were `selected`, or it cannot be written.
+    """
+    if selected:
+        raise pytest.UsageError(
+            "--lmstrix-format=html shows all models; leave out the model and -k"
+        )
+    from pytest_lmstrix.reports.nights.write import INDEX, write_index
+
+    try:
+        return write_index(registry, reports, made=datetime.now(UTC))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise pytest.UsageError(f"{reports / INDEX} cannot be written: {reason}") from None
+
+
 def _sentences(each: ModelTimeline) -> list[list[TableCell]]:
     """Return one row for each check of the newest weights, with its place if there are several."""
     if not each.since:
@@ -191,7 +241,8 @@ def _period(results: Sequence[Result], verified: int | None) -> Period:
     newest = results[-1]
     last_run = [each for each in results if each.run == newest.run and each.origin == "case"]
     bad = [each for each in last_run if each.verdict is not Verdict.OK]
-    worst = min(bad, key=lambda each: each.context_length) if bad else newest
+    judged = last_run[-1] if last_run else newest
+    worst = min(bad, key=lambda each: each.context_length) if bad else judged
     return Period(
         engine=newest.engine,
         engine_version=newest.engine_version,

@@ -11,15 +11,26 @@ import msgspec
 from msgspec import Struct
 
 from pytest_lmstrix.commands.keyword import matcher
-from pytest_lmstrix.core.formatting import NOTHING, rate, seconds, tokens
+from pytest_lmstrix.core.formatting import NOTHING, file_size, rate, seconds, tokens
 from pytest_lmstrix.core.sanitize import escape_markdown, one_line
 from pytest_lmstrix.core.table import Paint, TableCell, prose, table
 from pytest_lmstrix.core.types import ANY_SIZE, Model, Result
 from pytest_lmstrix.core.verdicts import Verdict
-from pytest_lmstrix.plan.plan import PlannedModel, ordered
+from pytest_lmstrix.options import Settings
+from pytest_lmstrix.plan.memory import MemoryEstimator
+from pytest_lmstrix.plan.plan import ordered, planned
 from pytest_lmstrix.registry.history.since import Since, short_text
-from pytest_lmstrix.registry.status import display_status, shown_since, sort_values, status_of
+from pytest_lmstrix.registry.status import (
+    VariantComparison,
+    compare_variants,
+    display_status,
+    shown_since,
+    sort_values,
+    status_of,
+)
 from pytest_lmstrix.registry.store import ModelStatus, Registry
+from pytest_lmstrix.reports.overview.variants import STATUS_STYLES, VARIANT_HEADINGS, variant_cells
+from pytest_lmstrix.system.machine_id import machine_id
 
 LIST_SCHEMA = 1
 """Increased when a JSON key is removed or changes its meaning; new keys do not count."""
@@ -32,8 +43,6 @@ _SORTED_BY = {
 }  # fmt: skip
 _EXPENDABLE = ("engine", "estimate", "TTFT", "size", "declared", "tokens/s", "tested (UTC)",
                "since", "first bad", "verified", "status")  # fmt: skip
-_VARIANT_HEADINGS = ("variant", "estimate", "peak", "verified", "status", "TTFT", "tokens/s")
-_COLOURS = {"completed": "green", "failed": "red", "missing": "yellow", "corrupted": "yellow"}
 _FROM_MODEL = ("id", "variant_of", "engine", "type", "tags", "size_bytes", "context_limit",
                "architecture", "quantization", "capabilities")  # fmt: skip
 _FROM_REGISTRY = ("fingerprint", "verified_context", "verified_check", "largest_good",
@@ -59,19 +68,20 @@ ModelHistory = Mapping[str, Sequence[Result]]
 
 
 def entries(
-    models: Sequence[Model], registry: Registry, *, key: str, keyword: str = ""
+    models: Sequence[Model], registry: Registry, settings: Settings, *, key: str, keyword: str = ""
 ) -> list[Entry]:
-    """Return the models whose id, engine or tags match `keyword`, sorted by `key`.
+    """Return the models whose id, engine or tags match `keyword`, sorted by `key` as in a run.
 
     Raises:
         RegistryError: The registry cannot be read.
         ValueError: `keyword` is not a valid expression.
     """
-    planned = [PlannedModel(model=model, context_lengths=()) for model in matching(models, keyword)]
-    return [
-        _entry(each.model, registry)
-        for each in ordered(planned, key, sort_values(registry, models))
-    ]
+    chosen = [planned(model, settings.contexts, ()) for model in matching(models, keyword)]
+    estimator = MemoryEstimator(
+        registry=settings.registry, folder=settings.models.parent, machine=machine_id()
+    )
+    in_order = ordered(chosen, key, sort_values(registry, models), estimator.cached_bytes)
+    return [_entry(each.model, registry) for each in in_order]
 
 
 def matching(models: Iterable[Model], keyword: str) -> list[Model]:
@@ -118,41 +128,9 @@ def as_table(
     )
 
 
-def as_comparison(listed: Iterable[Entry], *, paint: Paint, width: int | None) -> Iterator[str]:
-    """Return a table of the variants of each model that has several, in the order of the ids."""
-    for name, found in _variants(listed).items():
-        yield ""
-        yield f"variants of {one_line(name)}"
-        yield from table(
-            _VARIANT_HEADINGS,
-            [_variant_cells(entry) for entry in found],
-            paint=paint,
-            width=width,
-            left=("status",),
-            expendable=("TTFT", "status", "peak"),
-        )
-
-
-def _variants(listed: Iterable[Entry]) -> dict[str, list[Entry]]:
-    found: dict[str, list[Entry]] = {}
-    for entry in listed:
-        if entry.model.variant_of is not None:
-            found.setdefault(entry.model.variant_of, []).append(entry)
-    several = {name: each for name, each in found.items() if len(each) > 1}
-    return {name: sorted(each, key=lambda entry: entry.model.id) for name, each in several.items()}
-
-
-def _variant_cells(entry: Entry) -> list[TableCell]:
-    known = entry.known
-    return [
-        entry.model.id.removeprefix(f"{entry.model.name}+"),
-        file_size(known.estimated_memory_bytes),
-        file_size(known.peak_memory_bytes),
-        tokens(known.verified_context),
-        (entry.status, _COLOURS.get(entry.status, "")),
-        seconds(known.ttft_seconds),
-        rate(known.decode_tokens_per_second),
-    ]
+def compared(listed: Iterable[Entry]) -> tuple[VariantComparison, ...]:
+    """Return the variants of each listed model that has several."""
+    return compare_variants((entry.model, entry.known) for entry in listed)
 
 
 def as_history(past: ModelHistory, *, paint: Paint, width: int | None) -> Iterator[str]:
@@ -172,13 +150,15 @@ def as_markdown(listed: Iterable[Entry]) -> Iterator[str]:
     listed = list(listed)
     for entry in listed:
         yield _markdown_row(_markdown_cells(_cells(entry)))
-    for name, found in _variants(listed).items():
+    for comparison in compared(listed):
         yield ""
-        yield escape_markdown(f"Variants of {name}", 1_000)
+        yield escape_markdown(f"Variants of {comparison.model}", 1_000)
         yield ""
-        yield _markdown_row(_VARIANT_HEADINGS)
-        yield _markdown_row(["---"] * len(_VARIANT_HEADINGS))
-        yield from (_markdown_row(_markdown_cells(_variant_cells(entry))) for entry in found)
+        yield _markdown_row(VARIANT_HEADINGS)
+        yield _markdown_row(["---"] * len(VARIANT_HEADINGS))
+        yield from (
+            _markdown_row(_markdown_cells(variant_cells(each))) for each in comparison.variants
+        )
 
 
 def as_json(listed: Iterable[Entry], past: ModelHistory | None) -> str:
@@ -198,7 +178,7 @@ def _cells(entry: Entry) -> list[TableCell]:
         tokens(model.context_limit),
         tokens(known.verified_context),
         ANY_SIZE if known.fails_at_any_size else tokens(known.smallest_bad),
-        (entry.status, _COLOURS.get(entry.status, "")),
+        (entry.status, STATUS_STYLES.get(entry.status, "")),
         _since_cell(entry.since),
         seconds(known.ttft_seconds),
         rate(known.decode_tokens_per_second),
@@ -246,10 +226,3 @@ def _markdown_cells(cells: Iterable[TableCell]) -> list[str]:
 
 def _markdown_row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def file_size(count: int | None) -> str:
-    """Return a size such as `93 MB`, `2.0 GB`."""
-    if count is None:
-        return NOTHING
-    return f"{count / 1e6:,.0f} MB" if count < 1e9 else f"{count / 1e9:,.1f} GB"

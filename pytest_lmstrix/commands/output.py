@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import pytest
 
+from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.core.table import TableCell, prose
 from pytest_lmstrix.hooks.github_actions import guard_output
 
@@ -36,3 +38,9 @@ class Output:
         if rows:
             self.line(f"\n{title}")
             self.lines(prose(rows, paint=self.paint, width=self.width))
+
+
+def shown_path(path: Path, config: pytest.Config) -> str:
+    """Return `path`, relative to rootdir if inside it."""
+    inside = path.is_relative_to(config.rootpath)
+    return one_line(str(path.relative_to(config.rootpath) if inside else path), 1_000)

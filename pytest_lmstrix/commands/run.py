@@ -6,6 +6,7 @@ import gc
 import sys
 from contextlib import closing
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,12 @@ import pytest
 from pytest_lmstrix.commands import export, history, scan
 from pytest_lmstrix.commands import list as listing
 from pytest_lmstrix.commands.keyword import matcher
-from pytest_lmstrix.commands.output import Output
-from pytest_lmstrix.core.formatting import NOTHING, count_of, tokens
+from pytest_lmstrix.commands.output import Output, shown_path
+from pytest_lmstrix.core.formatting import NOTHING, count_of, file_size, tokens
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.core.table import TableCell, prose, table
 from pytest_lmstrix.core.types import Model
-from pytest_lmstrix.hookspecs import registered_engines
+from pytest_lmstrix.hookspecs import engine_options, registered_engines
 from pytest_lmstrix.manifest.append import append_models
 from pytest_lmstrix.manifest.read import (
     ManifestError,
@@ -30,6 +31,7 @@ from pytest_lmstrix.manifest.read import (
 from pytest_lmstrix.options import Settings, margin_of, read_settings, sort_key
 from pytest_lmstrix.registry.health import check_health
 from pytest_lmstrix.registry.store import Registry, RegistryError
+from pytest_lmstrix.reports.overview.variants import variants_table
 
 HISTORY = 10
 """Number of results of a model listed by `-v`; `-vv` lists all."""
@@ -51,6 +53,8 @@ def run(config: pytest.Config, command: str) -> int:
     """
     if not config.pluginmanager.has_plugin("terminal"):
         raise pytest.UsageError(f"--lmstrix-{command} needs pytest's own plugin 'terminal'")
+    if config.option.lmstrix_format == "html" and command != "history":
+        raise pytest.UsageError("--lmstrix-format=html is for --lmstrix-history only")
     settings = read_settings(config)
     work = {"scan": _scan, "list": _list, "fit": _fit, "history": _history, "accept": _accept,
             "health": _health, "restore": _restore, "export": _export,
@@ -82,7 +86,7 @@ def _list(config: pytest.Config, settings: Settings, screen: Output) -> int:
     registry = Registry(settings.registry)
     damaged = registry.load().damaged
     try:
-        listed = listing.entries(models, registry, key=key, keyword=option.keyword)
+        listed = listing.entries(models, registry, settings, key=key, keyword=option.keyword)
     except ValueError as error:
         raise pytest.UsageError(f"-k: {error}") from None
     past = None
@@ -98,7 +102,9 @@ def _list(config: pytest.Config, settings: Settings, screen: Output) -> int:
         screen.lines(listing.as_ids(listed))
     else:
         screen.lines(listing.as_table(listed, key=key, paint=screen.paint, width=screen.width))
-        screen.lines(listing.as_comparison(listed, paint=screen.paint, width=screen.width))
+        for comparison in listing.compared(listed):
+            screen.line("")
+            screen.lines(variants_table(comparison, paint=screen.paint, width=screen.width))
         screen.lines(listing.as_history(past or {}, paint=screen.paint, width=screen.width))
     if damaged:
         lines = count_of(len(damaged), "damaged line")
@@ -109,6 +115,10 @@ def _list(config: pytest.Config, settings: Settings, screen: Output) -> int:
 def _history(config: pytest.Config, settings: Settings, screen: Output) -> int:
     asked = config.option.lmstrix_history
     registry = Registry(settings.registry)
+    if config.option.lmstrix_format == "html":
+        index = history.history_html(registry, settings.reports, asked or config.option.keyword)
+        screen.line(shown_path(index, config))
+        return pytest.ExitCode.OK
     found = history.histories(_asked(config, settings, asked, "history"), registry)
     if config.option.lmstrix_format == "json":
         screen.line(history.history_json(found))
@@ -161,7 +171,7 @@ def _fit(config: pytest.Config, settings: Settings, screen: Output) -> int:
             models,
             settings,
             keyword=config.option.keyword,
-            registered=tuple(registered_engines(config)),
+            registered=tuple(registered_engines(config, engine_options(settings))),
             progress=print_progress,
         )
     except ValueError as error:
@@ -188,7 +198,7 @@ def _health(config: pytest.Config, settings: Settings, screen: Output) -> int:
     try:
         models = read_manifest(settings.models, engine=settings.engine)
     except ManifestError as error:
-        rows.append([("warning", "yellow"), _display_path(settings.models, config),
+        rows.append([("warning", "yellow"), shown_path(settings.models, config),
                      f"not compared with models and their declared maxima: {error}"])  # fmt: skip
     limits = {model.id: model.context_limit for model in models or () if model.context_limit}
     report = check_health(
@@ -197,7 +207,7 @@ def _health(config: pytest.Config, settings: Settings, screen: Output) -> int:
         context_limits=limits,
     )
     for finding in report.findings:
-        where = _display_path(finding.where, config)
+        where = shown_path(finding.where, config)
         place = where if finding.line is None else f"{where}:{finding.line}"
         rows.append([(finding.severity, _SEVERITIES[finding.severity]), place, finding.text])
     screen.lines(prose(rows, paint=screen.paint, width=screen.width))
@@ -214,9 +224,9 @@ def _restore(config: pytest.Config, settings: Settings, screen: Output) -> int:
     damaged = restored.contents.damaged
     held = count_of(restored.contents.results, "result")
     held += f", {count_of(damaged, 'damaged line')}" if damaged else ""
-    screen.line(f"restored {_display_path(restored.backup, config)}: {held}")
+    screen.line(f"restored {shown_path(restored.backup, config)}: {held}")
     if restored.replaced is not None:
-        screen.line(f"the former registry is kept as {_display_path(restored.replaced, config)}")
+        screen.line(f"the former registry is kept as {shown_path(restored.replaced, config)}")
     return pytest.ExitCode.OK
 
 
@@ -236,6 +246,7 @@ def _export(config: pytest.Config, settings: Settings, screen: Output) -> int:
         complete = exporter.run(
             screen.line, lambda text: print(text, file=sys.stderr),
             dry_run=option.lmstrix_export_dry_run,
+            granted=partial(export.granted_by_lm_studio, settings),
         )  # fmt: skip
     except ValueError as error:
         raise pytest.UsageError(f"--lmstrix-export: {error}") from None
@@ -256,7 +267,7 @@ def _import(config: pytest.Config, settings: Settings, screen: Output) -> int:
     try:
         found = import_lmstrix.read_database(file)
     except ValueError as error:
-        name = _display_path(file, config)
+        name = shown_path(file, config)
         raise pytest.UsageError(f"--lmstrix-import: {name} {one_line(str(error), 500)}") from None
     appended = append_models(settings.models, found.models, engine=settings.engine)
     try:
@@ -274,15 +285,17 @@ def _import(config: pytest.Config, settings: Settings, screen: Output) -> int:
     if len(rows) > LISTED_IMPORT:
         rows[LISTED_IMPORT:] = [["", "", "", f"and {len(rows) - LISTED_IMPORT:,} more"]]
     screen.line(
-        f"{count_of(len(appended), 'new model')} in {_display_path(settings.models, config)},"
+        f"{count_of(len(appended), 'new model')} in {shown_path(settings.models, config)},"
         f" {count_of(len(results), 'imported result')} in"
-        f" {_display_path(settings.registry, config)}, {len(left_out):,} left out"
+        f" {shown_path(settings.registry, config)}, {len(left_out):,} left out"
     )
     screen.section("not imported", rows)
     return pytest.ExitCode.OK
 
 
 def _scan(config: pytest.Config, settings: Settings, screen: Output) -> int:
+    from pytest_lmstrix.commands.scan_fit import largest_contexts
+
     try:
         known = parse_manifest(
             read_bytes(settings.models), settings.models, engine=settings.engine, may_be_empty=True
@@ -290,7 +303,9 @@ def _scan(config: pytest.Config, settings: Settings, screen: Output) -> int:
     except ManifestNotFound:
         known = ()
     scanner = scan.Scanner(
-        registered_engines(config), hosts=settings.hosts, folders=settings.gguf_dirs
+        registered_engines(config, engine_options(settings)),
+        hosts=settings.hosts,
+        folders=settings.gguf_dirs,
     )
     with closing(scanner):
         answers = list(scanner.ask([settings.engine, *(model.engine for model in known)]))
@@ -298,18 +313,16 @@ def _scan(config: pytest.Config, settings: Settings, screen: Output) -> int:
                        width=screen.width))  # fmt: skip
     found = scan.compare_with_manifest(known, answers, settings.models.parent)
     appended = append_models(settings.models, found.new, engine=settings.engine)
-    manifest = _display_path(settings.models, config)
+    manifest = shown_path(settings.models, config)
     missing = "" if settings.models.exists() else ", which was not created"
     screen.line(f"\n{count_of(len(appended), 'new model')} in {manifest}{missing}")
     if appended:
         rows = [_model_row(each) for each in appended]
         screen.lines(table(_SCAN_HEADINGS, rows, paint=screen.paint, width=screen.width,
                            left=_SCAN_LEFT, expendable=_SCAN_EXPENDABLE))  # fmt: skip
-    if config.option.verbose > 0:
-        from pytest_lmstrix.commands.scan_fit import largest_contexts
-
-        largest = list(largest_contexts(answers, settings, progress=print_progress))
-        screen.section("largest context that fits", largest)
+    new = None if config.option.verbose > 0 else appended
+    largest = largest_contexts(answers, settings, new=new, progress=print_progress)
+    screen.section("largest context that fits", list(largest))
     screen.section(f"gone: in {manifest}, but no longer available",
                    [[each.engine, each.id] for each in found.gone])  # fmt: skip
     screen.section("embedding models: recorded, never tested", [[each] for each in found.embedding])
@@ -330,15 +343,9 @@ def _model_row(model: Model) -> list[TableCell]:
         model.id,
         model.engine,
         model.type or "llm",
-        listing.file_size(model.size_bytes),
+        file_size(model.size_bytes),
         model.quantization or NOTHING,
         model.architecture or NOTHING,
         tokens(model.context_limit),
         " ".join(model.capabilities),
     ]
-
-
-def _display_path(path: Path, config: pytest.Config) -> str:
-    """Return `path`, relative to rootdir if inside it."""
-    inside = path.is_relative_to(config.rootpath)
-    return one_line(str(path.relative_to(config.rootpath) if inside else path), 1_000)

@@ -14,9 +14,10 @@ from msgspec.structs import replace
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Model, ModelFacts
 from pytest_lmstrix.engines.base import Engine
-from pytest_lmstrix.engines.catalog import BUILT_IN, Engines, EngineUnavailable, host_of, hosts_of
+from pytest_lmstrix.engines.catalog import BUILT_IN, Engines, EngineUnavailable, host_of
 from pytest_lmstrix.manifest.append import model_of
 from pytest_lmstrix.manifest.variants import entries_of
+from pytest_lmstrix.system.addresses import engine_at, hosts_of
 from pytest_lmstrix.weights.fetch import is_cached
 from pytest_lmstrix.weights.places import search, usual_places
 from pytest_lmstrix.weights.preflight import preflight
@@ -68,8 +69,8 @@ class Scanner:
         hosts: Sequence[str] = (),
         folders: Sequence[Path] = (),
     ) -> None:
-        self._registered = {engine.name: engine for engine in registered}
-        self._engines = Engines(self._registered.values())
+        self._engines = Engines(registered)
+        self._registered = self._engines.registered
         self._hosts = hosts
         self._folders = folders
 
@@ -80,8 +81,10 @@ class Scanner:
         of `openai` are those in `hosts`.
         """
         named = list(named)
-        for name in dict.fromkeys([*BUILT_IN, *self._registered, *named]):
-            hosts = () if name in self._registered else hosts_of(name, self._hosts)
+        for name in dict.fromkeys(
+            [*BUILT_IN, *sorted(self._registered), *named, *map(engine_at, self._hosts)]
+        ):
+            hosts = hosts_of(name, self._hosts)
             if name == "openai" and not hosts and name not in self._registered:
                 continue
             for host in hosts or ("",):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pytest_lmstrix.commands.fit import read_machine
@@ -11,19 +14,30 @@ from pytest_lmstrix.commands.scan import Answer
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.formatting import tokens
 from pytest_lmstrix.core.memory import MachineMemory, Needs
-from pytest_lmstrix.core.types import LoadSettings, ModelFacts
+from pytest_lmstrix.core.types import LoadSettings, Model, ModelFacts
 from pytest_lmstrix.options import Settings
 from pytest_lmstrix.plan.memory import MemoryEstimator, largest_context
 from pytest_lmstrix.system.machine_id import machine_id
 
 MODEL_SECONDS = 10.0
 """The most that the estimates of one model may take."""
+SCAN_SECONDS = 30.0
+"""The most that those of all new models may take together."""
+_MOST_THREADS = 4
 
 
 def largest_contexts(
-    answers: Iterable[Answer], settings: Settings, *, progress: Callable[[str], None]
+    answers: Iterable[Answer],
+    settings: Settings,
+    *,
+    new: Iterable[Model] | None = None,
+    progress: Callable[[str], None],
 ) -> Iterator[list[str]]:
-    """Yield a row for each language model of llama.cpp: its id, and what fits or why not."""
+    """Yield a row for each language model of llama.cpp: its id, and what fits or why not.
+
+    With `new`, of these models alone, and in `SCAN_SECONDS`.
+    """
+    folder = settings.models.parent
     files = [
         facts
         for answer in answers
@@ -31,23 +45,36 @@ def largest_contexts(
         for facts in answer.models
         if facts.type == "llm" and facts.path is not None
     ]
+    deadline = math.inf
+    if new is not None:
+        sources = {(folder / each.source).resolve() for each in new if each.source is not None}
+        files = [each for each in files if Path(each.path or "").resolve() in sources]
+        deadline = time.monotonic() + SCAN_SECONDS
     if not files:
         return
     machine = read_machine(progress)
-    estimator = MemoryEstimator(
-        registry=settings.registry, folder=settings.models.parent, machine=machine_id()
-    )
-    for count, facts in enumerate(files, start=1):
-        progress(f"{count}/{len(files)} {facts.id}")
-        yield [facts.id, _words(facts, machine, estimator)]
+    estimator = MemoryEstimator(registry=settings.registry, folder=folder, machine=machine_id())
+    with ThreadPoolExecutor(max(1, min(_MOST_THREADS, os.cpu_count() or 1))) as pool:
+        pending = [pool.submit(_words, each, machine, estimator, deadline) for each in files]
+        try:
+            for count, (facts, words) in enumerate(zip(files, pending, strict=True), start=1):
+                progress(f"{count}/{len(files)} {facts.id}")
+                yield [facts.id, words.result()]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
-def _words(facts: ModelFacts, machine: MachineMemory, estimator: MemoryEstimator) -> str:
+def _words(
+    facts: ModelFacts, machine: MachineMemory, estimator: MemoryEstimator, deadline: float
+) -> str:
     assert facts.path is not None
     path, limit = Path(facts.path), facts.context_limit
     if limit is None:
         return "not estimated: it declares no context length"
-    deadline = time.monotonic() + MODEL_SECONDS
+    own_deadline = time.monotonic() + MODEL_SECONDS
+    most = MODEL_SECONDS if own_deadline < deadline else SCAN_SECONDS
+    deadline = min(deadline, own_deadline)
 
     def estimate(size: int) -> Needs:
         left = deadline - time.monotonic()
@@ -57,7 +84,7 @@ def _words(facts: ModelFacts, machine: MachineMemory, estimator: MemoryEstimator
         found = largest_context(estimate, machine, limit=limit, known={})
     except (Failure, OSError) as error:
         if time.monotonic() >= deadline:
-            return f"not estimated within {MODEL_SECONDS:g} s; `pytest --lmstrix-fit` does"
+            return f"not estimated within {most:g} s; `pytest --lmstrix-fit` does"
         return f"not estimated: {error.text if isinstance(error, Failure) else error}"
     if found is None:
         return "fits at no context length"

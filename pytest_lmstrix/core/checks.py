@@ -19,6 +19,7 @@ CHECKS = {
     "full": Check(version=1, evidence="full"),
     "deep": Check(version=1, evidence="deep"),
     "limit": Check(version=1, evidence="full"),
+    "speed": Check(version=1, evidence="speed"),
 }
 """Marker -> check; `test_<marker>` is the test."""
 

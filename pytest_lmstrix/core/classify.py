@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from pytest_lmstrix.core import error_patterns
+from pytest_lmstrix.core.error_patterns import lines, rules
 from pytest_lmstrix.core.sanitize import clean
 from pytest_lmstrix.core.verdicts import Phase, Verdict
 
@@ -27,10 +27,10 @@ def classify(
     words, template_error = _without_template(_words(f"{code or ''}\n{text}"))
     verdict = (
         _of_code(words)
-        or _first_match(error_patterns.RULES, words)
+        or _first_match(rules.RULES, words)
         or template_error
         or _of_exit_status(exit_status, phase)
-        or _first_match(error_patterns.HINTS, words)
+        or _first_match(rules.HINTS, words)
         or Verdict.ENGINE_ERROR
     )
     # Before there is a connection, no model can be at fault.
@@ -47,8 +47,8 @@ _HEAD, _TAIL = 16_000, 64_000
 _NO_MEMORY = (0xC0000017, 0xC000012D)
 _WINDOWS_ERROR = 0xC0000000
 _SHELL_SIGNALS = range(128 + 1, 128 + 65)
-_CODE = re.compile(rf"\b(?:{'|'.join(map(re.escape, error_patterns.CODES))})\b", re.IGNORECASE)
-_CODES = {code.lower(): Verdict(verdict) for code, verdict in error_patterns.CODES.items()}
+_CODE = re.compile(rf"\b(?:{'|'.join(map(re.escape, rules.CODES))})\b", re.IGNORECASE)
+_CODES = {code.lower(): Verdict(verdict) for code, verdict in rules.CODES.items()}
 
 
 def _words(text: str) -> str:
@@ -57,19 +57,19 @@ def _words(text: str) -> str:
         text = f"{text[:_HEAD]}\n{text[-_TAIL:]}"
     # A log quoted in JSON: its escaped newlines would hide where lines and words begin.
     text = re.sub(r"\\[nrt]", "\n", clean(text, len(text)))
-    for noise in error_patterns.NOISE:
+    for noise in lines.NOISE:
         text = re.sub(noise, "", text, flags=_FLAGS)
     return text
 
 
-_TEMPLATE = re.compile(error_patterns.TEMPLATE, _FLAGS)
-_TEMPLATE_WARNING = re.compile(error_patterns.TEMPLATE_WARNING, _FLAGS)
+_TEMPLATE = re.compile(lines.TEMPLATE, _FLAGS)
+_TEMPLATE_WARNING = re.compile(lines.TEMPLATE_WARNING, _FLAGS)
 
 
 def _without_template(words: str) -> tuple[str, Verdict | None]:
     """Take out the lines about the chat template; `template_error` if one of them is an error."""
-    lines = _TEMPLATE.findall(words)
-    is_error = any(not _TEMPLATE_WARNING.search(line) for line in lines)
+    found = _TEMPLATE.findall(words)
+    is_error = any(not _TEMPLATE_WARNING.search(line) for line in found)
     return _TEMPLATE.sub("", words), Verdict.TEMPLATE_ERROR if is_error else None
 
 
@@ -78,8 +78,8 @@ def _of_code(words: str) -> Verdict | None:
     return _CODES[found.group().lower()] if found else None
 
 
-def _first_match(rules: Iterable[tuple[str, str]], words: str) -> Verdict | None:
-    for verdict, pattern in rules:
+def _first_match(patterns: Iterable[tuple[str, str]], words: str) -> Verdict | None:
+    for verdict, pattern in patterns:
         if re.search(pattern, words, _FLAGS):
             return Verdict(verdict)
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pytest_lmstrix.core.classify import classify
 from pytest_lmstrix.core.sanitize import clean
+from pytest_lmstrix.core.types import ProbeResult
 from pytest_lmstrix.core.verdicts import Phase, Verdict
 
 MESSAGE_LIMIT = 2_000
@@ -29,6 +30,7 @@ class Failure(Exception):
         code: str | None = None,
         exit_status: int | None = None,
         final: bool = False,
+        only_this_model: bool = False,
     ) -> None:
         super().__init__(text)
         self.text = text
@@ -38,6 +40,8 @@ class Failure(Exception):
         self.exit_status = exit_status
         self.final = final
         """Whether another attempt ends the same way, such as with a token that is refused."""
+        self.only_this_model = only_this_model
+        """Whether the host is otherwise well, such as where another client uses the model."""
         self.advice: str | None = None
         """Remedy in one line; `None` for that of the verdict."""
         self.retried = False
@@ -55,6 +59,12 @@ class Failure(Exception):
         """Classify an engine's error by its text, structured code, exit status and phase."""
         verdict = classify(text, phase=phase, code=code, exit_status=exit_status)
         return cls(text, verdict=verdict, phase=phase, code=code, exit_status=exit_status)
+
+    def as_finding(self) -> ProbeResult:
+        """Return it as the result of a probe."""
+        return ProbeResult(
+            verdict=self.verdict, detail=self.text, only_this_model=self.only_this_model
+        )
 
     def __str__(self) -> str:
         return self.explain()

@@ -48,6 +48,13 @@ def memory(size_bytes: int | None) -> str:
     return NOTHING if size_bytes is None else f"{size_bytes / 1e9:.2f} GB"
 
 
+def file_size(count: int | None) -> str:
+    """Return a size such as `93 MB`, `2.0 GB`."""
+    if count is None:
+        return NOTHING
+    return f"{count / 1e6:,.0f} MB" if count < 1e9 else f"{count / 1e9:,.1f} GB"
+
+
 def duration(value: float) -> str:
     """Return `12 s`, `3 min 20 s`, `2 h 5 min`."""
     whole = round(value)

@@ -31,6 +31,10 @@ KvCacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_
 ModelType = Literal["llm", "embedding"]
 Prompts = Literal["completion", "chat"]
 Origin = Literal["case", "search"]
+PrefillClock = Literal["engine", "ttft"]
+DecodeClock = Literal["engine", "stream"]
+Spread = tuple[float, float]
+"""The lowest and the highest of several values."""
 ANY_SIZE = "any size"
 """Note of a result whose load fails in the same way at the smallest size that was tried."""
 
@@ -50,8 +54,12 @@ MEASURED: Mapping[str, float] = {
     "decode_tokens": MAX_TOKENS,
     "load_seconds": MAX_SECONDS,
     "ttft_seconds": MAX_SECONDS,
+    "prefill_seconds": MAX_SECONDS,
+    "decode_seconds": MAX_SECONDS,
     "prefill_tokens_per_second": MAX_TOKENS_PER_SECOND,
     "decode_tokens_per_second": MAX_TOKENS_PER_SECOND,
+    "empty_prefill_tokens_per_second": MAX_TOKENS_PER_SECOND,
+    "empty_decode_tokens_per_second": MAX_TOKENS_PER_SECOND,
     "peak_memory_bytes": MAX_SIZE_BYTES,
     "estimated_memory_bytes": MAX_SIZE_BYTES,
     "size_bytes": MAX_SIZE_BYTES,
@@ -162,8 +170,13 @@ class Reply(Struct, frozen=True, kw_only=True):
     completion_tokens: int | None = None
     ttft_seconds: float | None = None
     """From the request to the first token, prefill included."""
+    prefill_seconds: float | None = None
+    """Prefill of the tokens that were not cached, by the engine's own clock."""
+    decode_seconds: float | None = None
+    """Decoding of all its tokens, as they were streamed."""
     prefill_tokens_per_second: float | None = None
     decode_tokens_per_second: float | None = None
+    """By the engine's own clock."""
 
     def __post_init__(self) -> None:
         # Engines split surrogate pairs, and models emit single halves.
@@ -184,6 +197,29 @@ class Case(Struct, frozen=True, kw_only=True):
         return f"{self.model.id}-{self.context_length}"
 
 
+class Speed(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What `speed` measured besides the medians in the filled context."""
+
+    depth: int = 0
+    """Tokens of the fill, before those of which the prefill was measured."""
+    repetitions: int = 0
+    """Measurements in the filled context, after a warm-up."""
+    prefill_spread: Spread | None = None
+    decode_spread: Spread | None = None
+    empty_prefill_tokens_per_second: float | None = None
+    """At depth 0: the median."""
+    empty_decode_tokens_per_second: float | None = None
+    empty_prefill_spread: Spread | None = None
+    empty_decode_spread: Spread | None = None
+    prefill_clock: PrefillClock | None = None
+    """`engine`: its own timings. `ttft`: the time to the first token."""
+    decode_clock: DecodeClock | None = None
+    """`engine`: its own timings. `stream`: the times at which tokens arrived."""
+
+    def __post_init__(self) -> None:
+        drop_insane(self)
+
+
 class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one check found: a line of the registry."""
 
@@ -198,7 +234,7 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     engine_version: str | None = None
     fingerprint: str | None = None
     check: str
-    """`fast`, `full`, `deep`, `limit`, or the node name of a user's own check."""
+    """`fast`, `full`, `deep`, `limit`, `speed`, or the node name of a user's own check."""
     origin: Origin = "case"
     """`search` for a size tried by a size search, `case` for a requested size."""
     context_length: int
@@ -217,6 +253,8 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Tokens from which the prefill rate was measured."""
     decode_tokens: int | None = None
     """Tokens from which the decode rate was measured."""
+    speed: Speed | None = None
+    """What `speed` measured; its rates above are medians in the filled context."""
     peak_memory_bytes: int | None = None
     estimated_memory_bytes: int | None = None
     """Memory that the engine planned for the load, before it; see `--lmstrix-fit`."""
@@ -250,6 +288,17 @@ class Acceptance(Struct, frozen=True, kw_only=True, tag_field="kind", tag="accep
     model: str
 
 
+class Medians(Struct, frozen=True, kw_only=True):
+    """The measurements of `speed` in the form of a `Result`."""
+
+    speed: Speed
+    ttft_seconds: float | None = None
+    prefill_tokens_per_second: float | None = None
+    decode_tokens_per_second: float | None = None
+    prefill_tokens: int | None = None
+    decode_tokens: int | None = None
+
+
 class ProbeResult(Struct, frozen=True, kw_only=True):
     """The result of a probe."""
 
@@ -260,6 +309,10 @@ class ProbeResult(Struct, frozen=True, kw_only=True):
     form: Prompts | None = None
     """The form of the prompts that gave this result."""
     notes: tuple[str, ...] = ()
+    only_this_model: bool = False
+    """Whether it shows nothing about the host with which other models run."""
+    medians: Medians | None = None
+    """What `speed` measured."""
 
 
 def fingerprint(*, sha256: str | None, size_bytes: int | None, path: str | None) -> str | None:

@@ -2,10 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from msgspec import Struct
 
 from pytest_lmstrix.core.types import Message, Model, ModelFacts, Reply
+from pytest_lmstrix.system.addresses import address_of, hosts_of
+
+_log = logging.getLogger(__name__)
+
+
+class Weights(Protocol):
+    """Turns a model's `source` into a file on this machine."""
+
+    def __call__(self, model: Model, /) -> Path:
+        """Return the file; download it if necessary."""
+
+
+class EngineOptions(Struct, frozen=True, kw_only=True):
+    """The options of a run that engines need; the hook `pytest_lmstrix_engines` receives them."""
+
+    load_timeout: float = 600.0
+    """`--lmstrix-load-timeout`: the seconds of silence allowed while a model loads."""
+    reply_timeout: float = 120.0
+    """`--lmstrix-reply-timeout`: those allowed while it prefills or answers."""
+    hosts: tuple[str, ...] = ()
+    """`--lmstrix-host`, those of all engines; see `hosts_of`."""
+    owner: str = "unowned"
+    """Identifies this process, for `Sweeps.sweep` of a later run."""
+    weights: Weights | None = None
+    """Returns the file of a model with a `source`, which it downloads; `None` in commands."""
+    logs: Path | None = None
+    """Folder for the logs of failed loads; `None` in commands."""
+    notify: Callable[[str], None] = _log.warning
+    """Prints an urgent line for the user."""
+
+    def hosts_of(self, engine: str) -> tuple[str, ...]:
+        """Return what follows `ENGINE://`, or the URL that follows `ENGINE+`, of its hosts."""
+        return tuple(map(address_of, hosts_of(engine, self.hosts)))
 
 
 class Progress(Protocol):
@@ -43,20 +80,17 @@ class Instance(Protocol):
 class Engine(Protocol):
     """Loads models.
 
-    Optional members, used where they exist:
+    Optional methods are the protocols below: `ReportsFacts`, `Fetches`, `Sweeps`, `ListsOthers` and
+    `Closes`. Optional attributes:
 
     - `host: str`: the host that holds one model at a time; by default the engine's name.
+    - `attaches: bool`: whether it loads nothing, and only uses what a server has loaded. Its host
+      is not locked.
     - `version: str`: the version of the software that runs the models.
-    - `facts(model: Model) -> ModelFacts | None`: the facts of one model before any load;
-      by default looked up in `models()`.
-    - `fetch(model: Model)`: downloads its weights, before its load.
-    - `sweep(is_dead: Callable[[str], bool])`: unloads the instances of exited owners.
-    - `others() -> Mapping[str, int | None]`: the instances in the host's memory that this engine
-      did not load, or could not unload, and their sizes in bytes.
-    - `close() -> None`: called once, at the end of the session.
 
-    And an instance:
+    Optional attributes of an instance:
 
+    - `generate(prompt, *, max_tokens) -> Reply`: `complete`, past an end of text; for `speed`.
     - `peak_memory_bytes: int | None`, and `fingerprint: str | None`.
     - `usable_context_length: int`: what one request may fill, where several share the context.
     - `ignored_settings: tuple[str, ...]`: load settings that are not in force after all.
@@ -76,3 +110,49 @@ class Engine(Protocol):
         Raises:
             Failure: It cannot be loaded; nothing stays in memory.
         """
+
+
+@runtime_checkable
+class ReportsFacts(Protocol):
+    """An engine that reports a model's facts without listing all of its models."""
+
+    def facts(self, model: Model, /) -> ModelFacts | None:
+        """Return the facts of `model` before any load; `None` if there are none."""
+
+
+@runtime_checkable
+class Fetches(Protocol):
+    """An engine that needs files on this machine."""
+
+    def fetch(self, model: Model, /) -> object:
+        """Download the weights of `model`; called before its load, and not timed with it."""
+
+
+@runtime_checkable
+class Sweeps(Protocol):
+    """An engine whose models may survive the process that loaded them."""
+
+    def sweep(self, is_dead: Callable[[str], bool], /) -> object:
+        """Unload the instances whose owner has exited; called before the first load.
+
+        An owner is the text `EngineOptions.owner` of the run that has loaded the instance.
+        """
+
+
+@runtime_checkable
+class ListsOthers(Protocol):
+    """An engine whose host may hold models of other clients."""
+
+    def others(self) -> Mapping[str, int | None]:
+        """Return the size in bytes of each instance that this engine did not load.
+
+        Those that it could not unload are among them.
+        """
+
+
+@runtime_checkable
+class Closes(Protocol):
+    """An engine that holds connections or processes."""
+
+    def close(self) -> None:
+        """Unload all that is left, and release all resources; idempotent."""

@@ -3,38 +3,19 @@
 from __future__ import annotations
 
 import difflib
-import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Protocol
 
 from pytest_lmstrix.core.types import Model, ModelFacts
-from pytest_lmstrix.engines.base import Engine
-from pytest_lmstrix.system.addresses import server_url
-
-_log = logging.getLogger(__name__)
+from pytest_lmstrix.engines.base import Closes, Engine, EngineOptions, ReportsFacts
+from pytest_lmstrix.system.addresses import address_of, engine_at, hosts_of, server_url
 
 BUILT_IN = ("lmstudio", "llamacpp", "ollama", "openai")
-
-HOST_SCHEMES = {
-    "": "lmstudio",
-    "http": "lmstudio",
-    "ollama": "ollama",
-    "openai+http": "openai",
-    "openai+https": "openai",
-}
-"""Scheme of a host, as in `ollama://127.0.0.1:11434` -> the engine that runs there."""
 
 
 class EngineUnavailable(ValueError):
     """An unknown engine, or one whose dependency is not installed; the text names the fix."""
-
-
-def hosts_of(engine: str, hosts: Iterable[str]) -> tuple[str, ...]:
-    """Return those of `hosts` where `engine` runs."""
-    return tuple(host for host in hosts if HOST_SCHEMES[_scheme(host)] == engine)
 
 
 def hosts_for(model: Model, hosts: Iterable[str]) -> tuple[str, ...]:
@@ -44,23 +25,11 @@ def hosts_for(model: Model, hosts: Iterable[str]) -> tuple[str, ...]:
     return hosts_of(model.engine, hosts)
 
 
-def _scheme(host: str) -> str:
-    return host.lower().rpartition("://")[0]
-
-
-class Weights(Protocol):
-    """Turns a model's `source` into a file on this machine."""
-
-    def __call__(self, model: Model, /) -> Path: ...
-
-
 class Engines:
     """The engines of one process.
 
-    `homes` are the hosts, at most one per engine, for models that every host has; an engine
-    without one finds its host itself. Time-outs are silence limits in seconds. The logs of failed
-    servers of llama.cpp are kept in the folder `logs`. `notify` receives urgent messages for the
-    user.
+    `homes` are the hosts that this process prefers to others; an engine without one finds its
+    host itself. `options` are those for the built-in engines.
     """
 
     def __init__(
@@ -68,22 +37,19 @@ class Engines:
         registered: Iterable[Engine] = (),
         *,
         homes: Iterable[str] = (),
-        load_timeout: float = 600.0,
-        reply_timeout: float = 120.0,
-        weights: Weights | None = None,
-        owner: str | None = None,
-        logs: Path | None = None,
-        notify: Callable[[str], None] = _log.warning,
+        options: EngineOptions | None = None,
     ) -> None:
-        self._registered = {engine.name: engine for engine in registered}
+        self._registered: dict[str, list[Engine]] = {}
+        for engine in registered:
+            self._registered.setdefault(engine.name, []).append(engine)
         self._made: dict[tuple[str, str | None], Engine] = {}
         self._homes = tuple(homes)
-        self._load_timeout = load_timeout
-        self._reply_timeout = reply_timeout
-        self._weights = weights
-        self._owner = owner
-        self._logs = logs
-        self._notify = notify
+        self._options = options or EngineOptions()
+
+    @property
+    def registered(self) -> frozenset[str]:
+        """The names of the engines that hooks have registered."""
+        return frozenset(self._registered)
 
     def require(self, name: str) -> None:
         """Raises:
@@ -101,63 +67,90 @@ class Engines:
             hint = f"; did you mean '{near[0]}'?" if near else f"; choose from {', '.join(names)}"
             raise EngineUnavailable(f"'{name}' is not a known engine{hint}")
 
-    def get(self, name: str, hosts: Sequence[str] = ()) -> Engine:
-        """The engine `name`; of its hosts the home host if it is in `hosts`, or the first.
+    def check_hosts(self, hosts: Iterable[str]) -> None:
+        """Check that the engines that `hosts` name are known.
+
+        Raises:
+            EngineUnavailable: One is not; the text names the host.
+        """
+        for host in hosts:
+            try:
+                self.require(engine_at(host))
+            except EngineUnavailable as error:
+                text = f"'{host}' is not host:port or ENGINE://host:port: {error}"
+                raise EngineUnavailable(text) from None
+
+    def get(self, name: str, hosts: Sequence[str] = (), gone: Collection[str] = ()) -> Engine:
+        """The engine `name`, on the first of its home hosts that is in `hosts`, or else the first.
+
+        Hosts that are `gone` come last.
 
         Raises:
             EngineUnavailable: `name` is unknown, or its dependency is not installed.
         """
         self.require(name)
+        homes, having = hosts_of(name, self._homes), hosts_of(name, hosts)
+        preferred = [host for host in homes if host in having] if having else homes
+        found = [self._at(name, host) for host in dict.fromkeys((*preferred, *having))]
+        if not found:
+            return self._at(name, None)
+        return next((engine for engine in found if host_of(engine) not in gone), found[0])
+
+    def _at(self, name: str, host: str | None) -> Engine:
         if name in self._registered:
-            return self._registered[name]
-        home = next(iter(hosts_of(name, self._homes)), None)
-        others = hosts_of(name, hosts)
-        host = others[0] if others and home not in others else home
+            return self._registered_at(name, host)
         if (name, host) not in self._made:
             self._made[name, host] = self._make(name, host)
         return self._made[name, host]
 
+    def _registered_at(self, name: str, host: str | None) -> Engine:
+        """Return the registered engine for `host`: a hook may register one for each."""
+        engines = self._registered[name]
+        address = address_of(host) if host else None
+        return next((each for each in engines if address == host_of(each)), engines[0])
+
     def _make(self, name: str, host: str | None) -> Engine:
+        options = self._options
         if name == "lmstudio":
             from pytest_lmstrix.engines.lmstudio.engine import LATE_LOAD_SECONDS, LmStudioEngine
 
             return LmStudioEngine(
                 host,
-                load_timeout=self._load_timeout,
-                reply_timeout=self._reply_timeout,
-                owner=self._owner,
+                load_timeout=options.load_timeout,
+                reply_timeout=options.reply_timeout,
+                owner=options.owner,
                 # A late load gets no longer than any other silent load.
-                late_load_seconds=min(LATE_LOAD_SECONDS, self._load_timeout),
-                notify=self._notify,
+                late_load_seconds=min(LATE_LOAD_SECONDS, options.load_timeout),
+                notify=options.notify,
             )
         if name == "ollama":
             from pytest_lmstrix.engines.ollama.engine import OllamaEngine
 
             return OllamaEngine(
                 host,
-                load_timeout=self._load_timeout,
-                reply_timeout=self._reply_timeout,
-                owner=self._owner,
-                notify=self._notify,
+                load_timeout=options.load_timeout,
+                reply_timeout=options.reply_timeout,
+                owner=options.owner,
+                notify=options.notify,
             )
         if name == "openai":
             from pytest_lmstrix.engines.openai.engine import OpenAiEngine
 
-            return OpenAiEngine(host, reply_timeout=self._reply_timeout)
+            return OpenAiEngine(host, reply_timeout=options.reply_timeout)
         from pytest_lmstrix.engines.llamacpp.engine import LlamaCppEngine
 
         return LlamaCppEngine(
-            load_timeout=self._load_timeout,
-            reply_timeout=self._reply_timeout,
-            weights=self._weights,
-            logs=self._logs,
+            load_timeout=options.load_timeout,
+            reply_timeout=options.reply_timeout,
+            weights=options.weights,
+            logs=options.logs,
         )
 
     def close(self) -> None:
-        for engine in (*self._registered.values(), *self._made.values()):
-            close: Callable[[], None] | None = getattr(engine, "close", None)
-            if close is not None:
-                close()
+        registered = (each for engines in self._registered.values() for each in engines)
+        for engine in (*registered, *self._made.values()):
+            if isinstance(engine, Closes):
+                engine.close()
 
 
 def facts_of(engine: Engine, model: Model) -> ModelFacts | None:
@@ -166,15 +159,19 @@ def facts_of(engine: Engine, model: Model) -> ModelFacts | None:
     Raises:
         Exception: The query failed; third-party engines may raise anything.
     """
-    ask: Callable[[Model], ModelFacts | None] | None = getattr(engine, "facts", None)
-    if ask is not None:
-        return ask(model)
+    if isinstance(engine, ReportsFacts):
+        return engine.facts(model)
     return next((facts for facts in engine.models() if facts.id == model.name), None)
 
 
 def host_of(engine: Engine) -> str:
     """Return the host that holds one model at a time."""
     return getattr(engine, "host", None) or engine.name
+
+
+def attaches(engine: Engine) -> bool:
+    """Return whether `engine` loads nothing, so that its host may serve several processes."""
+    return getattr(engine, "attaches", False) is True
 
 
 def version_of(engine: Engine) -> str | None:

@@ -31,3 +31,20 @@ class App(NamedTuple):
     """Whether it reads files that begin with a byte order mark."""
     file_of: Callable[[Path, Exported], Path | None] | None = None
     """The file of each model in a folder, where each has one of its own."""
+    check_loads: bool = False
+    """Whether a load shows if the setting is obeyed, which the program does not promise."""
+
+
+def advice(
+    place: str, text: str, merge: Callable[[str, Sequence[Exported]], Merged] | None = None
+) -> App:
+    """Return a program for which advice is printed; `{n}` in it is the context length."""
+
+    def render(entries: Sequence[Exported]) -> Merged:
+        lines = (
+            f"{entry.model.id}: {text.format(n=entry.context_length)} ({entry.note})\n"
+            for entry in entries
+        )
+        return Merged("".join(lines))
+
+    return App(place, render, merge)

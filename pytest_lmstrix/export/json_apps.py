@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from pytest_lmstrix.export.app import App, Merged
+from pytest_lmstrix.export.app import App, Merged, advice
 from pytest_lmstrix.export.document import DocumentError, SetValue, look_up
 from pytest_lmstrix.export.entries import Exported, NotExported
 from pytest_lmstrix.export.jsonc import edit_json, parse_json
@@ -191,6 +191,15 @@ def _zed_template(entries: Sequence[Exported]) -> str:
 _LM_STUDIO_KEY = "llm.load.contextLength"
 
 
+def _cline(data: Any, entry: Exported) -> list[SetValue]:
+    return [
+        SetValue(("providers", name, "settings", "contextWindow"), entry.context_length)
+        for name, provider in objects(look_up(data, ("providers",)))
+        if isinstance(provider.get("settings"), dict)
+        and provider["settings"].get("model") == entry.model.id
+    ]
+
+
 def _lmstudio(text: str, entries: Sequence[Exported]) -> Merged:
     mine = [
         entry for entry in entries if entry.model.engine == "lmstudio" and _lmstudio_path(entry)
@@ -263,6 +272,7 @@ JSON_APPS = {
         _lmstudio,
         bom=False,
         file_of=_lmstudio_file,
+        check_loads=True,
     ),
     "opencode": _app("~/.config/opencode/opencode.json or .jsonc", _opencode, _opencode_template),
     "kilo": _app("~/.config/kilo/kilo.jsonc", _opencode, _opencode_template),
@@ -274,4 +284,9 @@ JSON_APPS = {
     ),
     "aider": _app(".aider.model.metadata.json", _aider),
     "zed": _app("~/.config/zed/settings.json", _zed, _zed_template),
+    "cline": advice(
+        "~/.cline/data/settings/providers.json; close Cline first, which writes it, too",
+        "set the model context window of the provider to {n}",
+        _json_merge(_cline, comments=False),
+    ),
 }

@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from pytest_lmstrix.export.app import App, Merged
+from pytest_lmstrix.export.app import App, Merged, advice
 from pytest_lmstrix.export.document import (
     COMMENT_MARK,
     DocumentError,
@@ -253,19 +253,6 @@ def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _advice(place: str, advice: str) -> App:
-    """Return a program for which only advice is printed."""
-
-    def render(entries: Sequence[Exported]) -> Merged:
-        lines = (
-            f"{entry.model.id}: {advice.format(n=entry.context_length)} ({entry.note})\n"
-            for entry in entries
-        )
-        return Merged("".join(lines))
-
-    return App(place, render)
-
-
 LINE_APPS = {
     "ollama": App("a Modelfile, for ollama create", _ollama_render, _ollama_merge),
     "llama-server": App(
@@ -275,20 +262,16 @@ LINE_APPS = {
         bom=False,
     ),
     "codex": App("~/.codex/config.toml", _codex_render, _codex),
-    "cline": _advice(
-        "Cline's settings; its documentation advises against editing its files",
-        "set the model context window of the provider to {n}",
-    ),
-    "roo": _advice(
+    "roo": advice(
         "Roo Code's settings, which Visual Studio Code keeps",
         "Roo Code asks LM Studio for the size, so load it with {n}; for an OpenAI-compatible"
         " provider set the context window size to {n}",
     ),
-    "open-webui": _advice(
+    "open-webui": advice(
         "Open WebUI's database",
         "only for Ollama: set num_ctx to {n} under Admin Panel, Models, Advanced Params",
     ),
-    "jan": _advice(
+    "jan": advice(
         "Jan's model settings, which it writes itself", "set the context size of the model to {n}"
     ),
 }

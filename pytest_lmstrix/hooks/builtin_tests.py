@@ -29,3 +29,9 @@ def test_deep(lmstrix_check: RunCheck) -> None:
 def test_limit(lmstrix_check: RunCheck) -> None:
     """Search the largest context length that passes `full`, by bisection."""
     lmstrix_check("limit")
+
+
+@pytest.mark.speed
+def test_speed(lmstrix_check: RunCheck) -> None:
+    """Measure prefill and decode rates at depth 0 and in the filled context, three times each."""
+    lmstrix_check("speed")

@@ -21,6 +21,10 @@ from pytest_lmstrix.wake import is_same_file, names_manifest
 
 CASE = "lmstrix_case"
 LEFT_OUT = "lmstrix_left_out"
+ONE_LOAD = ("deep", "speed")
+"""Checks of which one load serves all sizes of a model."""
+_LAST = ("deep", "limit", "speed")
+"""Checks that run after all sizes of the others, in this order."""
 known_left_out = pytest.StashKey[int]()
 """How many cases were left out because they are known."""
 
@@ -105,8 +109,9 @@ class Collection:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         # After --lf and other plugins have deselected tests.
-        deep = [case_of(item) for item in session.items if check_of(item) == "deep"]
-        self._size_policy.expect_deep(case for case in deep if case is not None)
+        for check in ONE_LOAD:
+            cases = [case_of(item) for item in session.items if check_of(item) == check]
+            self._size_policy.expect(check, (case for case in cases if case is not None))
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Succeed without tests if all have cached results."""
@@ -135,12 +140,12 @@ class Collection:
         version = self._plan.known.get(check_key(check_name(item, case), case.id))
         return version == check_version(item)
 
-    def _sort_key(self, item: pytest.Item) -> tuple[int, bool, int]:
-        """Return the sort key: by model, then by size, with `deep` and `limit` last."""
+    def _sort_key(self, item: pytest.Item) -> tuple[int, int, int]:
+        """Return the sort key: by model, then by size, with the checks of `_LAST` last."""
         case = case_of(item)
         if case is None:
-            return (-1, False, 0)
-        apart = check_of(item) in ("deep", "limit")
+            return (-1, 0, 0)
+        apart = _LAST.index(check) + 1 if (check := check_of(item)) in _LAST else 0
         return (self._model_order[case.model.id], apart, case.context_length)
 
 
@@ -152,7 +157,7 @@ def case_of(item: pytest.Item) -> Case | None:
 
 
 def check_of(node: pytest.Item | pytest.Collector) -> str | None:
-    """Return the name of a built-in check, `fast`, `full`, `deep` or `limit`, else `None`."""
+    """Return the name of a built-in check, such as `full`, else `None`."""
     if not isinstance(node, pytest.Function) or not isinstance(node.parent, ManifestFile):
         return None
     return (node.originalname or node.name).removeprefix("test_")

@@ -18,7 +18,7 @@ from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.sanitize import clean
 from pytest_lmstrix.core.types import Case, ProbeResult, Result
 from pytest_lmstrix.core.verdicts import Verdict
-from pytest_lmstrix.hooks.collection import case_of, check_name, check_of, check_version
+from pytest_lmstrix.hooks.collection import ONE_LOAD, case_of, check_name, check_of, check_version
 from pytest_lmstrix.hooks.fixtures import results_key
 
 ATTRIBUTE = "lmstrix_results"
@@ -60,10 +60,11 @@ class Outcomes:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         case = case_of(item)
-        trouble = self._loader.unreachable_reason(case.model) if case is not None else None
-        if trouble is not None:
-            pytest.skip(trouble.explain())
         if case is not None:
+            self._loader.choose_host(case.model)
+            trouble = self._loader.unreachable_reason(case.model)
+            if trouble is not None:
+                pytest.skip(trouble.explain())
             self._skip_unfit(case)
         self._mark = self._attempts.mark()
 
@@ -90,8 +91,8 @@ class Outcomes:
         case = case_of(nextitem) if nextitem is not None else None
         if loaded is None or case is None or nextitem is None or case.model != loaded.model:
             return False
-        both_deep = check_of(item) == check_of(nextitem) == "deep"
-        return both_deep or loaded.serves(case.model, case.context_length)
+        shared = check_of(item) == check_of(nextitem) and check_of(item) in ONE_LOAD
+        return shared or loaded.serves(case.model, case.context_length)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -110,7 +111,7 @@ class Outcomes:
         failure = call.excinfo.value if call.excinfo is not None else None
         if isinstance(failure, Failure):
             if results and results[0].verdict is Verdict.HOST_TROUBLE:
-                failure = Failure(results[0].detail, verdict=results[0].verdict)
+                failure.text, failure.verdict = results[0].detail, results[0].verdict
             if results and results[0].verdict is failure.verdict:
                 failure.advice = advice_for(results[0])
             runxfail = item.config.getoption("runxfail")
@@ -130,7 +131,7 @@ class Outcomes:
             case None:
                 finding = ProbeResult(verdict=Verdict.OK)
             case Failure():
-                finding = ProbeResult(verdict=error.verdict, detail=error.text)
+                finding = error.as_finding()
             case _ if call.when == "setup":
                 return []
             case _ if self._is_of_a_reply(error):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from pytest_lmstrix.plan.assignment import Assignment, Job
 
 if TYPE_CHECKING:
     from xdist.scheduler import Scheduling
@@ -21,11 +21,17 @@ class WholeModels:
     """Assigns whole models to workers; all other tests are left to the scheduler `others`.
 
     The other tests come first. A worker with at most one of them left, and none to come, is sent
-    the next model with all its tests. `others` sees each worker as a `_Part`.
+    the next model with all its tests: of `jobs`, by model, the longest that it may run. `others`
+    sees each worker as a `_Part`.
     """
 
     def __init__(
-        self, config: pytest.Config, others: Scheduling, model_of: Callable[[str], str | None]
+        self,
+        config: pytest.Config,
+        others: Scheduling,
+        model_of: Callable[[str], str | None],
+        jobs: Mapping[str, Job],
+        slot_of: Callable[[WorkerController], str] = lambda node: str(node.gateway.id),
     ) -> None:
         self.config = config  # pytest-rerunfailures reads it from a scheduler
         self._others = others
@@ -33,8 +39,11 @@ class WholeModels:
         self._workers: dict[WorkerController, _Worker] = {}
         self._models: Sequence[str] | None = None
         """The tests of models, the same on all workers; `None` before the first collection."""
-        self._queue: deque[list[int]] = deque()
-        """Places in `_models` of tests that no worker has yet, model by model."""
+        self._jobs = jobs
+        self._slot_of = slot_of
+        self._queue = Assignment()
+        self._places: dict[str, list[int]] = {}
+        """Model in `_queue` -> the places in `_models` of its tests that no worker has yet."""
         self._started = False
         self._replacing = 0
         """Workers that died with tests of `others`, and whose replacements are not there yet."""
@@ -51,17 +60,18 @@ class WholeModels:
     def tests_finished(self) -> bool:
         return (
             self.collection_is_completed
-            and not self._queue
+            and not self._places
             and bool(self._others.tests_finished)
             and all(len(worker.pending) < _AHEAD for worker in self._workers.values())
         )
 
     @property
     def has_pending(self) -> bool:
-        return bool(self._queue) or any(worker.pending for worker in self._workers.values())
+        return bool(self._places) or any(worker.pending for worker in self._workers.values())
 
     def add_node(self, node: WorkerController) -> None:
-        worker = self._workers[node] = _Worker(node)
+        worker = self._workers[node] = _Worker(node, self._slot_of(node))
+        self._queue.add_worker(worker.slot)
         if not self.collection_is_completed:
             self._others.add_node(worker.part)
         elif self._replacing:
@@ -76,10 +86,10 @@ class WholeModels:
         models = [collection[index] for index in worker.models]
         if self._models is None:
             self._models = models
-            self._queue.extend(self._by_model(range(len(models))))
+            self._put_back(range(len(models)))
         elif models != self._models:
             self._report_difference(node, models)
-            self._queue.clear()
+            self._drop_models()
         if worker.part in self._others.nodes:
             self._others.add_node_collection(worker.part, list(worker.part.tests))
 
@@ -88,7 +98,7 @@ class WholeModels:
         if any(worker.part.tests for worker in workers):
             self._others.schedule()
             if not (self._started or any(worker.pending for worker in workers)):
-                self._queue.clear()  # the collections differ, which is reported
+                self._drop_models()  # the collections differ, which is reported
         self._started = True
         self._give_models()
 
@@ -106,7 +116,7 @@ class WholeModels:
         if self._model_of(item) is None:
             self._others.mark_test_pending(item)
         elif self._models is not None:
-            self._queue.appendleft([self._models.index(item)])
+            self._put_back([self._models.index(item)])
         self._give_models()
 
     def remove_pending_tests_from_node(
@@ -129,26 +139,42 @@ class WholeModels:
         left = [index for index in worker.pending if worker.part.place_of(index) is None]
         if left and died_in is None:
             died_in = worker.tests[left.pop(0)]
-        places = [worker.models.index(index) for index in left]
-        self._queue.extendleft(reversed(self._by_model(places)))
+        self._queue.remove_worker(worker.slot)
+        self._put_back([worker.models.index(index) for index in left])
         self._give_models()
         return died_in
 
-    def _by_model(self, places: Iterable[int]) -> list[list[int]]:
-        models = self._models or ()
-        return [list(each) for _, each in groupby(places, lambda i: self._model_of(models[i]))]
+    def _put_back(self, places: Iterable[int]) -> None:
+        """Queue tests that no worker has; those of a model stay together."""
+        by_model: dict[str, list[int]] = {}
+        for place in places:
+            by_model.setdefault(self._model_of((self._models or ())[place]) or "", []).append(place)
+        new = by_model.keys() - self._places.keys()
+        self._queue.add(self._jobs.get(each) or Job(model=each) for each in by_model if each in new)
+        for model, its in by_model.items():
+            self._places[model] = its + self._places.get(model, [])
+
+    def _drop_models(self) -> None:
+        self._queue = Assignment()
+        self._places.clear()
+        for worker in self._workers.values():
+            self._queue.add_worker(worker.slot)
 
     def _give_models(self) -> None:
         if not self._started:
             return
         free = [worker for worker in self._workers.values() if self._is_free(worker)]
-        while self._queue and free:
-            worker = min(free, key=lambda each: len(each.pending))
-            if len(worker.pending) >= _AHEAD:
-                break
-            worker.send([worker.models[place] for place in self._queue.popleft()])
-        if not self._queue:
-            for worker in free:
+        taking = list(free)
+        while self._places and taking:
+            worker = min(taking, key=lambda each: len(each.pending))
+            job = self._queue.take(worker.slot) if len(worker.pending) < _AHEAD else None
+            if job is None:
+                taking.remove(worker)
+                continue
+            worker.send([worker.models[place] for place in self._places.pop(job.model)])
+        for worker in free:
+            # With nothing to come, it starts its last test only when it is told so.
+            if not self._places or len(worker.pending) == 1:
                 worker.node.shutdown()
 
     def _is_free(self, worker: _Worker) -> bool:
@@ -176,8 +202,10 @@ class WholeModels:
 class _Worker:
     """A worker: what it has collected, and what it has been sent and not finished."""
 
-    def __init__(self, node: WorkerController) -> None:
+    def __init__(self, node: WorkerController, slot: str) -> None:
         self.node = node
+        self.slot = slot
+        """Its name in the assignment; a replacement takes over that of a dead worker."""
         self.part = _Part(self)
         self.pending: list[int] = []
         self.tests: Sequence[str] = ()

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+import itertools
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 
+from pytest_lmstrix.core.formatting import count_of
+from pytest_lmstrix.core.types import Model
+from pytest_lmstrix.engines.catalog import hosts_for
 from pytest_lmstrix.hooks.collection import ascii_id
 from pytest_lmstrix.hooks.scheduler import WholeModels
+from pytest_lmstrix.manifest.read import ManifestError, read_manifest
+from pytest_lmstrix.options import read_settings
+from pytest_lmstrix.plan.assignment import Job
 from pytest_lmstrix.plan.plan import Plan
 from pytest_lmstrix.wake import PLAN
 
@@ -25,10 +33,37 @@ def plan_from_controller(config: pytest.Config) -> Plan | None:
     return msgspec.json.decode(worker[PLAN], type=Plan) if worker is not None else None
 
 
-def worker_number(config: pytest.Config) -> int:
-    """Return the index of this worker; 0 without workers."""
-    worker: dict[str, Any] = getattr(config, "workerinput", {})
-    return int(str(worker.get("workerid", "gw0")).removeprefix("gw"))
+HOSTS = "lmstrix_hosts"
+"""In the input of a worker: the hosts that it alone uses."""
+
+
+def own_hosts(config: pytest.Config, hosts: Sequence[str]) -> list[str]:
+    """Return those of `hosts` that this process prefers to the others: all without workers."""
+    worker: dict[str, list[str]] = getattr(config, "workerinput", {})
+    return worker.get(HOSTS, list(hosts))
+
+
+def auto_workers(config: pytest.Config) -> int | None:
+    """Return the workers of `-n auto`: one for each host; `None` leaves it to others.
+
+    A mistake in an option or the manifest is reported later.
+    """
+    with suppress(pytest.UsageError, ManifestError):
+        settings = read_settings(config)
+        models = read_manifest(settings.models, engine=settings.engine)
+        return max(1, len(places_of(models, settings.hosts)))
+    return None
+
+
+def places_of(models: Iterable[Model], hosts: Sequence[str]) -> list[str]:
+    """Return where models can be loaded at the same time: hosts, or engines that need none."""
+    used = {place for model in models for place in _places(model, hosts)}
+    named = [host for host in dict.fromkeys(hosts) if host in used]
+    return [*named, *sorted(used - {*named})]
+
+
+def _places(model: Model, hosts: Sequence[str]) -> tuple[str, ...]:
+    return hosts_for(model, hosts) or (model.engine,)
 
 
 def end_run(session: pytest.Session, reason: str) -> None:
@@ -40,16 +75,35 @@ def end_run(session: pytest.Session, reason: str) -> None:
 
 
 class Scheduling:
-    """Plugin of the controller; `sweep` unloads the models that dead workers left loaded."""
+    """Plugin of the controller: gives each worker hosts of its own, and models that they have.
 
-    def __init__(self, plan: Plan, sweep: Callable[[], None]) -> None:
+    `sweep` unloads the models that dead workers left loaded; `notify` prints a line.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        hosts: Sequence[str],
+        sweep: Callable[[], None],
+        notify: Callable[[str], None],
+    ) -> None:
         self._plan = plan
+        self._hosts = hosts
+        self._places = places_of((each.model for each in plan.models), hosts)
         self._sweep = sweep
+        self._notify = notify
+        self._slots: dict[str, int] = {}
+        """Worker -> its number among those that live; a replacement gets that of a dead one."""
+        self._workers = 0
         self._died = False
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: WorkerController) -> None:
+        free = itertools.count()
+        slot = next(number for number in free if number not in self._slots.values())
+        self._slots[node.gateway.id] = slot
         node.workerinput[PLAN] = msgspec.json.encode(self._plan).decode()
+        node.workerinput[HOSTS] = [each for each in self._places_of(slot) if each in self._hosts]
 
     @pytest.hookimpl(optionalhook=True, wrapper=True)
     def pytest_xdist_make_scheduler(
@@ -57,14 +111,52 @@ class Scheduling:
     ) -> Generator[None, Scheduler, WholeModels]:
         """Keep the scheduler of `--dist`, or of another plugin, for all tests of no model."""
         models = _models_by_parameters(self._plan)
-        return WholeModels(config, (yield), cache(partial(model_in, models=models)))
+        idle = self._workers - len(self._places)
+        if self._places and idle > 0:
+            self._notify(
+                f"{count_of(idle, 'worker')} without a host, since a host has one model at a time;"
+                " -n auto starts one worker a host"
+            )
+        return WholeModels(
+            config,
+            (yield),
+            cache(partial(model_in, models=models)),
+            self._jobs(),
+            lambda node: str(self._slots[node.gateway.id]),
+        )
+
+    def _places_of(self, slot: int) -> list[str]:
+        return self._places[slot :: max(1, self._workers)]
+
+    def _jobs(self) -> dict[str, Job]:
+        """Return the models to assign: each to the workers with one of its hosts, if any has."""
+        slots = {
+            place: str(slot) for slot in range(self._workers) for place in self._places_of(slot)
+        }
+        return {
+            each.model.id: Job(
+                model=each.model.id,
+                seconds=each.seconds,
+                workers=frozenset(
+                    slots[place]
+                    for place in each.hosts or _places(each.model, self._hosts)
+                    if place in slots
+                ),
+            )
+            for each in self._plan.models
+        }
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_setupnodes(self, specs: Sequence[object]) -> None:
+        self._workers = len(specs)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, report: pytest.TestReport) -> None:
         report.when = "teardown"  # pytest-html drops rows of other phases
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, error: object | None) -> None:
+    def pytest_testnodedown(self, node: WorkerController, error: object | None) -> None:
+        self._slots.pop(node.gateway.id, None)
         self._died = self._died or error is not None
 
     @pytest.hookimpl(trylast=True)

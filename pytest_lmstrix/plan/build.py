@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from pytest_lmstrix.core.types import Model, ModelFacts
 from pytest_lmstrix.engines.catalog import (
@@ -20,6 +21,8 @@ from pytest_lmstrix.engines.catalog import (
 from pytest_lmstrix.manifest.read import ManifestError, ManifestNotFound, read_manifest
 from pytest_lmstrix.options import Settings
 from pytest_lmstrix.plan.cached_results import ranges, settled, speeds, still_valid
+from pytest_lmstrix.plan.durations import expected_seconds
+from pytest_lmstrix.plan.memory import MemoryEstimator
 from pytest_lmstrix.plan.plan import Plan, PlannedModel, ordered, planned, with_facts
 from pytest_lmstrix.registry.status import sort_values
 from pytest_lmstrix.registry.store import Registry, RegistryError
@@ -45,8 +48,12 @@ def make_plan(settings: Settings, engines: Engines, *, machine: str) -> Plan:
     registry = Registry(settings.registry)
     try:
         cached = _cached_results(registry, chosen, engines, machine)
+        chosen = [_with_duration(each, registry) for each in chosen]
         values = sort_values(registry, [each.model for each in chosen])
-        models_in_order = ordered(chosen, settings.sort, values)
+        estimator = MemoryEstimator(
+            registry=settings.registry, folder=settings.models.parent, machine=machine
+        )
+        models_in_order = ordered(chosen, settings.sort, values, estimator.cached_bytes)
     except RegistryError as error:
         raise pytest.UsageError(str(error)) from None
     return Plan(
@@ -73,6 +80,11 @@ def _read_models(settings: Settings, engines: Engines) -> Sequence[Model]:
         text = str(error).replace(f"{settings.models}:", f"{settings.models.name}:")
         raise pytest.UsageError(text) from None
     return models
+
+
+def _with_duration(planned: PlannedModel, registry: Registry) -> PlannedModel:
+    known = registry.known(planned.model.id)
+    return replace(planned, seconds=expected_seconds(planned, known))
 
 
 def _cached_results(

@@ -35,10 +35,13 @@ def still_valid(
 
 
 def settled(known: Sequence[Known], planned: PlannedModel) -> dict[str, int]:
-    """Return `Plan.known`; of several hosts, the newest verdict counts, which comes first."""
+    """Return `Plan.known`; of several hosts, the newest verdict counts, which comes first.
+
+    A speed is measured anew in each run: it is a comparison, and no property of the weights.
+    """
     newest: dict[str, Known] = {}
     for each in known:
-        if each.check != "limit":  # its answer is at another size than its case
+        if each.check not in ("limit", "speed"):  # the answer of `limit` is at another size
             case = Case(model=planned.model, context_length=each.context_length)
             newest.setdefault(check_key(each.check, case.id), each)
     versions = {key: each.check_version for key, each in newest.items() if each.verdict in SETTLED}

@@ -11,12 +11,13 @@ from pathlib import Path
 from msgspec import structs
 
 from pytest_lmstrix.core.failure import Failure
-from pytest_lmstrix.core.memory import MachineMemory, Needs
+from pytest_lmstrix.core.memory import MachineMemory, Needs, total_of
 from pytest_lmstrix.core.types import LoadSettings, Model
 from pytest_lmstrix.core.verdicts import Verdict
-from pytest_lmstrix.plan.estimates import EstimateCache, estimate_key
+from pytest_lmstrix.plan.estimates import EstimateCache, estimate_key, files_key
+from pytest_lmstrix.plan.plan import PlannedModel
 from pytest_lmstrix.weights.fetch import header_path, is_cached
-from pytest_lmstrix.weights.source import LocalSource, parse_source, why_missing
+from pytest_lmstrix.weights.source import LocalSource, parse_source, parts, why_missing
 
 CONTEXT_STEP = 256
 """llama.cpp rounds context lengths up to this."""
@@ -33,7 +34,8 @@ class MemoryEstimator:
         self._machine = machine
         self._lock = threading.Lock()
         self._places: Mapping[str, Path] | None = None
-        self._digests: dict[Path, str] = {}
+        self._digests: dict[str, str] = {}
+        """Files of a model, as `files_key` -> the hash of their headers."""
 
     def file(self, model: Model, *, fetch: bool) -> Path:
         """Return the file of a model, or one with its header alone.
@@ -54,14 +56,14 @@ class MemoryEstimator:
         cached = is_cached(model.source, sha256=model.sha256, base_dir=self._folder)
         if cached is not None:
             return cached
-        header = header_path(model.source)
-        if header.is_file():
-            return header
-        if not fetch:
-            raise _not_found(f"{model.source}: neither the file nor its header is on this machine")
-        from pytest_lmstrix.weights.remote_header import fetch_header
+        if fetch:
+            from pytest_lmstrix.weights.remote_header import fetch_header
 
-        return fetch_header(model.source)
+            return fetch_header(model.source)
+        header = header_path(model.source)
+        if not header.is_file():
+            raise _not_found(f"{model.source}: neither the file nor its header is on this machine")
+        return header
 
     def estimate(
         self,
@@ -89,18 +91,20 @@ class MemoryEstimator:
         except OSError as error:
             raise _not_estimated(str(error)) from error
         with self._lock, suppress(OSError):  # the cache only saves time
-            self._cache.add(key, needs)
+            self._cache.add(key, needs, headers=self._digests)
         return needs
 
-    def cached(self, path: Path, load: LoadSettings, context_length: int) -> Needs | None:
-        """Return the estimate that is cached.
-
-        Raises:
-            Failure: As `estimate`.
-        """
-        key = self._key(path, load, context_length)
-        with self._lock:
-            return self._cache.get(key)
+    def cached_bytes(self, planned: PlannedModel) -> int | None:
+        """Return the cached estimate of the largest case of a model of the embedded llama.cpp."""
+        model, sizes = planned.model, planned.context_lengths
+        if model.engine != "llamacpp" or not sizes or not self._cache:
+            return None
+        try:
+            key = self._key(self.file(model, fetch=False), model.load, sizes[-1])
+        except (Failure, OSError, ValueError):
+            return None
+        needs = self._cache.get(key)
+        return None if needs is None else total_of(needs)
 
     def _key(self, path: Path, load: LoadSettings, context_length: int) -> str:
         require_llamacpp()
@@ -109,7 +113,9 @@ class MemoryEstimator:
         return estimate_key(
             header=self._digest(path),
             # The share that LM Studio offloads, and threads, mean nothing to a dry run.
-            load=structs.replace(load, threads=None, gpu_offload=None),
+            load=structs.replace(
+                load, threads=None, gpu_offload=None, kv_cache_type=load.kv_cache_type or "f16"
+            ),
             context_length=context_length,
             engine_version=version("xllamacpp"),
             machine=self._machine,
@@ -118,13 +124,17 @@ class MemoryEstimator:
     def _digest(self, path: Path) -> str:
         from pytest_lmstrix.weights.header import header_digest
 
-        if path not in self._digests:
-            try:
-                self._digests[path] = header_digest(path)
-            except (OSError, ValueError) as error:
-                text = f"damaged GGUF header: {error}"
-                raise Failure(text, verdict=Verdict.CORRUPTED, phase="load") from error
-        return self._digests[path]
+        try:
+            files = files_key(part for part in parts(path) if part.is_file())
+            with self._lock:
+                digest = self._digests.get(files) or self._cache.header(files)
+            digest = digest or header_digest(path)
+        except (OSError, ValueError) as error:
+            text = f"damaged GGUF header: {error}"
+            raise Failure(text, verdict=Verdict.CORRUPTED, phase="load") from error
+        with self._lock:
+            self._digests[files] = digest
+        return digest
 
     def _listed(self, model_id: str) -> Path:
         from pytest_lmstrix.weights import places
@@ -160,11 +170,23 @@ def largest_context(
     Raises:
         Failure: An estimate failed.
     """
-    spare = {size: machine.spare_bytes(needs) for size, needs in known.items() if size <= limit}
+    spare = {size: machine.spare_bytes(needs) for size, needs in known.items()}
+    return largest_size(lambda size: machine.spare_bytes(estimate(size)), limit=limit, known=spare)
+
+
+def largest_size(
+    spare_bytes: Callable[[int], int], *, limit: int, known: Mapping[int, int]
+) -> int | None:
+    """Return what `largest_context` does, by the memory that a size leaves free.
+
+    Raises:
+        Failure: An estimate failed.
+    """
+    spare = {size: left for size, left in known.items() if size <= limit}
 
     def fits(size: int) -> bool:
         if size not in spare:
-            spare[size] = machine.spare_bytes(estimate(size))
+            spare[size] = spare_bytes(size)
         return spare[size] >= 0
 
     if fits(limit):

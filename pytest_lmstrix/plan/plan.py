@@ -21,6 +21,8 @@ class PlannedModel(Struct, frozen=True, kw_only=True):
     context_lengths: tuple[int, ...]
     hosts: tuple[str, ...] = ()
     """The hosts that have it, of those that were asked; empty where any host will do."""
+    seconds: float = 0.0
+    """Expected duration of all its cases."""
 
     def whole(self) -> Case:
         """Return the model at its declared maximum, or at the largest size to test."""
@@ -101,29 +103,42 @@ def planned(model: Model, contexts: Sequence[int] | None, hosts: Iterable[str]) 
     return PlannedModel(model=model, context_lengths=tuple(sorted(set(sizes))), hosts=tuple(hosts))
 
 
-def smart_key(model: Model) -> int:
-    """Size in bytes + declared maximum * 100,000; unknown values count as 0."""
+def smart_key(model: Model, estimated_bytes: int | None = None) -> int:
+    """Return the memory that `model` needs, in bytes: the estimate, or a formula without one.
+
+    The formula is size in bytes + declared maximum * 100,000; unknown values count as 0.
+    """
+    if estimated_bytes is not None:
+        return estimated_bytes
     return (model.size_bytes or 0) + (model.context_limit or 0) * 100_000
 
 
+def _no_estimate(_: PlannedModel) -> None:
+    return None
+
+
 def ordered(
-    models: Iterable[PlannedModel], key: str, known: Mapping[str, Callable[[str], Any]]
+    models: Iterable[PlannedModel],
+    key: str,
+    known: Mapping[str, Callable[[str], Any]],
+    estimated_bytes: Callable[[PlannedModel], int | None] = _no_estimate,
 ) -> tuple[PlannedModel, ...]:
     """Sort `models` by `key`, one of `options.SORT_KEYS`; a trailing d reverses.
 
-    `known` maps keys to the values of earlier results. Models without a value come last in both
-    directions; `smart` always has one.
+    `known` maps keys to the values of earlier results, `estimated_bytes` returns the memory that
+    the largest case of a model needs. Models without a value come last in both directions; `smart`
+    always has one.
     """
-    own: dict[str, Callable[[Model], Any]] = {
-        "smart": smart_key,
-        "id": lambda model: model.id,
-        "size": lambda model: model.size_bytes,
-        "declared": lambda model: model.context_limit,
+    own: dict[str, Callable[[PlannedModel], Any]] = {
+        "smart": lambda each: smart_key(each.model, estimated_bytes(each)),
+        "id": lambda each: each.model.id,
+        "size": lambda each: each.model.size_bytes,
+        "declared": lambda each: each.model.context_limit,
     }
     descending = key not in own and key not in known
     name = key[:-1] if descending else key
-    value = own.get(name) or (lambda model: known[name](model.id))
-    having = [(value(each.model), each) for each in models]
+    value = own.get(name) or (lambda each: known[name](each.model.id))
+    having = [(value(each), each) for each in models]
     found = sorted(
         (pair for pair in having if pair[0] is not None),
         key=lambda pair: pair[0],

@@ -124,6 +124,8 @@ def _in_the_form_that_works(
     try:
         chat = probe(loaded, "chat")
     except Failure as failure:
+        if failure.verdict.subject == "host" or failure.verdict.retries:
+            raise  # possibly an accident, which shows nothing about the form
         text = f"{THROUGH_TEMPLATE}{failure.verdict}: {failure.text}"
         return replace(found, detail="\n".join(filter(None, (found.detail, text))))
     if chat.verdict is Verdict.OK:

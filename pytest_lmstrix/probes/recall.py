@@ -73,6 +73,18 @@ def ask_control(
     )
 
 
+def template_tokens(instance: Instance) -> int:
+    """Return how many tokens the chat template adds to a message; 0 if that is not counted.
+
+    Raises:
+        Failure: The model cannot be asked through its template.
+    """
+    text = "Say hello"
+    reply = instance.chat((Message(role="user", content=text),), max_tokens=ANSWER_TOKENS)
+    counted = reply.prompt_tokens
+    return 0 if counted is None else max(0, counted - instance.count_tokens(text))
+
+
 def _recalled(haystack: Haystack, replies: Sequence[Reply]) -> int:
     pairs = zip(haystack.needles, replies, strict=True)
     return sum(needle.recalled(without_reasoning(reply.text)) for needle, reply in pairs)

@@ -8,20 +8,28 @@ never a regression. A regression stays one until the size works again or the bre
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from statistics import median
 from typing import Literal, get_args
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_lmstrix.core.checks import evidence_of
-from pytest_lmstrix.core.types import Acceptance, Result
-from pytest_lmstrix.core.verdicts import Verdict
+from pytest_lmstrix.core.types import Result
 from pytest_lmstrix.registry.fold import Fold
-from pytest_lmstrix.registry.history.since import Break, Timelines, remote_host
-from pytest_lmstrix.registry.history.speeds import Sample, significant_ratio
+from pytest_lmstrix.registry.history.earlier import (
+    History,
+    Key,
+    are_alike,
+    line_key,
+    same_weights,
+    setup_of,
+)
+from pytest_lmstrix.registry.history.since import Break
+from pytest_lmstrix.registry.history.speeds import Past, Sample, preferred, significant_ratio
 
 Kind = Literal[
     "newly_broken", "still_broken", "smaller_context", "slower", "changed",
@@ -40,8 +48,6 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 PERCENT = 25.0
 """Smaller deviations of a speed from the median of its history are ignored."""
-MOST_HISTORY = 20
-"""Newest results kept as the history of each setup, check and size."""
 LEAST_SECONDS = 0.1
 """Smaller deviations of a time are ignored, whatever the percentage."""
 SPEEDS: tuple[Measure, ...] = (
@@ -75,6 +81,8 @@ class Change(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Of a speed: the median of the ratios to the usual values, after / before."""
     earlier_version: str = ""
     """The engine's version of the earlier results, if it was another one."""
+    baseline: datetime | None = None
+    """When the first of the earlier values was measured, if the newest ones are no better."""
     since: datetime | None = None
     """When a size that is still broken failed for the first time."""
     elsewhere: str = ""
@@ -89,56 +97,6 @@ class Change(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.kind in _GATED and not self.elsewhere and self.measure != "load_seconds"
 
 
-class History:
-    """The newest earlier results of each setup, check and size; added oldest first."""
-
-    def __init__(self) -> None:
-        self._kept: defaultdict[str, dict[_Key, deque[tuple[int, Result]]]] = defaultdict(dict)
-        self._count = 0
-        self._accepted: dict[str, int] = {}
-        self.timelines = Timelines()
-
-    def accept(self, acceptance: Acceptance) -> None:
-        """Accept the failures and speeds of a model so far as they are."""
-        self.timelines.accept(acceptance)
-        self._accepted[acceptance.model] = self._count
-
-    def add(self, result: Result) -> None:
-        """Add the next result; `host_trouble` withdraws those of its run, check and size.
-
-        Imported results are ignored.
-        """
-        if result.imported:
-            return
-        if result.verdict is Verdict.HOST_TROUBLE:
-            self._withdraw(result)
-            self.timelines.add(result)
-        if result.verdict.evidence == "none":
-            return
-        self._count += 1
-        self.timelines.add(result)
-        kept = self._kept[result.model]
-        recent = kept.setdefault(_key(result), deque(maxlen=MOST_HISTORY))
-        recent.append((self._count, result))
-
-    def _withdraw(self, trouble: Result) -> None:
-        kept = self._kept[trouble.model].get(_key(trouble), deque())
-        while kept and kept[-1][1].run == trouble.run:
-            kept.pop()
-
-    def of(self, model: str) -> list[Result]:
-        """Return the kept results of `model`, oldest first."""
-        kept = (pair for recent in self._kept.get(model, {}).values() for pair in recent)
-        return [result for _, result in sorted(kept, key=lambda pair: pair[0])]
-
-    def since_accepted(self, model: str) -> list[Result]:
-        """Return the kept results of `model` after its last acceptance, oldest first."""
-        accepted = self._accepted.get(model, 0)
-        kept = (pair for recent in self._kept.get(model, {}).values() for pair in recent)
-        newer = sorted((pair for pair in kept if pair[0] > accepted), key=lambda pair: pair[0])
-        return [result for _, result in newer]
-
-
 def compare(
     now: Iterable[Result], history: History, *, percent: float = PERCENT
 ) -> tuple[Change, ...]:
@@ -151,44 +109,18 @@ def compare(
     for model, results in of_model.items():
         earlier = history.of(model)
         changes += _contexts(results, earlier)
-        newest = {_key(result): result for result in results}.values()
+        newest = {line_key(result): result for result in results}.values()
         for result in newest:
-            alike = [old for old in earlier if _alike(old, result)]
+            alike = [old for old in earlier if are_alike(old, result)]
             changes += _of_case(result, alike, history.timelines.before(result))
-        changes += speed_changes(newest, history.since_accepted(model), percent)
+        changes += compare_speeds(newest, history, percent)
     return tuple(sorted(changes, key=lambda change: KINDS.index(change.kind)))
-
-
-_Key = tuple[object, ...]
-
-
-def _setup(result: Result) -> _Key:
-    return result.engine, remote_host(result.host), result.machine
-
-
-def _key(result: Result) -> _Key:
-    return (*_setup(result), result.engine_version, result.fingerprint, result.settings,
-            result.check, result.check_version, result.context_length)  # fmt: skip
-
-
-def _same_weights(one: Result, other: Result) -> bool:
-    """Unknown weights may be the same, but cannot show that the known ones work."""
-    return one.fingerprint == other.fingerprint or any(
-        result.fingerprint is None and result.verdict.evidence != "good" for result in (one, other)
-    )
-
-
-def _alike(old: Result, new: Result) -> bool:
-    return _same_weights(old, new) and (
-        (old.settings, old.check, old.check_version, old.context_length)
-        == (new.settings, new.check, new.check_version, new.context_length)
-    )
 
 
 def _of_case(new: Result, alike: Sequence[Result], known: Break | None) -> list[Change]:
     if not alike:
         return []
-    same = [old for old in alike if _setup(old) == _setup(new)]
+    same = [old for old in alike if setup_of(old) == setup_of(new)]
     if not same:
         return list(filter(None, [_verdicts(alike[-1], new, _difference(alike[-1], new))]))
     broken = new.verdict.evidence in _BROKEN and same[-1].verdict.evidence != "good"
@@ -236,47 +168,59 @@ def _verdicts(old: Result, new: Result, elsewhere: str) -> Change | None:
     )  # fmt: skip
 
 
-def speed_changes(
-    now: Iterable[Result], earlier: Sequence[Result], percent: float
+def compare_speeds(
+    now: Iterable[Result], history: History, percent: float = PERCENT
 ) -> Iterator[Change]:
     """Compare the speeds of a model: all its checks and sizes are samples of one comparison.
 
     Speeds are compared with those of the same engine version; without a difference, or without
-    any, with those of the newest other version.
+    any, with those of the newest other version; and then with the baseline, so that a slow-down
+    does not become usual.
     """
-    setups: defaultdict[_Key, list[Result]] = defaultdict(list)
+    setups: defaultdict[Key, list[Result]] = defaultdict(list)
     for result in now:
         if result.verdict.evidence == "good":
-            setups[*_setup(result), result.fingerprint, result.settings].append(result)
+            setups[*setup_of(result), result.fingerprint, result.settings].append(result)
     for results in setups.values():
         new = results[-1]
-        old = [each for each in earlier
-               if _setup(each) == _setup(new) and each.verdict.evidence == "good"]  # fmt: skip
+        old = [each for each in history.since_accepted(new.model)
+               if setup_of(each) == setup_of(new) and each.verdict.evidence == "good"]  # fmt: skip
         version = new.engine_version
         others = [each.engine_version for each in old if each.engine_version != version]
         for measure in SPEEDS:
             for compared in (version, *others[-1:]):
-                baseline = [each for each in old if each.engine_version == compared]
-                change = _speed(measure, baseline, results, percent)
+                same = [each for each in old if each.engine_version == compared]
+                pairs = [(each, [v for v in same if are_alike(v, each)]) for each in results]
+                change = _speed(measure, pairs, percent)
                 if change is not None:
                     yield change
                     break
+            else:
+                base = [(each, history.baselines.of(each, measure)) for each in results]
+                change = _speed(measure, base, percent)
+                if change is not None and change.kind == "slower":
+                    first = min(past.at for _, found in base for past in found)
+                    yield replace(change, baseline=first)
 
 
 def _speed(
-    measure: Measure, earlier: Sequence[Result], now: Sequence[Result], percent: float
+    measure: Measure, pairs: Iterable[tuple[Result, Sequence[Past]]], percent: float
 ) -> Change | None:
-    samples: list[Sample] = []
-    for new in now:
-        value: float | None = getattr(new, measure)
-        usual = [v for old in earlier if _alike(old, new) and (v := getattr(old, measure))]
-        if value and usual:
-            samples.append(Sample(new, value, tuple(usual)))
+    """Compare each result with the earlier ones beside it."""
+    compared = [
+        (Sample(new, value, usual), before[-1].engine_version)
+        for new, before in pairs
+        if (value := getattr(new, measure))
+        and (usual := tuple(v for old in before if (v := getattr(old, measure))))
+    ]
+    if measure != "load_seconds":
+        compared = list(preferred(compared))
+    samples = [sample for sample, _ in compared]
     is_time = measure in ("ttft_seconds", "load_seconds")
     ratio = significant_ratio(samples, percent / 100, LEAST_SECONDS if is_time else 0)
     if ratio is None:
         return None
-    new = samples[-1].result
+    new, version = samples[-1].result, compared[-1][1]
     history = [value for sample in samples for value in sample.usual]
     alone = len(samples) == 1
     return Change(
@@ -285,25 +229,25 @@ def _speed(
         before=median(median(sample.usual) for sample in samples),
         after=median(sample.value for sample in samples), ratio=ratio,
         spread=(min(history), max(history)), history=len(history), sizes=len(samples),
-        earlier_version=_earlier_version(earlier[-1].engine_version, new),
+        earlier_version=_earlier_version(version, new),
     )  # fmt: skip
 
 
 def _contexts(results: Sequence[Result], earlier: Sequence[Result]) -> Iterable[Change]:
     """Compare the verified contexts before and after, for each setup of the results."""
-    setups: defaultdict[_Key, list[Result]] = defaultdict(list)
+    setups: defaultdict[Key, list[Result]] = defaultdict(list)
     for result in results:
         if result.verdict.evidence in ("good", "bad", "open"):  # evidence about its size
-            setups[*_setup(result), result.fingerprint, result.settings].append(result)
+            setups[*setup_of(result), result.fingerprint, result.settings].append(result)
     for now in setups.values():
         newest = now[-1]
         versions = {result.check: result.check_version for result in now}
         before = [
             old
             for old in earlier
-            if _setup(old) == _setup(newest)
+            if setup_of(old) == setup_of(newest)
             and old.settings == newest.settings
-            and _same_weights(old, newest)
+            and same_weights(old, newest)
             and versions.get(old.check, old.check_version) == old.check_version
         ]
         was, is_now = _verified(newest, before), _verified(newest, [*before, *now])
@@ -327,7 +271,7 @@ def _known_good(before: Sequence[Result], now: Sequence[Result]) -> list[Result]
     return [new for new in now if last.get(_evidence(new)) == "good"]
 
 
-def _evidence(result: Result) -> _Key:
+def _evidence(result: Result) -> Key:
     return evidence_of(result.check), result.context_length
 
 

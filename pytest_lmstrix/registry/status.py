@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import cache
-from typing import Any
+from typing import Any, Literal
+
+from msgspec import Struct
 
 from pytest_lmstrix.core.types import Model, fingerprint, settings_of
+from pytest_lmstrix.core.verdicts import Status
 from pytest_lmstrix.registry.history.since import Since, most_relevant
 from pytest_lmstrix.registry.store import ModelStatus, Registry
 from pytest_lmstrix.system.machine_id import machine_id
+
+DisplayedStatus = Status | Literal["embedding", "imported"]
+"""The status in the registry, or of models without results of their own."""
 
 
 def status_of(registry: Registry, model: Model) -> ModelStatus:
@@ -46,7 +52,7 @@ def shown_since(registry: Registry, model: Model, known: ModelStatus) -> Since |
     return most_relevant(since_of(registry, model, known.fingerprint), machine_id())
 
 
-def display_status(model: Model, known: ModelStatus) -> str:
+def display_status(model: Model, known: ModelStatus) -> DisplayedStatus:
     """Return the status in the registry.
 
     It is `embedding` for models that are never tested, and `imported` for untested models with
@@ -55,6 +61,53 @@ def display_status(model: Model, known: ModelStatus) -> str:
     if model.type == "embedding":
         return "embedding"
     return "imported" if known.status == "untested" and known.imported else known.status
+
+
+class Variant(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A variant of a model, and what is known of it at its largest size that works."""
+
+    id: str
+    name: str
+    """The id without that of the model, such as `q8_0`."""
+    status: DisplayedStatus
+    estimated_memory_bytes: int | None = None
+    peak_memory_bytes: int | None = None
+    verified_context: int | None = None
+    ttft_seconds: float | None = None
+    decode_tokens_per_second: float | None = None
+
+
+class VariantComparison(Struct, frozen=True, kw_only=True):
+    """The variants of one model by load settings, in the order of their ids."""
+
+    model: str
+    variants: tuple[Variant, ...]
+
+
+def compare_variants(models: Iterable[tuple[Model, ModelStatus]]) -> tuple[VariantComparison, ...]:
+    """Compare the variants of each model that has several; pure."""
+    found: dict[str, list[Variant]] = {}
+    for model, known in models:
+        if model.variant_of is not None:
+            found.setdefault(model.variant_of, []).append(_variant(model, known))
+    return tuple(
+        VariantComparison(model=name, variants=tuple(sorted(each, key=lambda one: one.id)))
+        for name, each in found.items()
+        if len(each) > 1
+    )
+
+
+def _variant(model: Model, known: ModelStatus) -> Variant:
+    return Variant(
+        id=model.id,
+        name=model.id.removeprefix(f"{model.variant_of}+"),
+        status=display_status(model, known),
+        estimated_memory_bytes=known.estimated_memory_bytes,
+        peak_memory_bytes=known.peak_memory_bytes,
+        verified_context=known.verified_context,
+        ttft_seconds=known.ttft_seconds,
+        decode_tokens_per_second=known.decode_tokens_per_second,
+    )
 
 
 def sort_values(registry: Registry, models: Iterable[Model]) -> dict[str, Callable[[str], Any]]:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import date
-
 from pytest_lmstrix.core.formatting import NOTHING, count_of, rate, seconds, tokens
-from pytest_lmstrix.registry.history.since import Since, since_text
 from pytest_lmstrix.registry.regressions import Change
 
 MEASURES = {
@@ -43,6 +39,8 @@ def basis(change: Change) -> str:
     if change.elsewhere:
         return change.elsewhere
     parts = [f"with {change.earlier_version}"] if change.earlier_version else []
+    if change.baseline is not None:
+        parts.append(f"as measured first, {change.baseline:%Y-%m-%d}")
     if change.since is not None:
         parts.append(f"broken since {change.since:%Y-%m-%d}")
     if change.spread is not None:
@@ -51,15 +49,3 @@ def basis(change: Change) -> str:
         earlier = count_of(change.history, "earlier value")
         parts.append(f"{sizes}{earlier}: {low} to {high}")
     return "; ".join(parts)
-
-
-def since_when(change: Change, known: Iterable[Since], *, today: date) -> str:
-    """Return since when what broke is broken, or what works again works; empty if unknown."""
-    state = _STATES.get(change.kind)
-    if state is None or change.elsewhere:
-        return ""
-    found = (since for since in known if (since.check, since.state) == (change.check, state))
-    return next((since_text(since, today=today) for since in found), "")
-
-
-_STATES = {"newly_broken": "broken", "still_broken": "broken", "newly_working": "works"}

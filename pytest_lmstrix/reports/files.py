@@ -12,6 +12,8 @@ from pytest_lmstrix.reports.summary import SUMMARY_HEADING, SUMMARY_MARK
 
 MARK = '<section id="lmstrix">'
 """Identifies a report.html of the plugin."""
+NIGHTS_MARK = "<!-- pytest-lmstrix nights -->"
+"""Identifies an index.html of the plugin."""
 
 
 def unwritable_reason(path: Path) -> str:
@@ -72,3 +74,8 @@ def is_summary(data: bytes) -> bool:
 def is_report_html(data: bytes) -> bool:
     """Return whether `data` is a report.html of the plugin."""
     return MARK.encode() in data
+
+
+def is_nights_page(data: bytes) -> bool:
+    """Return whether `data` is an index.html of the plugin."""
+    return NIGHTS_MARK.encode() in data[:1_000]

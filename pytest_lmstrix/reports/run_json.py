@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct
 
-from pytest_lmstrix.core.types import Model, Result
-from pytest_lmstrix.core.verdicts import Status, Verdict
+from pytest_lmstrix.core.types import Model, Origin, Result
+from pytest_lmstrix.core.verdicts import Outcome, Status, Verdict
 from pytest_lmstrix.registry.fold import ModelStatus
 from pytest_lmstrix.registry.history.since import Since
+from pytest_lmstrix.registry.history.updates import EngineUpdate
 from pytest_lmstrix.registry.known import VerifyingCheck
 from pytest_lmstrix.registry.regressions import Change
+from pytest_lmstrix.registry.status import VariantComparison
 
 
 class CaseReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -69,8 +71,12 @@ class RunReport(Struct, frozen=True, kw_only=True, omit_defaults=True, dict=True
     """Outcome -> number of tests."""
     models: tuple[ModelReport, ...]
     cases: tuple[CaseReport, ...]
+    updates: tuple[EngineUpdate, ...] = ()
+    """Engines with another version than in the run before."""
     changes: tuple[Change, ...] = ()
     """Changes since earlier runs, worst first."""
+    variants: tuple[VariantComparison, ...] = ()
+    """Models with several combinations of load settings, compared."""
     fail_on_regression: float | None = None
     """Threshold in percent, if regressions fail the run."""
 
@@ -135,7 +141,23 @@ def model_report(
     )
 
 
-def representative_of(results: Iterable[Result]) -> Result:
+class Judged(Protocol):
+    """A result as far as it decides which one represents a model."""
+
+    @property
+    def context_length(self) -> int: ...
+    @property
+    def origin(self) -> Origin: ...
+    @property
+    def verdict(self) -> Verdict: ...
+    @property
+    def outcome(self) -> Outcome: ...
+
+
+_Judged = TypeVar("_Judged", bound=Judged)
+
+
+def representative_of(results: Iterable[_Judged]) -> _Judged:
     """Return the result that represents a model: the smallest bad size, else the largest good one.
 
     Skipped results and errors of hosts count only if no other is bad; results of a size search only

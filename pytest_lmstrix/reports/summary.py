@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from urllib.parse import quote
 
-from pytest_lmstrix.checks.advice import advice_for
-from pytest_lmstrix.core.formatting import count_of, duration, rate, seconds, tokens, verdict_text
+from pytest_lmstrix.core.formatting import count_of, rate, seconds, tokens, verdict_text
 from pytest_lmstrix.core.sanitize import escape_markdown
 from pytest_lmstrix.core.types import Result
-from pytest_lmstrix.core.verdicts import Verdict
-from pytest_lmstrix.registry.history.since import most_relevant, since_text
+from pytest_lmstrix.registry.history.since import since_text
+from pytest_lmstrix.registry.history.updates import update_text
 from pytest_lmstrix.reports.changes import MEASURES, basis, format_measure, where
-from pytest_lmstrix.reports.run_json import CaseReport, ModelReport, RunReport, representative_of
+from pytest_lmstrix.reports.overview.broken import break_text
+from pytest_lmstrix.reports.overview.headline import headline
+from pytest_lmstrix.reports.overview.notes import explained_notes
+from pytest_lmstrix.reports.overview.problems import Affected, causes
+from pytest_lmstrix.reports.overview.standing import failures_first, has_problem
+from pytest_lmstrix.reports.overview.variants import VARIANT_HEADINGS, variant_cells
+from pytest_lmstrix.reports.run_json import ModelReport, RunReport, representative_of
 
 SUMMARY_MARK = "<!-- pytest-lmstrix -->"
 """First line of a summary.md that the plugin may replace."""
 SUMMARY_HEADING = "## Local LLM models"
-MOST_PROBLEMS = 30
+MOST_CAUSES = 12
+MOST_AFFECTED = 20
+"""Models listed under a cause."""
+_MOST_NOTES = 20
 _MOST_CHANGES = 40
 MOST_MODELS = 40
 """With more models than this, those without a problem are collapsed."""
@@ -29,10 +36,12 @@ def summary(run: RunReport, links: Mapping[str, str]) -> str:
     """Return the page; `links` maps names to URLs or relative paths."""
     blocks = [
         SUMMARY_HEADING,
-        _headline(run),
+        *_headline(run),
+        escape_markdown(". ".join(map(update_text, run.updates))),
         *_changes(run),
         *_problems(run),
         *_models(run),
+        *_variants(run),
         " · ".join(f"[{name}]({_encode_address(address)})" for name, address in links.items()),
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
@@ -51,20 +60,10 @@ def _encode_address(address: str) -> str:
     return address if "://" in address else quote(address)
 
 
-def _headline(run: RunReport) -> str:
-    counts = ", ".join(f"{count:,} {outcome}" for outcome, count in run.counts.items())
-    took = duration((run.finished - run.started).total_seconds())
-    tests = len({case.node_id for case in run.cases})  # a failed teardown is another case
-    tested = f"{count_of(len(run.tested), 'model')}, {count_of(tests, 'test')}"
-    return f"**{tested}: {counts or 'nothing was tested'}** in {took}{_selection(run)}"
-
-
-def _selection(run: RunReport) -> str:
-    """Return the selection of the run and the number of models left out, if any."""
-    untested = len(run.models) - len(run.tested)
-    selection = f" ({escape_markdown(' '.join(run.asked))})" if run.asked else ""
-    others = f"; {count_of(untested, 'model')} not tested in this run" if untested else ""
-    return selection + others
+def _headline(run: RunReport) -> Iterator[str]:
+    found = headline(run)
+    yield f"**{escape_markdown(found.sentence, 500)}**"
+    yield f"{escape_markdown(found.tested, 500)}; {escape_markdown(found.setting, 1_000)}"
 
 
 def _changes(run: RunReport) -> Iterator[str]:
@@ -75,7 +74,7 @@ def _changes(run: RunReport) -> Iterator[str]:
         gate = ", which fail this run" if run.fail_on_regression is not None else ""
         yield f"**{count_of(len(run.regressions), 'regression')}**{gate}."
     yield _table(
-        ("", "model", "where", "what", "before", "now", "compared with"),
+        ("", "model", "where", "what", "before", "now", "since when, compared with what"),
         (
             (
                 change.kind.replace("_", " "),
@@ -84,7 +83,7 @@ def _changes(run: RunReport) -> Iterator[str]:
                 MEASURES[change.measure],
                 format_measure(change, change.before),
                 format_measure(change, change.after),
-                escape_markdown(basis(change) or "the run before"),
+                escape_markdown(break_text(run, change) or basis(change) or "the run before", 500),
             )
             for change in run.changes[:_MOST_CHANGES]
         ),
@@ -93,49 +92,33 @@ def _changes(run: RunReport) -> Iterator[str]:
 
 
 def _problems(run: RunReport) -> Iterator[str]:
-    """Yield a list: each model with a problem, cause and advice; each test without a verdict."""
-    bad = [representative_of(run.results_of(model)) for model in run.models if _has_problem(model)]
-    lines = [
-        f"- **{escape_markdown(result.model)}**, {escape_markdown(result.check)} at"
-        f" {tokens(result.context_length)}: {_reason(result)}"
-        f"{_earlier(run, result)}{_since(run, result.model)}"
-        for result in bad
-    ]
-    lines += [
-        f"- **{escape_markdown(case.node_id)}**: {case.outcome} - {escape_markdown(_gist(case))}"
-        for case in run.cases
-        if case.outcome in ("error", "failed") and not case.results
-    ]
-    if not lines:
+    """Yield each cause of problems with its advice, and the models or tests that have it."""
+    found = causes(run)
+    if not found:
         return
-    yield "### What did not work"
-    yield "\n".join(lines[:MOST_PROBLEMS])
-    yield _more(len(lines) - MOST_PROBLEMS, "problem")
+    yield "### What to do"
+    for cause in found[:MOST_CAUSES]:
+        thing = "test" if cause.family is None else "model"
+        count = count_of(len(cause.affected), thing)
+        advice = f" *{cause.advice}*" if cause.advice else ""
+        yield f"**{escape_markdown(cause.title)}** ({count}){advice}"
+        yield "\n".join(_affected(run, each) for each in cause.affected[:MOST_AFFECTED])
+        yield _more(len(cause.affected) - MOST_AFFECTED, thing)
+    yield _more(len(found) - MOST_CAUSES, "cause")
+
+
+def _affected(run: RunReport, each: Affected) -> str:
+    place = f", {escape_markdown(each.where)}" if each.where else ""
+    verdict = f"`{each.result.verdict}`" if each.result else ""
+    words = " - ".join(filter(None, (verdict, escape_markdown(each.detail, 500))))
+    earlier = f" (found on {each.earlier}, not tested now)" if each.earlier else ""
+    since = since_text(each.since, today=run.finished) if each.since else ""
+    broken = f" **{escape_markdown(since, 500)}.**" if since else ""
+    return f"- **{escape_markdown(each.name)}**{place}: {words}{earlier}{broken}"
 
 
 def _earlier(run: RunReport, result: Result) -> str:
     return "" if result.run == run.run else f" (found on {result.at:%Y-%m-%d}, not tested now)"
-
-
-def _since(run: RunReport, model: str) -> str:
-    """Return since when the model is broken, if it worked before."""
-    reports = (each for each in run.models if each.id == model)
-    found = most_relevant((since for each in reports for since in each.since), run.machine)
-    if found is None or found.state != "broken":
-        return ""
-    return f" **{escape_markdown(since_text(found, today=run.finished), 500)}.**"
-
-
-def _gist(case: CaseReport) -> str:
-    """Return the exception line of a traceback."""
-    raised = re.search(r"^E\s+(.+)", case.reason, re.MULTILINE)
-    return raised[1] if raised else case.reason
-
-
-def _reason(result: Result) -> str:
-    words = f" - {escape_markdown(result.detail)}" if result.detail else ""
-    advice = advice_for(result)
-    return f"`{result.verdict}`{words}" + (f" *{advice}*" if advice else "")
 
 
 def _models(run: RunReport) -> Iterator[str]:
@@ -143,16 +126,31 @@ def _models(run: RunReport) -> Iterator[str]:
     if not run.models:
         return
     yield "### Models"
-    visible, collapsed = list(run.models), list[ModelReport]()
-    if len(run.models) > MOST_MODELS:
-        visible = [model for model in run.models if _has_problem(model)]
-        collapsed = [model for model in run.models if not _has_problem(model)]
+    visible, collapsed = failures_first(run), list[ModelReport]()
+    if len(visible) > MOST_MODELS:
+        collapsed = [model for model in visible if not has_problem(model)]
+        visible = [model for model in visible if has_problem(model)]
     if visible:
         yield _table(_HEADINGS, (_row(run, model) for model in visible))
     if collapsed:
         yield f"<details><summary>{count_of(len(collapsed), 'model')} without a problem</summary>"
         yield _table(_HEADINGS, (_row(run, model) for model in collapsed))
         yield "</details>"
+    notes = [f"- {escape_markdown(note, 500)}" for note in explained_notes(run)]
+    if notes:
+        yield "\n".join(notes[:_MOST_NOTES])
+        yield _more(len(notes) - _MOST_NOTES, "note")
+
+
+def _variants(run: RunReport) -> Iterator[str]:
+    """Yield a table for each model with variants."""
+    for comparison in run.variants:
+        yield f"### Variants of {escape_markdown(comparison.model)}"
+        rows = (variant_cells(each) for each in comparison.variants)
+        yield _table(VARIANT_HEADINGS, (
+            [escape_markdown(cell if isinstance(cell, str) else cell[0]) for cell in cells]
+            for cells in rows
+        ))  # fmt: skip
 
 
 def _row(run: RunReport, model: ModelReport) -> Sequence[str]:
@@ -171,10 +169,6 @@ def _row(run: RunReport, model: ModelReport) -> Sequence[str]:
         seconds(result.ttft_seconds if result else None),
         rate(result.decode_tokens_per_second if result else None),
     )
-
-
-def _has_problem(model: ModelReport) -> bool:
-    return model.verdict not in (None, Verdict.OK)
 
 
 def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

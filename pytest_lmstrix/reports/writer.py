@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -16,19 +16,33 @@ from pytest_lmstrix.core.formatting import count_of
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.core.types import Acceptance, Model, Result
 from pytest_lmstrix.hooks.collection import known_left_out
+from pytest_lmstrix.hooks.outcomes import results_of
 from pytest_lmstrix.options import Settings
 from pytest_lmstrix.plan.plan import Plan
+from pytest_lmstrix.registry.history.earlier import History
 from pytest_lmstrix.registry.history.since import Since
-from pytest_lmstrix.registry.regressions import PERCENT, Change, History, compare
-from pytest_lmstrix.registry.status import since_of
+from pytest_lmstrix.registry.history.updates import EngineUpdate, update_text
+from pytest_lmstrix.registry.regressions import PERCENT, Change, compare
+from pytest_lmstrix.registry.status import VariantComparison, compare_variants, since_of, status_of
 from pytest_lmstrix.registry.store import RegistryError
 from pytest_lmstrix.reports.files import is_of_run_json, is_summary, replace_file, unwritable_reason
 from pytest_lmstrix.reports.html import HtmlGuard, HtmlReport
+from pytest_lmstrix.reports.nights.write import INDEX, RUNS, keep_run, write_index
+from pytest_lmstrix.reports.overview.variants import variants_table
 from pytest_lmstrix.reports.page.fleet import earlier_results
 from pytest_lmstrix.reports.recorder import Recorder, display_path
 from pytest_lmstrix.reports.run_json import ModelReport, RunReport, encode_run, model_report
 from pytest_lmstrix.reports.summary import SUMMARY_MARK, nothing_new, summary
-from pytest_lmstrix.reports.terminal import changes_table, closing_table
+from pytest_lmstrix.reports.terminal import (
+    changes_table,
+    closing_table,
+    opening,
+    short_word,
+    what_to_do,
+)
+
+_Status = tuple[str, str, str | tuple[str, Mapping[str, bool]]]
+"""Category, letter and word of a report."""
 
 
 def check_registry(path: Path) -> None:
@@ -113,18 +127,24 @@ class Writer:
             if known := self._config.stash.get(known_left_out, 0):
                 self._add_to_step_summary(lambda: nothing_new(known))
             return
-        history, changes = History(), tuple[Change, ...]()
+        history, changes, updates = History(), tuple[Change, ...](), tuple[EngineUpdate, ...]()
         percent = self._settings.fail_on_regression
         with self._part("changes"):
             history = self._history()
-            now = (result for case in self._recorder.cases for result in case.results)
+            now = [result for case in self._recorder.cases for result in case.results]
             changes = compare(now, history, percent=percent or PERCENT)
+            updates = history.versions.updates(now)
         if percent is not None and any(change.is_regression for change in changes):
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
         models: tuple[ModelReport, ...] = ()
         with self._part("models"):
             models = tuple(self._models(history))
-        self._run = run = self._build_run(int(session.exitstatus), models, changes)
+        variants: tuple[VariantComparison, ...] = ()
+        with self._part("the comparison of variants"):
+            variants = self._variants()
+        self._run = run = self._build_run(
+            int(session.exitstatus), models, changes, updates, variants
+        )
         if self._folder:
             self._write_files(run)
         self._add_to_step_summary(lambda: summary(run, _github_links()))
@@ -148,6 +168,11 @@ class Writer:
             names = ("report.html", "run.json")
             text = summary(run, {name: name for name in names} | {"registry": registry})
             replace_file(reports / "summary.md", f"{SUMMARY_MARK}\n{text}".encode(), is_summary)
+        with self._part(display_path(self._config, reports / RUNS)):
+            keep_run(run, reports)
+        with self._part(display_path(self._config, reports / INDEX)):
+            written = ("report.html",) if self._html is not None else ()
+            write_index(self._recorder.registry, reports, made=run.finished, written=written)
 
     def _history(self) -> History:
         history = History()
@@ -155,12 +180,19 @@ class Writer:
         for line in self._recorder.registry.lines():
             if isinstance(line, Acceptance):
                 history.accept(line)
-            elif line.model in models and line.run != self._plan.run:
-                history.add(line)
+            elif line.run != self._plan.run:
+                history.versions.add(line)
+                if line.model in models:
+                    history.add(line)
         return history
 
     def _build_run(
-        self, exit_status: int, models: tuple[ModelReport, ...], changes: tuple[Change, ...]
+        self,
+        exit_status: int,
+        models: tuple[ModelReport, ...],
+        changes: tuple[Change, ...],
+        updates: tuple[EngineUpdate, ...],
+        variants: tuple[VariantComparison, ...],
     ) -> RunReport:
         return RunReport(
             run=self._plan.run,
@@ -177,8 +209,22 @@ class Writer:
             counts=dict(self._recorder.counts),
             models=models,
             cases=tuple(self._recorder.cases),
+            updates=updates,
             changes=changes,
+            variants=variants,
             fail_on_regression=self._settings.fail_on_regression,
+        )
+
+    def _variants(self) -> tuple[VariantComparison, ...]:
+        """Compare the variants of each model of which this run tested one."""
+        tested = {each.model for case in self._recorder.cases for each in case.results}
+        models = [planned.model for planned in self._plan.models]
+        names = {model.variant_of for model in models if model.id in tested}
+        registry = self._recorder.registry
+        return compare_variants(
+            (model, status_of(registry, model))
+            for model in models
+            if model.variant_of is not None and model.variant_of in names
         )
 
     def _selection(self) -> Iterator[str]:
@@ -222,6 +268,22 @@ class Writer:
                 since = since_of(self._recorder.registry, model, weights)
         return model_report(model, results, status, earlier=earlier, since=since)
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_report_teststatus(
+        self, report: pytest.CollectReport | pytest.TestReport, config: pytest.Config
+    ) -> Generator[None, _Status | None, _Status | None]:
+        """Keep the verdict in the short summary line of a test with a long name."""
+        status = yield
+        results = results_of(report) if isinstance(report, pytest.TestReport) else []
+        words = ("FAILED", "ERROR")
+        if status is None or not results or status[2] not in words:
+            return status  # `None` without pytest's own plugin `terminal`
+        if config.get_verbosity() >= 2:
+            return status
+        width = config.get_terminal_writer().fullwidth
+        word = short_word(str(status[2]), results[0].verdict, report.nodeid, width)
+        return (*status[:2], word)
+
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         writer = terminalreporter._tw
@@ -232,17 +294,25 @@ class Writer:
             return writer.markup(text, **{colour: True}) if colour else text
 
         def show(lines: Iterable[str]) -> None:
-            terminalreporter.write_line("")
-            for line in lines:
-                terminalreporter.write_line(line)
+            for number, line in enumerate(lines):
+                terminalreporter.write_line(line if number else f"\n{line}")
 
         run = self._run
         if run is not None and run.tested:
-            with self._part("the table of models"):
-                show(closing_table(run, width=width, paint=paint))
+            with self._part("the headline"):
+                show(opening(run, width=width, paint=paint))
+            for update in run.updates:
+                terminalreporter.write_line(f"lmstrix: {update_text(update)}")
             if run.changes:
                 with self._part("the table of changes"):
-                    show(changes_table(run.changes, width=width, paint=paint))
+                    show(changes_table(run, width=width, paint=paint))
+            with self._part("what to do"):
+                show(what_to_do(run, width=width, paint=paint))
+            with self._part("the table of models"):
+                show(closing_table(run, width=width, paint=paint))
+            for comparison in run.variants:
+                with self._part("the comparison of variants"):
+                    show(variants_table(comparison, width=width, paint=paint))
         if run is not None and run.regressions and run.fail_on_regression is not None:
             regressions = count_of(len(run.regressions), "regression")
             terminalreporter.write_line(f"lmstrix: {regressions} failed this run", red=True)

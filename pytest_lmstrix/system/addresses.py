@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 _ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+):(\d{1,5})")
@@ -25,6 +26,27 @@ def host_port(given: str) -> str:
     if not known or port is None or not 1 <= int(port[1]) <= 65_535:
         raise ValueError(f"'{given}' is not host:port, such as 127.0.0.1:1234")
     return address
+
+
+def engine_at(host: str) -> str:
+    """Return the engine that `host` names, such as of `ollama://host` or `openai+http://host`.
+
+    A plain address is that of an LM Studio.
+    """
+    scheme = host.rpartition("://")[0].lower()
+    return "lmstudio" if scheme in ("", "http") else scheme.partition("+")[0]
+
+
+def address_of(host: str) -> str:
+    """Return `host` without the name of its engine: `host:port` or a URL."""
+    scheme, _, rest = host.rpartition("://")
+    _, plus, transport = scheme.partition("+")
+    return f"{transport}://{rest}" if plus else rest
+
+
+def hosts_of(engine: str, hosts: Iterable[str]) -> tuple[str, ...]:
+    """Return those of `hosts` where `engine` runs."""
+    return tuple(host for host in hosts if engine_at(host) == engine)
 
 
 def server_url(given: str) -> str:

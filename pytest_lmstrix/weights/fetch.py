@@ -22,7 +22,7 @@ from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.weights.download import DownloadProgress, download, download_failure, size_of
 from pytest_lmstrix.weights.filetype import SAMPLE_BYTES, name_file_type
 from pytest_lmstrix.weights.gguf import MAGIC
-from pytest_lmstrix.weights.source import LocalSource, parse_source, parts, why_missing
+from pytest_lmstrix.weights.source import SPLIT, LocalSource, parse_source, parts, why_missing
 
 _log = logging.getLogger(__name__)
 _CHUNK_BYTES = 1 << 20
@@ -107,14 +107,21 @@ def is_cached(
 
 
 def header_path(source: str, cache_dir: Path | None = None) -> Path:
-    """Return where the header alone of a remote `source` is kept: never among the weights."""
+    """Return where the header alone of a remote `source` is kept: never among the weights.
+
+    For a split model, of its first file: `parts` finds the others, and llama.cpp does.
+    """
     target = _target(_cache(cache_dir).with_name("headers"), source)
-    return target.with_name(f"{target.name}{_HEADER_SUFFIX}")
+    split = SPLIT.search(Path(parse_source(source).filename).stem)
+    if split is None:
+        return target.with_name(f"{target.name}{_HEADER_SUFFIX}")
+    return target.with_name(f"{target.stem}{_HEADER_SUFFIX}{split[0]}{target.suffix}")
 
 
 def is_header(path: Path) -> bool:
     """Return whether `path` is one that `header_path` returns."""
-    return path.name.endswith(_HEADER_SUFFIX) and path.parent.name == "headers"
+    name = SPLIT.sub("", path.stem) if SPLIT.search(path.stem) else path.name
+    return name.endswith(_HEADER_SUFFIX) and path.parent.name == "headers"
 
 
 def _cache(cache_dir: Path | None) -> Path:

@@ -9,7 +9,13 @@ import hashlib
 import mmap
 from pathlib import Path
 
-from pytest_lmstrix.weights.gguf import HeaderError, HeaderIncomplete, parse_header
+from pytest_lmstrix.weights.gguf import (
+    Header,
+    HeaderError,
+    HeaderIncomplete,
+    parse_header,
+    read_header,
+)
 from pytest_lmstrix.weights.source import parts
 
 MOST_BYTES = 64 << 20
@@ -31,15 +37,22 @@ def header_size(data: bytes | mmap.mmap) -> int | None:
     return size if size <= len(data) else None
 
 
+def model_files(path: Path, header: Header) -> list[Path]:
+    """Return the files of a model by the count in its header, as far as its name allows."""
+    count = header.metadata.get("split.count")
+    files = parts(path)
+    return files if type(count) is int and len(files) == count > 1 else [path]
+
+
 def header_digest(path: Path) -> str:
-    """Return a hash of the headers of all parts of a model, and of the size of their files.
+    """Return a hash of the headers of all files of a model, and of the size of these files.
 
     Raises:
-        ValueError: A part is not a GGUF file, or ends before its header does.
-        OSError: A part cannot be read.
+        ValueError: A file is not a GGUF file, or ends before its header does.
+        OSError: A file cannot be read.
     """
     digest = hashlib.sha256()
-    for part in parts(path):
+    for part in model_files(path, read_header(path)):
         with part.open("rb") as file:
             size_bytes = part.stat().st_size
             if not size_bytes:

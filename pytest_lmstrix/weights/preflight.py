@@ -21,6 +21,7 @@ from pytest_lmstrix.weights.gguf import (
     OtherVersion,
     read_header,
 )
+from pytest_lmstrix.weights.header import model_files
 from pytest_lmstrix.weights.source import SPLIT, parts, why_missing
 
 FileKind = Literal[
@@ -131,7 +132,7 @@ def preflight(path: Path) -> Preflight:
     if isinstance(header, _Problem):
         return Preflight(path=path, parts=(path,), size_bytes=path.stat().st_size,
                          **header._asdict())  # fmt: skip
-    files = _files(path, header)
+    files = model_files(path, header)
     problem = next(_problems(path, header, files), None)
     architecture = _text(header, "general.architecture")
     return Preflight(
@@ -250,12 +251,6 @@ def _kind(header: Header) -> FileKind:
         return "vocabulary"
     pooled = f"{architecture}.pooling_type" in header.metadata
     return "embedding" if pooled or _EMBEDDING_ARCHITECTURES.search(architecture) else "model"
-
-
-def _files(path: Path, header: Header) -> list[Path]:
-    """The files of a model by the count in its header, as far as its name allows."""
-    count = _number(header, "split.count") or 0
-    return parts(path) if count > 1 and len(parts(path)) == count else [path]
 
 
 def _words_of_shard(path: Path, header: Header) -> str:

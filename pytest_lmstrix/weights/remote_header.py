@@ -20,55 +20,76 @@ from pytest_lmstrix.weights.download import (
     validator_of,
 )
 from pytest_lmstrix.weights.fetch import header_path
-from pytest_lmstrix.weights.header import MOST_BYTES, header_size
-from pytest_lmstrix.weights.source import HubSource, UrlSource, parse_source
+from pytest_lmstrix.weights.gguf import read_header
+from pytest_lmstrix.weights.header import MOST_BYTES, header_size, model_files
+from pytest_lmstrix.weights.source import HubSource, UrlSource, parse_source, part_sources
 
 FIRST_BYTES = 1 << 20
-"""Asked for at first; each request after it asks for as much as is there."""
+"""Requested at first; each request after it requests as much as is there."""
+FIRST_BYTES_OF_PART = 1 << 16
+"""Requested at first of a later file of a split model, which has no vocabulary."""
+MOST_PARTS = 100
+"""Files of one split model."""
 
 
 def fetch_header(source: str, *, cache_dir: Path | None = None) -> Path:
     """Return a sparse file with the header of `source`, and as long as the file itself.
 
     The header is fetched by ranges and kept in the cache, in a folder that no weights are loaded
-    from.
+    from. The headers of all files of a split model are fetched; the first is returned.
 
     Raises:
         SourceError: `source` cannot be understood.
         Failure: The header is not available on its own (`unreachable`), the file does not exist
             (`model_not_found`), or it is not a GGUF file (`corrupted`).
     """
+    sources = part_sources(source)
+    if len(sources) > MOST_PARTS:
+        text = f"{source}: {len(sources):,} files; headers of at most {MOST_PARTS} are fetched"
+        raise download_failure(text)
+    first = header_path(source, cache_dir)
+    if not first.is_file():
+        _fetch_to(first, source, FIRST_BYTES)
+    targets = model_files(first, read_header(first)) if len(sources) > 1 else [first]
+    for target, each in zip(targets[1:], sources[1:], strict=False):
+        if not target.is_file():
+            _fetch_to(target, each, FIRST_BYTES_OF_PART)
+    return first
+
+
+def _fetch_to(target: Path, source: str, first_bytes: int) -> None:
+    url, headers = _request(source)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        header, size_bytes = _Ranges(url, headers, first_bytes).read()
+        draft = target.with_name(f".{target.name}-{secrets.token_hex(4)}")
+        try:
+            write_sparse(draft, header, size_bytes)
+            draft.replace(target)
+        finally:
+            draft.unlink(missing_ok=True)
+    except OSError as error:
+        raise download_failure(f"{source}: {error}") from error
+
+
+def _request(source: str) -> tuple[str, dict[str, str]]:
     parsed = parse_source(source)
     match parsed:
         case UrlSource():
-            url, headers = parsed.url, dict[str, str]()
+            return parsed.url, {}
         case HubSource():
-            url, headers = hub_request(parsed)
-        case _:
-            raise download_failure(
-                f"{source}: the header cannot be fetched on its own; a run downloads the file"
-            )
-    target = header_path(source, cache_dir)
-    if not target.is_file():
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            header, size_bytes = _Ranges(url, headers).read()
-            draft = target.with_name(f".{target.name}-{secrets.token_hex(4)}")
-            try:
-                write_sparse(draft, header, size_bytes)
-                draft.replace(target)
-            finally:
-                draft.unlink(missing_ok=True)
-        except OSError as error:
-            raise download_failure(f"{source}: {error}") from error
-    return target
+            return hub_request(parsed)
+    raise download_failure(
+        f"{source}: the header cannot be fetched on its own; a run downloads the file"
+    )
 
 
 class _Ranges:
     """The beginning of a file, fetched range by range until its header is complete."""
 
-    def __init__(self, url: str, headers: dict[str, str]) -> None:
+    def __init__(self, url: str, headers: dict[str, str], first_bytes: int) -> None:
         self._url = url
+        self._first_bytes = first_bytes
         self._headers = {**headers, "Accept-Encoding": "identity"}
         self._data = bytearray()
         self._total: int | None = None
@@ -102,7 +123,7 @@ class _Ranges:
 
     def _read_more(self, client: httpx.Client) -> None:
         start = len(self._data)
-        end = min(MOST_BYTES, max(FIRST_BYTES, 2 * start))
+        end = min(MOST_BYTES, max(self._first_bytes, 2 * start))
         wanted = {**self._headers, "Range": f"bytes={start}-{end - 1}"}
         if start and self._validator:
             wanted["If-Range"] = self._validator

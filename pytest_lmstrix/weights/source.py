@@ -173,6 +173,37 @@ def parts(path: Path) -> list[Path]:
     ]
 
 
+def part_sources(source: str) -> list[str]:
+    """Return the sources of all files of a remote model by that of its first, as `parts`.
+
+    Only `hf://` and `https://` have them; of any other file, and of a later one, it is the source
+    alone.
+
+    Raises:
+        SourceError: `source` is not valid.
+    """
+    parsed = parse_source(source)
+    split = SPLIT.search(PurePosixPath(parsed.filename).stem)
+    if not isinstance(parsed, UrlSource | HubSource) or split is None or int(split["number"]) != 1:
+        return [source]
+    at = source.rfind(split[0], 0, _end_of_path(source))
+    if at < 0:
+        return [source]  # spelled with percent signs
+    before, after = source[:at], source[at + len(split[0]) :]
+    return [
+        f"{before}-{number:05}-of-{split['count']}{after}"
+        for number in range(1, int(split["count"]) + 1)
+    ]
+
+
+def _end_of_path(source: str) -> int:
+    """Return where the path of a source ends: before a query, a fragment or a revision."""
+    parsed = parse_source(source)
+    if isinstance(parsed, HubSource):
+        return len(source) - (len(parsed.revision) + 1 if parsed.revision is not None else 0)
+    return len(re.split(r"[?#]", source)[0])
+
+
 def why_missing(path: Path) -> str:
     """Return the reason why `path` is not an existing file."""
     if path.is_symlink() and not path.exists():

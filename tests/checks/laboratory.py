@@ -34,7 +34,9 @@ class NoWatch:
 
 
 def loader_for(engine: Engine) -> ModelLoader:
-    return ModelLoader(lambda model: engine, host_lock=lambda host: nullcontext(), watch=NoWatch())
+    return ModelLoader(
+        lambda model, gone: engine, host_lock=lambda host: nullcontext(), watch=NoWatch()
+    )
 
 
 @contextmanager
@@ -53,13 +55,13 @@ class Run:
     def __init__(
         self, loader: ModelLoader, *, known: Mapping[str, KnownRange] = {}, seed: int = 1
     ) -> None:
-        attempts = Attempts(loader, run="run", machine="machine")
-        self.size_policy = SizePolicy(attempts, known=known, seed=seed)
+        self.attempts = Attempts(loader, run="run", machine="machine")
+        self.size_policy = SizePolicy(self.attempts, known=known, seed=seed)
 
     def check(self, check: str, cases: list[Case]) -> dict[int, list[Result] | None]:
-        """Results of `fast`, `full` or `deep` by size; `SKIPPED` if not tried."""
-        if check == "deep":
-            self.size_policy.expect_deep(cases)
+        """Results of `fast`, `full`, `deep` or `speed` by size; `SKIPPED` if not tried."""
+        if check in ("deep", "speed"):
+            self.size_policy.expect(check, cases)
         return {case.context_length: self._one(check, case) for case in cases}
 
     def _one(self, check: str, case: Case) -> list[Result] | None:

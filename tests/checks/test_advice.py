@@ -71,3 +71,55 @@ def test_a_log_is_advised_only_where_there_is_one() -> None:
             assert "log" not in advice(verdict, "killed", engine=engine)
         named = advice(verdict, "killed\nlog: /reports/logs/a.log", engine="llamacpp")
         assert named.startswith("See the log in the folder `logs` of the reports.")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "detail", "remedy"),
+    [
+        ("host_trouble", "another client has tiny loaded in Ollama", "Unload it there"),
+        ("host_trouble", "no room\nstill in memory of host: big (21 GB)", "Unload it there"),
+        ("host_trouble", "401 Unauthorized: invalid API token", "Check the key or token"),
+        ("host_trouble", "429 Too Many Requests", "Run again when the server has less to do"),
+        ("host_trouble", "write ENOSPC: no space left on device", "Make room on the disk"),
+        ("host_trouble", "Invalid load message", "Update pytest-lmstrix and the `lmstudio` SDK"),
+        ("host_trouble", "CUDA driver version is insufficient", "Update or mend the driver"),
+        (
+            "host_trouble",
+            "Failed to load LLM engine from path: C:\\x.node. The specified module could not be"
+            " found.",
+            "Update or install again the engine's runtime",
+        ),
+        ("host_trouble", "libcuda.so.1: cannot open shared object file", "Update or install again"),
+        ("host_trouble", "the answer was stopped in LM Studio", "Run again, and let it finish"),
+        ("host_trouble", "Failed to start the worker: code 7", "Mend the host"),
+        (
+            "unreachable",
+            "LM Link connection entered error state: peer_keepalive_timeout",
+            "Check in LM Studio that the linked device is on",
+        ),
+        ("unreachable", "this LM Studio is newer than the SDK: it ended", "Update pytest-lmstrix"),
+        (
+            "unreachable",
+            "<html><h1>502 Bad Gateway</h1></html>",
+            "See whether the server or a proxy",
+        ),
+        ("unreachable", "connection refused", "Start the server"),
+        (
+            "context_not_granted",
+            "a request gets 2,048 of the 8,192 tokens granted (one of 4 slots): too long",
+            "Set the server's parallel requests to 1",
+        ),
+        ("context_not_granted", "asked for 2,048 tokens, granted 1,024", "Ask for a smaller"),
+        (
+            "engine_error",
+            "failed to load draft model, '/m/x-mtp.gguf': invalid vector subscript",
+            "Mend, update or take away the companion",
+        ),
+    ],
+)
+def test_the_remedy_fits_the_cause_in_the_engines_words(
+    verdict: str, detail: str, remedy: str
+) -> None:
+    assert advice(Verdict(verdict), detail).startswith(remedy)
+    if verdict == "host_trouble":
+        assert advice(Verdict(verdict), detail).endswith("nothing counts against the model.")

@@ -11,6 +11,7 @@ from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Message, Model, ModelFacts, Reply
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Engine, Progress
+from pytest_lmstrix.engines.catalog import host_of
 
 A = Model(id="a", engine="bare")
 B = Model(id="b", engine="bare")
@@ -89,7 +90,7 @@ def loader(engine: BareEngine) -> ModelLoader:
         finally:
             engine.log.append("free")
 
-    def engine_of(model: Model) -> Engine:
+    def engine_of(model: Model, gone: object) -> Engine:
         return engine  # type: ignore[return-value]
 
     return ModelLoader(engine_of, host_lock=host_lock, watch=Watching())
@@ -105,6 +106,15 @@ def test_the_host_is_locked_from_load_to_confirmed_unload(
     assert engine.log[2:] == ["unload", "free"]
 
 
+def test_the_host_of_an_engine_that_loads_nothing_is_not_locked(
+    loader: ModelLoader, engine: BareEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BareEngine, "attaches", True, raising=False)
+    loader.load(A, 512)
+    loader.unload()
+    assert engine.log == ["load a 512", "unload"]
+
+
 def test_the_host_is_released_after_the_pause_that_follows_an_unload(
     engine: BareEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,7 +125,7 @@ def test_the_host_is_released_after_the_pause_that_follows_an_unload(
 
     monkeypatch.setattr(time, "sleep", lambda seconds: engine.log.append(f"pause {seconds}"))
     loader = ModelLoader(
-        lambda model: engine,  # type: ignore[arg-type,return-value]
+        lambda model, gone: engine,  # type: ignore[arg-type,return-value]
         host_lock=host_lock,
         watch=Watching(),
         cooldown=2.5,
@@ -292,3 +302,18 @@ def test_a_failed_weights_download_does_not_mark_the_host_unreachable(
 
 def test_chat_accepts_a_plain_message(loader: ModelLoader) -> None:
     assert loader.load(A, 5).chat("hello", max_tokens=1).text == "hello"
+
+
+def test_a_host_that_is_back_is_used_again(
+    loader: ModelLoader, engine: BareEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader.load(A, 5)
+    loader.unload()
+    host = host_of(loader.engine_of(A))
+    loader.gone[host] = Failure("away", verdict=Verdict.UNREACHABLE)
+    loader.choose_host(A)
+    assert loader.unreachable_reason(A) is not None
+    later = time.monotonic() + 61
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    loader.choose_host(A)
+    assert loader.unreachable_reason(A) is None

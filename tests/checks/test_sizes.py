@@ -613,6 +613,38 @@ def test_deep_judges_nothing_where_neither_form_gives_an_answer() -> None:
     assert (results[0].verdict, results[0].form) == (Verdict.INCONCLUSIVE, "completion")
 
 
+@pytest.mark.parametrize(
+    "behaviours",
+    [
+        pytest.param((), id="healthy"),
+        pytest.param((Reasons(tokens=150),), id="thinking"),
+        pytest.param((ChatOnly(text=" 96"),), id="wrong completions"),
+    ],
+)
+def test_deep_asks_a_model_that_is_to_chat_through_its_template_alone(
+    behaviours: tuple[AnyBehaviour, ...],
+) -> None:
+    engine = Scripted(*behaviours)
+    model = Model(id="tiny", engine="fake", prompts="chat")
+    cases = [Case(model=model, context_length=size) for size in (1_024, 4_096)]
+    for results in run_of(engine).check("deep", cases).values():
+        assert results is not SKIPPED
+        [result] = results
+        assert (result.verdict, result.form, result.notes) == (Verdict.OK, "chat", ())
+        budget = min(1_024, result.context_length // 4)
+        assert (result.prompt_tokens or 0) >= 0.97 * (result.context_length - budget)
+    assert engine.taken() == [4_096]
+
+
+def test_deep_judges_nothing_where_a_model_that_is_to_chat_recalls_only_in_completions() -> None:
+    model = Model(id="tiny", engine="fake", prompts="chat")
+    found = run_of(Scripted(Reasons(tokens=5_000))).check(
+        "deep", [Case(model=model, context_length=4_000)]
+    )[4_000]
+    assert found is not SKIPPED
+    assert (found[0].verdict, found[0].form) == (Verdict.INCONCLUSIVE, "chat")
+
+
 def test_deep_asks_by_completions_where_they_work() -> None:
     found = run_of(Scripted(Reasons(tokens=5_000))).check("deep", [case(4_000)])
     results = found[4_000]

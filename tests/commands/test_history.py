@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
 import pytest_lmstrix.commands.run  # noqa: F401 - once: pytester forgets what a run imports
 from pytest_lmstrix.core.types import Result
+from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.registry.store import Registry
 from tests.end_to_end.project import Project
 from tests.registry.results import a_result
@@ -53,6 +55,26 @@ def test_the_history_has_a_sentence_and_a_line_for_each_engine_version(broken: P
         "  2025-11-02  2025-11-04  fake 0.4.19     3  crashed         -       -        -",
     ]
     assert broken.engine_log == []
+
+
+def test_a_failed_size_search_is_not_the_verdict_of_a_night(project: Project) -> None:
+    found = a_night(10, 30, "0.4.18")
+    searched = msgspec.structs.replace(
+        found, context_length=16_384, verdict=Verdict.CRASHED, outcome="failed", origin="search"
+    )
+    registry_of(project).append_many([found, searched])
+    line = project.run("--lmstrix-history").outlines[-1]
+    assert line.split() == [
+        "2025-10-30",
+        "2025-10-30",
+        "fake",
+        "0.4.18",
+        "1",
+        "ok",
+        "8,192",
+        "-",
+        "-",
+    ]
 
 
 def test_the_history_as_json(broken: Project) -> None:

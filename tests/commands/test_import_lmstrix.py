@@ -18,7 +18,7 @@ from pytest_lmstrix.commands.import_lmstrix import MAX_FILE_BYTES, Database, rea
 from pytest_lmstrix.core.types import Model
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.manifest.read import read_manifest
-from pytest_lmstrix.registry.regressions import History
+from pytest_lmstrix.registry.history.earlier import History
 from pytest_lmstrix.registry.store import Registry
 from tests.end_to_end.project import Project
 from tests.registry.results import a_result

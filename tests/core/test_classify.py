@@ -139,7 +139,6 @@ FAMILIES: dict[Verdict, list[str]] = {
     ],
     Verdict.MODEL_NOT_FOUND: [
         "get_repo_commit: error: GET failed (404): Sorry, we can't find the page",
-        "Failed to load CLIP model from mmproj.gguf. Does this file exist?",
         "Could not get model handle in namespace llm (no models are currently loaded).",
         "FileNotFoundError: [Errno 2] No such file or directory: '/models/x.gguf'",
         "404 Client Error: Not Found for url: https://example.org/x.gguf",
@@ -170,7 +169,6 @@ FAMILIES: dict[Verdict, list[str]] = {
         "error loading model: missing tok_embeddings.weight",
         "unexpected EOF while reading model file",
         "key not found in model: llama.context_length\nmain: exiting due to model loading error",
-        "clip_init: failed to load model 'mmproj.gguf': unable to find tensor v.blk.0.attn_out",
         'Error SHA mismatch for file "Meta-Llama-3-70B-Instruct.Q4_K_M.gguf"',
         "OSError: x does not appear to have a file named preprocessor_config.json.",
         "llama runner process has terminated: error loading model: error loading model "
@@ -286,7 +284,6 @@ FAMILIES: dict[Verdict, list[str]] = {
         "Structured output type is not supported",
         "Config file not found: settings.json",
         "Preset file does not exist",
-        "Rate limit exceeded: too many tokens per minute",
         "<html><h1>404 Not Found</h1></html>",
         "gguf_init_from_file: failed to open GGUF file 'x.gguf' (Permission denied)",
         "llama_model_loader: failed to load model from x.gguf\nread error: Input/output error",
@@ -308,14 +305,12 @@ FAMILIES: dict[Verdict, list[str]] = {
         "failed to initialize the context: Gemma4Assistant requires ctx_other to be set",
         "Failed to parse tool call: Unexpected end of content. \nModel Output: out of memory",
         "'x' does not support tools",
-        "ModuleNotFoundError: No module named 'mlx_engine'",
         "warning: not compiled with GPU offload support, --gpu-layers option will be ignored",
         "Command failed with exit code 1: powershell (Get-CimInstance)",
         "failed to parse LLM response: unexpected end of JSON input (raw: )",
         'msg="waiting for server to become available" status="llm server loading model"',
         'msg="waiting for server to become available" status="llm server not responding"',
         "failed to load model 'x.gguf', try reducing --n-gpu-layers if you're running out of VRAM",
-        "Invalid API key provided",
     ],
 }
 

@@ -94,3 +94,12 @@ def test_wrapped_text_fits_its_width(rows: list[list[str]]) -> None:
     for line in prose(rows, paint=plain, width=50):
         assert len(line) <= 50 or line in heads
         assert "\x1b" not in line
+
+
+def test_names_that_begin_alike_stay_distinct_when_cut_and_are_whole_in_a_log() -> None:
+    names = ("llama-3.2-3b-instruct-q4_k_m", "llama-3.2-3b-instruct-q8_0")
+    rows: list[list[TableCell]] = [[name, "lmstudio", "2.0 GB", "ok"] for name in names]
+    cut = [line.split()[0] for line in shown(rows, 44)[1:]]
+    assert len(set(cut)) == 2
+    assert all("…" in name and name.startswith("llama-3") for name in cut)
+    assert [line.split()[0] for line in shown(rows)[1:]] == list(names)

@@ -31,16 +31,42 @@ def test_the_documented_custom_check_works(project: Project, document: str) -> N
     assert result.verdict is Verdict.OK
 
 
-def test_the_documented_custom_engine_works(project: Project) -> None:
-    project.pytester.makeconftest(examples("docs/own-checks.md")[1])
-    project.pytester.makefile(
-        ".yaml", models="defaults: {engine: echo}\nmodels: [{id: parrot}, {id: owl}]\n"
-    )
-    project.run("-m", "fast", "--lmstrix-ctx=512").assert_outcomes(passed=1, xfailed=1)
-    assert {r.model: r.verdict for r in project.results} == {
-        "parrot": Verdict.OK,
-        "owl": Verdict.MODEL_NOT_FOUND,
+@pytest.fixture
+def parrot(project: Project) -> Project:
+    """A project of the files on the page about engines, each named by its first line."""
+    blocks = examples("docs/engines.md") + examples("docs/engines.md", "yaml")
+    for name, text in (re.match(r"# (\S+)\n(.*)", each, re.DOTALL).groups() for each in blocks):  # type: ignore[union-attr]
+        project.path.joinpath(name).write_text(text, encoding="utf-8")
+    return project
+
+
+def test_the_documented_engine_works(parrot: Project) -> None:
+    parrot.run("-m", "fast", "--lmstrix").assert_outcomes(passed=2)
+    assert {(r.engine, r.host, r.model, r.verdict) for r in parrot.results} == {
+        ("parrot", "127.0.0.1:9000", "polly", Verdict.OK)
     }
+
+
+def test_the_documented_engine_passes_the_contract(parrot: Project) -> None:
+    result = parrot.run("test_parrot.py", "-rs")
+    result.assert_outcomes(passed=16, skipped=2)
+    result.stdout.fnmatch_lines(["SKIPPED*the engine has no sweep()", "SKIPPED*has no others()"])
+
+
+def test_the_documented_engine_takes_hosts(parrot: Project) -> None:
+    hosts = ("--lmstrix-host", "parrot://a:1", "--lmstrix-host", "parrot+http://b:2")
+    parrot.run("--lmstrix", "-m", "fast", *hosts).assert_outcomes(passed=2)
+    assert {r.host for r in parrot.results} == {"a:1"}
+    scan = parrot.run("--lmstrix-scan", *hosts)
+    scan.stdout.fnmatch_lines(["parrot a:1 *1 model", "parrot b:2 *1 model"])
+
+
+def test_the_verdicts_of_engines_are_documented_by_name() -> None:
+    text = (ROOT / "docs/engines.md").read_text(encoding="utf-8")
+    table = text.partition("## Failures")[2].partition("##")[0]
+    names = re.findall(r"\| `(\w+)`", table)
+    assert len(names) == 7
+    assert set(names) <= set(Verdict)
 
 
 def test_the_readme_manifest_is_valid(project: Project) -> None:

@@ -22,6 +22,11 @@ MISTAKES = {
     ),
     "sort d": (("--lmstrix-sort=d",), "--lmstrix-sort: 'd' is not a valid key*"),
     "host": (("--lmstrix-host=ftp://x:1",), "--lmstrix-host: 'ftp://x:1' is not host:port*"),
+    "host-engine": (
+        ("--lmstrix-host=olama://x:1",),
+        "--lmstrix-host: 'olama://x:1' is not host:port or ENGINE://host:port: 'olama' is not a"
+        " known engine; did you mean 'ollama'?",
+    ),
     "tls": (("--lmstrix-host=https://x:1",), "--lmstrix-host: 'https://x:1': TLS is not supp*"),
     "port": (("--lmstrix-host=a:99999",), "--lmstrix-host: 'a:99999' is not host:port*"),
     "engine": (("--lmstrix-engine=lmstudo",), "models.yaml: *'lmstudo'*did you mean 'lmstudio'?"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import queue
 import re
 import sys
@@ -95,10 +94,12 @@ def test_the_dry_run_is_within_2_mib_of_the_buffers_of_a_load(
 
 QUICK = ("gemma3", "qwen3moe", "mamba", "falcon-h1", "gpt-oss")
 """Sliding window, experts, recurrent, recurrent beside attention, windows beside experts."""
+OTHERS = sorted({*ARCHITECTURES} - {*QUICK})
 
 
 @pytest.mark.parametrize(
-    "architecture", ARCHITECTURES if os.environ.get("LMSTRIX_TEST_DEEP") else QUICK
+    "architecture",
+    [*QUICK, *(pytest.param(each, marks=pytest.mark.long) for each in OTHERS)],
 )
 def test_the_dry_run_knows_the_buffers_of_other_architectures(
     tmp_path: Path, architecture: str

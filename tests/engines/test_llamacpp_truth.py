@@ -62,6 +62,7 @@ def test_a_small_model_answers(instance: Instance, question: Question) -> None:
     assert grade(question, ask(instance, "completion", question)) is Verdict.OK
 
 
+@pytest.mark.long
 def test_every_size_is_filled_and_recalled(filled: list[tuple[Haystack, Recall]]) -> None:
     for haystack, recall in filled:
         assert recall.verdict is Verdict.OK, recall.detail
@@ -81,6 +82,7 @@ def test_the_filler_is_processed_once(filled: list[tuple[Haystack, Recall]]) -> 
         assert larger.prose.startswith(smaller.prose)
 
 
+@pytest.mark.long
 def test_a_model_that_ignores_the_middle_fails(
     instance: Instance, filled: list[tuple[Haystack, Recall]]
 ) -> None:

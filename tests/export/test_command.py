@@ -12,6 +12,8 @@ from pytest_lmstrix.core.types import Result
 from pytest_lmstrix.registry.store import Registry
 from tests.end_to_end.project import Project
 from tests.export.results import QWEN_PATH, here
+from tests.standin.lmstudio.models.model import StandInModel
+from tests.standin.lmstudio.server import LmStudioServer
 
 MODELS = """
   - {id: qwen3-8b, engine: lmstudio, tags: [mine]}
@@ -156,6 +158,40 @@ def test_lm_studio_gets_a_file_for_each_of_its_models(tested: Project) -> None:
     ]
     reason = "LM Studio does not run it, or its path is unknown"
     assert f"lmstudio: not exported: smol: {reason}" in result.errlines
+
+
+@pytest.mark.parametrize(
+    ("obeyed", "line"),
+    [
+        (True, "lmstudio: qwen3-8b: taken: it loads with 30,000 tokens"),
+        (False, "lmstudio: qwen3-8b: loaded with 4,096 tokens, not the 30,000 written"),
+    ],
+)
+def test_a_load_shows_whether_lm_studio_obeys_its_file(
+    tested: Project, obeyed: bool, line: str
+) -> None:
+    home = tested.path / "home"
+    (home / ".internal").mkdir(parents=True)
+    model = StandInModel(key="qwen3-8b", path=QWEN_PATH, max_context_length=100_000)
+    with LmStudioServer([model], home=home if obeyed else None) as server:
+        result = tested.run("--lmstrix-export=lmstudio:home", f"--lmstrix-host={server.host}")
+        assert result.ret == pytest.ExitCode.OK
+        assert line in result.errlines
+        (load,) = server.loads()
+        assert (load.context_length, load.config) == (None, {})
+        assert server.loaded() == ()
+        loads = len(server.loads())
+        shown = ["--lmstrix-export=lmstudio:home", "--lmstrix-export-dry-run"]
+        tested.run(*shown, f"--lmstrix-host={server.host}")
+        assert len(server.loads()) == loads
+
+
+def test_what_lm_studio_takes_is_not_checked_without_a_server(tested: Project) -> None:
+    (tested.path / "home" / ".internal").mkdir(parents=True)
+    result = tested.run("--lmstrix-export=lmstudio:home", "--lmstrix-host=127.0.0.1:9")
+    assert result.ret == pytest.ExitCode.OK
+    start = "lmstudio: qwen3-8b: not checked whether it is taken: "
+    assert any(line.startswith(start) for line in result.errlines)
 
 
 def test_a_path_of_lm_studio_cannot_leave_its_folder(tested: Project) -> None:

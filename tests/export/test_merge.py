@@ -69,6 +69,13 @@ FILES = {
         "--ctx-size 512 --port ${PORT}",
         "--ctx-size 32768 --port ${PORT}",
     ),
+    "cline": (
+        '{"version": 1, "modes": {}, "providers": {"lmstudio": {"settings": {"provider":'
+        ' "lmstudio",\n "model": "qwen3-8b", "contextWindow":  5, "apiKey": "k"},'
+        ' "tokenSource": "manual"},\n "ollama": {"settings": {"model": "other"}}}}\n',
+        '"contextWindow":  5',
+        '"contextWindow":  32768',
+    ),
     "codex": (
         'model = "qwen3-8b" # mine\nmodel_context_window = 1_000\n\n[a]\nmodel = "x"\n',
         "= 1_000\n",

@@ -85,6 +85,31 @@ def test_dash_m_fast_runs_only_fast_cases_without_lmstrix(project: Project) -> N
     result.stdout.fnmatch_lines(["models.yaml::test_fast?tiny-512? PASSED*"])
 
 
+def test_dash_m_speed_runs_only_speed_cases_without_lmstrix(project: Project) -> None:
+    project.manifest("[{id: tiny, contexts: [512, 1024]}]")
+    result = project.run("-m", "speed", "-k", "tiny", "-v")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["models.yaml::test_speed?tiny-512? PASSED*"])
+    assert project.engine_log == ["load tiny 1024", "unload tiny"]
+
+
+def test_speed_is_measured_again_in_each_run(project: Project) -> None:
+    for _ in range(2):
+        project.run("-m", "speed").assert_outcomes(passed=2)
+
+
+def test_speed_runs_after_the_other_checks_of_its_model(project: Project) -> None:
+    assert project.ids("-m", "fast or deep or limit or speed") == [
+        "models.yaml::test_fast[tiny-512]",
+        "models.yaml::test_fast[tiny-1024]",
+        "models.yaml::test_deep[tiny-512]",
+        "models.yaml::test_deep[tiny-1024]",
+        "models.yaml::test_limit[tiny]",
+        "models.yaml::test_speed[tiny-512]",
+        "models.yaml::test_speed[tiny-1024]",
+    ]
+
+
 @pytest.mark.parametrize("expression", ["not fast", "slow", "not slow"])
 def test_other_marker_expressions_do_not_activate_the_plugin(
     project: Project, expression: str

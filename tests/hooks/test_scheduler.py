@@ -74,7 +74,7 @@ class Run:
             option=SimpleNamespace(loadscopereorder=True),
         )
         others = MODES[mode](config, _Silent())
-        self.scheduler = WholeModels(config, others, model_of)
+        self.scheduler = WholeModels(config, others, model_of, {})
         self._random = random.Random(seed)
         self.nodes = [self.add(f"gw{number}") for number in range(workers)]
 

@@ -11,7 +11,8 @@ import pytest
 
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Model, Result
-from pytest_lmstrix.registry.regressions import History, compare
+from pytest_lmstrix.registry.history.earlier import History
+from pytest_lmstrix.registry.regressions import compare
 from pytest_lmstrix.registry.store import Registry
 from pytest_lmstrix.reports.run_json import CaseReport, RunReport, model_report
 from tests.registry.results import a_result
@@ -69,7 +70,12 @@ def a_run(registry: Registry, now: tuple[Result, ...] = NOW) -> RunReport:
         exit_status=1,
         counts={"passed": 2, "failed": 2, "xfailed": 1, "skipped": 1},
         models=tuple(
-            model_report(model, [r for r in now if r.model == model.id], registry.status(model.id))
+            model_report(
+                model,
+                [r for r in now if r.model == model.id],
+                registry.status(model.id),
+                since=registry.since(model.id),
+            )
             for model in models
         ),
         cases=(

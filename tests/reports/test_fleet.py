@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from pytest_lmstrix.core.types import Model, Result
 from pytest_lmstrix.plan.plan import Plan, planned
-from pytest_lmstrix.registry.regressions import History
+from pytest_lmstrix.registry.history.earlier import History
 from pytest_lmstrix.registry.store import Registry
 from pytest_lmstrix.reports.page.fleet import Fleet, MapCell, fleet_of
 from pytest_lmstrix.reports.page.plots import METRICS, plot, plot_checks

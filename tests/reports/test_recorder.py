@@ -70,6 +70,7 @@ def test_sessions_after_damage_do_not_prune_intact_backups(project: Project) -> 
     assert Registry(registry.path).load().results == 302
 
 
+@pytest.mark.long
 def test_eight_workers_write_one_complete_line_per_case(fleet: Project) -> None:
     fleet.run_apart("--lmstrix", "-n", "8").assert_outcomes(passed=30)
     found = cases(registry_of(fleet))
@@ -77,6 +78,7 @@ def test_eight_workers_write_one_complete_line_per_case(fleet: Project) -> None:
     assert found == Counter((run, model, size) for model in MODELS for size in SIZES)
 
 
+@pytest.mark.long
 def test_two_concurrent_runs_write_one_complete_line_per_case_each(fleet: Project) -> None:
     command = [sys.executable, "-m", "pytest", "--lmstrix", "--all", "-p", "no:cacheprovider"]
     for _ in range(2):

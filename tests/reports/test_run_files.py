@@ -91,13 +91,16 @@ def test_a_summary_counts_each_test_once_and_lists_errors(project: Project) -> N
     project.manifest("[{id: tiny, contexts: [512]}]")
     project.run("--lmstrix").assert_outcomes(passed=2, failed=1, errors=2)
     text = (project.path / "reports" / "summary.md").read_text(encoding="utf-8")
-    assert "**1 model, 4 tests: 2 passed, 2 error, 1 failed**" in text
-    problems = text.partition("### What did not work\n\n")[2].partition("\n\n")[0]
+    assert "\n1 model, 4 tests: 2 passed, 2 error, 1 failed; machine" in text
+    problems = text.partition("### What to do\n\n")[2].partition("\n\n###")[0]
     own = r"- **test\_own.py::test\_"
-    assert problems.splitlines() == [
-        rf"{own}set\_up\[tiny-512\]**: error - RuntimeError: no &lt;b&gt;before&lt;/b&gt;",
-        rf"{own}torn\_down\[tiny-512\]**: error - RuntimeError: no after",
-        rf"{own}buggy\[tiny-512\]**: failed - AttributeError: 'LoadedModel' object has no attribute"
+    assert problems.split("\n\n") == [
+        "**error** (1 test)",
+        rf"{own}set\_up\[tiny-512\]**: RuntimeError: no &lt;b&gt;before&lt;/b&gt;",
+        "**error** (1 test)",
+        rf"{own}torn\_down\[tiny-512\]**: RuntimeError: no after",
+        "**failed test** (1 test)",
+        rf"{own}buggy\[tiny-512\]**: AttributeError: 'LoadedModel' object has no attribute"
         r" 'no\_such\_thing'",
     ]
 
@@ -193,7 +196,9 @@ def test_a_run_writes_its_reports(
     assert [model["verified_context"] for model in found["models"] if model["id"] == "good"] == [
         1024
     ]
-    assert "**2 models, 3 tests:" in (reports / "summary.md").read_text(encoding="utf-8")
+    text = (reports / "summary.md").read_text(encoding="utf-8")
+    assert "**1 of 2 works as far as tested, 1 not at all**" in text
+    assert re.search(r"\n2 models, 3 tests: (2 passed, 1 failed|1 failed, 2 passed); machine", text)
     written = step.read_text(encoding="utf-8")
     assert written.startswith("# before\n## Local LLM models")
     assert "(https://hub.test/me/mine/actions/runs/42#artifacts)" in written

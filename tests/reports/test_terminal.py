@@ -125,15 +125,20 @@ def finish(terminal: Terminal, project: Project) -> None:
     assert terminal.process.returncode == 0, terminal.text
 
 
-WAYS: list[tuple[int, tuple[str, ...]]] = [
-    (60, ()), (60, ("-v",)), (80, ("-v",)), (80, ("-q",)), (80, ("--no-header",)),
-    (80, ("-n", "2")), (200, ()), (200, ("-v", "-n", "2")),
+WAYS: list[tuple[int, tuple[str, ...]]] = [(60, ()), (80, ("-v",)), (80, ("-n", "2"))]
+MORE_WAYS: list[tuple[int, tuple[str, ...]]] = [
+    (60, ("-v",)), (80, ("-q",)), (80, ("--no-header",)), (200, ()), (200, ("-v", "-n", "2")),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("columns", "args"), WAYS, ids=[f"{columns}{''.join(args)}" for columns, args in WAYS]
-)
+def params(ways: list[tuple[int, tuple[str, ...]]], *marks: pytest.MarkDecorator) -> list[object]:
+    return [
+        pytest.param(columns, args, marks=marks, id=f"{columns}{''.join(args)}")
+        for columns, args in ways
+    ]
+
+
+@pytest.mark.parametrize(("columns", "args"), [*params(WAYS), *params(MORE_WAYS, pytest.mark.long)])
 def test_a_load_is_shown_while_running_and_erased_after(
     run: Run, project: Project, columns: int, args: tuple[str, ...]
 ) -> None:

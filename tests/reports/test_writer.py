@@ -84,7 +84,9 @@ def test_a_partial_run_reports_the_whole_fleet(project: Project) -> None:
     assert "earlier" not in models["good"]
     text = files(project)["summary.md"].decode()
     assert "not tested now" in text
-    assert "**1 model, 1 test: 1 passed**" in text
+    assert "**The model works as far as tested**" in text
+    assert "\n1 model, 1 test: 1 passed; machine" in text
+    assert "1 model not tested in this run" in text
     assert ">big</th>" in files(project)["report.html"].decode()
 
 
@@ -137,3 +139,21 @@ def test_the_last_rerun_of_a_test_counts(project: Project) -> None:
     assert [case["outcome"] for case in found["cases"]] == ["passed"]  # type: ignore[attr-defined]
     assert "wrong_answer" not in files(project)["summary.md"].decode()
     result.stdout.fnmatch_lines(["*tiny*ok, passed on try 2*"])
+
+
+def test_short_summary_lines_keep_the_verdict_at_80_columns(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.delenv("BUILD_NUMBER", raising=False)
+    long = "a-model-with-quite-a-long-name-of-its-own-q4_k_m"
+    project.engine(**{long: "behaviours=(OutOfMemory(above=100),)"})
+    project.manifest(f"[{{id: {long}, contexts: [512]}}]")
+    result = project.run("--lmstrix", "-ra")
+    result.stdout.fnmatch_lines([f"FAILED(out_of_memory) models.yaml::test_full[[]{long}-512]"])
+    project.manifest("[{id: short, contexts: [512]}]")
+    project.engine(short="behaviours=(OutOfMemory(above=100),)")
+    result = project.run("--lmstrix", "-ra")
+    result.stdout.fnmatch_lines(["FAILED models.yaml::test_full[[]short-512] - out_of_memory: *"])
+    assert result.parseoutcomes() == {"failed": 1}

@@ -146,6 +146,7 @@ class FakeInstance:
         thought, answer = thoughts[:max_tokens], brain.tokenize(said)
         left = max_tokens - len(thought)
         cached, self._cached = _common(self._cached, sent), sent
+        fresh = len(tokens) + model.bos_tokens - cached
         return Reply(
             text="".join(answer[:left]),
             reasoning="".join(thought),
@@ -154,6 +155,7 @@ class FakeInstance:
             cached_prompt_tokens=cached,
             completion_tokens=len(thought) + min(left, len(answer)),
             ttft_seconds=(len(tokens) + 1) / model.prefill_tokens_per_second,
+            prefill_seconds=fresh / model.prefill_tokens_per_second,
             prefill_tokens_per_second=model.prefill_tokens_per_second,
             decode_tokens_per_second=speed,
         )

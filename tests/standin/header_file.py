@@ -19,9 +19,13 @@ def write_llama(
     kv_heads: int,
     vocabulary: int = 32_000,
     context_length: int = 131_072,
+    most_tensors: int = 0,
 ) -> Path:
-    """Write the header of a Llama with weights in Q4_0, and give the file its full length."""
-    writer = gguf.GGUFWriter(path, "llama")
+    """Write the header of a Llama with weights in Q4_0, and give the file its full length.
+
+    With `most_tensors`, several files with at most so many each; the first is returned.
+    """
+    writer = gguf.GGUFWriter(path, "llama", split_max_tensors=most_tensors)
     writer.add_context_length(context_length)
     writer.add_embedding_length(width)
     writer.add_block_count(layers)
@@ -45,23 +49,30 @@ def write_llama(
     }
     shapes |= {"token_embd.weight": (vocabulary, width), "output.weight": (vocabulary, width)}
     shapes["output_norm.weight"] = (width,)
-    end = 0
     for name, shape in shapes.items():
-        size = _add(writer, name, shape)
-        end += -(-size // 32) * 32
+        _add(writer, name, shape)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
+    files = writer.format_shard_names(path)
+    ends = [sum(-(-each.nbytes // 32) * 32 for each in part.values()) for part in writer.tensors]
     writer.close()
-    with path.open("rb+") as file:
-        file.truncate(-(-path.stat().st_size // 32) * 32 + end)
-    return path
+    for each, end in zip(files, ends, strict=True):
+        with each.open("rb+") as file:
+            file.truncate(-(-each.stat().st_size // 32) * 32 + end)
+    return files[0]
 
 
 def write_llama_70b(path: Path) -> Path:
     """A Llama of 70 billion parameters: 37 GiB of weights."""
     return write_llama(path, layers=80, width=8192, inner=28_672, heads=64, kv_heads=8,
                        vocabulary=128_256)  # fmt: skip
+
+
+def write_split_llama_70b(path: Path) -> Path:
+    """The same in ten files."""
+    return write_llama(path, layers=80, width=8192, inner=28_672, heads=64, kv_heads=8,
+                       vocabulary=128_256, most_tensors=73)  # fmt: skip
 
 
 def write_huge_llama(path: Path) -> Path:
@@ -75,8 +86,7 @@ def write_tiny_llama(path: Path) -> Path:
                        vocabulary=256, context_length=4096)  # fmt: skip
 
 
-def _add(writer: gguf.GGUFWriter, name: str, shape: tuple[int, ...]) -> int:
-    """Declare a tensor, and return the bytes of its data."""
+def _add(writer: gguf.GGUFWriter, name: str, shape: tuple[int, ...]) -> None:
     import numpy
 
     values = 1
@@ -84,13 +94,11 @@ def _add(writer: gguf.GGUFWriter, name: str, shape: tuple[int, ...]) -> int:
         values *= side
     if len(shape) == 1:
         writer.add_tensor_info(name, shape, numpy.dtype("float32"), values * 4)
-        return values * 4
-    size = values // _Q4_0_BLOCK * _Q4_0_BLOCK_BYTES
+        return
     writer.add_tensor_info(
         name,
         (*shape[:-1], shape[-1] // _Q4_0_BLOCK * _Q4_0_BLOCK_BYTES),
         numpy.dtype("uint8"),
-        size,
+        values // _Q4_0_BLOCK * _Q4_0_BLOCK_BYTES,
         raw_dtype=gguf.GGMLQuantizationType.Q4_0,
     )
-    return size

@@ -1,4 +1,4 @@
-"""A web server on loopback that serves a file by ranges and counts the bytes that it sends."""
+"""A web server on loopback that serves files by ranges and counts the bytes that it sends."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _CHUNK_BYTES = 1 << 16
 
 
 class RangeServer(ThreadingHTTPServer):
-    """Serves the file `path` at every URL path that ends in its name; its other fields say how."""
+    """Serves each of `paths` at every URL path that ends in its name; its other fields say how."""
 
     daemon_threads = True
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, paths: tuple[Path, ...]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.path = path
+        self.paths = paths
         self.ranges = True
         self.etags = ['"v1"']
         """One an answer; the last of them from then on."""
@@ -49,10 +49,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, *, body: bool) -> None:
         server = self.server
-        if not self.path.endswith(f"/{server.path.name}"):
+        place = self.path.partition("?")[0]
+        path = next((each for each in server.paths if place.endswith(f"/{each.name}")), None)
+        if path is None:
             self.send_error(404)
             return
-        total = server.path.stat().st_size
+        total = path.stat().st_size
         wanted = self.headers.get("Range")
         etag = server.etags[min(len(server.requests), len(server.etags) - 1)]
         if body:
@@ -70,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("X-Repo-Commit", "0123456789abcdef0123456789abcdef01234567")
         self.send_header("Content-Length", str(end + 1 - start))
         self.end_headers()
-        with server.path.open("rb") as file:
+        with path.open("rb") as file:
             file.seek(start)
             left = end + 1 - start if body else 0
             while left:
@@ -84,7 +86,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def range_server(path: Path) -> Iterator[RangeServer]:
-    """A server for the file `path` that is up inside the block."""
-    with RangeServer(path) as server, serving(server):
+def range_server(*paths: Path) -> Iterator[RangeServer]:
+    """A server for the files `paths` that is up inside the block."""
+    with RangeServer(paths) as server, serving(server):
         yield server

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_lmstrix.system.addresses import host_port, server_url
+from pytest_lmstrix.system.addresses import address_of, engine_at, host_port, hosts_of, server_url
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,21 @@ def test_another_text_is_not_the_url_of_a_server(given: str) -> None:
     with pytest.raises(ValueError, match="must") as wrong:
         server_url(given)
     assert "secret" not in str(wrong.value)
+
+
+@pytest.mark.parametrize(
+    ("host", "engine", "address"),
+    [
+        ("127.0.0.1:1234", "lmstudio", "127.0.0.1:1234"),
+        ("http://127.0.0.1:1234", "lmstudio", "127.0.0.1:1234"),
+        ("lmstudio://127.0.0.1:1234", "lmstudio", "127.0.0.1:1234"),
+        ("ollama://[::1]:11434", "ollama", "[::1]:11434"),
+        ("openai+https://example.test", "openai", "https://example.test"),
+        ("Parrot://a:1", "parrot", "a:1"),
+        ("parrot+http://a:1", "parrot", "http://a:1"),
+    ],
+)
+def test_a_host_names_its_engine(host: str, engine: str, address: str) -> None:
+    assert (engine_at(host), address_of(host)) == (engine, address)
+    assert hosts_of(engine, ["other://a:1", host]) == (host,)
+    assert hosts_of("others", ["other://a:1", host]) == ()

@@ -116,7 +116,10 @@ def _serve() -> NoReturn:
     params.n_batch = settings["batch_size"] or batches
     params.n_ubatch = min(params.n_ubatch, params.n_batch)
     params.api_keys = [settings["api_key"]]
-    params.hostnames = ["127.0.0.1"]
+    if hasattr(params, "hostnames"):
+        params.hostnames = ["127.0.0.1"]
+    else:  # before 2026.10
+        params.hostname = "127.0.0.1"
     params.port = 0
     params.n_parallel = 1
     params.fit_params = dry_run  # if not: the requested context, or an error

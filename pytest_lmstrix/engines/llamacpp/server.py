@@ -140,6 +140,11 @@ class LlamaCppInstance:
         body = {"prompt": prompt, "n_predict": max_tokens, "temperature": temperature}
         return self._reply("/completion", body, max_tokens)
 
+    def generate(self, prompt: str, *, max_tokens: int) -> Reply:
+        """Continue `prompt` past an end of text; see `Engine`."""
+        body = {"prompt": prompt, "n_predict": max_tokens, "temperature": 0.0, "ignore_eos": True}
+        return self._reply("/completion", body, max_tokens)
+
     def chat(
         self, messages: Sequence[Message], *, max_tokens: int, temperature: float = 0.0
     ) -> Reply:
@@ -195,7 +200,10 @@ class LlamaCppInstance:
             cached_prompt_tokens=timings.cache_n,
             completion_tokens=timings.predicted_n,
             ttft_seconds=ttft_seconds,
-            prefill_tokens_per_second=timings.prompt_per_second or None,
+            prefill_seconds=timings.prompt_n / speed
+            if (speed := timings.prompt_per_second)
+            else None,
+            prefill_tokens_per_second=speed or None,
             decode_tokens_per_second=timings.predicted_per_second or None,
         )
 

@@ -15,6 +15,7 @@ from pytest_lmstrix.core.verdicts import Verdict
 VARIABLES = ("LM_API_TOKEN", "LMSTUDIO_API_TOKEN")
 """Where a token is looked up; the first that is set counts."""
 
+_REFUSED = (401, 403, 407)
 _TOKEN = re.compile(r"sk-lm-([A-Za-z0-9]{8}):([A-Za-z0-9]{20})")
 
 
@@ -56,9 +57,22 @@ def refused(host: str, token: ApiToken | None) -> Failure:
 
 
 def stranger(host: str) -> Failure | None:
-    """Return the failure of a host where something other than LM Studio answers."""
+    """Return the failure of a host where something other than LM Studio answers.
+
+    That may be a proxy before it, which is asked again if LM Studio may come back.
+    """
     try:
         response = httpx.get(f"http://{host}/lmstudio-greeting", timeout=1, trust_env=False)
+        if response.status_code >= 500:
+            text = (
+                f"what answers at {host} is a proxy: HTTP status {response.status_code};"
+                " is LM Studio behind it running?"
+            )
+            return Failure(text, verdict=Verdict.UNREACHABLE, phase="connect")
+        if response.status_code in _REFUSED:
+            return _refusal(
+                f"what answers at {host} refuses access: HTTP status {response.status_code}"
+            )
         greeting = response.json()
     except (httpx.RemoteProtocolError, ValueError):
         greeting = None

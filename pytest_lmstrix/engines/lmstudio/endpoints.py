@@ -43,6 +43,11 @@ class _Variants(LMStudioStruct[dict[str, object]], rename="camel"):
     model_key: str
 
 
+class _Usage(LMStudioStruct[dict[str, object]], rename="camel"):
+    model_key: str
+    load_config_stack: dict[str, object]
+
+
 def load(
     client: Client,
     key: str,
@@ -85,6 +90,12 @@ def variants(client: Client, key: str) -> object:
     return client.system.remote_call("listDownloadedModelVariants", _Variants(key))
 
 
+def usage(client: Client, key: str, fields: Fields) -> object:
+    """Return the estimated memory of a load with `fields`, unread."""
+    stack: dict[str, object] = {"layers": [_layer(fields)]}
+    return client.llm.remote_call("estimateModelUsage", _Usage(key, stack))
+
+
 def complete(
     client: Client, identifier: str, prompt: str, config: Any, hear: Callable[[float], None]
 ) -> PredictionStream:
@@ -117,6 +128,11 @@ def _specifier(identifier: str) -> dict[str, object]:
     return {"type": "query", "query": {"identifier": identifier}}
 
 
+def _layer(fields: Fields) -> dict[str, object]:
+    values = [{"key": key, "value": value} for key, value in fields.items()]
+    return {"layerName": "apiOverride", "config": {"fields": values}}
+
+
 class _Raw:
     """Adds a layer of settings to what an endpoint sends."""
 
@@ -130,11 +146,9 @@ class _Raw:
 
     def send(self, stack: str, fields: Fields) -> None:
         """Add `fields` to the layers of `stack`; later layers take precedence."""
-        values = [{"key": key, "value": value} for key, value in fields.items()]
-        layer = {"layerName": "apiOverride", "config": {"fields": values}}
         before = self._creation_params[stack]["layers"]
         own = [each for each in before if each["config"]["fields"]]
-        self._creation_params[stack] = {"layers": [*own, layer] if values else own}
+        self._creation_params[stack] = {"layers": [*own, _layer(fields)] if fields else own}
 
 
 class _Load(_Raw, LoadModelEndpoint[LlmLoadModelConfig, LlmLoadModelConfigDict]):

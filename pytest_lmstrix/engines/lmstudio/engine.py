@@ -21,7 +21,8 @@ from pytest_lmstrix.engines.lmstudio import endpoints
 from pytest_lmstrix.engines.lmstudio.connection import Link, stalling
 from pytest_lmstrix.engines.lmstudio.instance import LmStudioInstance
 from pytest_lmstrix.engines.lmstudio.library import Library
-from pytest_lmstrix.engines.lmstudio.settings import load_fields
+from pytest_lmstrix.engines.lmstudio.settings import LM_STUDIOS_OWN, load_fields
+from pytest_lmstrix.engines.lmstudio.usage import ModelUsage, read_usage
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +37,9 @@ UNHEARD_LOAD_SECONDS = 15.0
 
 UNLOAD_SECONDS = 30.0
 """How long an instance may stay listed after LM Studio accepted to unload it."""
+
+ESTIMATE_SECONDS = 10.0
+"""How long LM Studio may take to estimate a load; versions without estimates never answer."""
 
 _POLL_SECONDS = 0.2
 
@@ -119,8 +123,26 @@ class LmStudioEngine:
         listed = self._library.find(model.name)
         return listed.facts if listed else None
 
-    def load(self, model: Model, context_length: int, progress: Progress) -> LmStudioInstance:
+    def estimate(self, model: Model, context_length: int) -> ModelUsage:
+        """Return LM Studio's own estimate of a load; nothing is loaded.
+
+        Raises:
+            Failure: The server does not answer, as older versions do, or has no such model.
+        """
+        listed = self._library.find(model.name)
+        asked = load_fields(model, context_length, listed.runtime if listed else "llama")
+        doing = f"estimating the memory of {model.id}"
+        with self.link.talking(
+            "load", doing, ESTIMATE_SECONDS, silent=Verdict.UNREACHABLE
+        ) as client:
+            return read_usage(endpoints.usage(client, model.name, asked.all()))
+
+    def load(
+        self, model: Model, context_length: int | None, progress: Progress
+    ) -> LmStudioInstance:
         """Load a new instance of `model`, whatever else is loaded.
+
+        Without a context length, LM Studio's own settings of the model hold.
 
         Raises:
             Failure: It does not load; what may have come of it is unloaded.
@@ -128,7 +150,9 @@ class LmStudioEngine:
         listed = None
         with suppress(Failure):  # the load itself shows that the server does not answer
             listed = self._library.find(model.name)
-        asked = load_fields(model, context_length, listed.runtime if listed else "llama")
+        asked = LM_STUDIOS_OWN
+        if context_length is not None:
+            asked = load_fields(model, context_length, listed.runtime if listed else "llama")
         device = listed.device if listed else UNSET
         self._release_strays()  # a request that detects a broken connection
         identifier = f"{PREFIX}{self.owner}-{secrets.token_hex(4)}"
@@ -238,8 +262,9 @@ class LmStudioEngine:
             Failure: The server does not answer at all, so the model is not to blame.
         """
         verdict = error.verdict if isinstance(error, Failure) else None
-        late = loading and verdict in (None, Verdict.TIMEOUT, Verdict.UNREACHABLE)
-        if loading and not isinstance(error.__cause__, LMStudioServerError):
+        unanswered = loading and not isinstance(error.__cause__, LMStudioServerError)
+        late = unanswered and verdict in (None, Verdict.TIMEOUT, Verdict.UNREACHABLE)
+        if unanswered:
             self._strays.add(identifier)  # the server has not reported the end of the load
         try:
             if late:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -28,6 +27,7 @@ from pytest_lmstrix.engines.lmstudio.connection import stalling
 from pytest_lmstrix.engines.lmstudio.settings import InForce, LoadFields, in_force, without_thinking
 from pytest_lmstrix.engines.reasoning import split_reasoning
 from pytest_lmstrix.engines.reply_limit import BEYOND_LIMIT, ReplyLimit
+from pytest_lmstrix.engines.stream_clock import StreamClock
 
 if TYPE_CHECKING:
     from pytest_lmstrix.engines.lmstudio.engine import LmStudioEngine
@@ -205,9 +205,8 @@ class LmStudioInstance:
 
         text: list[str] = []
         reasoning: list[str] = []
-        first_seconds = None
         limit = ReplyLimit("LM Studio", max_tokens)
-        began = time.monotonic()
+        clock = StreamClock()
         try:
             with (
                 self._engine.link.talking("predict", "answering", patience) as client,
@@ -218,8 +217,7 @@ class LmStudioInstance:
                 for fragment in stream:
                     moved()
                     limit.count(fragment.content)
-                    if first_seconds is None:
-                        first_seconds = time.monotonic() - began
+                    clock.arrived()
                     match fragment.reasoning_type:
                         case "none":
                             text.append(fragment.content)
@@ -245,7 +243,8 @@ class LmStudioInstance:
             prompt_tokens=stats.prompt_tokens_count or None,
             cached_prompt_tokens=0 if first else None,
             completion_tokens=stats.predicted_tokens_count,
-            ttft_seconds=_measured(stats.time_to_first_token_sec) or first_seconds,
+            ttft_seconds=_measured(stats.time_to_first_token_sec) or clock.first_seconds,
+            decode_seconds=clock.decode_seconds,
             prefill_tokens_per_second=_prefill_speed(stats) if fresh else None,
             decode_tokens_per_second=_measured(stats.tokens_per_second),
         )

@@ -39,7 +39,7 @@ class Library:
             raise Failure(text, verdict=Verdict.UNREACHABLE, phase="connect")
         found = read_listing(listing, self._variants_of)
         self._found = {model.facts.id: model for model in found}
-        return [model.facts for model in found if not model.is_alias]
+        return [model.facts for model in found]
 
     def find(self, id_: str) -> ListedModel | None:
         """Return a model or a variant of one, or `None` if the server does not list it."""

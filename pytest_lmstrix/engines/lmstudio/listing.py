@@ -45,8 +45,6 @@ class ListedModel(Struct, frozen=True, kw_only=True):
     runtime: Runtime = "llama"
     device: str | UnsetType | None = UNSET
     """The linked device that has it; `None` where a linked device also has one of this name."""
-    is_alias: bool = False
-    """Whether it is the selected variant, which its model's own name also stands for."""
 
 
 def read_listing(
@@ -118,7 +116,8 @@ def _variants(
         if key == base.model_key:
             continue
         if key == base.selected_variant:
-            yield replace(entry, facts=replace(entry.facts, id=key), is_alias=True)
+            # The model's own name stands for it too, until another one is selected.
+            yield replace(entry, facts=replace(entry.facts, id=key))
         elif key in detailed:
             variant = detailed[key]
             variant.selected_variant = key

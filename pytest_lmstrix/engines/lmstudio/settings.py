@@ -50,7 +50,8 @@ def without_thinking(max_tokens: int) -> dict[str, object]:
 class LoadFields(Struct, frozen=True, kw_only=True):
     """What a load asks for."""
 
-    context_length: int
+    context_length: int | None
+    """`None`: nothing is asked for, and LM Studio's own settings of the model hold."""
     by_setting: Mapping[str, Mapping[str, object]]
     """Load setting of the manifest -> the keys that it stands for."""
     unsupported: tuple[str, ...] = ()
@@ -58,10 +59,15 @@ class LoadFields(Struct, frozen=True, kw_only=True):
 
     def all(self) -> dict[str, object]:
         """Return every key that is sent."""
+        if self.context_length is None:
+            return {}
         fields: dict[str, object] = {CONTEXT: self.context_length, **AS_ASKED}
         for keys in self.by_setting.values():
             fields |= keys
         return fields
+
+
+LM_STUDIOS_OWN = LoadFields(context_length=None, by_setting={})
 
 
 class InForce(Struct, frozen=True, kw_only=True):

@@ -149,3 +149,8 @@ def _refusal(answer: bytes, status: int, phase: Phase) -> Failure:
         text = f"Ollama turned the request away ({status}): {text}"
         return Failure(text, verdict=Verdict.HOST_TROUBLE, phase=phase)
     return Failure.from_engine(text, phase=phase, code=code)
+
+
+def in_use(text: str, phase: Phase) -> Failure:
+    """Return the failure of a model that another client uses; other models may be free."""
+    return Failure(text, verdict=Verdict.HOST_TROUBLE, phase=phase, only_this_model=True)

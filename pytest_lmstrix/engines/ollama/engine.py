@@ -18,7 +18,7 @@ from pytest_lmstrix.core.types import Model, ModelFacts
 from pytest_lmstrix.core.verdicts import Phase, Verdict
 from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.ollama.address import ollama_host, ollama_url
-from pytest_lmstrix.engines.ollama.client import OllamaClient
+from pytest_lmstrix.engines.ollama.client import OllamaClient, in_use
 from pytest_lmstrix.engines.ollama.instance import OllamaInstance, OllamaLoad
 from pytest_lmstrix.engines.ollama.listing import (
     Running,
@@ -232,7 +232,7 @@ class OllamaEngine:
                     f"another client has {each.name} loaded in Ollama at {self.host}{size}, and to"
                     f" load it again would replace that: `ollama stop {each.name}` unloads it"
                 )
-                raise Failure(text, verdict=Verdict.HOST_TROUBLE, phase="load")
+                raise in_use(text, "load")
         return running
 
     def check_held(self, path: Path) -> None:
@@ -244,7 +244,7 @@ class OllamaEngine:
         note = self._open.get(path)
         if note is None:
             text = "another client has unloaded the model"
-            raise Failure(text, verdict=Verdict.HOST_TROUBLE, phase="predict")
+            raise in_use(text, "predict")
         running = self.running("predict").get(full_name(note.model))
         if running is not None and _is_as_noted(running, note):
             self._notes.refresh(path)
@@ -256,7 +256,7 @@ class OllamaEngine:
                 f"another client has loaded {note.model} again in Ollama at {self.host}, with"
                 f" {running.context_length:,} tokens instead of {note.context_length:,}"
             )
-        raise Failure(text, verdict=Verdict.HOST_TROUBLE, phase="predict")
+        raise in_use(text, "predict")
 
     def unload(self, path: Path) -> None:
         """Unload a model of ours and wait until it is no longer listed; idempotent.

@@ -103,6 +103,15 @@ class OllamaInstance:
         body = {"prompt": prompt, "raw": True}
         return self._predict("/api/generate", body, (prompt,), max_tokens, temperature)
 
+    def generate(self, prompt: str, *, max_tokens: int) -> Reply:
+        """Continue `prompt`, and leave the KV cache as it is: tokens are not counted afterwards.
+
+        Ollama has no option to go on past an end of text.
+        """
+        body = {"prompt": prompt, "raw": True}
+        reply = self._reply("/api/generate", body, prompt, max_tokens, 0.0)
+        return msgspec.structs.replace(reply, prefill_tokens_per_second=None)
+
     def chat(
         self, messages: Sequence[Message], *, max_tokens: int, temperature: float = 0.0
     ) -> Reply:
@@ -211,7 +220,8 @@ class OllamaInstance:
                     limit.count(fragments[-1])
                 if line.done:
                     reply.last = line
-        if reply.last is None and fragments[-_REPEATED:] != fragments[-1:] * _REPEATED:
+        repeated = fragments[-_REPEATED:] == fragments[-1:] * _REPEATED != []
+        if reply.last is None and not repeated:
             text = "Ollama ended its reply without a last line"
             raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="predict")
         return reply.result(counts_whole_prompts=self._counts_whole_prompts)
@@ -276,9 +286,17 @@ class _Streamed:
             prompt_tokens=last.prompt_eval_count if counts_whole_prompts else None,
             completion_tokens=last.eval_count,
             ttft_seconds=self.first_seconds,
+            prefill_seconds=_prefill_seconds(last),
             prefill_tokens_per_second=_rate(last.prompt_eval_count, last.prompt_eval_duration),
             decode_tokens_per_second=_rate(last.eval_count, last.eval_duration),
         )
+
+
+def _prefill_seconds(last: _Line) -> float | None:
+    """Return the time of the prefill: none at all is left out of a line that has its tokens."""
+    if last.prompt_eval_count is None:
+        return None
+    return (last.prompt_eval_duration or 0) / _NANOSECONDS
 
 
 def _rate(tokens: int | None, nanoseconds: int | None) -> float | None:

@@ -47,6 +47,7 @@ class OpenAiEngine:
     """
 
     name = "openai"
+    attaches = True
 
     def __init__(
         self,

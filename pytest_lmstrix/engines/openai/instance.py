@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 
@@ -17,9 +16,12 @@ from pytest_lmstrix.engines.openai.client import OpenAiClient, PathMissing
 from pytest_lmstrix.engines.openai.messages import Count, StreamEvent, Timings, Usage
 from pytest_lmstrix.engines.reasoning import split_reasoning
 from pytest_lmstrix.engines.reply_limit import ReplyLimit
+from pytest_lmstrix.engines.stream_clock import StreamClock
 
 _SLOWEST_PREFILL = 50.0
 """Prompt tokens per second below which a prefill counts as hung: few servers report progress."""
+_PAST_END = "ignore_eos"
+"""llama.cpp, vLLM and SGLang know it; others ignore it, or refuse it by its name."""
 _NO_USAGE = "the server neither has /tokenize nor reports the tokens of a prompt"
 
 
@@ -51,6 +53,7 @@ class OpenAiInstance:
         self._unloaded = False
         self._only_chats = False
         self._usage_option: dict[str, object] = {"stream_options": {"include_usage": True}}
+        self._past_end: dict[str, object] = {_PAST_END: True}
         self._text_field: str | None = "prompt"
         """The field of `/tokenize` with the text; `None` without that path."""
         self._counter = TokenCounter(self._measure, served.context_length)
@@ -78,6 +81,20 @@ class OpenAiInstance:
                 self._only_chats = True
         message = Message(role="user", content=prompt)
         return self.chat([message], max_tokens=max_tokens, temperature=temperature)
+
+    def generate(self, prompt: str, *, max_tokens: int) -> Reply:
+        """Continue `prompt` past an end of text, where the server can."""
+        if not self._only_chats and self._past_end:
+            body = {"prompt": prompt, **self._past_end}
+            try:
+                return self._reply("/v1/completions", body, prompt, max_tokens, 0.0)
+            except PathMissing:
+                self._only_chats = True
+            except Failure as failure:
+                if _PAST_END not in failure.text:
+                    raise
+                self._past_end = {}
+        return self.complete(prompt, max_tokens=max_tokens)
 
     def chat(
         self, messages: Sequence[Message], *, max_tokens: int, temperature: float = 0.0
@@ -185,10 +202,9 @@ class _Collected:
 
     def __init__(self, limit: ReplyLimit) -> None:
         self._limit = limit
-        self._began = time.monotonic()
+        self._clock = StreamClock()
         self._text: list[str] = []
         self._reasoning: list[str] = []
-        self._first_seconds: float | None = None
         self._finish_reason: str | None = None
         self._usage = Usage()
         self._timings = Timings()
@@ -197,8 +213,7 @@ class _Collected:
         for choice in (event.choices or ())[:1]:
             if choice.said or choice.thought:
                 self._limit.count(choice.said + choice.thought)
-                if self._first_seconds is None:
-                    self._first_seconds = time.monotonic() - self._began
+                self._clock.arrived()
             self._text.append(choice.said)
             self._reasoning.append(choice.thought)
             self._finish_reason = choice.finish_reason or self._finish_reason
@@ -215,7 +230,7 @@ class _Collected:
             text = "the server broke off its reply"
             raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="predict")
         details = self._usage.prompt_tokens_details
-        cached = self._timings.cache_n
+        cached, speed = self._timings.cache_n, self._timings.prompt_per_second
         return Reply(
             text=redact("".join(self._text)),
             reasoning=redact("".join(self._reasoning)),
@@ -223,7 +238,9 @@ class _Collected:
             prompt_tokens=self._usage.prompt_tokens,
             cached_prompt_tokens=details.cached_tokens if cached is None and details else cached,
             completion_tokens=self._usage.completion_tokens,
-            ttft_seconds=self._first_seconds,
-            prefill_tokens_per_second=self._timings.prompt_per_second or None,
+            ttft_seconds=self._clock.first_seconds,
+            prefill_seconds=(self._timings.prompt_n or 0) / speed if speed else None,
+            decode_seconds=self._clock.decode_seconds,
+            prefill_tokens_per_second=speed or None,
             decode_tokens_per_second=self._timings.predicted_per_second or None,
         )

@@ -31,7 +31,7 @@ _WORKS: dict[Verdict, bool | None] = {
     for verdict, traits in TRAITS.items()
 }
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_STRONGEST = ("deep", "full", "limit", "fast")
+_STRONGEST = ("deep", "full", "limit", "fast", "speed")
 
 
 class Moment(Struct, frozen=True, kw_only=True, gc=False):
@@ -146,6 +146,14 @@ class Break(NamedTuple):
     accepted: Acceptance | None
 
 
+class Flip(NamedTuple):
+    """A size that works now and failed before, or fails now and worked before."""
+
+    broke: bool
+    before: Moment
+    """The last pass if it broke, else the first failure."""
+
+
 class Timelines:
     """Accumulates the lines of time of all models, in the order of the file."""
 
@@ -155,26 +163,31 @@ class Timelines:
         """Model, engine and settings -> the newest fingerprint."""
         self._count = 0
 
-    def add(self, result: Result) -> None:
-        """Add the next result; those that do not count are ignored.
+    def add(self, result: Result) -> Flip | None:
+        """Add the next result, and return the change of its size, if it is one.
 
-        `host_trouble` withdraws those of its run, check and size.
+        Results that do not count are ignored. `host_trouble` withdraws those of its run, check and
+        size.
         """
         works = _WORKS[result.verdict]
         if result.verdict is Verdict.HOST_TROUBLE:
             self._withdraw(result)
         if works is None or result.origin == "search":
-            return
+            return None
         self._count += 1
         if result.fingerprint is not None:
             self._weights[result.model, result.engine, result.settings] = result.fingerprint
         sizes = self._models.setdefault(result.model, {}).setdefault(self._key(result, works), {})
+        flip = None
         line = sizes.get(result.context_length)
         if line is None:
             line = sizes[result.context_length] = _Line(result, works)
         else:
+            if works is not line.works and line.last_good is not None:
+                flip = Flip(broke=line.works, before=line.last_good if line.works else line.began)
             line.add(result, works)
         line.order = self._count
+        return flip
 
     def _withdraw(self, trouble: Result) -> None:
         sizes = self._models.get(trouble.model, {}).get(self._key(trouble, False), {})
@@ -240,7 +253,7 @@ def remote_host(host: str | None) -> str | None:
     try:
         local = ipaddress.ip_address(name).is_loopback
     except ValueError:
-        local = name.lower() == "localhost"
+        local = name.lower() in ("localhost", "local")  # the embedded engine is `local`
     return None if local else host
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import exp, log, sqrt
 from statistics import median
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from pytest_lmstrix.core.types import Result
 
@@ -21,6 +21,14 @@ _LEAST_SHOWN = 3
 """Values from which a deviation is computed."""
 
 
+class Past(Protocol):
+    """An earlier measurement; its values are looked up by name."""
+
+    @property
+    def engine_version(self) -> str | None:
+        """The version that it was measured with."""
+
+
 class Sample(NamedTuple):
     """One result of this run and the earlier values of the same check and size."""
 
@@ -28,6 +36,16 @@ class Sample(NamedTuple):
     value: float
     usual: tuple[float, ...]
     """Positive, at least one."""
+
+
+def preferred(
+    samples: Sequence[tuple[Sample, str | None]],
+) -> Sequence[tuple[Sample, str | None]]:
+    """Return the samples, each with its version, of the check `speed` where there are any.
+
+    The speeds of other checks are incidental: their prompts and replies differ in length.
+    """
+    return [each for each in samples if each[0].result.check == "speed"] or samples
 
 
 def significant_ratio(

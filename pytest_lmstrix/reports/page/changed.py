@@ -9,7 +9,8 @@ from msgspec import Struct
 
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.registry.regressions import Change
-from pytest_lmstrix.reports.changes import MEASURES, basis, format_measure, since_when, where
+from pytest_lmstrix.reports.changes import MEASURES, basis, format_measure, where
+from pytest_lmstrix.reports.overview.broken import break_text
 from pytest_lmstrix.reports.page.model_rows import ModelRow
 from pytest_lmstrix.reports.run_json import RunReport
 
@@ -44,8 +45,6 @@ def kinds_text(lines: Sequence[ChangeLine]) -> str:
 
 def _line(change: Change, run: RunReport, row: ModelRow | None) -> ChangeLine:
     measure = "" if change.measure == "verdict" else MEASURES[change.measure]
-    here = [each for each in row.report.since if each.machine == run.machine] if row else []
-    since = since_when(change, here, today=run.finished)
     return ChangeLine(
         kind=change.kind.replace("_", " "),
         worse=change.is_regression,
@@ -54,5 +53,5 @@ def _line(change: Change, run: RunReport, row: ModelRow | None) -> ChangeLine:
         what=one_line(", ".join(filter(None, (measure, where(change))))),
         before=format_measure(change, change.before).replace("_", " "),
         after=format_measure(change, change.after).replace("_", " "),
-        since=one_line(since or basis(change) or "compared with the run before"),
+        since=one_line(break_text(run, change) or basis(change) or "compared with the run before"),
     )

@@ -15,7 +15,7 @@ from pytest_lmstrix.core.types import Case, Model, Result
 from pytest_lmstrix.core.verdicts import TRAITS, Verdict
 from pytest_lmstrix.hooks.collection import ascii_id
 from pytest_lmstrix.plan.plan import Plan
-from pytest_lmstrix.registry.regressions import History
+from pytest_lmstrix.registry.history.earlier import History
 from pytest_lmstrix.reports.run_json import CaseReport, RunReport
 
 MOST_COLUMNS = 16

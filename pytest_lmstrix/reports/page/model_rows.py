@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
 from msgspec import Struct
 
@@ -14,13 +13,20 @@ from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.plan.plan import Plan
 from pytest_lmstrix.registry.history.since import most_relevant, remote_host, short_text
 from pytest_lmstrix.registry.regressions import History
+from pytest_lmstrix.reports.overview.standing import Standing, failures_first, standing
 from pytest_lmstrix.reports.page.fleet import earlier_results, newest_results
 from pytest_lmstrix.reports.page.strips import LAST_RUNS, Axis, state_name
 from pytest_lmstrix.reports.run_json import ModelReport, RunReport, representative_of
 
-Standing = Literal["not", "partly", "unjudged", "works"]
 LOCAL = "this machine"
-_ORDER: dict[Standing, int] = {"not": 0, "partly": 1, "unjudged": 2, "works": 3}
+STANDING_NAMES: dict[Standing, str] = {
+    "declared": "works",
+    "as_tested": "works as tested",
+    "below": "below declared",
+    "not_at_all": "not at all",
+    "unknown": "no verdict",
+}
+"""Standing -> its name in the table and its filter."""
 _BADNESS = {"fails": 2, "works": 1, "unclear": 0}
 
 
@@ -42,8 +48,6 @@ class ModelRow(Struct, frozen=True, kw_only=True):
     host: str
     recommended: int | None
     declared: int | None
-    tested_higher: bool
-    """Whether a size above the recommended one was tested."""
     peak_memory_bytes: int | None
     estimated_memory_bytes: int | None
     prefill: float | None
@@ -62,14 +66,13 @@ class ModelRow(Struct, frozen=True, kw_only=True):
 
 def model_rows(plan: Plan, run: RunReport, history: History) -> tuple[ModelRow, ...]:
     """Return a row for each model, those that fail first."""
-    reports = {model.id: model for model in run.models}
-    planned = [each for each in plan.models if each.model.id in reports]
+    places = {each.model.id: place for place, each in enumerate(plan.models)}
     changed = {change.model for change in run.changes}
-    rows = [
-        _row(place, each.model, reports[each.model.id], history, run, changed)
-        for place, each in enumerate(planned)
-    ]
-    return tuple(sorted(rows, key=lambda row: (_ORDER[row.standing], -row.own_failed)))
+    return tuple(
+        _row(places[report.id], plan.models[places[report.id]].model, report, history, run, changed)
+        for report in failures_first(run)
+        if report.id in places
+    )
 
 
 def axis_of_rows(rows: Sequence[ModelRow]) -> Axis:
@@ -98,12 +101,12 @@ def _row(
     memory = _largest([each for each in results if each.peak_memory_bytes is not None])
     estimate = _largest([each for each in results if each.estimated_memory_bytes is not None])
     version = (last.engine_version if last else None) or ""
-    standing = _standing(report, best, sizes)
+    how_far = standing(run, report)
     return ModelRow(
         anchor=f"m{place}",
         model=model,
         name=one_line(model.id),
-        standing=standing,
+        standing=how_far,
         own_failed=sum(
             state_name(result) == "fails" for result in results if result.check not in CHECKS
         ),
@@ -111,9 +114,8 @@ def _row(
         tested=bool(now),
         engine=one_line(f"{model.engine} {version}"),
         host=one_line((remote_host(last.host) if last else None) or LOCAL),
-        recommended=best if standing in ("works", "partly") else None,
+        recommended=best if how_far not in ("not_at_all", "unknown") else None,
         declared=model.context_limit,
-        tested_higher=any(size > (best or 0) for size in sizes),
         peak_memory_bytes=memory.peak_memory_bytes if memory else None,
         estimated_memory_bytes=estimate.estimated_memory_bytes if estimate else None,
         prefill=_speed(results, "prefill_tokens_per_second"),
@@ -151,18 +153,6 @@ def _largest_good(sizes: dict[int, Result]) -> int | None:
             break
         best = size if result.verdict is Verdict.OK else best
     return best
-
-
-def _standing(report: ModelReport, best: int | None, sizes: dict[int, Result]) -> Standing:
-    judged = [result for result in sizes.values() if state_name(result) != "unclear"]
-    if report.status in ("missing", "corrupted"):
-        return "not"
-    if best is None:
-        return "not" if judged else "unjudged"
-    if report.context_limit is None:
-        return "partly" if any(state_name(each) == "fails" for each in judged) else "works"
-    # A ladder ends one token below the declared maximum.
-    return "works" if best + 1 >= report.context_limit else "partly"
 
 
 def _largest(results: Sequence[Result]) -> Result | None:

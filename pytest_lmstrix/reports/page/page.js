@@ -47,7 +47,7 @@
     rest.parentElement.hidden = shown.size === found.length
     rest.textContent = `Show all ${found.length}`
   }
-  const order = { not: 0, partly: 1, unjudged: 2, works: 3 }
+  const order = { not_at_all: 0, below: 1, unknown: 2, as_tested: 3, declared: 4 }
   const value = (body, place, kind) => {
     const text = body.rows[0].cells[place].textContent.trim()
     if (kind === 'standing') return order[body.dataset.s]

@@ -17,15 +17,23 @@ from markupsafe import Markup, escape
 from pytest_lmstrix.core.formatting import NOTHING, count_of, memory, rate, tokens
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.plan.plan import Plan
+from pytest_lmstrix.registry.history.updates import update_text
 from pytest_lmstrix.registry.regressions import History
+from pytest_lmstrix.reports.overview.headline import headline
+from pytest_lmstrix.reports.overview.standing import counted_models, standing
+from pytest_lmstrix.reports.overview.variants import VARIANT_HEADINGS, variant_cells
 from pytest_lmstrix.reports.page.changed import change_lines, kinds_text
 from pytest_lmstrix.reports.page.details import details_of
 from pytest_lmstrix.reports.page.fleet import Fleet, MapCell, fleet_of
-from pytest_lmstrix.reports.page.headline import STANDING_NAMES, headline_of
-from pytest_lmstrix.reports.page.model_rows import ModelRow, axis_of_rows, model_rows
+from pytest_lmstrix.reports.page.model_rows import (
+    STANDING_NAMES,
+    ModelRow,
+    axis_of_rows,
+    model_rows,
+)
 from pytest_lmstrix.reports.page.plots import METRICS, plot, plot_checks
-from pytest_lmstrix.reports.page.problems import problems_of
 from pytest_lmstrix.reports.page.strips import strip_of_runs, strip_of_sizes
+from pytest_lmstrix.reports.page.todo import cause_groups
 from pytest_lmstrix.reports.run_json import RunReport
 
 Part = Callable[[str], AbstractContextManager[None]]
@@ -46,14 +54,22 @@ def render_page(plan: Plan, run: RunReport, history: History, part: Part) -> str
     with part("the models of report.html"):
         rows = model_rows(plan, run, history)
     with part("the headline of report.html"):
-        sections.append(_render("headline", headline=headline_of(run, rows)))
+        sections.append(_headline(run))
     with part("the changes of report.html"):
         lines = change_lines(run, rows)
-        sections.append(_render("changes", lines=lines, kinds=kinds_text(lines)))
+        updates = [update_text(update) for update in run.updates]
+        sections.append(_render("changes", lines=lines, kinds=kinds_text(lines), updates=updates))
     with part("the problems of report.html"):
-        sections.append(_render("problems", problems=problems_of(run, rows)))
+        anchors = {row.model.id: row.anchor for row in rows}
+        sections.append(_render("problems", problems=cause_groups(run, anchors)))
     with part("the table of models of report.html"):
         sections.append(models_table(run, rows))
+    with part("the variants of report.html"):
+        sections.append(
+            _render(
+                "variants", variants=run.variants, headings=VARIANT_HEADINGS, cells=variant_cells
+            )
+        )
     with part("the map of report.html"):
         fleet = fleet_of(plan, run, history)
         sections.append(map_and_plots(fleet, _plots(fleet, part)))
@@ -64,6 +80,12 @@ def render_page(plan: Plan, run: RunReport, history: History, part: Part) -> str
         js=Markup(folder.joinpath("page.js").read_text(encoding="utf-8")),
         sections=[Markup(section) for section in sections],
     )
+
+
+def _headline(run: RunReport) -> str:
+    standings = [standing(run, model) for model in counted_models(run)]
+    counts = {each: standings.count(each) for each in STANDING_NAMES if each in standings}
+    return _render("headline", headline=headline(run), counts=counts)
 
 
 def models_table(run: RunReport, rows: Sequence[ModelRow]) -> str:
@@ -81,9 +103,9 @@ def models_table(run: RunReport, rows: Sequence[ModelRow]) -> str:
         hosts=sorted({row.host for row in rows}),
         tags=sorted({tag for row in rows for tag in row.tags}),
         standings={
-            standing: count
-            for standing in STANDING_NAMES
-            if (count := sum(row.standing == standing for row in rows))
+            name: count
+            for name in STANDING_NAMES
+            if (count := sum(row.standing == name for row in rows))
         },
         changed=sum(row.changed for row in rows),
         axis=axis_of_rows(rows),

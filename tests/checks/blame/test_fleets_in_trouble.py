@@ -34,7 +34,13 @@ FLEETS = 200
 BATCH = 20
 RUNS = 3
 DECLARED = 131_072
-SIZES = (1_024, 3_000, 5_000, 12_000, 40_000)
+SIZES = {
+    "fast": (1_024, 3_000, 5_000, 12_000, 40_000),
+    "full": (1_024, 3_000, 5_000, 12_000, 40_000),
+    "deep": (1_024, 3_000),
+    "limit": (40_000,),
+}
+"""Check -> the sizes that a model may have."""
 LIMIT = 9_000
 COMPANION = (
     "failed to load draft model, '/models/big-mtp.gguf': error loading model: invalid vector"
@@ -68,6 +74,7 @@ class Member(Struct, frozen=True, kw_only=True):
     """A model of a fleet."""
 
     kind: str
+    check: str
     sizes: tuple[int, ...]
     repaired_in: int = RUNS
     """The first run in which a broken kind works."""
@@ -75,6 +82,9 @@ class Member(Struct, frozen=True, kw_only=True):
     @property
     def model(self) -> Model:
         return Model(id=self.kind, engine="fake", context_limit=DECLARED)
+
+    def cases(self) -> list[Case]:
+        return [Case(model=self.model, context_length=size) for size in self.sizes]
 
     def stand_in(self, run: int) -> StandInModel:
         behaviours = HEALTHY.get(self.kind, ())
@@ -88,7 +98,14 @@ class Member(Struct, frozen=True, kw_only=True):
         """The true status after `run`, if its host was well in it."""
         if self.kind in BROKEN and run < self.repaired_in:
             return BROKEN[self.kind][1]
+        if self.shares_too_little:
+            return "failed"
         return "completed"  # a limited model works at a size that its search finds
+
+    @property
+    def shares_too_little(self) -> bool:
+        """Whether a request cannot fill the context, since several share it."""
+        return self.kind == "slots" and self.check == "deep"
 
     def is_right(self, result: Result, run: int) -> bool:
         """Whether a verdict on it is true; of a companion, that it is not the main model's."""
@@ -97,6 +114,8 @@ class Member(Struct, frozen=True, kw_only=True):
             if self.kind == "companion":
                 blamed = (*blamed, Verdict.CORRUPTED, Verdict.MODEL_NOT_FOUND)
             return result.verdict not in blamed
+        if self.shares_too_little:
+            return result.verdict is Verdict.CONTEXT_NOT_GRANTED
         lacks = self.kind == "limited" and result.context_length > LIMIT
         return result.verdict is (Verdict.OUT_OF_MEMORY if lacks else Verdict.OK)
 
@@ -115,14 +134,18 @@ class Host(FakeEngine):
 def fleet(rng: Random) -> list[Member]:
     kinds = [*rng.sample(list(HEALTHY), 3), *rng.sample(list(BROKEN), 2), "limited"]
     rng.shuffle(kinds)
-    return [
-        Member(
-            kind=kind,
-            sizes=tuple(sorted(rng.sample(SIZES, rng.randint(1, 3)))),
-            repaired_in=rng.randint(1, RUNS),
-        )
-        for kind in kinds
-    ]
+    return [_member(rng, kind) for kind in kinds]
+
+
+def _member(rng: Random, kind: str) -> Member:
+    check = rng.choice(("fast", "full", "full", "deep", "limit"))
+    most = min(3, len(SIZES[check]))
+    return Member(
+        kind=kind,
+        check=check,
+        sizes=tuple(sorted(rng.sample(SIZES[check], rng.randint(1, most)))),
+        repaired_in=rng.randint(1, RUNS),
+    )
 
 
 def results_of(
@@ -135,13 +158,15 @@ def results_of(
     attempts = Attempts(loader_for(engine), run=f"run-{run}", machine="machine")
     policy = SizePolicy(attempts, known={}, seed=run)
     lines: list[Result] = []
+    for member in members:
+        if member.check == "deep":
+            policy.expect_deep(member.cases())
     for number, member in enumerate(members):
         engine.trouble = trouble if number >= well else None
-        for size in member.sizes:
-            case = Case(model=member.model, context_length=size)
+        for case in member.cases():
             stopped = attempts.loader.unreachable_reason(member.model) is not None
-            if not stopped and not policy.too_large("full", case):
-                lines += policy.run("full", case)
+            if not stopped and not policy.too_large(member.check, case):
+                lines += policy.run(member.check, case)
                 lines += attempts.take_withdrawn()
     attempts.loader.unload()
     assert engine.loaded == 0

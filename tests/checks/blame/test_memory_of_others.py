@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pytest
 
@@ -22,8 +22,15 @@ GB = 10**9
 class Shared(FakeEngine):
     """An engine with other instances in memory; `None` where it cannot list them."""
 
-    def __init__(self, text: str, others: Mapping[str, int | None] | None) -> None:
-        super().__init__((StandInModel(key="tiny", behaviours=(FailsToLoad(text=text),)),))
+    def __init__(
+        self,
+        text: str,
+        others: Mapping[str, int | None] | None,
+        keys: Sequence[str] = ("tiny",),
+    ) -> None:
+        fail = (FailsToLoad(text=text),)
+        models = [StandInModel(key=key, behaviours=fail) for key in keys]
+        super().__init__((*models, StandInModel(key="small")))
         self._others = others
 
     def others(self) -> Mapping[str, int | None]:
@@ -66,3 +73,16 @@ def test_a_crash_of_its_own_is_not_excused_by_instances_of_others() -> None:
 def test_an_engine_without_a_list_of_others_reports_a_lack_of_memory() -> None:
     engine = FakeEngine((StandInModel(key="tiny", behaviours=(FailsToLoad(text=OUT),)),))
     assert verdict_of(engine).verdict is Verdict.OUT_OF_MEMORY
+
+
+def test_three_models_without_room_beside_others_keep_no_smaller_one_from_its_test() -> None:
+    keys = ("a", "b", "c", "d")
+    engine = Shared(OUT, {"big": 20 * GB}, keys)
+    run = Run(loader_for(engine))
+    for key in (*keys, "small"):
+        model = Model(id=key, engine="fake", context_limit=8_192, size_bytes=GB)
+        found = run.check("full", [Case(model=model, context_length=8_192)])[8_192]
+        assert found is not SKIPPED
+        assert [each.verdict for each in found] == [
+            Verdict.OK if key == "small" else Verdict.HOST_TROUBLE
+        ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+
+import pytest
 
 from pytest_lmstrix.core.verdicts import Verdict
 from tests.end_to_end.project import Project
@@ -12,7 +13,7 @@ from tests.standin.model_files import write_broken, write_whole
 from tests.standin.weights import smollm2
 
 SAMPLE = {"mamba", "gpt-oss", "split", "go-template", "not-a-number"}
-"""Whole models that are loaded unless `LMSTRIX_TEST_DEEP` is set, which loads all."""
+"""Whole models that are loaded in each run of the tests."""
 
 
 def manifest(project: Project, *models: tuple[str, Path, int]) -> None:
@@ -49,6 +50,28 @@ def test_broken_files_are_xfails_and_the_run_goes_on(project: Project) -> None:
         "XFAIL *missing-512* - model_not_found: *no such.gguf*",
     ):
         result.stdout.fnmatch_lines([expected])
+
+
+def test_the_log_of_a_failed_load_is_kept_beside_the_registry_and_named(project: Project) -> None:
+    at_odds = "load: {kv_cache_type: q8_0, flash_attention: false}"
+    source = smollm2().as_posix()
+    entries = (
+        f"  - {{id: odd, source: '{source}', contexts: [512], {at_odds}}}\n"
+        f"  - {{id: good, source: '{source}', contexts: [512]}}\n"
+    )
+    project.pytester.makefile(".yaml", models=f"defaults: {{engine: llamacpp}}\nmodels:\n{entries}")
+    result = project.run("--lmstrix")
+    result.assert_outcomes(passed=1, failed=1)
+    logs = sorted((project.path / "reports" / "logs").iterdir())
+    assert len(logs) == 2  # of both tries
+    assert all("flash_attn" in log.read_text(encoding="utf-8") for log in logs)
+    log = logs[-1]
+    details = {r.model: r.detail for r in project.results}
+    assert details["odd"].endswith(f"\nlog: {log}")
+    assert "log: " not in details["good"]
+    result.stdout.fnmatch_lines(
+        [f"log: {log}", "See the log in the folder `logs` of the reports.*"]
+    )
 
 
 def test_a_context_above_the_trained_one_is_not_granted(project: Project) -> None:
@@ -93,9 +116,10 @@ def test_two_workers_run_all_models(project: Project) -> None:
     assert {r.model for r in project.results} == {"one", "two"}
 
 
-def test_every_file_gets_its_right_verdict(project: Project) -> None:
+@pytest.mark.parametrize("all", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_every_file_gets_its_right_verdict(project: Project, all: bool) -> None:
     whole, broken = list(write_whole(project.path)), list(write_broken(project.path))
-    if not os.environ.get("LMSTRIX_TEST_DEEP"):
+    if not all:
         whole = [file for file in whole if file.id in SAMPLE]
         assert len(whole) == len(SAMPLE)
     files = [*whole, *broken]

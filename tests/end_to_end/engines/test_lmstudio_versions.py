@@ -85,7 +85,7 @@ def test_the_scan_lists_the_variants_of_a_model(project: Project) -> None:
     with LmStudioServer([StandInModel(key="qwen", variants=VARIANTS)], version="0.4.24") as server:
         project.run("--lmstrix-scan", "--lmstrix-engine=lmstudio", f"--lmstrix-host={server.host}")
     listed = [model.id for model in read_manifest(project.path / "models.yaml")]
-    assert listed == ["qwen", "qwen@q8_0", "tiny"]
+    assert listed == ["qwen", "qwen@q4_k_m", "qwen@q8_0", "tiny"]
 
 
 def test_each_variant_can_be_tested(project: Project) -> None:

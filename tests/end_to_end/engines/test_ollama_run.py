@@ -15,6 +15,7 @@ from tests.standin.lmstudio import (
     GrantsAtMost,
     MissingFromDisk,
     OutOfMemory,
+    Reasons,
     StandInModel,
     Unsupported,
 )
@@ -139,3 +140,72 @@ def test_a_host_that_is_not_an_address_is_an_error(project: Project) -> None:
     result = project.run("--lmstrix", "--lmstrix-host", "ollama://")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*'ollama://' is not ollama://host:port, such as *"])
+
+
+def test_half_of_the_context_is_not_granted(project: Project) -> None:
+    manifest(project, "tiny")
+    with OllamaServer([TINY], Quirks(grants_half=True)) as server:
+        run(project, server, "--lmstrix", "--all", "-m", "full").assert_outcomes(failed=2)
+        assert server.loaded == {}
+    found = {(r.context_length, r.granted_context_length, r.verdict) for r in project.results
+             if r.origin == "case"}  # fmt: skip
+    assert found == {(size, size // 2, Verdict.CONTEXT_NOT_GRANTED) for size in (512, 1024)}
+
+
+@pytest.mark.parametrize("release", [(0, 12, 0), (0, 30, 11)], ids=["cut", "cut to half"])
+def test_deep_finds_a_context_that_is_smaller_than_reported(
+    project: Project, release: tuple[int, int, int]
+) -> None:
+    manifest(project, "tiny")
+    quirks = Quirks(release=release, grants_half=True, reports_asked=True)
+    with OllamaServer([TINY], quirks) as server:
+        run(project, server, "--lmstrix", "--all", "-m", "deep").assert_outcomes(passed=1, failed=1)
+    # The size that passes is tested in the load of the other, which has just as much.
+    (bad,) = (r for r in project.results if r.verdict is not Verdict.OK and r.origin == "case")
+    cut = {Verdict.PROMPT_TRUNCATED, Verdict.CONTEXT_TOO_LARGE}
+    assert bad.context_length == 1024
+    assert bad.verdict in cut
+
+
+def test_a_share_on_the_cpu_is_recorded_and_noted(project: Project) -> None:
+    manifest(project, "tiny")
+    with OllamaServer([TINY], Quirks(vram_share=0.25)) as server:
+        run(project, server, "--lmstrix", "--all", "-m", "fast").assert_outcomes(passed=2)
+    assert all(any(n.startswith("gpu: 25% of it") for n in r.notes) for r in project.results)
+
+
+def test_two_hosts_of_ollama_work_at_the_same_time(project: Project) -> None:
+    manifest(project, "one", "two")
+    models = [StandInModel(key="one"), StandInModel(key="two")]
+    with OllamaServer(models) as here, OllamaServer(models) as there:
+        hosts = ("--lmstrix-host", here.host, "--lmstrix-host", f"ollama+http://{there.address}")
+        project.run("--lmstrix", "--all", "-m", "fast", "-n", "2", *hosts).assert_outcomes(passed=4)
+        assert here.loaded == there.loaded == {}
+    assert {r.host for r in project.results} == {here.address, there.address}
+    listed = project.run("--lmstrix-list").stdout
+    listed.fnmatch_lines(["one * works *", "two * works *"])
+
+
+@pytest.mark.parametrize("release", [(0, 33, 0), (0, 9, 0)], ids=["listed", "shown"])
+def test_the_scan_records_capabilities(project: Project, release: tuple[int, int, int]) -> None:
+    (project.path / "models.yaml").unlink()
+    thinker = StandInModel(key="thinker", trained_for_tool_use=True, behaviours=(Reasons(),))
+    with OllamaServer([thinker], Quirks(release=release)) as server:
+        run(project, server, "--lmstrix-scan")
+    written = (project.path / "models.yaml").read_text(encoding="utf-8")
+    assert "capabilities: [tools, thinking]" in written
+
+
+def test_models_that_others_use_keep_no_free_model_from_its_test(project: Project) -> None:
+    names = ("a:latest", "b:latest", "c:latest", "d:latest", "free:latest")
+    manifest(project, *names)
+    with OllamaServer([StandInModel(key=name) for name in names], Quirks(max_loaded=5)) as server:
+        for name in names[:4]:
+            server.use(name.partition(":")[0], 4096)
+        result = run(project, server, "--lmstrix", "--all")
+        assert sorted(server.loaded) == sorted(names[:4])
+    result.assert_outcomes(passed=2, errors=4, skipped=4)
+    verdicts = {r.model: r.verdict for r in project.results}
+    assert verdicts == dict.fromkeys(names, Verdict.HOST_TROUBLE) | {"free:latest": Verdict.OK}
+    result.stdout.no_fnmatch_line("*same words*")
+    result.stdout.fnmatch_lines(["Unload it there, or run again when it is free*"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,10 +19,8 @@ from tests.standin import weights
 
 TRAINED = 8_192
 """The trained context of the model in tokens; llama.cpp's server grants no more."""
-SIZES = (1_024, 2_048, 4_096, TRAINED) if os.environ.get("LMSTRIX_TEST_DEEP") else (1_024, 2_048)
-"""`LMSTRIX_TEST_DEEP=1` adds sizes that take minutes on a small machine."""
-LARGEST = SIZES[-1]
-OVERHEAD = 1.1 if LARGEST == TRAINED else 1.2
+SIZES = (1_024, 2_048)
+ALL_SIZES = pytest.param((*SIZES, 4_096, TRAINED), marks=pytest.mark.long)
 """The controls of all sizes are a larger share of a small context."""
 
 
@@ -64,24 +61,25 @@ def manifest(project: Project, contexts: Sequence[int], declared: int) -> None:
     )
 
 
+@pytest.mark.parametrize("sizes", [SIZES, ALL_SIZES])
 def test_deep_at_all_sizes_takes_one_load_and_one_prefill(
-    project: Project, meter: Meter, monkeypatch: pytest.MonkeyPatch
+    project: Project, meter: Meter, monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, ...]
 ) -> None:
     # So small a model sometimes confuses facts: a fixed text keeps the test deterministic.
     monkeypatch.setattr(build.secrets, "randbits", lambda bits: 1)
-    manifest(project, SIZES, TRAINED)
-    project.run("--lmstrix", "-m", "deep").assert_outcomes(passed=len(SIZES))
-    assert meter.loads == [LARGEST]
+    manifest(project, sizes, TRAINED)
+    project.run("--lmstrix", "-m", "deep").assert_outcomes(passed=len(sizes))
+    assert meter.loads == [sizes[-1]]
     assert all(reply.cached_prompt_tokens is not None for reply in meter.replies)
-    assert meter.prefilled <= OVERHEAD * LARGEST
-    for size, result in zip(SIZES, project.results, strict=True):
+    assert meter.prefilled <= (1.1 if sizes[-1] == TRAINED else 1.2) * sizes[-1]
+    for size, result in zip(sizes, project.results, strict=True):
         assert result.context_length == size
         assert result.recall == dict.fromkeys(("0.05", "0.25", "0.5", "0.75", "0.95"), True)
         assert 0.98 * (size - 12) <= (result.prompt_tokens or 0) <= size - 12
         assert result.seed is not None
 
 
-@pytest.mark.parametrize("declared", [TRAINED, 2 * TRAINED])
+@pytest.mark.parametrize("declared", [TRAINED, pytest.param(2 * TRAINED, marks=pytest.mark.long)])
 def test_a_context_above_the_trained_one_never_passes(
     project: Project, meter: Meter, declared: int
 ) -> None:

@@ -24,9 +24,12 @@ from tests.end_to_end.project import Project
 from tests.standin.lmstudio import Fault, LmStudioServer
 from tests.standin.weights import smollm2
 
-pytestmark = pytest.mark.skipif(
-    sys.platform == "win32", reason="there one process cannot send another these signals"
-)
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(
+        sys.platform == "win32", reason="there one process cannot send another these signals"
+    ),
+]
 RUNS = int(os.environ.get("LMSTRIX_SOAK_RUNS", "6"))
 SEED = int(os.environ.get("LMSTRIX_SOAK_SEED", "0")) or random.randrange(1, 2**32)
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]

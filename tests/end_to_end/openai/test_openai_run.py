@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 
 import pytest_lmstrix.commands.run  # noqa: F401 - once: pytester forgets what a run imports
@@ -100,21 +102,30 @@ def test_a_server_that_is_gone_does_not_count_against_the_model(project: Project
     )
 
 
+OUTPUTS = {"report.html", "registry.jsonl", "run.json", "summary.md", "junit.xml", "debug.log"}
+COMMANDS = ("list", "scan", "health", "history", "fit", "export=litellm")
+
+
 @pytest.mark.parametrize("given", [KEY, "sk-wrong-key-of-mine"])
 def test_no_output_holds_the_key(
     project: Project, monkeypatch: pytest.MonkeyPatch, given: str
 ) -> None:
     monkeypatch.setenv(VARIABLE, given)
     faults = Faults(echoes_key=True)
+    more = ("--junitxml=junit.xml", "--log-file=debug.log", "--log-file-level=DEBUG")
     with OpenAiServer(TINY, CONTEXT, faults=faults, api_key=KEY) as server:
         manifest(project, "[512]", url=server.url, api_key_env=VARIABLE)
-        args = ("--lmstrix", "--all", "-m", "full", "-vv", "--showlocals", "-rA")
-        result = project.run(*args)
+        args = ("--lmstrix", "--all", "-m", "full", "-vv", "--showlocals", "-rA", "-s")
+        results = [project.run(*args, *more)]
         assert f"Bearer {given}" in server.keys
-    shown = str(result.stdout) + str(result.stderr)
-    assert "tiny" in shown
-    assert given not in shown
-    assert given.encode() not in written(project)
+        results += [project.run(f"--lmstrix-{each}") for each in COMMANDS]
+    shown = "".join(str(result.stdout) + str(result.stderr) for result in results)
+    written_names = {path.name for path in project.path.rglob("*")}
+    assert OUTPUTS - written_names == (set() if given == KEY else {"registry.jsonl"})
+    assert shown.count("tiny") > len(COMMANDS)
+    for form in (given, base64.b64encode(given.encode()).decode(), given[3:]):
+        assert form not in shown
+        assert form.encode() not in written(project)
     assert bool(given == KEY) != (f"the environment variable {VARIABLE} (401)" in shown)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -51,3 +52,17 @@ class Studio:
     def ours(self) -> list[str]:
         """Instances of this plugin that are loaded."""
         return [name for name in self.server.loaded() if name.startswith(PREFIX)]
+
+
+def when(
+    server: LmStudioServer, condition: Callable[[], bool], action: Callable[[], None]
+) -> threading.Thread:
+    """Call `action` in another thread once `condition` holds."""
+
+    def run() -> None:
+        server.wait_for(condition)
+        action()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -86,6 +90,44 @@ def test_something_else_that_answers_is_not_lm_studio() -> None:
         host = other.base.removeprefix("http://")
         engine = LmStudioEngine(host)
         with pytest.raises(Failure, match=f"what answers at {host} is not LM Studio") as failed:
+            engine.models()
+        engine.close()
+    assert (failed.value.verdict, failed.value.final) == (Verdict.UNREACHABLE, True)
+
+
+@contextmanager
+def proxy(status: int) -> Iterator[str]:
+    """A proxy that answers every request with `status` and a page."""
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(b"<html><h1>A page of the proxy</h1></html>")
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_a_proxy_before_a_server_that_is_down_may_be_asked_again(status: int) -> None:
+    with proxy(status) as host:
+        engine = LmStudioEngine(host)
+        with pytest.raises(Failure, match=f"is a proxy: HTTP status {status}") as failed:
+            engine.models()
+        engine.close()
+    assert (failed.value.verdict, failed.value.final) == (Verdict.UNREACHABLE, False)
+
+
+@pytest.mark.parametrize("status", [401, 403, 407])
+def test_a_proxy_that_refuses_access_is_asked_once(status: int) -> None:
+    with proxy(status) as host:
+        engine = LmStudioEngine(host)
+        with pytest.raises(Failure, match=f"refuses access: HTTP status {status}") as failed:
             engine.models()
         engine.close()
     assert (failed.value.verdict, failed.value.final) == (Verdict.UNREACHABLE, True)

@@ -87,12 +87,13 @@ def test_slots_that_share_the_context_are_noted(studio: Any) -> None:
     instance.unload()
 
 
-def test_variants_can_each_be_registered_and_the_selected_one_is_listed_once(studio: Any) -> None:
+def test_every_variant_is_listed_apart_the_selected_one_too(studio: Any) -> None:
     small = StandInModel(key="tiny@q4_k_m", size_bytes=4, quantization="Q4_K_M")
     large = StandInModel(key="tiny@q8_0", size_bytes=8, quantization="Q8_0")
     own = studio(StandInModel(key="tiny", size_bytes=4, variants=(small, large)), version="0.4.24")
     listed = {facts.id: facts for facts in own.engine.models()}
-    assert list(listed) == ["tiny", "tiny@q8_0"]
+    assert list(listed) == ["tiny", "tiny@q4_k_m", "tiny@q8_0"]
+    assert listed["tiny@q4_k_m"].quantization == "Q4_K_M"
     assert (listed["tiny@q8_0"].size_bytes, listed["tiny@q8_0"].quantization) == (8, "Q8_0")
     selected = own.engine.facts(Model(id="tiny@q4_k_m", engine="lmstudio"))
     assert selected.fingerprint == listed["tiny"].fingerprint == "size:4 path:tiny@q4_k_m"
@@ -107,7 +108,8 @@ def test_variants_without_details_are_listed_all_the_same(studio: Any) -> None:
     unknown = ServerError(title="Unknown.")
     fault = Fault(where="listDownloadedModelVariants", kind="error", times=2, error=unknown)
     own = studio(StandInModel(key="tiny", variants=(small, large)), faults=(fault,))
-    _, variant = own.engine.models()
+    base, selected, variant = own.engine.models()
+    assert (selected.id, selected.fingerprint) == ("tiny@q4", base.fingerprint)
     assert (variant.id, variant.size_bytes, variant.fingerprint) == (
         "tiny@q8",
         None,

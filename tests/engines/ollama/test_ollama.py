@@ -213,6 +213,37 @@ def test_a_model_of_another_client_is_never_replaced() -> None:
     assert (failed.value.verdict, failed.value.phase) == (Verdict.HOST_TROUBLE, "load")
 
 
+def test_the_interface_of_openai_takes_no_context_length() -> None:
+    with running() as (server, engine):
+        instance = load(engine)
+        httpx.post(
+            f"http://{server.address}/v1/chat/completions",
+            json={
+                "model": "tiny",
+                "messages": [{"role": "user", "content": "Say hello"}],
+                "options": {"num_ctx": 1024},
+            },
+        )
+        assert server.loaded == {"tiny:latest": 4096}
+        with pytest.raises(Failure, match="with 4,096 tokens instead of 1,024"):
+            instance.complete(PROMPT, max_tokens=2)
+
+
+def test_a_slow_load_within_the_limit_is_a_load() -> None:
+    with running(Quirks(load_seconds=0.5), load_timeout=20) as (server, engine):
+        load(engine).unload()
+        assert server.events == ["load tiny:latest 1024", "unload tiny:latest"]
+
+
+def test_an_answer_without_any_line_is_an_error() -> None:
+    model = StandInModel(key="tiny", behaviours=(Says(text=""),))
+    with running(Quirks(unfinished=True), model) as (_, engine):
+        instance = load(engine)
+        with pytest.raises(Failure, match="without a last line") as failed:
+            instance.complete(PROMPT, max_tokens=2)
+    assert failed.value.verdict is Verdict.ENGINE_ERROR
+
+
 def test_a_model_that_another_client_takes_over_is_left_to_it() -> None:
     with running() as (server, engine):
         instance = load(engine)

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from pytest_lmstrix.core.types import Acceptance, Result
+from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.registry.health import check_health
 from pytest_lmstrix.registry.history.since import Since, most_relevant, short_text, since_text
 from pytest_lmstrix.registry.store import Registry
@@ -208,3 +209,14 @@ def test_host_trouble_withdraws_the_failures_of_its_run(registry: Registry) -> N
 def test_host_trouble_withdraws_the_only_failure_of_a_model(registry: Registry) -> None:
     registry.append_many((a_result(8192, "crashed"), a_result(8192, "host_trouble")))
     assert registry.since("m") == ()
+
+
+def test_weights_of_the_embedded_engine_that_disappear_are_a_break(registry: Registry) -> None:
+    found = nights(3, host="local", engine="llamacpp")
+    missing = msgspec.structs.replace(
+        found[-1], run="r9", host=None, fingerprint=None, verdict=Verdict.MODEL_NOT_FOUND,
+        outcome="xfailed", at=START + timedelta(days=9),
+    )  # fmt: skip
+    registry.append_many([*found, missing])
+    since = only(registry)
+    assert (since.state, since.host) == ("broken", None)

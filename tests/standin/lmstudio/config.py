@@ -28,6 +28,8 @@ class ServerConfig(
     estimates: bool = False
     version: str = "0.3.30"
     port: int = 0
+    home: str | None = None
+    """LM Studio's home folder, where the settings of each model are."""
     log_path: str | None = None
     """The call log is appended to this file as JSON Lines."""
 
@@ -44,5 +46,6 @@ class ServerConfig(
     def server(self) -> LmStudioServer:
         """Return the server, not started."""
         arguments = msgspec.structs.asdict(self)
-        log_path = arguments.pop("log_path")
-        return LmStudioServer(**arguments, log_path=Path(log_path) if log_path else None)
+        for name in ("home", "log_path"):
+            arguments[name] = Path(arguments[name]) if arguments[name] else None
+        return LmStudioServer(**arguments)

@@ -52,6 +52,7 @@ class LmStudioServer(CallLog):
         estimates: bool = False,
         version: str = "0.3.30",
         port: int = 0,
+        home: Path | None = None,
         log_path: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -61,6 +62,7 @@ class LmStudioServer(CallLog):
         self.api_tokens = frozenset(api_tokens)
         self.estimates = estimates
         self.port = port
+        self.home = home
         self.machine = Machine(
             models, self, memory_bytes=memory_bytes, guardrail=guardrail, clock=clock
         )

@@ -23,6 +23,9 @@ RUNNER_GONE = (
     " error, check ollama server logs for details"
 )
 
+RUNNER_GONE_IN_STREAM = "an error was encountered while running the model: unexpected EOF"
+OTHER = "something went wrong"
+
 
 class Quirks(Struct, frozen=True, kw_only=True):
     """Deviations of a server; the default has none."""
@@ -35,6 +38,8 @@ class Quirks(Struct, frozen=True, kw_only=True):
     reports_asked: bool = False
     """Whether `/api/ps` reports what was asked for instead of what was granted."""
     load_seconds: float = 0.0
+    aborts_loads: bool = True
+    """Whether a load ends when its client disconnects."""
     unload_seconds: float = 0.0
     """How long a model stays listed after its unload was accepted."""
     max_loaded: int = 3

@@ -7,15 +7,23 @@ import select
 import socket
 import time
 from collections.abc import Iterable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from threading import Event, Thread
 from types import TracebackType
 from typing import Any, Self
 
+from tests.standin.http.faults import HttpFault, HttpFaults, Place, hang, lose_connection
+from tests.standin.http.server import StandInHttpServer
 from tests.standin.lmstudio.models.minds import Prediction
 from tests.standin.lmstudio.models.model import StandInModel
 from tests.standin.ollama.machine import Machine
-from tests.standin.ollama.quirks import OllamaError, Quirks
+from tests.standin.ollama.quirks import (
+    OTHER,
+    RUNNER_GONE,
+    RUNNER_GONE_IN_STREAM,
+    OllamaError,
+    Quirks,
+)
 from tests.standin.ollama.replies import last_fields, pieces, predict
 
 _ABORTED = 499
@@ -24,8 +32,14 @@ _ABORTED = 499
 class OllamaServer:
     """Runs inside `with`, at `address`; `host` is for `--lmstrix-host`."""
 
-    def __init__(self, models: Iterable[StandInModel] = (), quirks: Quirks | None = None) -> None:
+    def __init__(
+        self,
+        models: Iterable[StandInModel] = (),
+        quirks: Quirks | None = None,
+        faults: Iterable[HttpFault] = (),
+    ) -> None:
         self.quirks = quirks or Quirks()
+        self.faults = HttpFaults(faults)
         self.machine = Machine(models, self.quirks)
         self.requests: list[tuple[str, dict[str, Any]]] = []
         """Path and body of each POST."""
@@ -68,10 +82,7 @@ class OllamaServer:
         self.machine.remove(name, "evicted")
 
 
-class _Http(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-
+class _Http(StandInHttpServer):
     def __init__(self, server: OllamaServer) -> None:
         self.ollama = server
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -129,13 +140,15 @@ class _Handler(BaseHTTPRequestHandler):
             machine.unload(name)
             self._answer(200, {"model": name, "done": True, "done_reason": "unload"})
             return
+        where: Place = "predict" if body.get(field) else "load"
+        self._suffer(where, name)
         num_ctx = body.get("options", {}).get("num_ctx")
         resident = machine.resident(name, num_ctx, body.get("keep_alive"), self._wait)
         if not body.get(field):
             self._answer(200, {"model": name, "response": "", "done": True, "done_reason": "load"})
             return
         prediction = predict(machine, resident, body, chat=chat)
-        self._stream(_lines(prediction, machine.quirks, chat=chat))
+        self._stream(_lines(prediction, machine.quirks, chat=chat), name)
 
     def _openai(self, body: dict[str, Any]) -> None:
         """Answer in OpenAI's form, which knows no context length."""
@@ -150,13 +163,51 @@ class _Handler(BaseHTTPRequestHandler):
     def _wait(self, seconds: float) -> None:
         """Wait for a load, until the client disconnects."""
         ends = time.monotonic() + seconds
-        while time.monotonic() < ends and not self.server.ollama.closing.wait(0.01):
+        ollama = self.server.ollama
+        while time.monotonic() < ends and not ollama.closing.wait(0.01):
+            if not ollama.quirks.aborts_loads:
+                continue
             readable = select.select([self.connection], [], [], 0)[0]
             if readable and not self.connection.recv(1, socket.MSG_PEEK):
-                self.server.ollama.events.append("aborted")
+                ollama.events.append("aborted")
                 raise OllamaError(_ABORTED, "client closed request")
 
-    def _stream(self, lines: Iterable[dict[str, Any]]) -> None:
+    def _suffer(self, where: Place, name: str) -> None:
+        """Do what a fault at this place demands, if there is one."""
+        ollama, name = self.server.ollama, name.partition(":")[0]
+        kind = ollama.faults.strike(where, name)
+        if kind == "crash":
+            if where != "load":
+                ollama.machine.remove(name, "crashed")
+            raise OllamaError(500, RUNNER_GONE)
+        if kind == "error":
+            raise OllamaError(500, OTHER)
+        if kind == "hang":
+            hang(self, ollama.closing)
+        if kind == "lost":
+            lose_connection(self)
+        if kind in ("garbage", "ends"):
+            self._answer(200, "}" if kind == "garbage" else {})
+            raise ConnectionError
+
+    def _break(self, name: str) -> bool:
+        """Return whether a fault after the first piece has ended the answer."""
+        ollama, name = self.server.ollama, name.partition(":")[0]
+        kind = ollama.faults.strike("fragment", name)
+        if kind == "crash":
+            ollama.machine.remove(name, "crashed")
+            self._chunk({"error": RUNNER_GONE_IN_STREAM})
+        elif kind == "error":
+            self._chunk({"error": OTHER})
+        elif kind == "hang":
+            hang(self, ollama.closing)
+        elif kind == "lost":
+            lose_connection(self)
+        elif kind == "garbage":
+            self._chunk("}")
+        return kind is not None
+
+    def _stream(self, lines: Iterable[dict[str, Any]], name: str) -> None:
         quirks = self.server.ollama.quirks
         self.send_response(200)
         self.send_header("Content-Type", "application/x-ndjson")
@@ -164,24 +215,26 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         for number, line in enumerate(lines):
             if number == quirks.error_after:
-                text = "an error was encountered while running the model: unexpected EOF"
-                self._chunk({"error": text})
+                self._chunk({"error": RUNNER_GONE_IN_STREAM})
                 break
             if number == quirks.lost_after:
-                self.connection.shutdown(socket.SHUT_RDWR)
-                raise ConnectionError
+                lose_connection(self)
             if number == quirks.frozen_after:
                 self.server.ollama.closing.wait()
+            if number == 1 and self._break(name):
+                break
             self._chunk(line)
         self.wfile.write(b"0\r\n\r\n")
 
-    def _chunk(self, line: dict[str, Any]) -> None:
-        data = json.dumps(line).encode() + b"\n"
+    def _chunk(self, line: dict[str, Any] | str) -> None:
+        """Send a line; a text as it is."""
+        data = (line if isinstance(line, str) else json.dumps(line)).encode() + b"\n"
         self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
         self.wfile.flush()
 
-    def _answer(self, status: int, answer: dict[str, Any]) -> None:
-        data = json.dumps(answer).encode()
+    def _answer(self, status: int, answer: dict[str, Any] | str) -> None:
+        """Send an answer; a text as it is."""
+        data = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))

@@ -26,6 +26,9 @@ class Faults(Struct, frozen=True, kw_only=True):
     """Whether replies have no usage."""
     no_tokenize: bool = False
     refuses_stream_options: bool = False
+    refuses_ignore_eos: bool = False
+    paced: bool = False
+    """Whether replies take the time that its model's rates give them."""
     no_listing: bool = False
     context: int | None = None
     """Listed context instead of the one in force."""

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
-import socket
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterable, Iterator
+from http.server import BaseHTTPRequestHandler
+from itertools import cycle, islice
 from threading import Event, Thread
+from time import sleep
 from types import TracebackType
 from typing import Any, Self
 
+from msgspec.structs import replace
+
+from tests.standin.http.faults import HttpFault, HttpFaults, hang, lose_connection
+from tests.standin.http.server import StandInHttpServer
 from tests.standin.lmstudio.errors import Refused
 from tests.standin.lmstudio.models.minds import Message, Prediction, Request, StandInMind
 from tests.standin.lmstudio.models.model import StandInModel
 from tests.standin.openai.quirks import Dialect, Faults
 
 VERSION = "0.11.2"
+OTHER = "EngineCore encountered an issue"
+ENGINE_DEAD = "EngineCore process died unexpectedly"
 
 
 class OpenAiServer:
@@ -29,7 +36,9 @@ class OpenAiServer:
         faults: Faults | None = None,
         *,
         api_key: str | None = None,
+        http_faults: Iterable[HttpFault] = (),
     ) -> None:
+        self.http_faults = HttpFaults(http_faults)
         self.model = model
         self.dialect = dialect
         self.faults = faults or Faults()
@@ -79,10 +88,7 @@ class OpenAiServer:
         return {"object": "list", "data": [entry]}
 
 
-class _Http(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-
+class _Http(StandInHttpServer):
     def __init__(self, server: OpenAiServer) -> None:
         self.openai = server
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -147,6 +153,9 @@ class _Handler(BaseHTTPRequestHandler):
         if faults.refuses_stream_options and "stream_options" in body:
             self._refuse(400, "Unrecognized request argument supplied: stream_options")
             return
+        if faults.refuses_ignore_eos and "ignore_eos" in body:
+            self._refuse(400, "Unrecognized request argument supplied: ignore_eos")
+            return
         if openai.predictions <= faults.busy:
             wait = {} if faults.retry_after is None else {"Retry-After": faults.retry_after}
             self._refuse(faults.busy_status, "too many requests", headers=wait)
@@ -166,14 +175,52 @@ class _Handler(BaseHTTPRequestHandler):
             attempt=openai.predictions,
         )
         try:
+            if self._suffer():
+                return
             prediction = openai.mind.predict(request)
         except Refused as refused:
             self._refuse(400, f"{refused.error.title} {refused.error.cause or ''}".strip())
             return
+        except ConnectionError:
+            return
+        if body.get("ignore_eos") and openai.dialect is not Dialect.PLAIN:
+            pieces = tuple(islice(cycle(prediction.pieces), body["max_tokens"]))
+            prediction = replace(prediction, pieces=pieces, predicted_tokens=len(pieces))
+        if faults.paced:
+            sleep(prediction.ttft_seconds)
         try:
             self._stream(list(_events(prediction, openai, body, chat=chat)))
         except ConnectionError:
             self.close_connection = True
+
+    def _suffer(self) -> bool:
+        """Do what a fault before the answer demands; return whether the request is answered."""
+        openai = self.server.openai
+        kind = openai.http_faults.strike("predict", openai.model.key)
+        if kind in ("error", "crash"):
+            self._refuse(500, ENGINE_DEAD if kind == "crash" else OTHER, "InternalServerError")
+        elif kind == "hang":
+            hang(self, openai.closing)
+        elif kind == "lost":
+            lose_connection(self)
+        elif kind is not None:
+            self._answer(200, {} if kind == "ends" else "}")
+        return kind is not None
+
+    def _break(self) -> bool:
+        """Return whether a fault after the first piece has ended the answer."""
+        openai = self.server.openai
+        kind = openai.http_faults.strike("fragment", openai.model.key)
+        if kind in ("error", "crash"):
+            message = ENGINE_DEAD if kind == "crash" else OTHER
+            self._chunk(json.dumps({"error": {"message": message, "type": "internal_error"}}))
+        elif kind == "hang":
+            hang(self, openai.closing)
+        elif kind == "lost":
+            lose_connection(self)
+        elif kind == "garbage":
+            self._chunk("}")
+        return kind is not None
 
     def _stream(self, events: list[dict[str, Any]]) -> None:
         openai = self.server.openai
@@ -184,16 +231,19 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         for number, event in enumerate(events):
             if number == 1 and openai.predictions <= faults.cut:
-                self.connection.shutdown(socket.SHUT_RDWR)
-                raise ConnectionError
+                lose_connection(self)
             if number == 1 and faults.ends_early:
                 break
             if number == 1 and faults.freezes:
                 openai.closing.wait()
             if number == 1 and faults.error_in_stream:
-                error = {"message": "EngineCore encountered an issue", "type": "internal_error"}
+                error = {"message": OTHER, "type": "internal_error"}
                 self._chunk(json.dumps({"error": error}))
                 break
+            if number == 1 and self._break():
+                break
+            if faults.paced:
+                sleep(1 / openai.model.decode_tokens_per_second)
             self._chunk(json.dumps(event))
         else:
             self._chunk("[DONE]")
@@ -211,9 +261,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(status, {"error": {"message": text, "code": code}}, headers)
 
     def _answer(
-        self, status: int, answer: dict[str, Any], headers: dict[str, str] | None = None
+        self, status: int, answer: dict[str, Any] | str, headers: dict[str, str] | None = None
     ) -> None:
-        data = json.dumps(answer).encode()
+        """Send an answer; a text as it is."""
+        data = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
         self.send_response(status)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
@@ -236,7 +287,8 @@ def _events(
             yield {"choices": [{"index": 0, **said, "finish_reason": None}]}
     ended = prediction.stop_reason in ("maxPredictedTokensReached", "contextLengthReached")
     last: dict[str, Any] = {"delta": {}} if chat else {"text": ""}
-    yield {"choices": [{"index": 0, **last, "finish_reason": "length" if ended else "stop"}]}
+    final = {"choices": [{"index": 0, **last, "finish_reason": "length" if ended else "stop"}]}
+    yield final | ({"timings": _timings(prediction)} if openai.dialect is Dialect.LLAMACPP else {})
     if body.get("stream_options", {}).get("include_usage") and not openai.faults.no_usage:
         usage = {
             "prompt_tokens": prediction.prompt_tokens,
@@ -244,3 +296,14 @@ def _events(
             "prompt_tokens_details": None,
         }
         yield {"choices": [], "usage": usage}
+
+
+def _timings(prediction: Prediction) -> dict[str, Any]:
+    fresh = (prediction.prompt_tokens or 0) - prediction.cached_tokens
+    return {
+        "cache_n": prediction.cached_tokens,
+        "prompt_n": fresh,
+        "prompt_per_second": fresh / prediction.ttft_seconds,
+        "predicted_n": prediction.predicted_tokens,
+        "predicted_per_second": prediction.tokens_per_second,
+    }

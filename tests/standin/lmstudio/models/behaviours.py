@@ -294,6 +294,16 @@ class ChatOnly(Behaviour, frozen=True, tag=True):
         return reply if prompt.chat else self.text
 
 
+class FailsInChat(Behaviour, frozen=True, tag=True):
+    """Every chat fails with `text`; raw completions work."""
+
+    text: str
+
+    def check_prompt(self, prompt: Prompt) -> None:
+        if prompt.chat:
+            raise Refused(errors.ServerError(title=self.text))
+
+
 class FailsToLoad(Behaviour, frozen=True, tag=True):
     """Every load fails with `text`, or the first `times`."""
 
@@ -386,6 +396,7 @@ AnyBehaviour = (
     | Corrupted
     | MissingFromDisk
     | Unsupported
+    | FailsInChat
     | FailsToLoad
     | ChatOnly
     | Reasons

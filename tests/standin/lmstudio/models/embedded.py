@@ -96,7 +96,9 @@ async def _load_embedded(model: StandInModel, path: str, context_length: int) ->
     from pytest_lmstrix.engines.llamacpp.engine import LlamaCppEngine
 
     abandoned = threading.Event()
-    entry = types.Model(id=model.key, engine="llamacpp", source=path)
+    # Several threads are very slow on a busy machine.
+    settings = types.LoadSettings(threads=1)
+    entry = types.Model(id=model.key, engine="llamacpp", source=path, load=settings)
 
     def load() -> EmbeddedMind:
         mind = EmbeddedMind(LlamaCppEngine().load(entry, context_length, _Silent()))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmstudio._sdk_models import ModelQuery, ModelSpecifierQuery
@@ -51,7 +54,7 @@ async def load(channel: Channel, parameter: Any, note: Note) -> None:
             await channel.send({"type": "alreadyLoaded", "info": instance.info()})
             return
     model = server.machine.downloaded(key, domain)
-    context_length = asked or min(model.default_context_length, model.max_context_length)
+    context_length = asked or min(_default(server.home, model, domain), model.max_context_length)
     settings = versions.in_force(config, server.version, mlx=model.format != "gguf")
     if versions.fits_by_itself(settings):
         context_length = server.machine.fitting(model, context_length)
@@ -97,3 +100,15 @@ async def _progress(channel: Channel, model: StandInModel, kind: str) -> None:
         await channel.repeat(fault, *({"type": kind, "progress": each} for each in repeated))
         # Lets other connections run, as a load that takes time would.
         await asyncio.sleep(0)
+
+
+def _default(home: Path | None, model: StandInModel, domain: str) -> int:
+    """The context of a load without one: the user's own for the model, if there is a file of it."""
+    if home is not None:
+        folder = home / ".internal" / "user-concrete-model-default-config"
+        with suppress(OSError):
+            fields = json.loads((folder / f"{model.file_path}.json").read_bytes())["load"]["fields"]
+            for field in fields:
+                if field["key"] == f"{domain}.load.contextLength":
+                    return int(field["value"])
+    return model.default_context_length

@@ -1,0 +1,163 @@
+"""The check `deep` of one model: one load, and one growing fill, for all its sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pytest_lmstrix.checks.fills.shared_load import SharedLoad
+from pytest_lmstrix.checks.loader import LoadedModel, ModelLoader
+from pytest_lmstrix.core.failure import Failure
+from pytest_lmstrix.core.types import Model, ProbeResult
+from pytest_lmstrix.core.verdicts import Verdict
+from pytest_lmstrix.probes.haystack import ANSWER_TOKENS, MAX_SIZES, Haystack, fill
+from pytest_lmstrix.probes.questions import CHAT_NOTE, CHAT_TOKENS
+from pytest_lmstrix.probes.recall import (
+    LEAST_CONTROL,
+    Control,
+    ask_control,
+    ask_filled,
+    template_tokens,
+)
+
+
+class DeepFill:
+    """Tests `model` at `sizes`, in ascending order; `seed` determines the needles."""
+
+    def __init__(self, loader: ModelLoader, model: Model, sizes: Iterable[int], seed: int) -> None:
+        self._model = model
+        self._shared = SharedLoad(loader, model, sizes)
+        self._seed = seed
+        self._template_tokens: int | None = None
+        """Tokens that the chat template adds, once the model is asked through it."""
+        self._changed_form = False
+        """Whether it is asked so because raw completions give nothing."""
+        self._filled_in: LoadedModel | None = None
+        self._filled: dict[int, tuple[Haystack, Control]] = {}
+        self._in_larger: set[int] = set()
+        """The sizes that passed in a larger load."""
+        self._beside_others = False
+        """Whether the last text holds the needles of several sizes."""
+        self._recalled: Haystack | None = None
+        """The last haystack that was recalled."""
+
+    def examine(self, size: int) -> ProbeResult:
+        """Test whether the needles in a context filled up to `size` tokens are recalled.
+
+        A size may pass in a larger load and beside the needles of other sizes, but fails only in a
+        separate load and text: neither a too large context nor distracting needles must be
+        blamed on this size.
+
+        Raises:
+            Failure: The engine failed.
+        """
+        passed = self._shared.try_larger(size, self._asked)
+        if passed is not None:
+            self._in_larger.add(size)
+            return passed
+        loaded = self._shared.load_alone(size)
+        if isinstance(loaded, ProbeResult):
+            return loaded
+        finding = self._asked(loaded, size)
+        if finding.verdict is Verdict.RECALL_FAILED and self._beside_others:
+            self._filled.clear()
+            finding = self._asked(loaded, size)
+        return finding
+
+    def withdraw(self) -> set[int]:
+        """Return, once, the sizes that passed in a load that was not usable to its full length.
+
+        Each needs a load of its own.
+        """
+        withdrawn, self._in_larger = self._in_larger, set()
+        self._shared.sizes.clear()
+        self._filled.clear()
+        return withdrawn
+
+    def failed_loads(self, size: int) -> list[Failure]:
+        """Return, once, how `size` failed before its turn, to be reported with its result."""
+        return self._shared.failed_loads(size)
+
+    def _asked(self, loaded: LoadedModel, size: int) -> ProbeResult:
+        if loaded is not self._filled_in:
+            self._filled_in, self._filled = loaded, {}
+        if size not in self._filled:
+            self._prepare(loaded, size)
+        haystack, control = self._filled[size]
+        recall = ask_filled(loaded, haystack, control)
+        verdict, detail = recall.verdict, recall.detail
+        if verdict is Verdict.OK:
+            self._recalled = haystack
+        elif verdict is Verdict.INCONCLUSIVE and self._recalled is not None:
+            # The model is able: does it only fail at this larger context?
+            before = self._recalled
+            score = self._control(loaded, before).score
+            if score < LEAST_CONTROL:
+                verdict = Verdict.RECALL_FAILED
+                detail += f", and {score} of those that it recalled at {before.size:,} tokens"
+        return ProbeResult(
+            verdict=verdict,
+            detail=detail,
+            recall=recall.recalled or None,
+            seed=self._seed,
+            form=control.form,
+            notes=(CHAT_NOTE,) if self._changed_form and verdict is Verdict.OK else (),
+        )
+
+    def _prepare(self, loaded: LoadedModel, size: int) -> None:
+        """Build the haystack for `size` and for the following sizes that grow out of it.
+
+        The controls of all of them come first, since they evict the engine's prefix cache.
+        """
+        if self._model.prompts == "chat" and self._template_tokens is None:
+            self._template_tokens = template_tokens(loaded)
+        room = loaded.room
+        following = sorted({size, *(each for each in self._shared.sizes if size <= each <= room)})
+        haystacks = self._haystacks(loaded, size, following)
+        controls = [self._control(loaded, each) for each in haystacks]
+        if controls[0].unanswered and self._is_answered_by_chat(loaded, haystacks[0]):
+            haystacks = self._haystacks(loaded, size, following)
+            controls = [self._control(loaded, each) for each in haystacks]
+        self._beside_others = len(haystacks) > 1
+        for haystack, control in zip(haystacks, controls, strict=True):
+            self._filled[haystack.size] = haystack, control
+
+    def _haystacks(
+        self, loaded: LoadedModel, size: int, following: list[int]
+    ) -> tuple[Haystack, ...]:
+        try:
+            return fill(self._seed, following[:MAX_SIZES], loaded.count_tokens, self._reserved)
+        except Failure as failure:
+            if failure.verdict is not Verdict.INCONCLUSIVE or following == [size]:
+                raise
+            # Is it too small alone?
+            return fill(self._seed, [size], loaded.count_tokens, self._reserved)
+
+    def _reserved(self, size: int) -> int:
+        """Return what a chat needs beyond a raw completion: its template and its reasoning."""
+        if self._template_tokens is None:
+            return 0
+        return self._template_tokens + self._answer_tokens(size) - ANSWER_TOKENS
+
+    def _answer_tokens(self, size: int) -> int:
+        budget = self._model.answer_tokens or CHAT_TOKENS
+        return max(ANSWER_TOKENS, min(budget, size // 4))
+
+    def _control(self, loaded: LoadedModel, haystack: Haystack) -> Control:
+        if self._template_tokens is None:
+            return ask_control(loaded, haystack)
+        return ask_control(loaded, haystack, "chat", self._answer_tokens(haystack.size))
+
+    def _is_answered_by_chat(self, loaded: LoadedModel, haystack: Haystack) -> bool:
+        """Ask from now on through the chat template, if the model recalls the facts so."""
+        if self._template_tokens is not None:
+            return False
+        try:
+            control = ask_control(loaded, haystack, "chat", self._answer_tokens(haystack.size))
+        except Failure as failure:
+            if failure.verdict.subject == "host":
+                raise
+            return False
+        if control.score >= LEAST_CONTROL:
+            self._template_tokens = max(0, control.special_tokens)
+            self._changed_form = True
+        return self._changed_form
