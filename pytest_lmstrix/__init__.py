@@ -10,9 +10,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pytest_lmstrix.checks.requests.checked_reply import CheckedReply
+    from pytest_lmstrix.checks.requests.loaded import LoadedModel
     from pytest_lmstrix.core.classify import classify
     from pytest_lmstrix.core.failure import Failure
-    from pytest_lmstrix.core.types import LoadSettings, Message, Model, ModelFacts, Reply, Result
+    from pytest_lmstrix.core.types import (
+        LoadSettings,
+        Message,
+        Model,
+        ModelFacts,
+        Reply,
+        Result,
+        ToolCall,
+    )
     from pytest_lmstrix.core.verdicts import Verdict
     from pytest_lmstrix.engines.base import (
         Closes,
@@ -26,6 +36,7 @@ if TYPE_CHECKING:
         Sweeps,
         Weights,
     )
+    from pytest_lmstrix.engines.request import Image, Tool, Unable
     from pytest_lmstrix.registry.history.since import Since
     from pytest_lmstrix.registry.store import (
         ModelStatus,
@@ -35,14 +46,17 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "CheckedReply",
     "Closes",
     "Engine",
     "EngineOptions",
     "Failure",
     "Fetches",
+    "Image",
     "Instance",
     "ListsOthers",
     "LoadSettings",
+    "LoadedModel",
     "Message",
     "Model",
     "ModelFacts",
@@ -56,6 +70,9 @@ __all__ = [
     "Result",
     "Since",
     "Sweeps",
+    "Tool",
+    "ToolCall",
+    "Unable",
     "Verdict",
     "Weights",
     "classify",
@@ -74,9 +91,12 @@ _HOMES = {
         "Sweeps",
         "Weights",
     ),
+    "engines.request": ("Image", "Tool", "Unable"),
+    "checks.requests.checked_reply": ("CheckedReply",),
+    "checks.requests.loaded": ("LoadedModel",),
     "registry.store": ("ModelStatus", "Recommendation", "Registry", "RegistryError"),
     "registry.history.since": ("Since",),
-    "core.types": ("LoadSettings", "Message", "Model", "ModelFacts", "Reply", "Result"),
+    "core.types": ("LoadSettings", "Message", "Model", "ModelFacts", "Reply", "Result", "ToolCall"),
     "core.verdicts": ("Verdict",),
     "core.failure": ("Failure",),
     "core.classify": ("classify",),

@@ -23,6 +23,7 @@ from pytest_lmstrix.hooks import fixtures
 from pytest_lmstrix.hooks.collection import Collection
 from pytest_lmstrix.hooks.github_actions import GithubActions
 from pytest_lmstrix.hooks.outcomes import Outcomes
+from pytest_lmstrix.hooks.samples import Samples
 from pytest_lmstrix.hooks.signals import Signals
 from pytest_lmstrix.hooks.xdist import Scheduling, own_hosts, plan_from_controller
 from pytest_lmstrix.hookspecs import engine_options, registered_engines
@@ -77,9 +78,9 @@ def start(config: pytest.Config) -> None:
     config.stash[fixtures.size_policy_key] = size_policy
     register(fixtures, "lmstrix-fixtures")
     register(Collection(settings, plan, size_policy), "lmstrix-collection")
-    register(
-        Outcomes(loader, attempts, memory if settings.skip_unfit else None), "lmstrix-outcomes"
-    )
+    outcomes = Outcomes(loader, attempts, memory if settings.skip_unfit else None)
+    register(outcomes, "lmstrix-outcomes")
+    register(Samples(loader, outcomes.is_of_a_reply), "lmstrix-samples")
     register(Signals(), "lmstrix-signals")
     register(GithubActions(), "lmstrix-github-actions")
 

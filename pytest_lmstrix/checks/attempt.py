@@ -12,10 +12,12 @@ from msgspec.structs import asdict, replace
 from pytest_lmstrix.checks.case_memory import CaseMemory
 from pytest_lmstrix.checks.granted import context_refusal, padded
 from pytest_lmstrix.checks.hosts import HostRows
-from pytest_lmstrix.checks.loader import LoadedModel, ModelLoader
+from pytest_lmstrix.checks.loader import ModelLoader
+from pytest_lmstrix.checks.requests.loaded import LoadedModel
 from pytest_lmstrix.checks.slow import slow_note
 from pytest_lmstrix.core.checks import CHECKS, evidence_of
 from pytest_lmstrix.core.failure import Failure
+from pytest_lmstrix.core.measured import drop_insane
 from pytest_lmstrix.core.sanitize import clean
 from pytest_lmstrix.core.types import (
     LEAST_RATE_TOKENS,
@@ -24,7 +26,6 @@ from pytest_lmstrix.core.types import (
     ProbeResult,
     Reply,
     Result,
-    drop_insane,
     settings_of,
 )
 from pytest_lmstrix.core.verdicts import Verdict
@@ -232,6 +233,9 @@ class Attempts:
             settings=settings_of(case.model, ignored=loaded.ignored_settings if loaded else ()),
             retried=retried or (loaded is not None and loaded.retried),
             form=finding.form,
+            samples=finding.samples,
+            passed_samples=finding.passed_samples,
+            required_samples=finding.required_samples,
             notes=(
                 *finding.notes,
                 *_load_notes(case, loaded, finding),
@@ -290,4 +294,6 @@ def _prefilled(reply: Reply) -> int:
 
 
 def _reply_text(reply: Reply) -> str:
-    return clean(reply.text or reply.reasoning, limit=REPLY_LIMIT)
+    calls = "\n".join(f"calls {call.name} {call.arguments}" for call in reply.tool_calls)
+    said = "\n".join(filter(None, (reply.text, calls)))
+    return clean(said or reply.reasoning, limit=REPLY_LIMIT)

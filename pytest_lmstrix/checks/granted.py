@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from pytest_lmstrix.core.failure import Failure
-from pytest_lmstrix.core.types import MAX_TOKENS, Model, ProbeResult
+from pytest_lmstrix.core.measured import MAX_TOKENS
+from pytest_lmstrix.core.types import Model, ProbeResult
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Instance
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
-from difflib import get_close_matches
 from typing import Protocol
 
-from pytest_lmstrix.checks.arguments import check_request
-from pytest_lmstrix.checks.granted import ReportedLoad, whole
-from pytest_lmstrix.core.failure import DID_YOU_MEAN, Failure
-from pytest_lmstrix.core.formatting import memory
-from pytest_lmstrix.core.types import Message, Model, Reply
-from pytest_lmstrix.core.verdicts import Phase, Verdict
-from pytest_lmstrix.engines.base import Engine, Fetches, Instance, ListsOthers, Progress
+from pytest_lmstrix.checks.causes import held_by_others, may_lack_memory, similar_ids
+from pytest_lmstrix.checks.granted import whole
+from pytest_lmstrix.checks.requests.abilities import EngineErrors
+from pytest_lmstrix.checks.requests.loaded import LoadedModel
+from pytest_lmstrix.core.failure import Failure
+from pytest_lmstrix.core.types import Model
+from pytest_lmstrix.core.verdicts import Verdict
+from pytest_lmstrix.engines.base import Engine, Fetches, Instance, Progress
 from pytest_lmstrix.engines.catalog import attaches, host_of
 from pytest_lmstrix.weights.download import WEIGHTS
 
@@ -25,17 +24,6 @@ RETURN_SECONDS = 60.0
 """Seconds after which a host that is gone is asked whether it is back."""
 RECONNECT_SECONDS = 10.0
 """Stop reconnecting after this many seconds: each request to a silent host takes long."""
-
-
-MATTERS = 0.1
-"""Share of a model's own size from which memory held by others may be why it does not fit."""
-_NO_ROOM = (Verdict.OUT_OF_MEMORY, Verdict.GUARDRAIL_REFUSED)
-_KILLED = re.compile(r"\bSIGKILL\b|\bexit code\W{1,3}137\b", re.IGNORECASE)
-"""An exit that no model causes itself: systems end processes so for lack of memory."""
-
-
-SIMILAR = 3
-"""Ids of other models that are suggested for one that is not found."""
 
 
 class Watch(Protocol):
@@ -49,78 +37,6 @@ class Watch(Protocol):
 
     def idle(self) -> None:
         """Show that no load or request is in progress."""
-
-
-class LoadedModel(ReportedLoad):
-    """A model at a context length, ready for requests: the value of the fixture `lmstrix_model`.
-
-    It reloads itself if it was unloaded in between, or failed.
-    """
-
-    def __init__(self, loader: ModelLoader, model: Model, asked_context_length: int) -> None:
-        super().__init__(model, asked_context_length)
-        self.load_seconds = 0.0
-        self.retried = False
-        """Whether the load succeeded only on a retry."""
-        self.replies: list[Reply] = []
-        self.failed = False
-        """Whether its last request failed: the instance may be broken and is not used again."""
-        self._loader = loader
-
-    def complete(self, prompt: str, *, max_tokens: int, temperature: float = 0.0) -> Reply:
-        """Complete `prompt` as it is, without a chat template."""
-        check_request(prompt, max_tokens, temperature)
-        return self._ask(
-            lambda instance: instance.complete(
-                prompt, max_tokens=max_tokens, temperature=temperature
-            )
-        )
-
-    def chat(
-        self, messages: str | Sequence[Message], *, max_tokens: int, temperature: float = 0.0
-    ) -> Reply:
-        """Answer one or more messages through the model's chat template."""
-        if isinstance(messages, str):
-            messages = [Message(role="user", content=messages)]
-        for message in messages:
-            check_request(message.content, max_tokens, temperature)
-        # Engines of others may be older than the argument.
-        more = {"temperature": temperature} if temperature else {}
-        return self._ask(lambda instance: instance.chat(messages, max_tokens=max_tokens, **more))
-
-    def generate(self, prompt: str, *, tokens: int) -> Reply:
-        """Continue `prompt` for `tokens` tokens, past an end of text where the engine can."""
-
-        def ask(instance: Instance) -> Reply:
-            generate: Callable[..., Reply] = getattr(instance, "generate", instance.complete)
-            return generate(prompt, max_tokens=tokens)
-
-        return self._ask(ask)
-
-    def count_tokens(self, text: str) -> int:
-        """Tokens of `text` in the model's own vocabulary."""
-        instance = self._loader.instance_of(self)
-        with _as_failure("predict"):
-            return instance.count_tokens(text)
-
-    def unload(self) -> None:
-        """Unload it now instead of after the last test that uses it."""
-        loaded = self._loader.loaded()
-        if loaded is self:
-            self._loader.unload()
-
-    def _ask(self, ask: Callable[[Instance], Reply]) -> Reply:
-        instance = self._loader.instance_of(self)
-        try:
-            with self._loader.remember_failures(self.model), _as_failure("predict"):
-                reply = ask(instance)
-        except Failure as failure:
-            self.failed = True
-            raise self.explained(failure) from failure.__cause__
-        finally:
-            self.read(instance)
-        self.replies.append(reply)
-        return reply
 
 
 class ModelLoader:
@@ -152,6 +68,8 @@ class ModelLoader:
         """Host that is gone -> when it was last asked."""
         self.leaks: list[Failure] = []
         """Unconfirmed unloads that have not been reported yet."""
+        self.sample_seed: int | None = None
+        """The seed of the sample that runs: the default of its requests; else `None`."""
         self._host_lock = host_lock
         self._watch = watch
         self._prepare = prepare
@@ -225,7 +143,7 @@ class ModelLoader:
     def _fetch(self, model: Model, engine: Engine) -> None:
         """Download the weights: not part of a load, and possible without the host's lock."""
         if isinstance(engine, Fetches):
-            with _as_failure("load"):
+            with EngineErrors("load"):
                 engine.fetch(model)
 
     @contextmanager
@@ -234,7 +152,7 @@ class ModelLoader:
         try:
             yield
         except Failure as failure:
-            if _may_lack_memory(failure) and (held := self._held_by_others(model)):
+            if may_lack_memory(failure) and (held := held_by_others(self.engine_of(model), model)):
                 text = f"{failure.text}\n{held}, so this does not count against {model.id}"
                 raise Failure(
                     text,
@@ -243,7 +161,7 @@ class ModelLoader:
                     only_this_model=True,  # a smaller one may still have room
                 ) from failure
             if failure.verdict is Verdict.MODEL_NOT_FOUND and failure.phase == "load":
-                failure.text += self._similar(model)
+                failure.text += similar_ids(self.engine_of(model), model)
             if failure.verdict.outcome == "xfailed":
                 self.unusable[model.id] = failure
             elif failure.verdict is Verdict.UNREACHABLE:
@@ -253,30 +171,6 @@ class ModelLoader:
                 elif failure.final or not self._reconnects(engine):
                     self.gone[host_of(engine)] = failure
             raise
-
-    def _held_by_others(self, model: Model) -> str:
-        """Describe the instances of others in memory, where they are large enough to matter."""
-        engine = self.engine_of(model)
-        others: Mapping[str, int | None] = {}
-        with suppress(Exception):  # third-party engines may raise anything
-            others = engine.others() if isinstance(engine, ListsOthers) else {}
-        sizes = [size for size in others.values() if size is not None]
-        known = len(sizes) == len(others) and model.size_bytes is not None
-        if not others or (known and sum(sizes) < MATTERS * (model.size_bytes or 0)):
-            return ""
-        listed = (
-            f"{name} ({memory(size)})" if size is not None else name
-            for name, size in others.items()
-        )
-        return f"still in memory of {host_of(engine)}: {', '.join(listed)}; unload them there"
-
-    def _similar(self, model: Model) -> str:
-        """Return a line with the nearest ids that the engine has, or nothing."""
-        names: list[str] = []
-        with suppress(Exception, SystemExit):  # third-party engines may raise anything
-            names = [facts.id for facts in self.engine_of(model).models() if facts.id != model.name]
-        near = get_close_matches(model.name, names, n=SIMILAR)
-        return f"\n{DID_YOU_MEAN} {', '.join(map(repr, near))}?" if near else ""
 
     def _reconnects(self, engine: Engine) -> bool:
         """Try to reach a lost host again, a few times with pauses."""
@@ -301,7 +195,7 @@ class ModelLoader:
         return self.gone.get(host_of(self.engine_of(model))) or self.gone.get(model.id)
 
     def _load(self, loaded: LoadedModel, engine: Engine, host: str) -> None:
-        with ExitStack() as undo, _as_failure("load"):
+        with ExitStack() as undo, EngineErrors("load"):
             undo.callback(self._watch.idle)
             try:
                 undo.enter_context(nullcontext() if attaches(engine) else self._host_lock(host))
@@ -319,7 +213,7 @@ class ModelLoader:
             loaded.load_seconds = time.perf_counter() - started
             loaded.failed = False
         try:
-            with _as_failure("load"):
+            with EngineErrors("load"):
                 loaded.context_length = whole(instance.context_length)
                 loaded.read(instance)
         except Failure:
@@ -339,7 +233,7 @@ class ModelLoader:
             return
         loaded, instance = self._current
         try:
-            with _as_failure("unload"):
+            with EngineErrors("unload"):
                 instance.unload()
         except Failure as trouble:
             # Not raised here: neither the tested model nor the next one is to blame.
@@ -360,23 +254,3 @@ class ModelLoader:
         if leaks:
             text = "\n".join(leak.text for leak in leaks)
             raise Failure(text, verdict=leaks[0].verdict, phase="unload")
-
-
-def _may_lack_memory(failure: Failure) -> bool:
-    """Whether less memory in use by others may have helped."""
-    killed = failure.verdict is Verdict.CRASHED and _KILLED.search(failure.text)
-    return failure.verdict in _NO_ROOM or bool(killed)
-
-
-class _as_failure(AbstractContextManager[None]):
-    """Turns any exception of an engine into a `Failure` of the phase."""
-
-    def __init__(self, phase: Phase) -> None:
-        self._phase = phase
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        # SystemExit: libraries that mean to end a program must not end a run.
-        if isinstance(error, Exception | SystemExit) and not isinstance(error, Failure):
-            raise Failure.from_engine(
-                f"{type(error).__name__}: {error}", phase=self._phase
-            ) from error

@@ -11,16 +11,9 @@ from typing import Any
 from msgspec import Struct
 
 from pytest_lmstrix.core.classify import classify
+from pytest_lmstrix.core.measured import MAX_SECONDS, MAX_SIZE_BYTES, MAX_TOKENS_PER_SECOND, is_sane
 from pytest_lmstrix.core.sanitize import clean, one_line
-from pytest_lmstrix.core.types import (
-    MAX_CONTEXT_LENGTH,
-    MAX_SECONDS,
-    MAX_SIZE_BYTES,
-    MAX_TOKENS_PER_SECOND,
-    Model,
-    Result,
-    is_sane,
-)
+from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, Model, Result
 from pytest_lmstrix.core.verdicts import Verdict
 
 ENGINE = "lmstudio"

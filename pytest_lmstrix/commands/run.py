@@ -33,16 +33,14 @@ from pytest_lmstrix.registry.health import check_health
 from pytest_lmstrix.registry.store import Registry, RegistryError
 from pytest_lmstrix.reports.overview.variants import variants_table
 
-HISTORY = 10
-"""Number of results of a model listed by `-v`; `-vv` lists all."""
-LISTED_IMPORT = 500
-"""Number of values that an import lists as left out."""
+HISTORY = 10  # results of a model listed by `-v`; `-vv` lists all
+LISTED_IMPORT = 500  # values that an import lists as left out
 _SEVERITIES = {"error": "red", "warning": "yellow", "info": ""}
 _SCAN_HEADINGS = ("model", "engine", "type", "size", "quantization", "architecture", "declared",
-            "capabilities")  # fmt: skip
-_SCAN_LEFT = ("engine", "type", "quantization", "architecture", "capabilities")
+                  "capabilities")  # fmt: skip
+_SCAN_LEFT = {*_SCAN_HEADINGS} - {"model", "size", "declared"}
 _SCAN_EXPENDABLE = ("capabilities", "architecture", "type", "size", "declared", "engine",
-                       "quantization")  # fmt: skip
+                    "quantization")  # fmt: skip
 
 
 def run(config: pytest.Config, command: str) -> int:

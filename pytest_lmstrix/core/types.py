@@ -5,25 +5,21 @@ Sizes are in tokens (`context_length`), bytes (`*_bytes`) and seconds (`*_second
 
 from __future__ import annotations
 
-import math
-from collections.abc import Container, Mapping
+from collections.abc import Container
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import force_setattr
 
+from pytest_lmstrix.core.measured import drop_insane
 from pytest_lmstrix.core.sanitize import well_formed
 from pytest_lmstrix.core.verdicts import Outcome, Verdict
 
 MAX_CONTEXT_LENGTH = 2**31 - 1
 """Largest valid context length, in tokens."""
 
-MAX_TOKENS = 2**31 - 1
-MAX_SECONDS = 10_000_000
-MAX_TOKENS_PER_SECOND = 1_000_000_000
-MAX_SIZE_BYTES = 2**63 - 1
 LEAST_RATE_TOKENS = 64
 """A rate from fewer tokens is not recorded, shown or compared."""
 
@@ -37,42 +33,6 @@ Spread = tuple[float, float]
 """The lowest and the highest of several values."""
 ANY_SIZE = "any size"
 """Note of a result whose load fails in the same way at the smallest size that was tried."""
-
-
-def is_sane(value: object, most: float) -> bool:
-    """Return whether a measured value is a finite number from 0 to `most`."""
-    return (
-        isinstance(value, int | float) and math.isfinite(min(value, 1e300)) and 0 <= value <= most
-    )
-
-
-MEASURED: Mapping[str, float] = {
-    "prompt_tokens": MAX_TOKENS,
-    "cached_prompt_tokens": MAX_TOKENS,
-    "completion_tokens": MAX_TOKENS,
-    "prefill_tokens": MAX_TOKENS,
-    "decode_tokens": MAX_TOKENS,
-    "load_seconds": MAX_SECONDS,
-    "ttft_seconds": MAX_SECONDS,
-    "prefill_seconds": MAX_SECONDS,
-    "decode_seconds": MAX_SECONDS,
-    "prefill_tokens_per_second": MAX_TOKENS_PER_SECOND,
-    "decode_tokens_per_second": MAX_TOKENS_PER_SECOND,
-    "empty_prefill_tokens_per_second": MAX_TOKENS_PER_SECOND,
-    "empty_decode_tokens_per_second": MAX_TOKENS_PER_SECOND,
-    "peak_memory_bytes": MAX_SIZE_BYTES,
-    "estimated_memory_bytes": MAX_SIZE_BYTES,
-    "size_bytes": MAX_SIZE_BYTES,
-}
-"""Measured field -> its largest plausible value."""
-
-
-def drop_insane(struct: Struct) -> None:
-    """Set measured fields with implausible values to `None`."""
-    for name in struct.__struct_fields__:
-        value = getattr(struct, name)
-        if name in MEASURED and value is not None and not is_sane(value, MEASURED[name]):
-            force_setattr(struct, name, None)
 
 
 class LoadSettings(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -155,6 +115,23 @@ class Message(Struct, frozen=True, kw_only=True):
     content: str
 
 
+ToolFault = Literal["fenced", "in_text", "in_reasoning", "wrong_name", "not_an_object", "cut_off",
+                    "wrong_arguments"]  # fmt: skip
+
+
+class ToolCall(Struct, frozen=True, kw_only=True):
+    """A call of a tool that a model asks for."""
+
+    name: str
+    arguments: Any
+    """An object; from an engine, and with a fault, also the text that should be one."""
+    id: str = ""
+    fault: ToolFault | None = None
+    """Why it is not well-formed; found after the reply, not by engines."""
+    detail: str = ""
+    """The fault in words."""
+
+
 class Reply(Struct, frozen=True, kw_only=True):
     """A model's answer and the engine's measurements; `None` means not measured."""
 
@@ -163,6 +140,8 @@ class Reply(Struct, frozen=True, kw_only=True):
     reasoning: str = ""
     stop_reason: Literal["stop", "length"] | None = None
     """`length`: the token budget or the context was exhausted."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """The calls that the engine found in the answer."""
     prompt_tokens: int | None = None
     """Prompt tokens as the engine counted them, cached ones included."""
     cached_prompt_tokens: int | None = None
@@ -269,6 +248,12 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The load settings, as compact JSON; empty for the engine's defaults."""
     form: Prompts | None = None
     """The form of the prompts: `completion` or `chat`; `None` where no built-in check asked."""
+    samples: int | None = None
+    """How often the body of a user's check ran; `None` for once, whatever the result."""
+    passed_samples: int | None = None
+    """How many of the samples passed."""
+    required_samples: int | None = None
+    """How many of the samples had to pass."""
     retried: bool = False
     """Whether a retry was needed."""
     notes: tuple[str, ...] = ()
@@ -308,6 +293,9 @@ class ProbeResult(Struct, frozen=True, kw_only=True):
     seed: int | None = None
     form: Prompts | None = None
     """The form of the prompts that gave this result."""
+    samples: int | None = None
+    passed_samples: int | None = None
+    required_samples: int | None = None
     notes: tuple[str, ...] = ()
     only_this_model: bool = False
     """Whether it shows nothing about the host with which other models run."""

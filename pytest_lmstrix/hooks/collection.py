@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +25,8 @@ ONE_LOAD = ("deep", "speed")
 """Checks of which one load serves all sizes of a model."""
 _LAST = ("deep", "limit", "speed")
 """Checks that run after all sizes of the others, in this order."""
+MOST_SAMPLES = 1_000
+_MARK_ARGUMENTS = "match=..., contexts=..., samples=... and at_least=..."
 known_left_out = pytest.StashKey[int]()
 """How many cases were left out because they are known."""
 
@@ -218,9 +220,9 @@ def _cases_of_mark(mark: pytest.Mark, plan: Plan, cases: Sequence[Case]) -> list
 def _mark_problem(mark: pytest.Mark) -> str | None:
     """Return the mistake in the arguments of the mark, else `None`."""
     if mark.args:
-        return f"takes match=... and contexts=..., by name; got {mark.args[0]!r}"
-    for name in mark.kwargs.keys() - {"match", "contexts"}:
-        return f"takes match=... and contexts=..., not {name}=..."
+        return f"takes {_MARK_ARGUMENTS}, by name; got {mark.args[0]!r}"
+    for name in mark.kwargs.keys() - {"match", "contexts", "samples", "at_least"}:
+        return f"takes {_MARK_ARGUMENTS}, not {name}=..."
     if not isinstance(mark.kwargs.get("match", ""), str):
         return f"match must be a pattern of model ids, got {mark.kwargs['match']!r}"
     contexts = mark.kwargs.get("contexts", ())
@@ -229,4 +231,16 @@ def _mark_problem(mark: pytest.Mark) -> str | None:
     for size in contexts:
         if type(size) is not int or not 1 <= size <= MAX_CONTEXT_LENGTH:
             return f"contexts must be whole numbers from 1 to {MAX_CONTEXT_LENGTH:,}, got {size!r}"
+    return _samples_problem(mark.kwargs)
+
+
+def _samples_problem(arguments: Mapping[str, object]) -> str | None:
+    if "samples" not in arguments:
+        return "at_least needs samples=..." if "at_least" in arguments else None
+    samples = arguments["samples"]
+    if type(samples) is not int or not 1 <= samples <= MOST_SAMPLES:
+        return f"samples must be a whole number from 1 to {MOST_SAMPLES:,}, got {samples!r}"
+    least = arguments.get("at_least", samples)
+    if type(least) is not int or not 1 <= least <= samples:
+        return f"at_least must be a whole number from 1 to samples={samples}, got {least!r}"
     return None

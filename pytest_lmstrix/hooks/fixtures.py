@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from pytest_lmstrix.checks.attempt import Attempts
-from pytest_lmstrix.checks.loader import LoadedModel, ModelLoader
+from pytest_lmstrix.checks.loader import ModelLoader
+from pytest_lmstrix.checks.requests.loaded import LoadedModel
 from pytest_lmstrix.checks.sizes import SizePolicy
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Case, Result

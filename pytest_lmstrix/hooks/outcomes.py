@@ -9,17 +9,20 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from pytest_lmstrix.checks.advice import advice_for
 from pytest_lmstrix.checks.attempt import Attempts
 from pytest_lmstrix.checks.case_memory import CaseMemory
-from pytest_lmstrix.checks.loader import LoadedModel, ModelLoader
+from pytest_lmstrix.checks.loader import ModelLoader
+from pytest_lmstrix.checks.requests.loaded import LoadedModel
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.sanitize import clean
 from pytest_lmstrix.core.types import Case, ProbeResult, Result
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.hooks.collection import ONE_LOAD, case_of, check_name, check_of, check_version
 from pytest_lmstrix.hooks.fixtures import results_key
+from pytest_lmstrix.hooks.samples import TooFewPassed, samples_key
 
 ATTRIBUTE = "lmstrix_results"
 """Attribute of reports: results as builtins, which pytest-xdist can transfer."""
@@ -32,7 +35,7 @@ SECTION_LIMIT = 100_000
 PROPERTIES = ("model", "context_length", "granted_context_length", "verdict", "load_seconds",
               "ttft_seconds", "prompt_tokens", "prefill_tokens_per_second",
               "decode_tokens_per_second", "peak_memory_bytes",
-              "estimated_memory_bytes")  # fmt: skip
+              "estimated_memory_bytes", "samples", "passed_samples")  # fmt: skip
 """Fields of a result recorded as properties `lmstrix_<field>`, also in JUnit files."""
 
 
@@ -134,11 +137,22 @@ class Outcomes:
                 finding = error.as_finding()
             case _ if call.when == "setup":
                 return []
-            case _ if self._is_of_a_reply(error):
+            case TooFewPassed():
+                finding = ProbeResult(verdict=Verdict.WRONG_ANSWER, detail=str(error))
+            case _ if self.is_of_a_reply(error):
                 detail = f"{type(error).__name__}: {error}"
                 finding = ProbeResult(verdict=Verdict.WRONG_ANSWER, detail=detail)
             case _:
                 return []
+        count = item.stash.get(samples_key, None)
+        if count is not None:
+            finding = replace(
+                finding,
+                detail=finding.detail or str(count),
+                samples=count.passed.samples,
+                passed_samples=count.passed.passed,
+                required_samples=count.required,
+            )
         return [
             self._attempts.result(
                 check_name(item, case),
@@ -150,7 +164,7 @@ class Outcomes:
             )
         ]
 
-    def _is_of_a_reply(self, error: BaseException) -> bool:
+    def is_of_a_reply(self, error: BaseException) -> bool:
         """Whether a wrong reply led to `error`, and not a mistake in the test."""
         if isinstance(error, _ASSERTED):
             return True

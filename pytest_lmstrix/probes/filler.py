@@ -7,7 +7,12 @@ context length.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import accumulate
 from random import Random
+
+from pytest_lmstrix.core.failure import Failure
+from pytest_lmstrix.core.verdicts import Verdict
 
 SENTENCES = (
     "In the evening the farmer walked along the river and thought of the weather.",
@@ -33,3 +38,42 @@ SENTENCES = (
 def sentence(rng: Random) -> str:
     """Return a random sentence of filler text."""
     return rng.choice(SENTENCES)
+
+
+_SAMPLE = 100  # sentences used to estimate the characters per token
+_NEAR = 40  # tokens that may be missing, and a share of them:
+_NEAR_SHARE = 200
+
+
+def filler_text(tokens: int, count_tokens: Callable[[str], int]) -> str:
+    """Return filler of at most `tokens` tokens, and little less; deterministic for a vocabulary.
+
+    A longer text begins with the shorter, so that an engine with a prefix cache can use it again.
+
+    Raises:
+        Failure: `engine_error` when the engine counts no tokens in prose.
+    """
+    rng = Random(0)
+    sample = [sentence(rng) for _ in range(_SAMPLE)]
+    counted = count_tokens(" ".join(sample))
+    if counted < 1:
+        raise Failure(f"{counted} tokens counted in prose", verdict=Verdict.ENGINE_ERROR)
+    pitch = sum(map(len, sample)) / counted
+    enough = 2 * tokens * pitch
+    sentences = [*sample]
+    written = sum(map(len, sample))
+    while written < enough:
+        sentences.append(sentence(rng))
+        written += len(sentences[-1])
+    text = " ".join(sentences)
+    ends = list(accumulate((len(each) + 1 for each in sentences), initial=0))
+    fits, over = 0, len(ends)  # sentences
+    guess = round(tokens / counted * _SAMPLE)
+    while over - fits > 1:
+        guess = min(max(guess, fits + 1), over - 1)
+        used = count_tokens(text[: ends[guess] - 1])
+        fits, over = (guess, over) if used <= tokens else (fits, guess)
+        if 0 <= tokens - used <= max(_NEAR, tokens // _NEAR_SHARE):
+            break
+        guess = round(guess + (tokens - used) / counted * _SAMPLE)
+    return text[: max(0, ends[fits] - 1)]

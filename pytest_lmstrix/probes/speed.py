@@ -28,14 +28,14 @@ from pytest_lmstrix.probes.speed_text import Amounts, Fill, SpeedTexts
 
 REPETITIONS = 3
 WARM_UP_TOKENS = 16
-MOST_PARTS = 12
+MOST_REQUESTS = 12
 """Requests that one repetition may take, where the model ends its replies early."""
 CACHED_SHARE = 0.5
 """A prompt sent again takes at most this share of the time of its first prefill, if the engine
 keeps prefixes."""
 
 _TOLERANCE = 0.2  # share by which the tokens of a text may differ from those asked for
-_GO_ON = "\n\nThen"
+_GO_ON = "\n\nThen"  # after an ended reply alone, a model may end the next one at once
 
 
 class Speaker(Protocol):
@@ -216,9 +216,9 @@ def _decode_rate(model: Speaker, prompt: str, reply: Reply, wanted: int) -> Rate
     """Return the rate of `wanted` tokens, asked for in parts if a reply ends early."""
     parts = [reply]
     while (tokens := sum(part.completion_tokens or 0 for part in parts)) < wanted:
-        if len(parts) == MOST_PARTS or any(part.completion_tokens is None for part in parts):
+        if len(parts) == MOST_REQUESTS or any(part.completion_tokens is None for part in parts):
             break
-        prompt += parts[-1].reasoning + parts[-1].text or _GO_ON
+        prompt += parts[-1].reasoning + parts[-1].text + _GO_ON
         parts.append(model.generate(prompt, tokens=wanted - tokens))
     counted = [part for part in parts if part.completion_tokens]
     timed = [_decode_seconds(part) for part in counted]

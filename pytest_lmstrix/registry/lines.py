@@ -12,15 +12,8 @@ from typing import BinaryIO, Literal
 import msgspec
 from msgspec import Struct
 
-from pytest_lmstrix.core.types import (
-    LEAST_RATE_TOKENS,
-    MAX_CONTEXT_LENGTH,
-    MAX_TOKENS,
-    MEASURED,
-    Acceptance,
-    Result,
-    is_sane,
-)
+from pytest_lmstrix.core.measured import MAX_TOKENS, MEASURED, is_sane
+from pytest_lmstrix.core.types import LEAST_RATE_TOKENS, MAX_CONTEXT_LENGTH, Acceptance, Result
 
 SCHEMA = 1
 """The schema of results."""

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
 from statistics import median
-from typing import Literal, get_args
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from pytest_lmstrix.core.checks import evidence_of
 from pytest_lmstrix.core.types import Result
 from pytest_lmstrix.registry.fold import Fold
+from pytest_lmstrix.registry.history.change import KINDS, SPEEDS, Change, Kind, Measure
 from pytest_lmstrix.registry.history.earlier import (
     History,
     Key,
@@ -28,73 +26,15 @@ from pytest_lmstrix.registry.history.earlier import (
     same_weights,
     setup_of,
 )
+from pytest_lmstrix.registry.history.proportions import Proportion, is_worse, usual_and_recent
 from pytest_lmstrix.registry.history.since import Break
 from pytest_lmstrix.registry.history.speeds import Past, Sample, preferred, significant_ratio
-
-Kind = Literal[
-    "newly_broken", "still_broken", "smaller_context", "slower", "changed",
-    "newly_working", "larger_context", "faster",
-]  # fmt: skip
-Measure = Literal[
-    "verdict",
-    "verified_context",
-    "decode_tokens_per_second",
-    "prefill_tokens_per_second",
-    "ttft_seconds",
-    "load_seconds",
-]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-"""Worst first."""
 
 PERCENT = 25.0
 """Smaller deviations of a speed from the median of its history are ignored."""
 LEAST_SECONDS = 0.1
 """Smaller deviations of a time are ignored, whatever the percentage."""
-SPEEDS: tuple[Measure, ...] = (
-    "decode_tokens_per_second", "prefill_tokens_per_second", "ttft_seconds", "load_seconds",
-)  # fmt: skip
-
-_GATED = ("newly_broken", "still_broken", "smaller_context", "slower")
 _BROKEN = ("bad", "open", "model")
-
-
-class Change(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One difference from the results before."""
-
-    kind: Kind
-    measure: Measure
-    model: str
-    check: str | None = None
-    """`None` for a verified context."""
-    context_length: int | None = None
-    """Tokens; `None` for a verified context."""
-    before: str | int | float | None
-    """A verdict, tokens, or the median of `history` values."""
-    after: str | int | float | None
-    spread: tuple[float, float] | None = None
-    """The lowest and highest of the earlier values."""
-    history: int = 1
-    """Number of earlier results in the comparison."""
-    sizes: int = 1
-    """Number of results of this run in the comparison: of a speed, checks and sizes."""
-    ratio: float | None = None
-    """Of a speed: the median of the ratios to the usual values, after / before."""
-    earlier_version: str = ""
-    """The engine's version of the earlier results, if it was another one."""
-    baseline: datetime | None = None
-    """When the first of the earlier values was measured, if the newest ones are no better."""
-    since: datetime | None = None
-    """When a size that is still broken failed for the first time."""
-    elsewhere: str = ""
-    """The difference in setup: another machine, host, engine or engine version."""
-
-    @property
-    def is_regression(self) -> bool:
-        """Whether it is a change for the worse in the same setup.
-
-        Load times depend on the disk cache: they are reported, but are not regressions.
-        """
-        return self.kind in _GATED and not self.elsewhere and self.measure != "load_seconds"
 
 
 def compare(
@@ -123,10 +63,29 @@ def _of_case(new: Result, alike: Sequence[Result], known: Break | None) -> list[
     same = [old for old in alike if setup_of(old) == setup_of(new)]
     if not same:
         return list(filter(None, [_verdicts(alike[-1], new, _difference(alike[-1], new))]))
+    usual, recent = usual_and_recent(same, new)
+    if usual is not None and recent is not None:
+        return _samples(same[-1], new, usual, recent)
     broken = new.verdict.evidence in _BROKEN and same[-1].verdict.evidence != "good"
     if broken and known is not None and known.accepted is None:
         return [_break(new, known)]
     return list(filter(None, [_verdicts(same[-1], new, "")]))
+
+
+def _samples(old: Result, new: Result, usual: Proportion, recent: Proportion) -> list[Change]:
+    """Return the change of a check with samples: by the counts, for one run is chance."""
+    if is_worse(usual, recent):
+        return [
+            Change(
+                kind="less_reliable", measure="passed_samples", model=new.model, check=new.check,
+                context_length=new.context_length, before=str(usual), after=str(recent),
+                earlier_version=_earlier_version(old.engine_version, new),
+            )
+        ]  # fmt: skip
+    change = _verdicts(old, new, "")
+    if change is not None and change.kind == "newly_broken":
+        change = replace(change, kind="changed")
+    return [change] if change is not None else []
 
 
 def _break(new: Result, known: Break) -> Change:

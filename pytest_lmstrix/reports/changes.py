@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pytest_lmstrix.core.formatting import NOTHING, count_of, rate, seconds, tokens
-from pytest_lmstrix.registry.regressions import Change
+from pytest_lmstrix.registry.history.change import Change
 
 MEASURES = {
     "verdict": "verdict",
     "verified_context": "verified context",
+    "passed_samples": "passed samples",
     "decode_tokens_per_second": "decode, tokens/s",
     "prefill_tokens_per_second": "prefill, tokens/s",
     "ttft_seconds": "TTFT",

@@ -13,10 +13,10 @@ from msgspec import Struct
 from pytest_lmstrix.core.types import Model, Origin, Result
 from pytest_lmstrix.core.verdicts import Outcome, Status, Verdict
 from pytest_lmstrix.registry.fold import ModelStatus
+from pytest_lmstrix.registry.history.change import Change
 from pytest_lmstrix.registry.history.since import Since
 from pytest_lmstrix.registry.history.updates import EngineUpdate
 from pytest_lmstrix.registry.known import VerifyingCheck
-from pytest_lmstrix.registry.regressions import Change
 from pytest_lmstrix.registry.status import VariantComparison
 
 

@@ -19,10 +19,11 @@ from pytest_lmstrix.hooks.collection import known_left_out
 from pytest_lmstrix.hooks.outcomes import results_of
 from pytest_lmstrix.options import Settings
 from pytest_lmstrix.plan.plan import Plan
+from pytest_lmstrix.registry.history.change import Change
 from pytest_lmstrix.registry.history.earlier import History
 from pytest_lmstrix.registry.history.since import Since
 from pytest_lmstrix.registry.history.updates import EngineUpdate, update_text
-from pytest_lmstrix.registry.regressions import PERCENT, Change, compare
+from pytest_lmstrix.registry.regressions import PERCENT, compare
 from pytest_lmstrix.registry.status import VariantComparison, compare_variants, since_of, status_of
 from pytest_lmstrix.registry.store import RegistryError
 from pytest_lmstrix.reports.files import is_of_run_json, is_summary, replace_file, unwritable_reason
@@ -142,9 +143,7 @@ class Writer:
         variants: tuple[VariantComparison, ...] = ()
         with self._part("the comparison of variants"):
             variants = self._variants()
-        self._run = run = self._build_run(
-            int(session.exitstatus), models, changes, updates, variants
-        )
+        self._run = run = self._build_run(session.exitstatus, models, changes, updates, variants)
         if self._folder:
             self._write_files(run)
         self._add_to_step_summary(lambda: summary(run, _github_links()))
@@ -188,7 +187,7 @@ class Writer:
 
     def _build_run(
         self,
-        exit_status: int,
+        exit_status: int | pytest.ExitCode,
         models: tuple[ModelReport, ...],
         changes: tuple[Change, ...],
         updates: tuple[EngineUpdate, ...],
@@ -204,7 +203,7 @@ class Writer:
                 "pytest": pytest.__version__,
                 "python": platform.python_version(),
             },
-            exit_status=exit_status,
+            exit_status=int(exit_status),
             asked=tuple(self._selection()),
             counts=dict(self._recorder.counts),
             models=models,

@@ -9,6 +9,8 @@ import pytest
 
 from pytest_lmstrix.core.verdicts import Verdict
 from tests.end_to_end.project import Project
+from tests.standin.lmstudio import StandInModel
+from tests.standin.openai import OpenAiServer
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -29,6 +31,24 @@ def test_the_documented_custom_check_works(project: Project, document: str) -> N
     (result,) = project.results
     assert (result.check, result.context_length) == ("test_json", 8192)
     assert result.verdict is Verdict.OK
+
+
+def test_the_documented_arguments_work(project: Project) -> None:
+    given = [
+        each for each in examples("docs/own-checks.md") if "Invoice" in each or "greets" in each
+    ]
+    project.pytester.makepyfile(test_own="\n".join(given))
+    with OpenAiServer(StandInModel(key="tiny"), 1024) as server:
+        entry = f"{{id: tiny, engine: openai, url: {server.url!r}, contexts: [1024]}}"
+        project.pytester.makefile(".yaml", models=f"models: [{entry}]\n")
+        project.run("--lmstrix", "-k", "test_own").assert_outcomes(passed=4)
+    found = {each.check: (each.verdict, each.passed_samples) for each in project.results}
+    assert found == {
+        "test_invoice": (Verdict.OK, None),
+        "test_calls_the_tool_in_a_half_filled_context": (Verdict.OK, None),
+        "test_history": (Verdict.OK, None),
+        "test_greets": (Verdict.OK, 10),
+    }
 
 
 @pytest.fixture

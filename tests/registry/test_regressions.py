@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 import pytest_lmstrix.commands.run  # noqa: F401 - once: pytester forgets what a run imports
 from pytest_lmstrix.core.types import Acceptance, Result
 from pytest_lmstrix.core.verdicts import Verdict
+from pytest_lmstrix.registry.history.change import Change
 from pytest_lmstrix.registry.history.earlier import MOST_HISTORY, History
-from pytest_lmstrix.registry.regressions import Change, compare
+from pytest_lmstrix.registry.regressions import compare
 from tests.end_to_end.project import Project
 from tests.registry.results import a_result
 

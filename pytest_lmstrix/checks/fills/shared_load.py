@@ -6,7 +6,8 @@ from collections.abc import Callable, Container, Iterable
 
 from pytest_lmstrix.checks.attempt import retries_of
 from pytest_lmstrix.checks.granted import context_refusal
-from pytest_lmstrix.checks.loader import LoadedModel, ModelLoader
+from pytest_lmstrix.checks.loader import ModelLoader
+from pytest_lmstrix.checks.requests.loaded import LoadedModel
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Model, ProbeResult
 from pytest_lmstrix.core.verdicts import Verdict

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pytest_lmstrix.checks.fills.shared_load import SharedLoad
-from pytest_lmstrix.checks.loader import LoadedModel, ModelLoader
+from pytest_lmstrix.checks.loader import ModelLoader
+from pytest_lmstrix.checks.requests.loaded import LoadedModel
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Model, ProbeResult
 from pytest_lmstrix.core.verdicts import Verdict

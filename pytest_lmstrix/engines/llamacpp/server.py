@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, Unpack
 
 import httpx
 import msgspec
@@ -21,7 +21,9 @@ from pytest_lmstrix.core.types import Message, Reply
 from pytest_lmstrix.core.verdicts import Phase, Verdict
 from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.llamacpp.child import REFUSED
+from pytest_lmstrix.engines.openai_form import ToolCallPart, ToolCallParts, chat_fields
 from pytest_lmstrix.engines.reply_limit import ReplyLimit
+from pytest_lmstrix.engines.request import ChatOptions, CompletionOptions, Unable
 from pytest_lmstrix.system.child_process import Child, describe_exit
 
 _DEATH_SECONDS = 5.0
@@ -67,6 +69,7 @@ class _Timings(Struct):
 class _Delta(Struct, kw_only=True):
     content: str | None = None
     reasoning_content: str | None = None
+    tool_calls: tuple[ToolCallPart, ...] | None = None
 
 
 class _Choice(Struct, kw_only=True):
@@ -135,9 +138,14 @@ class LlamaCppInstance:
         self._child.activity()
         return self._child.peak_memory_bytes
 
-    def complete(self, prompt: str, *, max_tokens: int, temperature: float = 0.0) -> Reply:
+    def complete(
+        self, prompt: str, *, max_tokens: int, temperature: float = 0.0,
+        **options: Unpack[CompletionOptions],
+    ) -> Reply:  # fmt: skip
         """Continue `prompt`; see `Instance.complete`."""
-        body = {"prompt": prompt, "n_predict": max_tokens, "temperature": temperature}
+        names = {"schema": "json_schema"}
+        more = {names.get(name, name): value for name, value in options.items()}
+        body = {"prompt": prompt, "n_predict": max_tokens, "temperature": temperature, **more}
         return self._reply("/completion", body, max_tokens)
 
     def generate(self, prompt: str, *, max_tokens: int) -> Reply:
@@ -146,13 +154,16 @@ class LlamaCppInstance:
         return self._reply("/completion", body, max_tokens)
 
     def chat(
-        self, messages: Sequence[Message], *, max_tokens: int, temperature: float = 0.0
-    ) -> Reply:
+        self, messages: Sequence[Message], *, max_tokens: int, temperature: float = 0.0,
+        **options: Unpack[ChatOptions],
+    ) -> Reply:  # fmt: skip
         """Answer `messages`; see `Instance.chat`."""
         if (failure := self._template_error) is not None:
             raise Failure(failure.text, verdict=failure.verdict, phase="predict")
-        turns = msgspec.to_builtins(messages)
-        body = {"messages": turns, "max_tokens": max_tokens, "temperature": temperature}
+        if options.get("images"):
+            raise Unable("images need the projector of a model, which this engine does not load")
+        body = {"max_tokens": max_tokens, "temperature": temperature}
+        body |= chat_fields(messages, options)
         return self._reply("/v1/chat/completions", body, max_tokens)
 
     def count_tokens(self, text: str) -> int:
@@ -172,7 +183,7 @@ class LlamaCppInstance:
 
     def _reply(self, url: str, body: Mapping[str, object], max_tokens: int) -> Reply:
         text, reasoning, stop, timings = "", "", "", None
-        limit = ReplyLimit("llama.cpp", max_tokens)
+        limit, calls = ReplyLimit("llama.cpp", max_tokens), ToolCallParts()
         ttft_seconds: float | None = None
         started = time.monotonic()
         with self._watched():
@@ -182,8 +193,9 @@ class LlamaCppInstance:
                     self._child.activity()
                 choice = event.choices[0] if event.choices else _Choice(delta=event)
                 said, thought = choice.delta.content or "", choice.delta.reasoning_content or ""
-                if said or thought:
-                    limit.count(said + thought)
+                called = "".join(map(calls.add, choice.delta.tool_calls or ()))
+                if said or thought or called:
+                    limit.count(said + thought + called)
                 text += said
                 reasoning += thought
                 if ttft_seconds is None and (text or reasoning):
@@ -195,6 +207,7 @@ class LlamaCppInstance:
         return Reply(
             text=text,
             reasoning=reasoning,
+            tool_calls=calls.calls(),
             stop_reason="length" if stop in ("limit", "length") else "stop",
             prompt_tokens=timings.cache_n + timings.prompt_n,
             cached_prompt_tokens=timings.cache_n,

@@ -12,6 +12,8 @@ from lmstudio.json_api import ChatResponseEndpoint, CompletionEndpoint, LoadMode
 from lmstudio.schemas import LMStudioStruct
 from lmstudio.sync_api import PredictionStream
 
+from pytest_lmstrix.core.types import ToolCall
+
 Fields = Mapping[str, object]
 
 STOP_REASONS: frozenset[str] = frozenset(
@@ -97,10 +99,16 @@ def usage(client: Client, key: str, fields: Fields) -> object:
 
 
 def complete(
-    client: Client, identifier: str, prompt: str, config: Any, hear: Callable[[float], None]
+    client: Client,
+    identifier: str,
+    prompt: str,
+    config: Any,
+    fields: Fields,
+    hear: Callable[[float], None],
 ) -> PredictionStream:
-    """Stream the continuation of `prompt`, without a chat template."""
+    """Stream the continuation of `prompt`, without a chat template; `fields` as for `respond`."""
     endpoint = _Completion(identifier, prompt, None, config, None, None, None, None, hear)
+    endpoint.send("predictionConfigStack", fields)
     return PredictionStream(client.llm._create_channel(endpoint), endpoint)
 
 
@@ -122,6 +130,18 @@ def stop_reason(stream: PredictionStream) -> str:
     """Return why a finished prediction ended, in the server's word."""
     endpoint = stream._endpoint
     return endpoint.stop_reason if isinstance(endpoint, _Newer) else ""
+
+
+def hear_messages(stream: PredictionStream, hear: Callable[[], None]) -> None:
+    """Call `hear` for each message, also for those of a tool call, which are no fragments."""
+    if isinstance(stream._endpoint, _Newer):
+        stream._endpoint.hear = hear
+
+
+def tool_calls(stream: PredictionStream) -> tuple[ToolCall, ...]:
+    """Return the tool calls of a prediction, also those that the SDK does not read."""
+    endpoint = stream._endpoint
+    return tuple(endpoint.tool_calls) if isinstance(endpoint, _Newer) else ()
 
 
 def _specifier(identifier: str) -> dict[str, object]:
@@ -170,6 +190,7 @@ class _Newer(_Raw):
     """Reads the end of a prediction where the server is newer than the SDK's types."""
 
     stop_reason: str = ""
+    hear: Callable[[], None] | None = None
     _PLAIN: ClassVar[Mapping[str, object]] = {
         "modelInfo": {
             "type": "llm",
@@ -187,7 +208,20 @@ class _Newer(_Raw):
     }
     """Unused parts of the last message, in a form that every SDK accepts."""
 
+    @property
+    def tool_calls(self) -> list[ToolCall]:
+        calls: list[ToolCall] = self.__dict__.setdefault("_found_calls", [])
+        return calls
+
     def iter_message_events(self, contents: Any) -> Iterable[Any]:
+        if self.hear is not None:
+            self.hear()
+        kind = contents.get("type") if isinstance(contents, dict) else None
+        if kind in ("toolCallGenerationEnd", "toolCallGenerationFailed"):
+            self.tool_calls.append(_tool_call(contents))
+            return ()
+        if isinstance(kind, str) and kind.startswith("toolCallGeneration"):
+            return ()
         if isinstance(contents, dict) and contents.get("type") == "success":
             contents = {**contents, **self._PLAIN, "stats": self._stats(contents.get("stats"))}
         events: Iterable[Any] = super().iter_message_events(contents)  # type: ignore[misc]
@@ -199,6 +233,15 @@ class _Newer(_Raw):
         self.stop_reason = stats["stopReason"]
         known = self.stop_reason in STOP_REASONS
         return stats if known else {**stats, "stopReason": "failed"}
+
+
+def _tool_call(contents: Mapping[str, Any]) -> ToolCall:
+    """Return the call of a message; of a call that could not be read, the model's text."""
+    request = contents.get("toolCallRequest")
+    if not isinstance(request, dict):
+        return ToolCall(name="", arguments=str(contents.get("rawContent") or ""))
+    name, arguments = request.get("name"), request.get("arguments")
+    return ToolCall(name=str(name or ""), arguments=arguments, id=str(request.get("id") or ""))
 
 
 class _Completion(_Newer, CompletionEndpoint):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar, Unpack
 
 import msgspec
 from lmstudio import (
     LLM,
     Chat,
     Client,
+    FileHandle,
     LlmPredictionConfigDict,
     LlmPredictionStats,
     set_sync_api_timeout,
@@ -24,9 +25,16 @@ from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.lmstudio import endpoints
 from pytest_lmstrix.engines.lmstudio.connection import stalling
-from pytest_lmstrix.engines.lmstudio.settings import InForce, LoadFields, in_force, without_thinking
+from pytest_lmstrix.engines.lmstudio.settings import (
+    InForce,
+    LoadFields,
+    in_force,
+    option_fields,
+    without_thinking,
+)
 from pytest_lmstrix.engines.reasoning import split_reasoning
 from pytest_lmstrix.engines.reply_limit import BEYOND_LIMIT, ReplyLimit
+from pytest_lmstrix.engines.request import ChatOptions, CompletionOptions, Image, Unable
 from pytest_lmstrix.engines.stream_clock import StreamClock
 
 if TYPE_CHECKING:
@@ -108,27 +116,34 @@ class LmStudioInstance:
             )
         return tuple(notes)
 
-    def complete(self, prompt: str, *, max_tokens: int, temperature: float = 0.0) -> Reply:
+    def complete(
+        self, prompt: str, *, max_tokens: int, temperature: float = 0.0,
+        **options: Unpack[CompletionOptions],
+    ) -> Reply:  # fmt: skip
         """Continue `prompt` as it is, without the model's chat template."""
         config = _prediction_config(max_tokens, temperature)
+        fields = option_fields(options)
 
         def start(client: Client, prefilled: Callable[[float], None]) -> PredictionStream:
-            return endpoints.complete(client, self.identifier, prompt, config, prefilled)
+            return endpoints.complete(client, self.identifier, prompt, config, fields, prefilled)
 
         return self._predict(prompt, start, max_tokens)
 
     def chat(
-        self, messages: Sequence[Message], *, max_tokens: int, temperature: float = 0.0
-    ) -> Reply:
+        self, messages: Sequence[Message], *, max_tokens: int, temperature: float = 0.0,
+        **options: Unpack[ChatOptions],
+    ) -> Reply:  # fmt: skip
         """Answer `messages` through the model's chat template.
 
         Reasoning that LM Studio leaves in the text is separated by its `<think>` tags.
         """
         config = _prediction_config(max_tokens, temperature)
-        fields = without_thinking(max_tokens)
+        fields = {**without_thinking(max_tokens), **option_fields(options)}
         history = Chat()
         for message in messages:
             history.add_entry(message.role, message.content)
+        if images := options.get("images"):
+            history.add_user_message([], images=self._prepared(images))
 
         def start(client: Client, prefilled: Callable[[float], None]) -> PredictionStream:
             return endpoints.respond(client, self.identifier, history, config, fields, prefilled)
@@ -138,6 +153,15 @@ class LmStudioInstance:
             return reply
         reasoning, text = split_reasoning(reply.text)
         return msgspec.structs.replace(reply, text=text, reasoning=reasoning)
+
+    def _prepared(self, images: Sequence[Image]) -> list[FileHandle]:
+        """Upload images; a message refers to them."""
+        if not self._sees:
+            raise Unable("LM Studio reports that this model cannot see images")
+        return self._ask(
+            lambda client: [client.prepare_image(each.data, each.file_name) for each in images],
+            "uploading an image",
+        )
 
     def count_tokens(self, text: str) -> int:
         """Count the tokens of `text` in the model's vocabulary."""
@@ -160,6 +184,7 @@ class LmStudioInstance:
             lambda client: endpoints.instance_info(client, self.identifier),
             "asking for the granted context length",
         )
+        self._sees = not isinstance(info, dict) or info.get("vision") is not False
         granted = info.get("contextLength") if isinstance(info, dict) else None
         if type(granted) is int and granted > 0:
             return granted
@@ -214,6 +239,7 @@ class LmStudioInstance:
                 start(client, prefilled) as stream,
                 _cancelled(stream),
             ):
+                endpoints.hear_messages(stream, moved)
                 for fragment in stream:
                     moved()
                     limit.count(fragment.content)
@@ -232,12 +258,14 @@ class LmStudioInstance:
                 self._engine.link.drop()  # else the rest would still be received and parsed
             raise
         reason = endpoints.stop_reason(stream)
-        broken_off = _broken_off(reason, answered=bool("".join(text).strip()))
+        answered = bool("".join(text).strip() or endpoints.tool_calls(stream))
+        broken_off = _broken_off(reason, answered=answered)
         if broken_off is not None:
             raise broken_off
         return Reply(
             text="".join(text),
             reasoning="".join(reasoning),
+            tool_calls=endpoints.tool_calls(stream),
             stop_reason=_STOP_REASONS.get(reason),
             # A prompt has at least one token: none means that they were not counted.
             prompt_tokens=stats.prompt_tokens_count or None,

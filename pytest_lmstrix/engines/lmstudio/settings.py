@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import msgspec
 from msgspec import Struct
@@ -33,6 +33,21 @@ _PLAIN_CACHE = {"checked": True, "value": "f16"}
 """The same as a cache type that is not checked."""
 _MLX_BITS: Mapping[str, int] = {"q8_0": 8, "q4_0": 4}
 _MLX_FULL_PRECISION: tuple[KvCacheType, ...] = ("f16", "bf16")
+
+
+def option_fields(options: Mapping[str, Any]) -> dict[str, object]:
+    """Return the prediction settings of optional arguments, also those that the SDK omits."""
+    fields: dict[str, object] = {}
+    if (seed := options.get("seed")) is not None:
+        fields["llm.prediction.seed"] = {"checked": True, "value": seed}
+    if stop := options.get("stop"):
+        fields["llm.prediction.stopStrings"] = list(stop)
+    if (schema := options.get("schema")) is not None:
+        fields["llm.prediction.structured"] = {"type": "json", "jsonSchema": dict(schema)}
+    if tools := options.get("tools"):
+        declared = [tool.declaration for tool in tools]
+        fields["llm.prediction.tools"] = {"type": "toolArray", "tools": declared}
+    return fields
 
 
 def without_thinking(max_tokens: int) -> dict[str, object]:

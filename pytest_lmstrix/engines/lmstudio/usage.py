@@ -11,8 +11,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from pytest_lmstrix.core.failure import Failure
+from pytest_lmstrix.core.measured import MAX_SIZE_BYTES
 from pytest_lmstrix.core.memory import DeviceNeed, Needs
-from pytest_lmstrix.core.types import MAX_SIZE_BYTES
 from pytest_lmstrix.core.verdicts import Verdict
 
 _Bytes = Annotated[float, Meta(ge=0, le=MAX_SIZE_BYTES)]

@@ -6,19 +6,20 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import msgspec
 from msgspec import Struct
 
 from pytest_lmstrix.core.failure import Failure
-from pytest_lmstrix.core.types import Message, ModelFacts, Reply
+from pytest_lmstrix.core.types import Message, ModelFacts, Reply, ToolCall
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.counting import TokenCounter
 from pytest_lmstrix.engines.ollama.listing import Running, gpu_note
 from pytest_lmstrix.engines.reasoning import split_reasoning
 from pytest_lmstrix.engines.reply_limit import ReplyLimit
+from pytest_lmstrix.engines.request import ChatOptions, CompletionOptions, Unable
 
 if TYPE_CHECKING:
     from pytest_lmstrix.engines.ollama.engine import OllamaEngine
@@ -30,6 +31,7 @@ _MEASURABLE_TOKENS = 512
 _REPEATED = 30
 """After more equal fragments in a row Ollama ends a reply without its last line."""
 _NANOSECONDS = 1e9
+_FIRST_WITH_SCHEMAS = (0, 5, 0)
 
 
 class OllamaLoad(Struct, frozen=True, kw_only=True):
@@ -45,9 +47,20 @@ class OllamaLoad(Struct, frozen=True, kw_only=True):
     """Models of other clients that are no longer in memory."""
 
 
+class _Function(Struct, frozen=True):
+    name: str = ""
+    arguments: Any = None
+
+
+class _Called(Struct, frozen=True):
+    function: _Function = _Function()
+    id: str = ""
+
+
 class _Said(Struct):
     content: str = ""
     thinking: str = ""
+    tool_calls: tuple[_Called, ...] | None = None
 
 
 class _Line(Struct):
@@ -98,9 +111,12 @@ class OllamaInstance:
                   for name in self._loaded.evicted)  # fmt: skip
         return tuple(found)
 
-    def complete(self, prompt: str, *, max_tokens: int, temperature: float = 0.0) -> Reply:
+    def complete(
+        self, prompt: str, *, max_tokens: int, temperature: float = 0.0,
+        **options: Unpack[CompletionOptions],
+    ) -> Reply:  # fmt: skip
         """Continue `prompt` as it is, without the model's chat template."""
-        body = {"prompt": prompt, "raw": True}
+        body = {"prompt": prompt, "raw": True, **self._fields(options)}
         return self._predict("/api/generate", body, (prompt,), max_tokens, temperature)
 
     def generate(self, prompt: str, *, max_tokens: int) -> Reply:
@@ -113,14 +129,22 @@ class OllamaInstance:
         return msgspec.structs.replace(reply, prefill_tokens_per_second=None)
 
     def chat(
-        self, messages: Sequence[Message], *, max_tokens: int, temperature: float = 0.0
-    ) -> Reply:
+        self, messages: Sequence[Message], *, max_tokens: int, temperature: float = 0.0,
+        **options: Unpack[ChatOptions],
+    ) -> Reply:  # fmt: skip
         """Answer `messages` through the model's chat template.
 
         A thinking model is asked to answer at once. Thoughts that Ollama leaves in the text are
         separated by their `<think>` tags.
         """
-        body: dict[str, object] = {"messages": msgspec.to_builtins(messages)}
+        turns = msgspec.to_builtins(messages)
+        body: dict[str, object] = {"messages": turns, **self._fields(options)}
+        if images := options.get("images"):
+            self._check_capability("vision", "see images")
+            turns[-1]["images"] = [image.base64 for image in images]
+        if tools := options.get("tools"):
+            self._check_capability("tools", "call tools")
+            body["tools"] = [tool.declaration for tool in tools]
         if self._loaded.facts and "thinking" in self._loaded.facts.capabilities:
             body["think"] = False
         texts = tuple(message.content for message in messages)
@@ -162,6 +186,23 @@ class OllamaInstance:
         release = self._engine.release
         return not release or (release >= (0, 4) and release != (0, 30, 0))
 
+    def _fields(self, options: CompletionOptions) -> dict[str, object]:
+        """Return the fields of optional arguments; `options` are joined with those of the load."""
+        choices = {name: options[name] for name in ("seed", "stop") if name in options}
+        fields: dict[str, object] = {"options": choices}
+        if (schema := options.get("schema")) is not None:
+            release = self._engine.release
+            if release and release < _FIRST_WITH_SCHEMAS:
+                text = f"Ollama {self._engine.version} knows no schemas: update it"
+                raise Unable(text, option="schema")
+            fields["format"] = schema
+        return fields
+
+    def _check_capability(self, name: str, doing: str) -> None:
+        facts = self._loaded.facts
+        if facts and facts.capabilities and name not in facts.capabilities:
+            raise Unable(f"Ollama reports that this model cannot {doing}")
+
     def _predict(
         self,
         path: str,
@@ -185,7 +226,7 @@ class OllamaInstance:
     def _reply(
         self,
         path: str,
-        body: Mapping[str, object],
+        body: Mapping[str, Any],
         prompt: str,
         max_tokens: int,
         temperature: float,
@@ -201,7 +242,7 @@ class OllamaInstance:
         request = {
             **self._loaded.body,
             **body,
-            "options": {**self._loaded.body["options"], **options},
+            "options": {**self._loaded.body["options"], **body.get("options", {}), **options},
             "truncate": False,
         }
         fragments: list[str] = []
@@ -214,7 +255,7 @@ class OllamaInstance:
         with closing(lines):  # a reply that is given up must not be computed further
             for line in lines:
                 said = line.message or _Said(content=line.response, thinking=line.thinking)
-                if said.content or said.thinking:
+                if said.content or said.thinking or said.tool_calls:
                     fragments.append(said.content or said.thinking)
                     reply.add(said, time.monotonic() - began)
                     limit.count(fragments[-1])
@@ -267,6 +308,7 @@ class _Streamed:
     def __init__(self) -> None:
         self.text: list[str] = []
         self.reasoning: list[str] = []
+        self.tool_calls: list[ToolCall] = []
         self.first_seconds: float | None = None
         self.last: _Line | None = None
 
@@ -275,6 +317,10 @@ class _Streamed:
             self.first_seconds = seconds
         self.text.append(said.content)
         self.reasoning.append(said.thinking)
+        self.tool_calls += (
+            ToolCall(name=each.function.name, arguments=each.function.arguments, id=each.id)
+            for each in said.tool_calls or ()
+        )
 
     def result(self, *, counts_whole_prompts: bool) -> Reply:
         last = self.last or _Line()
@@ -282,6 +328,7 @@ class _Streamed:
         return Reply(
             text="".join(self.text),
             reasoning="".join(self.reasoning),
+            tool_calls=tuple(self.tool_calls),
             stop_reason=stop if self.last is not None else None,
             prompt_tokens=last.prompt_eval_count if counts_whole_prompts else None,
             completion_tokens=last.eval_count,

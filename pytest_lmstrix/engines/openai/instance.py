@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from typing import Unpack
 
 import msgspec
 
@@ -14,8 +15,10 @@ from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.counting import TokenCounter
 from pytest_lmstrix.engines.openai.client import OpenAiClient, PathMissing
 from pytest_lmstrix.engines.openai.messages import Count, StreamEvent, Timings, Usage
+from pytest_lmstrix.engines.openai_form import ToolCallParts, chat_fields, completion_fields
 from pytest_lmstrix.engines.reasoning import split_reasoning
 from pytest_lmstrix.engines.reply_limit import ReplyLimit
+from pytest_lmstrix.engines.request import ChatOptions, CompletionOptions
 from pytest_lmstrix.engines.stream_clock import StreamClock
 
 _SLOWEST_PREFILL = 50.0
@@ -71,16 +74,19 @@ class OpenAiInstance:
             found.append("prompts: the server has no completions, so all went through its template")
         return tuple(found)
 
-    def complete(self, prompt: str, *, max_tokens: int, temperature: float = 0.0) -> Reply:
+    def complete(
+        self, prompt: str, *, max_tokens: int, temperature: float = 0.0,
+        **options: Unpack[CompletionOptions],
+    ) -> Reply:  # fmt: skip
         """Continue `prompt`: through the chat template where the server has no completions."""
         if not self._only_chats:
-            body = {"prompt": prompt}
+            body = {"prompt": prompt, **completion_fields(options)}
             try:
                 return self._reply("/v1/completions", body, prompt, max_tokens, temperature)
             except PathMissing:
                 self._only_chats = True
         message = Message(role="user", content=prompt)
-        return self.chat([message], max_tokens=max_tokens, temperature=temperature)
+        return self.chat([message], max_tokens=max_tokens, temperature=temperature, **options)
 
     def generate(self, prompt: str, *, max_tokens: int) -> Reply:
         """Continue `prompt` past an end of text, where the server can."""
@@ -97,10 +103,11 @@ class OpenAiInstance:
         return self.complete(prompt, max_tokens=max_tokens)
 
     def chat(
-        self, messages: Sequence[Message], *, max_tokens: int, temperature: float = 0.0
-    ) -> Reply:
+        self, messages: Sequence[Message], *, max_tokens: int, temperature: float = 0.0,
+        **options: Unpack[ChatOptions],
+    ) -> Reply:  # fmt: skip
         """Answer `messages` through the model's chat template."""
-        body = {"messages": msgspec.to_builtins(messages)}
+        body = chat_fields(messages, options)
         texts = "\n".join(message.content for message in messages)
         try:
             reply = self._reply("/v1/chat/completions", body, texts, max_tokens, temperature)
@@ -205,14 +212,16 @@ class _Collected:
         self._clock = StreamClock()
         self._text: list[str] = []
         self._reasoning: list[str] = []
+        self._tool_calls = ToolCallParts()
         self._finish_reason: str | None = None
         self._usage = Usage()
         self._timings = Timings()
 
     def add(self, event: StreamEvent) -> None:
         for choice in (event.choices or ())[:1]:
-            if choice.said or choice.thought:
-                self._limit.count(choice.said + choice.thought)
+            called = "".join(map(self._tool_calls.add, choice.calls))
+            if choice.said or choice.thought or called:
+                self._limit.count(choice.said + choice.thought + called)
                 self._clock.arrived()
             self._text.append(choice.said)
             self._reasoning.append(choice.thought)
@@ -234,6 +243,7 @@ class _Collected:
         return Reply(
             text=redact("".join(self._text)),
             reasoning=redact("".join(self._reasoning)),
+            tool_calls=self._tool_calls.calls(redact),
             stop_reason="length" if self._finish_reason == "length" else "stop",
             prompt_tokens=self._usage.prompt_tokens,
             cached_prompt_tokens=details.cached_tokens if cached is None and details else cached,

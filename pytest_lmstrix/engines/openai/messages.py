@@ -12,6 +12,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from pytest_lmstrix.engines.openai_form import ToolCallPart
+
 
 class Meta(Struct, frozen=True):
     """What llama.cpp adds to a listed model."""
@@ -86,6 +88,7 @@ class _Delta(Struct, frozen=True):
     content: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
+    tool_calls: tuple[ToolCallPart, ...] | None = None
 
 
 class Choice(Struct, frozen=True):
@@ -102,6 +105,10 @@ class Choice(Struct, frozen=True):
     @property
     def thought(self) -> str:
         return (self.delta and (self.delta.reasoning_content or self.delta.reasoning)) or ""
+
+    @property
+    def calls(self) -> tuple[ToolCallPart, ...]:
+        return (self.delta and self.delta.tool_calls) or ()
 
 
 class PrefillProgress(Struct, frozen=True):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from pytest_lmstrix.registry.history.change import Change
 from pytest_lmstrix.registry.history.since import since_text
-from pytest_lmstrix.registry.regressions import Change
 from pytest_lmstrix.reports.run_json import RunReport
 
 _BREAKS = ("newly_broken", "still_broken")

@@ -160,7 +160,7 @@ def results_of(
     lines: list[Result] = []
     for member in members:
         if member.check == "deep":
-            policy.expect_deep(member.cases())
+            policy.expect("deep", member.cases())
     for number, member in enumerate(members):
         engine.trouble = trouble if number >= well else None
         for case in member.cases():

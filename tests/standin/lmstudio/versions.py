@@ -15,6 +15,7 @@ NEW_KEYS: dict[str, tuple[int, int, int]] = {
     "llm.load.llama.autoFit": (0, 4, 20),
     "llm.load.mlx.autoFit": (0, 4, 20),
     "llm.load.yuzu.autoFit": (0, 4, 20),
+    "llm.prediction.seed": (0, 3, 0),
     "llm.prediction.reasoning.enableThinking": (0, 4, 12),
     "llm.prediction.reasoning.budgetTokens": (0, 4, 12),
 }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Iterator
 from typing import Any
 
 from tests.standin.lmstudio.errors import Refused
 from tests.standin.lmstudio.models import brain
+from tests.standin.lmstudio.models.asked import Asked
 from tests.standin.lmstudio.models.minds import Message, Mind, Prediction, Request, render
 from tests.standin.ollama.machine import Machine, Resident, tagged
 from tests.standin.ollama.quirks import RUNNER_GONE, OllamaError, Quirks
@@ -38,8 +40,9 @@ def predict(
         max_tokens=options.get("num_predict"),
         temperature=options.get("temperature", 0.8),
         overflow_policy="stopAtLimit",
-        stop_strings=(),
+        stop_strings=tuple(options.get("stop", ())),
         attempt=machine.attempts[f"predict {name}"],
+        asked=_asked(body),
     )
     try:
         return mind.predict(request)
@@ -47,6 +50,18 @@ def predict(
         if refused.fatal:
             raise OllamaError(500, RUNNER_GONE) from None
         raise OllamaError(500, refused.error.title) from None
+
+
+def _asked(body: dict[str, Any]) -> Asked:
+    images = [data for message in body.get("messages", ()) for data in message.get("images", ())]
+    for data in images:
+        b64decode(data, validate=True)
+    return Asked(
+        seed=body.get("options", {}).get("seed"),
+        schema=body.get("format"),
+        tools=tuple(body.get("tools", ())),
+        images=len(images),
+    )
 
 
 def _fitting(

@@ -249,6 +249,10 @@ def _lines(prediction: Prediction, quirks: Quirks, *, chat: bool) -> Iterable[di
             yield {"message": {"role": "assistant", "content": "", **said}, "done": False}
         else:
             yield {"response": "", **said, "done": False}
+    for call in prediction.calls:
+        function = {"name": call.name, "arguments": call.parsed()}
+        message = {"role": "assistant", "content": "", "tool_calls": [{"function": function}]}
+        yield {"message": message, "done": False}
     if not quirks.unfinished:
         empty: dict[str, Any] = {"message": {"content": ""}} if chat else {"response": ""}
         yield {**empty, **last_fields(prediction, quirks)}

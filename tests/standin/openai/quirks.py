@@ -45,5 +45,8 @@ class Faults(Struct, frozen=True, kw_only=True):
     """Whether nothing more comes after the first piece."""
     echoes_key: bool = False
     """Whether errors and answers hold the key that the client sent."""
+    refuses: tuple[str, ...] = ()
+    """Fields of a request that it does not support."""
+    refuses_images: bool = False
     redirect: str | None = None
     """Where every request is sent instead."""

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from tests.standin.http.faults import HttpFault, HttpFaults, hang, lose_connection
 from tests.standin.http.server import StandInHttpServer
 from tests.standin.lmstudio.errors import Refused
+from tests.standin.lmstudio.models.asked import Asked
 from tests.standin.lmstudio.models.minds import Message, Prediction, Request, StandInMind
 from tests.standin.lmstudio.models.model import StandInModel
 from tests.standin.openai.quirks import Dialect, Faults
@@ -163,7 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
         if body["model"] != openai.model.key:
             self._refuse(404, f"The model `{body['model']}` does not exist.", "NotFoundError")
             return
-        messages = [Message(role=m["role"], text=m["content"]) for m in body.get("messages", ())]
+        messages = [Message(role=m["role"], text=_text(m)) for m in body.get("messages", ())]
         chat = bool(messages)
         request = Request(
             messages=tuple(messages) or (Message(role="user", text=body["prompt"]),),
@@ -171,9 +172,15 @@ class _Handler(BaseHTTPRequestHandler):
             max_tokens=body.get("max_tokens"),
             temperature=body.get("temperature", 1.0),
             overflow_policy="stopAtLimit",
-            stop_strings=(),
+            stop_strings=tuple(body.get("stop", ())),
             attempt=openai.predictions,
+            asked=_asked(body),
         )
+        refused = next((name for name in faults.refuses if name in body), None)
+        if refused is not None or (faults.refuses_images and request.asked.images):
+            what = refused or "image_url"
+            self._refuse(400, f"{what} is not supported by this server", "BadRequestError")
+            return
         try:
             if self._suffer():
                 return
@@ -274,6 +281,31 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
 
+def _text(message: dict[str, Any]) -> str:
+    content = message["content"]
+    parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
+    return "".join(part["text"] for part in parts if part["type"] == "text")
+
+
+def _asked(body: dict[str, Any]) -> Asked:
+    parts = [p for m in body.get("messages", ()) if isinstance(m["content"], list)
+             for p in m["content"]]  # fmt: skip
+    images = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
+    assert all(url.startswith("data:image/") for url in images), images
+    form = body.get("response_format") or {}
+    return Asked(
+        seed=body.get("seed"),
+        schema=form.get("json_schema", {}).get("schema"),
+        tools=tuple(body.get("tools", ())),
+        images=len(images),
+    )
+
+
+def _halves(text: str) -> tuple[dict[str, str], dict[str, str]]:
+    middle = len(text) // 2
+    return {"arguments": text[:middle]}, {"arguments": text[middle:]}
+
+
 def _events(
     prediction: Prediction, openai: OpenAiServer, body: dict[str, Any], *, chat: bool
 ) -> Iterator[dict[str, Any]]:
@@ -285,9 +317,14 @@ def _events(
             field = "reasoning_content" if kind == "reasoning" else "content"
             said = {"delta": {field: text}} if chat else {"text": text}
             yield {"choices": [{"index": 0, **said, "finish_reason": None}]}
+    for index, call in enumerate(prediction.calls):
+        for part in ({"name": call.name, "arguments": ""}, *_halves(call.arguments)):
+            delta = {"tool_calls": [{"index": index, "id": f"call_{index}", "function": part}]}
+            yield {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
     ended = prediction.stop_reason in ("maxPredictedTokensReached", "contextLengthReached")
     last: dict[str, Any] = {"delta": {}} if chat else {"text": ""}
-    final = {"choices": [{"index": 0, **last, "finish_reason": "length" if ended else "stop"}]}
+    reason = "length" if ended else "tool_calls" if prediction.calls else "stop"
+    final = {"choices": [{"index": 0, **last, "finish_reason": reason}]}
     yield final | ({"timings": _timings(prediction)} if openai.dialect is Dialect.LLAMACPP else {})
     if body.get("stream_options", {}).get("include_usage") and not openai.faults.no_usage:
         usage = {

@@ -365,6 +365,13 @@ class Says(Behaviour, frozen=True, tag=True):
         return self.text
 
 
+class CallsTool(Behaviour, frozen=True, tag=True):
+    """Calls this tool if there are any; `arguments` are the text as the model writes it."""
+
+    name: str = ""
+    arguments: str = "{}"
+
+
 class SlowDecode(Behaviour, frozen=True, tag=True):
     """Reports a slower decode above `above` tokens, without waiting."""
 
@@ -383,6 +390,7 @@ class Embedded(Behaviour, frozen=True, tag=True):
 
 AnyBehaviour = (
     SeesLast
+    | CallsTool
     | ForgetsMiddle
     | CutsPrompt
     | GrantsAtMost

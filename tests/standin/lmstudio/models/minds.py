@@ -10,6 +10,7 @@ from msgspec import Struct
 from tests.standin.lmstudio import errors
 from tests.standin.lmstudio.errors import Refused
 from tests.standin.lmstudio.models import brain
+from tests.standin.lmstudio.models.asked import Asked, Called
 from tests.standin.lmstudio.models.behaviours import Piece, Prompt, Says
 from tests.standin.lmstudio.models.model import StandInModel
 
@@ -38,6 +39,7 @@ class Request(Struct, frozen=True, kw_only=True):
     """Counts from 1 for the model."""
     thinking: bool = True
     thinking_budget: int | None = None
+    asked: Asked = Asked()
 
 
 class Prediction(Struct, frozen=True, kw_only=True):
@@ -53,6 +55,7 @@ class Prediction(Struct, frozen=True, kw_only=True):
     stop_reason: str
     ttft_seconds: float
     tokens_per_second: float
+    calls: tuple[Called, ...] = ()
 
 
 class Mind(Protocol):
@@ -141,6 +144,7 @@ class StandInMind:
             stop_reason=stop_reason,
             ttft_seconds=fresh / self._model.prefill_tokens_per_second,
             tokens_per_second=speed,
+            calls=request.asked.calls(text, self._model.behaviours),
         )
 
     def close(self) -> None:
@@ -158,6 +162,7 @@ class StandInMind:
         for behaviour in self._model.behaviours:
             reply = behaviour.reply(prompt, reply)
             thoughts += behaviour.thoughts(prompt)
+        reply = request.asked.reply(reply, request.temperature)
         says = [each for each in self._model.behaviours if isinstance(each, Says)]
         if says:
             size = says[-1].fragment_characters

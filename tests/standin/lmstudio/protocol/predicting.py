@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lmstudio._sdk_models import ChatHistoryData, PredictionChannelRequest, TextData
+from lmstudio._sdk_models import ChatHistoryData, FileHandle, PredictionChannelRequest, TextData
 
 from tests.standin.lmstudio import errors, versions
 from tests.standin.lmstudio.errors import Refused
 from tests.standin.lmstudio.machine import Instance
+from tests.standin.lmstudio.models.asked import Asked, Called
 from tests.standin.lmstudio.models.minds import Message, Prediction, Request
 from tests.standin.lmstudio.models.model import StandInModel
 from tests.standin.lmstudio.protocol import wire
@@ -82,6 +84,7 @@ async def _predict(
         note.add(prompt_tokens=prediction.sent_tokens, cached_tokens=prediction.cached_tokens)
         await _prefill(channel, instance, prediction)
         sent = await _fragments(channel, instance, prediction)
+        await _call_tools(channel, prediction.calls)
         stopped = channel.cancelled
         await channel.send(
             {
@@ -107,7 +110,34 @@ def _request(parameter: PredictionChannelRequest, config: dict[str, Any], attemp
         attempt=attempt,
         thinking=config.get("llm.prediction.reasoning.enableThinking", True),
         thinking_budget=budget.get("value") if budget.get("checked") else None,
+        asked=_asked(parameter, config),
     )
+
+
+def _asked(parameter: PredictionChannelRequest, config: dict[str, Any]) -> Asked:
+    seed = config.get("llm.prediction.seed") or {}
+    parts = [part for message in parameter.history.messages for part in message.content]
+    return Asked(
+        seed=seed.get("value") if seed.get("checked") else None,
+        schema=(config.get("llm.prediction.structured") or {}).get("jsonSchema"),
+        tools=tuple((config.get("llm.prediction.tools") or {}).get("tools") or ()),
+        images=sum(isinstance(part, FileHandle) for part in parts),
+    )
+
+
+async def _call_tools(channel: Channel, calls: Sequence[Called]) -> None:
+    """Send the calls; one that cannot be read as JSON is reported with its text."""
+    for number, call in enumerate(calls):
+        await channel.send({"type": "toolCallGenerationStart", "toolCallId": str(number)})
+        arguments = call.parsed()
+        if arguments == call.arguments:
+            error = {"title": "Failed to parse tool call"}
+            failed = {"type": "toolCallGenerationFailed", "error": error}
+            await channel.send({**failed, "rawContent": call.arguments})
+            continue
+        request = {"type": "function", "id": f"{number}", "name": call.name}
+        ended = {"type": "toolCallGenerationEnd"}
+        await channel.send({**ended, "toolCallRequest": {**request, "arguments": arguments}})
 
 
 async def _prefill(channel: Channel, instance: Instance, prediction: Prediction) -> None:

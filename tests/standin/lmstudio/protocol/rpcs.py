@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64decode
 from typing import TYPE_CHECKING, Any, cast
 
 from lmstudio._sdk_models import ModelQuery, ModelSpecifierQuery
@@ -34,6 +35,9 @@ async def answer(connection: Connection, endpoint: str, parameter: Any, note: No
     match endpoint:
         case "version":
             return {"version": server.version, "build": 1}
+        case "uploadFileBase64":
+            size = len(b64decode(parameter.content_base64, validate=True))
+            return {"identifier": parameter.name, "fileType": "image", "sizeBytes": size}
         case "listDownloadedModels":
             return [model.info() for model in server.machine.listed]
         case "listDownloadedModelVariants":

@@ -123,6 +123,7 @@ RPCS: dict[tuple[str, str], Any] = {
     ("system", "listDownloadedModels"): None,
     ("system", "version"): None,
     ("system", "listDownloadedModelVariants"): Variants,
+    ("files", "uploadFileBase64"): sdk.FilesRpcUploadFileBase64Parameter,
     ("llm", "applyPromptTemplate"): sdk.LlmRpcApplyPromptTemplateParameter,
     **{("llm", name): types[0] for name, types in _LLM_OR_EMBEDDING.items()},
     **{("embedding", name): types[1] for name, types in _LLM_OR_EMBEDDING.items()},

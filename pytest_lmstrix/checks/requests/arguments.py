@@ -1,0 +1,128 @@
+"""Reads the arguments of requests in users' own tests; a mistake in them is the test's.
+
+Mistakes raise `TypeError` or `ValueError` before the engine is asked.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from pytest_lmstrix.core.measured import MAX_TOKENS
+from pytest_lmstrix.core.types import Message
+from pytest_lmstrix.engines.request import Image
+
+Messages = str | Message | Mapping[str, str] | Sequence[Message | Mapping[str, str]]
+"""A text is one message of the user; a mapping has the keys `role` and `content`."""
+ImageSource = str | os.PathLike[str] | bytes
+
+MAX_TEMPERATURE = 100
+ROLES = ("system", "user", "assistant")
+_SIGNATURES = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF8", "image/gif"),
+    (b"BM", "image/bmp"),
+)
+
+
+def read_text(text: object, name: str = "a prompt") -> str:
+    if not isinstance(text, str):
+        raise TypeError(f"{name} must be a str, got {text!r}")
+    return text
+
+
+def read_count(value: object, name: str, *, least: int = 1) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    if not least <= value <= MAX_TOKENS:
+        raise ValueError(f"{name} must be from {least:,} to {MAX_TOKENS:,}, got {value!r}")
+    return value
+
+
+def read_temperature(value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"temperature must be a number, got {value!r}")
+    if not 0 <= value <= MAX_TEMPERATURE:
+        raise ValueError(f"temperature must be from 0 to {MAX_TEMPERATURE}, got {value!r}")
+    return value
+
+
+def read_stop(value: object) -> tuple[str, ...]:
+    texts = (value,) if isinstance(value, str) else value
+    if not isinstance(texts, Sequence) or isinstance(texts, bytes):
+        raise TypeError(f"stop must be a str or a list of them, got {value!r}")
+    for text in texts:
+        if not read_text(text, "a text of stop"):
+            raise ValueError("a text of stop must not be empty")
+    return tuple(texts)
+
+
+def read_fill(value: object) -> int | float:
+    """Return a number of tokens, or a share of the context as a float below 1."""
+    if isinstance(value, float):
+        if not 0 < value < 1:
+            raise ValueError(f"fill must be a share between 0 and 1, or tokens, got {value!r}")
+        return value
+    return read_count(value, "fill")
+
+
+def read_messages(messages: object, system: object = None) -> tuple[Message, ...]:
+    """Return the history: `messages` behind `system`, if that is given."""
+    if isinstance(messages, str):
+        messages = [Message(role="user", content=messages)]
+    elif isinstance(messages, Message | Mapping):
+        messages = [messages]
+    if not isinstance(messages, Iterable):
+        raise TypeError(f"messages must be a str or a list of messages, got {messages!r}")
+    history = tuple(map(_read_message, messages))
+    if not history:
+        raise ValueError("messages must not be empty")
+    if system is None:
+        return history
+    if history[0].role == "system":
+        raise ValueError("got system=... and messages that begin with one of the system")
+    return Message(role="system", content=read_text(system, "system")), *history
+
+
+def _read_message(message: object) -> Message:
+    if isinstance(message, Mapping):
+        if set(message) != {"role", "content"}:
+            keys = ", ".join(map(repr, message))
+            raise ValueError(f"a message has the keys 'role' and 'content', got {keys}")
+        message = Message(role=message["role"], content=message["content"])
+    if not isinstance(message, Message):
+        raise TypeError(f"a message must be a Message or a dict, got {message!r}")
+    read_text(message.content, "the content of a message")
+    if message.role not in ROLES:
+        choices = ", ".join(map(repr, ROLES))
+        raise ValueError(f"{message.role!r} is not a valid role; choose from {choices}")
+    return message
+
+
+def read_images(images: object) -> tuple[Image, ...]:
+    """Return images given as paths or bytes.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    if isinstance(images, str | bytes) or not isinstance(images, Iterable):
+        raise TypeError(f"images must be a list of paths or bytes, got {images!r:.80}")
+    return tuple(map(_read_image, images))
+
+
+def _read_image(image: object) -> Image:
+    if isinstance(image, str | os.PathLike):
+        data = Path(image).read_bytes()
+    elif isinstance(image, bytes):
+        data = image
+    else:
+        raise TypeError(f"an image must be a path or bytes, got {image!r}")
+    media_type = next((kind for head, kind in _SIGNATURES if data.startswith(head)), None)
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        media_type = "image/webp"
+    if media_type is None:
+        source = "bytes" if isinstance(image, bytes) else str(image)
+        raise ValueError(f"not an image that is known (PNG, JPEG, GIF, BMP, WebP): {source}")
+    return Image(data=data, media_type=media_type)

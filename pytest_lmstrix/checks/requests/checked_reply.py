@@ -1,0 +1,68 @@
+"""The reply to a request of a user's test: with a schema its value, with tools their calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pytest_lmstrix.checks.requests.schema import Schema
+from pytest_lmstrix.checks.requests.tool_calls import grade_calls
+from pytest_lmstrix.core.types import Reply, ToolCall
+from pytest_lmstrix.engines.request import Tool
+
+
+class CheckedReply(Reply, frozen=True, kw_only=True):
+    """A reply, judged by the schema and the tools of its request."""
+
+    schema_error: str | None = None
+    """Why the text does not keep the schema; empty if it does, `None` without a schema."""
+    enforced: bool = False
+    """Whether the engine was made to keep the schema."""
+    value: Any = None
+
+    @property
+    def parsed(self) -> Any:
+        """The value of the text: of the type that was given as the schema.
+
+        Raises:
+            AssertionError: It does not keep the schema, which is a wrong answer.
+            ValueError: The request had no schema.
+        """
+        if self.schema_error is None:
+            raise ValueError("`parsed` needs a request with schema=...")
+        if self.schema_error:
+            raise AssertionError(f"the schema is not kept: {self.schema_error}\n{self.text}")
+        return self.value
+
+    @property
+    def tool_call(self) -> ToolCall:
+        """The only tool call of the reply, which is well-formed.
+
+        Raises:
+            AssertionError: There is none, or more than one, or it has a fault: a wrong answer.
+        """
+        if not self.tool_calls:
+            raise AssertionError(f"no tool was called\n{self.text or self.reasoning}")
+        if len(self.tool_calls) > 1:
+            names = ", ".join(call.name for call in self.tool_calls)
+            raise AssertionError(f"{len(self.tool_calls)} tools were called: {names}")
+        (call,) = self.tool_calls
+        if call.fault is not None:
+            raise AssertionError(f"{call.fault}: {call.detail}\n{call.name} {call.arguments!r}")
+        return call
+
+
+def judge(
+    reply: Reply, schema: Schema | None, tools: Sequence[Tool], *, enforced: bool
+) -> CheckedReply:
+    """Return `reply` with the value of its text and graded tool calls."""
+    fields = {name: getattr(reply, name) for name in Reply.__struct_fields__}
+    fields["tool_calls"] = grade_calls(reply, tools)
+    if schema is None:
+        return CheckedReply(**fields)
+    try:
+        value = schema.convert(reply.text)
+    except (ValueError, RecursionError) as error:
+        wrong = str(error) or type(error).__name__
+        return CheckedReply(**fields, schema_error=wrong, enforced=enforced)
+    return CheckedReply(**fields, schema_error="", value=value, enforced=enforced)

@@ -1,0 +1,53 @@
+"""The plausible values of what is measured: engines report anything."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from msgspec import Struct
+from msgspec.structs import force_setattr
+
+MAX_TOKENS = 2**31 - 1
+MAX_SECONDS = 10_000_000
+MAX_TOKENS_PER_SECOND = 1_000_000_000
+MAX_SIZE_BYTES = 2**63 - 1
+
+
+def is_sane(value: object, most: float) -> bool:
+    """Return whether a measured value is a finite number from 0 to `most`."""
+    return (
+        isinstance(value, int | float) and math.isfinite(min(value, 1e300)) and 0 <= value <= most
+    )
+
+
+MEASURED: Mapping[str, float] = {
+    "prompt_tokens": MAX_TOKENS,
+    "cached_prompt_tokens": MAX_TOKENS,
+    "completion_tokens": MAX_TOKENS,
+    "prefill_tokens": MAX_TOKENS,
+    "decode_tokens": MAX_TOKENS,
+    "load_seconds": MAX_SECONDS,
+    "ttft_seconds": MAX_SECONDS,
+    "prefill_seconds": MAX_SECONDS,
+    "decode_seconds": MAX_SECONDS,
+    "prefill_tokens_per_second": MAX_TOKENS_PER_SECOND,
+    "decode_tokens_per_second": MAX_TOKENS_PER_SECOND,
+    "empty_prefill_tokens_per_second": MAX_TOKENS_PER_SECOND,
+    "empty_decode_tokens_per_second": MAX_TOKENS_PER_SECOND,
+    "peak_memory_bytes": MAX_SIZE_BYTES,
+    "estimated_memory_bytes": MAX_SIZE_BYTES,
+    "size_bytes": MAX_SIZE_BYTES,
+    "samples": MAX_TOKENS,
+    "passed_samples": MAX_TOKENS,
+    "required_samples": MAX_TOKENS,
+}
+"""Measured field -> its largest plausible value."""
+
+
+def drop_insane(struct: Struct) -> None:
+    """Set measured fields with implausible values to `None`."""
+    for name in struct.__struct_fields__:
+        value = getattr(struct, name)
+        if name in MEASURED and value is not None and not is_sane(value, MEASURED[name]):
+            force_setattr(struct, name, None)

@@ -1,0 +1,94 @@
+"""Optional arguments and tool calls in OpenAI's form, which several servers share.
+
+Source: https://platform.openai.com/docs/api-reference/chat
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from pytest_lmstrix.core.types import Message, ToolCall
+from pytest_lmstrix.engines.request import ChatOptions, Image
+
+
+class _FunctionPart(Struct, frozen=True):
+    name: str | None = None
+    arguments: Any = None
+
+
+class ToolCallPart(Struct, frozen=True):
+    """A part of a streamed tool call."""
+
+    index: int = 0
+    id: str | None = None
+    function: _FunctionPart | None = None
+
+
+class ToolCallParts:
+    """Joins the parts of streamed tool calls."""
+
+    def __init__(self) -> None:
+        self._calls: dict[int, tuple[list[str], list[Any], list[str]]] = {}
+
+    def add(self, part: ToolCallPart) -> str:
+        """Add a part, and return its text."""
+        names, arguments, ids = self._calls.setdefault(part.index, ([], [], []))
+        if part.id:
+            ids.append(part.id)
+        if part.function is None:
+            return ""
+        if part.function.name:
+            names.append(part.function.name)
+        if part.function.arguments is not None:
+            arguments.append(part.function.arguments)
+        return f"{part.function.name or ''}{part.function.arguments or ''}"
+
+    def calls(self, redact: Callable[[str], str] = str) -> tuple[ToolCall, ...]:
+        return tuple(
+            ToolCall(
+                name=redact("".join(names)),
+                arguments=_joined(arguments, redact),
+                id="".join(ids[:1]),
+            )
+            for _, (names, arguments, ids) in sorted(self._calls.items())
+        )
+
+
+def _joined(parts: Sequence[Any], redact: Callable[[str], str]) -> Any:
+    """Return the text of arguments; some servers send an object instead."""
+    if len(parts) == 1 and not isinstance(parts[0], str):
+        return parts[0]
+    return redact("".join(map(str, parts)))
+
+
+def chat_fields(messages: Sequence[Message], options: ChatOptions) -> dict[str, Any]:
+    """Return the fields of a chat with optional arguments."""
+    fields: dict[str, Any] = {"messages": _with_images(messages, options.get("images", ()))}
+    if tools := options.get("tools"):
+        fields["tools"] = [tool.declaration for tool in tools]
+    return fields | completion_fields(options)
+
+
+def completion_fields(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of the arguments that completions have, too."""
+    fields: dict[str, Any] = {}
+    if (seed := options.get("seed")) is not None:
+        fields["seed"] = seed
+    if stop := options.get("stop"):
+        fields["stop"] = list(stop)
+    if (schema := options.get("schema")) is not None:
+        named = {"name": "answer", "schema": schema}
+        fields["response_format"] = {"type": "json_schema", "json_schema": named}
+    return fields
+
+
+def _with_images(messages: Sequence[Message], images: Sequence[Image]) -> list[dict[str, Any]]:
+    turns: list[dict[str, Any]] = msgspec.to_builtins(messages)
+    if images:
+        parts = [{"type": "image_url", "image_url": {"url": image.data_uri}} for image in images]
+        turns[-1]["content"] = [{"type": "text", "text": turns[-1]["content"]}, *parts]
+    return turns
