@@ -19,7 +19,7 @@ from pytest_lmstrix.core.sanitize import escape_html, one_line
 from pytest_lmstrix.core.types import Result
 from pytest_lmstrix.hooks.outcomes import REPLIES_SECTION, results_of
 from pytest_lmstrix.plan.plan import Plan
-from pytest_lmstrix.registry.regressions import History
+from pytest_lmstrix.registry.history.earlier import History
 from pytest_lmstrix.reports.files import FOREIGN, MARK, is_foreign, is_report_html, replace_file
 from pytest_lmstrix.reports.page.fleet import anchor
 from pytest_lmstrix.reports.page.render import Part, render_page

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from pytest_lmstrix.core.sanitize import one_line
-from pytest_lmstrix.registry.regressions import Change
+from pytest_lmstrix.registry.history.change import Change
 from pytest_lmstrix.reports.changes import MEASURES, basis, format_measure, where
 from pytest_lmstrix.reports.overview.broken import break_text
 from pytest_lmstrix.reports.page.model_rows import ModelRow

@@ -11,8 +11,8 @@ from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.core.types import Model, Result
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.plan.plan import Plan
+from pytest_lmstrix.registry.history.earlier import History
 from pytest_lmstrix.registry.history.since import most_relevant, remote_host, short_text
-from pytest_lmstrix.registry.regressions import History
 from pytest_lmstrix.reports.overview.standing import Standing, failures_first, standing
 from pytest_lmstrix.reports.page.fleet import earlier_results, newest_results
 from pytest_lmstrix.reports.page.strips import LAST_RUNS, Axis, state_name

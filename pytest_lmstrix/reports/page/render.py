@@ -17,8 +17,8 @@ from markupsafe import Markup, escape
 from pytest_lmstrix.core.formatting import NOTHING, count_of, memory, rate, tokens
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.plan.plan import Plan
+from pytest_lmstrix.registry.history.earlier import History
 from pytest_lmstrix.registry.history.updates import update_text
-from pytest_lmstrix.registry.regressions import History
 from pytest_lmstrix.reports.overview.headline import headline
 from pytest_lmstrix.reports.overview.standing import counted_models, standing
 from pytest_lmstrix.reports.overview.variants import VARIANT_HEADINGS, variant_cells
