@@ -44,6 +44,8 @@ _CAUSES: dict[Verdict, tuple[tuple[str, str], ...]] = {
         (r"stopped in LM Studio|cancell?ed", f"Run again, and let it finish: {_NO_BLAME}"),
     ),
     Verdict.UNREACHABLE: (
+        # These words name the remedy.
+        (r"what answers at |(?:API|environment) (?:token|variable)|api_key_env", ""),
         (r"\blm ?link\b", "Check in LM Studio that the linked device is on and connected."),
         (r"newer than the SDK", "Update pytest-lmstrix and the `lmstudio` SDK."),
         (

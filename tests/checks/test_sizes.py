@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import pytest
 
-from pytest_lmstrix.checks import deep
 from pytest_lmstrix.checks.attempt import ProbeResult
+from pytest_lmstrix.checks.fills import deep
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Case, Model, Result
 from pytest_lmstrix.core.verdicts import Verdict

@@ -49,7 +49,9 @@ def get_weather(city: str, days: int = 1) -> str:
 
 
 def loaded_in(engine: Engine, cleanup: ExitStack, **model: Any) -> LoadedModel:
-    loader = ModelLoader(lambda _: engine, host_lock=lambda _: nullcontext(), watch=Silent())
+    loader = ModelLoader(
+        lambda model, gone: engine, host_lock=lambda _: nullcontext(), watch=Silent()
+    )
     cleanup.callback(loader.unload)
     named = Model(**{"id": "tiny", "engine": engine.name, **model})
     return loader.load(named, CONTEXT)

@@ -24,7 +24,9 @@ class Odd:
 @pytest.fixture
 def loaded() -> LoadedModel:
     engine = FakeEngine()
-    loader = ModelLoader(lambda _: engine, host_lock=lambda _: nullcontext(), watch=Silent())
+    loader = ModelLoader(
+        lambda model, gone: engine, host_lock=lambda _: nullcontext(), watch=Silent()
+    )
     return loader.load(Model(id="tiny", engine="fake"), 1024)
 
 
@@ -92,7 +94,7 @@ MISTAKES: list[tuple[dict[str, Any], type[Exception], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("given", "kind", "text"), MISTAKES, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("given", "kind", "text"), MISTAKES, ids=[text for _, _, text in MISTAKES])
 def test_a_mistake_is_raised_before_the_engine_is_asked(
     loaded: LoadedModel, given: dict[str, Any], kind: type[Exception], text: str
 ) -> None:
