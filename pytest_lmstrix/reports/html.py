@@ -3,37 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable
 from functools import wraps
-from html import escape
-from importlib.resources import files
+from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from pytest_lmstrix.checks.advice import advice_for
 from pytest_lmstrix.core.checks import CHECKS
-from pytest_lmstrix.core.formatting import memory, rate, seconds, tokens, verdict_text
+from pytest_lmstrix.core.formatting import tokens, verdict_text
 from pytest_lmstrix.core.sanitize import escape_html, one_line
 from pytest_lmstrix.core.types import Result
 from pytest_lmstrix.hooks.outcomes import REPLIES_SECTION, results_of
-from pytest_lmstrix.reports import changes
-from pytest_lmstrix.reports.files import FOREIGN, MARK, is_foreign, is_report_html
-from pytest_lmstrix.reports.fleet import Fleet, MapCell, anchor
+from pytest_lmstrix.plan.plan import Plan
+from pytest_lmstrix.registry.history.earlier import History
+from pytest_lmstrix.reports.files import FOREIGN, MARK, is_foreign, is_report_html, replace_file
+from pytest_lmstrix.reports.page.fleet import anchor
+from pytest_lmstrix.reports.page.render import Part, render_page
 from pytest_lmstrix.reports.run_json import RunReport
 
 COLUMNS = {
     "model": "Model",
     "context": "Context",
     "verdict": "Verdict",
-    "load": "Load",
-    "ttft": "TTFT",
-    "prefill": "Prefill tokens/s",
-    "decode": "Decode tokens/s",
-    "memory": "Memory",
 }
 PLACE = 2
 """Index after pytest-html's own columns, result and test."""
@@ -46,9 +41,9 @@ class HtmlReport:
         self._titled = titled
         self._picture = f"{MARK}</section>"
 
-    def show(self, run: RunReport, fleet: Fleet, plots: Sequence[str]) -> None:
-        """Render the section above the table of results."""
-        self._picture = picture(fleet, run, plots)
+    def show(self, plan: Plan, run: RunReport, history: History, part: Part) -> None:
+        """Render the section above the table of tests."""
+        self._picture = render_page(plan, run, history, part)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_report_title(self, report: Any) -> None:
@@ -74,7 +69,7 @@ class HtmlReport:
         test = report.nodeid if report.when == "call" else f"{report.nodeid}::{report.when}"
         cells[1] = f'<td class="col-testId" id="{anchor(report.nodeid)}">{escape_html(test)}</td>'
         cells[PLACE:PLACE] = [
-            f'<td class="col-lmstrix_{name}">{key}{escape(text)}</td>'
+            f"<td class=col-lmstrix_{name}>{key}{escape(text)}</td>"
             for name, (key, text) in zip(COLUMNS, texts, strict=True)
         ]
 
@@ -90,52 +85,6 @@ class HtmlReport:
         data.insert(0, "".join(map(_details, results)))
 
 
-def picture(fleet: Fleet, run: RunReport, plots: Sequence[str] = ()) -> str:
-    """Return the HTML above the table, including its style and script."""
-    environment = Environment(
-        loader=PackageLoader("pytest_lmstrix.reports", "page"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters["line"] = one_line
-    environment.globals.update(
-        {
-            "tokens": tokens,
-            **{name: getattr(changes, name) for name in ("basis", "format_measure", "where")},
-        }
-    )
-    here = files("pytest_lmstrix.reports") / "page"
-    return environment.get_template("fleet.html.jinja").render(
-        css=Markup(here.joinpath("fleet.css").read_text(encoding="utf-8")),
-        js=Markup(here.joinpath("fleet.js").read_text(encoding="utf-8")),
-        changes=run.changes,
-        measures=changes.MEASURES,
-        fleet=fleet,
-        others=any(row.others for row in fleet.rows),
-        earlier=any(
-            cell.target is None for row in fleet.rows for cell in (*row.cells.values(), *row.others)
-        ),
-        recall_sizes=_recall_sizes(fleet),
-        recall_text=_recall_text,
-        plots=plots,
-    )
-
-
-def _recall_sizes(fleet: Fleet) -> list[int]:
-    return sorted({
-        size for row in fleet.recalls for size, cell in row.cells.items() if cell.recall
-    })  # fmt: skip
-
-
-def _recall_text(cell: MapCell) -> str:
-    return "\n".join(
-        f"{float(depth):.0%} deep: {'recalled' if known else 'not recalled'}"
-        for depth, known in cell.recall
-    )
-
-
 def _texts(result: Result) -> list[tuple[str, str]]:
     """Return each cell's sort key, as hidden HTML, and its text."""
     granted = result.granted_context_length
@@ -146,27 +95,17 @@ def _texts(result: Result) -> list[tuple[str, str]]:
         ("", one_line(result.model)),
         (_sort_key(result.context_length), context),
         ("", verdict_text(result.verdict, [result])),
-        (_sort_key(result.load_seconds), seconds(result.load_seconds)),
-        (_sort_key(result.ttft_seconds), seconds(result.ttft_seconds)),
-        (_sort_key(result.prefill_tokens_per_second), rate(result.prefill_tokens_per_second)),
-        (_sort_key(result.decode_tokens_per_second), rate(result.decode_tokens_per_second)),
-        (_sort_key(result.peak_memory_bytes), memory(result.peak_memory_bytes)),
     ]
 
 
-def _sort_key(value: float | None) -> str:
-    return f"<span hidden>{value or 0:020.6f}</span>"
+def _sort_key(value: int) -> str:
+    return f"<i hidden>{value:010}</i>"
 
 
 def _details(result: Result) -> str:
-    granted, prompt = result.granted_context_length, result.prompt_tokens
+    """Return reason and replies; the measurements are with those of the model, above."""
     facts = {
-        "engine": " ".join(filter(None, (result.engine, result.engine_version))),
-        "host": result.host or "",
-        "settings": result.settings,
-        "asked for": f"{tokens(result.context_length)} tokens",
-        "granted": "" if granted is None else f"{tokens(granted)} tokens",
-        "prompt": "" if prompt is None else f"{tokens(prompt)} tokens",
+        "prompt": "" if result.prompt_tokens is None else f"{tokens(result.prompt_tokens)} tokens",
         "seed": "" if result.seed is None else str(result.seed),
         "second try": "yes" if result.retried else "",
     }
@@ -220,7 +159,10 @@ class HtmlGuard:
             if self._stopped or (name == "pytest_sessionfinish" and not self._may_write()):
                 return None
             try:
-                return hook(*args)
+                result = hook(*args)
+                if name == "pytest_sessionfinish":
+                    self._shorten()
+                return result
             except Exception as error:
                 self._stop(error)
                 self._remove_partial()
@@ -241,6 +183,12 @@ class HtmlGuard:
         self._may_remove = not self._stopped
         return not self._stopped
 
+    def _shorten(self) -> None:
+        if self._own is not None:
+            with contextlib.suppress(OSError, ValueError):
+                page = with_short_data(self._own.read_text(encoding="utf-8"))
+                replace_file(self._own, page.encode(), is_report_html)
+
     def _stop(self, error: Exception) -> None:
         self._stopped = True
         name = self._own.name if self._own is not None else "report.html"
@@ -257,3 +205,24 @@ class HtmlGuard:
 
 def _is_complete(data: bytes) -> bool:
     return data.rstrip().endswith(b"</html>")
+
+
+def with_short_data(page: str) -> str:
+    """Return a page of pytest-html whose table of tests is encoded in half of the space.
+
+    Its JSON is in an attribute in double quotes, in which each quote takes five characters.
+
+    Raises:
+        ValueError: The page has another form.
+    """
+    before, name, rest = page.partition(_DATA)
+    data, _, after = rest.partition('"')
+    if not name:
+        raise ValueError("the page has no data")
+    text = json.dumps(json.loads(unescape(data)), ensure_ascii=False, separators=(",", ":"))
+    for character, reference in (("&", "&amp;"), ("<", "&lt;"), ("'", "&#39;")):
+        text = text.replace(character, reference)
+    return f"{before}{_DATA[:-1]}'{text}'{after}"
+
+
+_DATA = 'data-jsonblob="'

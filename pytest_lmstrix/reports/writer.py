@@ -27,11 +27,10 @@ from pytest_lmstrix.registry.regressions import PERCENT, compare
 from pytest_lmstrix.registry.status import VariantComparison, compare_variants, since_of, status_of
 from pytest_lmstrix.registry.store import RegistryError
 from pytest_lmstrix.reports.files import is_of_run_json, is_summary, replace_file, unwritable_reason
-from pytest_lmstrix.reports.fleet import earlier_results, fleet_of
 from pytest_lmstrix.reports.html import HtmlGuard, HtmlReport
 from pytest_lmstrix.reports.nights.write import INDEX, RUNS, keep_run, write_index
 from pytest_lmstrix.reports.overview.variants import variants_table
-from pytest_lmstrix.reports.plots import METRICS, plot, plot_checks
+from pytest_lmstrix.reports.page.fleet import earlier_results
 from pytest_lmstrix.reports.recorder import Recorder, display_path
 from pytest_lmstrix.reports.run_json import ModelReport, RunReport, encode_run, model_report
 from pytest_lmstrix.reports.summary import SUMMARY_MARK, nothing_new, summary
@@ -149,7 +148,8 @@ class Writer:
             self._write_files(run)
         self._add_to_step_summary(lambda: summary(run, _github_links()))
         if self._html is not None:
-            self._draw(self._html, run, history)
+            with self._part("the overview of report.html"):
+                self._html.show(self._plan, run, history, self._part)
         elif self._no_html:
             self._leave_out("report.html", self._no_html)
 
@@ -172,16 +172,6 @@ class Writer:
         with self._part(display_path(self._config, reports / INDEX)):
             written = ("report.html",) if self._html is not None else ()
             write_index(self._recorder.registry, reports, made=run.finished, written=written)
-
-    def _draw(self, html: HtmlReport, run: RunReport, history: History) -> None:
-        with self._part("the map of report.html"):
-            fleet = fleet_of(self._plan, run, history)
-            check, passed = plot_checks(fleet.results)
-            plots = []
-            for metric in METRICS:
-                with self._part(f"the plot {metric.title!r}"):
-                    plots.append(plot(metric, check, passed))
-            html.show(run, fleet, [each for each in plots if each])
 
     def _history(self) -> History:
         history = History()

@@ -77,6 +77,8 @@ def test_an_update_is_said_once_and_fails_no_run(updated: Project) -> None:
     )
     summary = (updated.path / "reports" / "summary.md").read_text()
     assert "fake updated from 1.9 to 1.10" in summary.replace("\\", "")
+    page = (updated.path / "reports" / "report.html").read_text(encoding="utf-8")
+    assert "<p>fake updated from 1.9 to 1.10</p>" in page
     (update,) = run_json(updated)["updates"]
     assert (update["engine"], update["before"], update["after"]) == ("fake", "1.9", "1.10")
     updated.run("-m", "speed").stdout.no_fnmatch_line("*updated from*")

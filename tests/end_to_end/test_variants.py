@@ -72,6 +72,9 @@ def test_the_end_of_a_run_compares_the_variants(varied: Project) -> None:
     assert table.startswith(f"| {' | '.join(HEADINGS)} |")
     assert "\n| q8\\_0 | " in table
     run = json.loads((varied.path / "reports" / "run.json").read_bytes())
+    page = (varied.path / "reports" / "report.html").read_text(encoding="utf-8")
+    assert "Variants of tiny" in page
+    assert '<th scope="row">q8_0</th>' in page
     (comparison,) = run["variants"]
     assert comparison["model"] == "tiny"
     assert [each["id"] for each in comparison["variants"]] == ["tiny+f16", "tiny+q8_0"]

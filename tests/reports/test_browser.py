@@ -1,4 +1,4 @@
-"""report.html in a real browser: map, links, filters, and no external resources."""
+"""report.html in a real browser: table of models, map, tests, and no external resources."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from pytest_lmstrix.core.verdicts import TRAITS
-from pytest_lmstrix.reports.fleet import SKIPPED
+from pytest_lmstrix.reports.page.fleet import SKIPPED
 from tests.end_to_end.project import Project
 
 webdriver = pytest.importorskip("selenium.webdriver")
+WebDriverWait = pytest.importorskip("selenium.webdriver.support.wait").WebDriverWait
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -91,8 +92,13 @@ def report(project: Project) -> Path:
     return project.path / "reports" / "report.html"
 
 
+def unfold(browser: Browser, selector: str) -> None:
+    """Open the map or the table of tests, as a reader does."""
+    browser.find_element("css selector", f"{selector} > summary").click()
+
+
 def cell(browser: Browser, model: str, size: str) -> Browser:
-    """Return the link in the row of `model` and the column of `size`."""
+    """Return the link in the row of `model` and the column of `size` of the opened map."""
     headings = [
         each.text for each in browser.find_elements("css selector", "#lmstrix-map thead th")
     ]
@@ -109,6 +115,7 @@ def rows(browser: Browser) -> list[str]:
 
 def test_a_cell_has_a_sign_and_a_tooltip(browser: Browser, opened: Open, report: Path) -> None:
     opened(report)
+    unfold(browser, ".map")
     tip = browser.find_element("id", "lmstrix-tip")
     assert not tip.is_displayed()
     assert cell(browser, "good", "512").text == "✓"
@@ -125,6 +132,7 @@ def test_cells_and_rows_are_keyboard_accessible(
     browser: Browser, opened: Open, report: Path
 ) -> None:
     opened(report)
+    unfold(browser, ".map")
     link = cell(browser, "good", "1,024")
     browser.execute_script("arguments[0].focus()", link)
     tip = browser.find_element("id", "lmstrix-tip")
@@ -134,7 +142,7 @@ def test_cells_and_rows_are_keyboard_accessible(
     assert not tip.is_displayed()
 
 
-def test_the_map_has_a_skip_link(browser: Browser, opened: Open, report: Path) -> None:
+def test_the_page_has_a_skip_link(browser: Browser, opened: Open, report: Path) -> None:
     opened(report)
     link = browser.find_element("css selector", ".lmstrix-skip")
     assert link.size["height"] == 1
@@ -144,7 +152,7 @@ def test_the_map_has_a_skip_link(browser: Browser, opened: Open, report: Path) -
             break
     assert browser.switch_to.active_element == link
     assert link.size["height"] > 10
-    assert link.text == "Skip to the results"
+    assert link.text == "Skip to the tests"
     keys = webdriver.Keys.ENTER, webdriver.Keys.TAB
     webdriver.ActionChains(browser).send_keys(*keys).perform()
     assert browser.switch_to.active_element.get_attribute("class") == "filter"
@@ -154,6 +162,7 @@ def test_printed_reports_are_complete_coloured_and_without_controls(
     browser: Browser, opened: Open, report: Path
 ) -> None:
     opened(report)
+    unfold(browser, ".map")
     map_around = ".lmstrix-scroll"
     assert styled(browser, map_around, "overflow") == "auto"
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
@@ -179,6 +188,8 @@ def test_a_cell_link_expands_its_row_even_if_filtered_out(
     browser: Browser, opened: Open, report: Path
 ) -> None:
     opened(report)
+    unfold(browser, ".map")
+    unfold(browser, "#lmstrix-tests")
     assert len(rows(browser)) == 7
     browser.find_element("css selector", "input[data-test-result=passed]").click()
     assert all("good" not in row for row in rows(browser))
@@ -194,6 +205,7 @@ def test_a_cell_link_expands_its_row_even_if_filtered_out(
 
 def test_filters_and_sorting_work(browser: Browser, opened: Open, report: Path) -> None:
     opened(report)
+    unfold(browser, "#lmstrix-tests")
     browser.find_element("css selector", "input[data-test-result=failed]").click()
     assert len(rows(browser)) == 3
     browser.find_element("css selector", "input[data-test-result=failed]").click()
@@ -209,6 +221,7 @@ def test_model_output_is_displayed_as_inert_text(
     browser: Browser, opened: Open, report: Path
 ) -> None:
     opened(report)
+    unfold(browser, "#lmstrix-tests")
     browser.find_element("id", "show_all_details").click()
     said = browser.find_elements("css selector", ".lmstrix-details q")
     assert any("<script>window.hacked=1" in each.text for each in said)
@@ -217,6 +230,7 @@ def test_model_output_is_displayed_as_inert_text(
 
 def test_reason_and_hint_are_in_the_row(browser: Browser, opened: Open, report: Path) -> None:
     opened(report)
+    unfold(browser, ".map")
     cell(browser, "big", "1,024").click()
     here = browser.find_element("css selector", ".lmstrix-here")
     row_text = here.find_element("xpath", "following-sibling::tr").text
@@ -226,6 +240,7 @@ def test_reason_and_hint_are_in_the_row(browser: Browser, opened: Open, report: 
 
 def test_plots_name_their_values(browser: Browser, opened: Open, report: Path) -> None:
     opened(report)
+    unfold(browser, ".map")
     titles = browser.find_elements("css selector", ".lmstrix-plots .dots title")
     texts = [title.get_attribute("textContent") for title in titles]
     assert "good at 512: 0.02 s" in texts
@@ -274,14 +289,165 @@ def contrast(browser: Browser, selector: str) -> float:
     return ratio
 
 
-def test_many_models_can_be_searched(browser: Browser, opened: Open, project: Project) -> None:
-    names = [f"model-{n}" for n in range(20)]
-    project.engine(**dict.fromkeys(names, ""))
-    project.manifest(f"[{', '.join(f'{{id: {name}, contexts: [512]}}' for name in names)}]")
+@pytest.fixture
+def many(project: Project) -> Path:
+    """22 models: every third is too big from 1,024 tokens, one is missing; half have a tag."""
+    names = [f"model-{n:02}" for n in range(22)]
+    behaviours = dict.fromkeys(range(0, 22, 3), "behaviours=(OutOfMemory(above=512),)")
+    behaviours[21] = "behaviours=(MissingFromDisk(),)"
+    project.engine(**{name: f"max_context_length=1024, {behaviours.get(n, '')}"
+                      for n, name in enumerate(names)})  # fmt: skip
+    entries = ", ".join(
+        f"{{id: {name}, contexts: [512, 1023], tags: [{'even' if n % 2 == 0 else 'odd'}]}}"
+        for n, name in enumerate(names)
+    )
+    project.manifest(f"[{entries}]")
     project.run("--lmstrix")
-    opened(project.path / "reports" / "report.html")
-    browser.find_element("id", "lmstrix-find").send_keys("19")
-    shown = [row.text for row in browser.find_elements("css selector", "#lmstrix-map tbody tr")
-             if row.is_displayed()]  # fmt: skip
-    assert len(shown) == 1
-    assert shown[0].startswith("model-19")
+    return project.path / "reports" / "report.html"
+
+
+def shown(browser: Browser) -> list[str]:
+    """The names of the models that the table shows, in order."""
+    names = "#lmstrix-models > tbody:not([hidden]) > tr > th > button"
+    return [each.text for each in browser.find_elements("css selector", names)]
+
+
+def choose(browser: Browser, kind: str) -> None:
+    box = browser.find_element("css selector", f"input[name=lmstrix-show][value={kind}]")
+    box.find_element("xpath", "..").click()
+
+
+def test_the_headline_comes_first_and_failures_lead_the_table(
+    browser: Browser, opened: Open, many: Path
+) -> None:
+    opened(many)
+    lead = browser.find_element("css selector", "#lmstrix .lead").text
+    assert lead == "14 of 22 work at their declared context, 7 below it, 1 not at all"
+    assert shown(browser)[0] == "model-21"
+    assert browser.find_element("id", "lmstrix-count").text == "22 of 22 models"
+    (group,) = [each for each in browser.find_elements("css selector", ".todo .causes > li")
+                if "Out of memory" in each.text]  # fmt: skip
+    assert "7 models, full at 1,023" in group.text
+    assert "Try a smaller context or a lighter KV cache" in group.text
+
+
+def test_the_first_rows_are_shown_until_all_are_asked_for(
+    browser: Browser, opened: Open, many: Path
+) -> None:
+    opened(many)
+    assert len(shown(browser)) == 10
+    browser.find_element("id", "lmstrix-all").click()
+    assert len(shown(browser)) == 22
+    assert not browser.find_element("id", "lmstrix-all").is_displayed()
+
+
+def test_models_are_filtered_by_text_state_and_tag(
+    browser: Browser, opened: Open, many: Path
+) -> None:
+    opened(many)
+    find = browser.find_element("id", "lmstrix-find")
+    find.send_keys("MODEL 19")
+    assert shown(browser) == ["model-19"]
+    find.clear()
+    find.send_keys(webdriver.Keys.BACKSPACE)
+    choose(browser, "below")
+    partly = [f"model-{n:02}" for n in range(0, 21, 3)]
+    assert shown(browser) == partly
+    browser.find_element("css selector", "#lmstrix-tag option:nth-child(2)").click()
+    assert shown(browser) == partly[::2]
+    assert browser.find_element("id", "lmstrix-count").text == "4 of 22 models"
+    choose(browser, "not_at_all")
+    assert shown(browser) == []
+
+
+def test_columns_sort_both_ways_and_say_so(browser: Browser, opened: Open, many: Path) -> None:
+    opened(many)
+    headings = browser.find_elements("css selector", "#lmstrix-models > thead th[aria-sort]")
+    assert {each.get_attribute("aria-sort") for each in headings} == {"none"}
+    recommended = next(each for each in headings if "recommended" in each.text)
+    button = recommended.find_element("css selector", "button")
+    button.send_keys(webdriver.Keys.ENTER)
+    assert recommended.get_attribute("aria-sort") == "ascending"
+    assert shown(browser)[:2] == ["model-00", "model-03"]
+    button.send_keys(webdriver.Keys.ENTER)
+    assert recommended.get_attribute("aria-sort") == "descending"
+    assert shown(browser)[0] == "model-01"
+    browser.find_element("id", "lmstrix-all").click()
+    assert shown(browser)[-1] == "model-21"  # without a value
+    headings[0].find_element("css selector", "button").click()
+    assert recommended.get_attribute("aria-sort") == "none"
+    assert shown(browser) == [f"model-{n:02}" for n in range(22)]
+
+
+def test_a_model_opens_by_keyboard_with_replies_reasons_and_history(
+    browser: Browser, opened: Open, report: Path
+) -> None:
+    opened(report)
+    button = browser.find_element("css selector", "#lmstrix-models > tbody > tr > th > button")
+    assert button.text == "rude"
+    assert button.get_attribute("aria-expanded") == "false"
+    button.send_keys(webdriver.Keys.ENTER)
+    assert button.get_attribute("aria-expanded") == "true"
+    more = browser.find_element("css selector", "#lmstrix-models .more").text
+    assert "test_own at 512: wrong answer" in more
+    assert "full at 512: wrong answer" in more
+    assert "<script>window.hacked=1" in more
+    assert "1 run" in more
+    button.send_keys(webdriver.Keys.ENTER)
+    assert not browser.find_element("css selector", "#lmstrix-models .more").is_displayed()
+
+
+def test_a_problem_links_to_its_model_even_if_it_is_filtered_out(
+    browser: Browser, opened: Open, report: Path
+) -> None:
+    opened(report)
+    browser.find_element("id", "lmstrix-find").send_keys("good")
+    assert shown(browser) == ["good"]
+    browser.find_element("link text", "big").click()
+    assert "big" in browser.switch_to.active_element.text
+    assert "full at 1,024" in browser.find_element("css selector", ".open .more").text
+
+
+def test_the_table_of_tests_is_last_and_closed(
+    browser: Browser, opened: Open, report: Path
+) -> None:
+    opened(report)
+    tests = browser.find_element("id", "lmstrix-tests")
+    assert tests.get_attribute("open") is None
+    assert not browser.find_element("id", "results-table").is_displayed()
+    ends = "return [...document.querySelectorAll('#lmstrix, #lmstrix-tests')].map((e) => e.id)"
+    assert browser.execute_script(ends) == ["lmstrix", "lmstrix-tests"]
+    unfold(browser, "#lmstrix-tests")
+    assert len(rows(browser)) == 7
+
+
+def test_a_phone_shows_the_page_without_scrolling_sideways(
+    browser: Browser, opened: Open, report: Path
+) -> None:
+    phone = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    try:
+        opened(report)
+        buttons = "#lmstrix-models > tbody > tr > th > button"
+        for button in browser.find_elements("css selector", buttons):
+            button.click()
+        width = "return [document.documentElement.scrollWidth, innerWidth]"
+        assert browser.execute_script(width) == [390, 390]
+        assert browser.find_element("css selector", "[data-sort=number]").is_displayed()
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_large_details_and_maps_are_unpacked_when_opened(
+    browser: Browser, opened: Open, many: Path, monkeypatch: pytest.MonkeyPatch, project: Project
+) -> None:
+    monkeypatch.setattr("pytest_lmstrix.reports.page.render.PACKED_FROM", 1)
+    project.run("--lmstrix", "--all")
+    opened(many)
+    button = browser.find_element("css selector", "#lmstrix-models > tbody > tr > th > button")
+    button.click()
+    wait = WebDriverWait(browser, 10)
+    wait.until(lambda _: "model not found" in browser.find_element("css selector", ".more").text)
+    unfold(browser, ".map")
+    wait.until(lambda _: browser.find_elements("id", "lmstrix-map"))
+    assert cell(browser, "model-01", "512").text == "✓"

@@ -13,9 +13,9 @@ from pytest_lmstrix.core.types import Model, Result
 from pytest_lmstrix.plan.plan import Plan, planned
 from pytest_lmstrix.registry.history.earlier import History
 from pytest_lmstrix.registry.store import Registry
-from pytest_lmstrix.reports.fleet import Fleet, MapCell, fleet_of
-from pytest_lmstrix.reports.html import picture
-from pytest_lmstrix.reports.plots import METRICS, plot, plot_checks
+from pytest_lmstrix.reports.page.fleet import Fleet, MapCell, fleet_of
+from pytest_lmstrix.reports.page.plots import METRICS, plot, plot_checks
+from pytest_lmstrix.reports.page.render import map_and_plots
 from pytest_lmstrix.reports.run_json import CaseReport, RunReport
 from tests.registry.results import a_result
 from tests.reports.conftest import NOW as FOUND
@@ -101,14 +101,14 @@ def test_results_of_other_weights_are_not_shown(tmp_path: Path) -> None:
 
 
 def drawn(run: RunReport) -> str:
-    """The HTML above the table of results."""
+    """The HTML of map and plots."""
     models = [Model(id=each.id, engine="lmstudio", context_limit=131_072) for each in run.models]
     sizes = [4_096, 8_191, 30_000, 60_000]
     plan = Plan(run="now", seed=1, models=tuple(planned(each, sizes, ()) for each in models))
     fleet = fleet_of(plan, run, History())
     check, passed = plot_checks(fleet.results)
     plots = [svg for metric in METRICS if (svg := plot(metric, check, passed))]
-    return picture(fleet, run, plots)
+    return map_and_plots(fleet, plots)
 
 
 def test_the_image_has_a_legend(run: RunReport) -> None:

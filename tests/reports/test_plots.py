@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_lmstrix.reports.plots import (
+from pytest_lmstrix.reports.page.plots import (
     METRICS,
     Metric,
     Scale,

@@ -92,8 +92,15 @@ def test_a_partial_run_reports_the_whole_fleet(project: Project) -> None:
 
 @pytest.mark.parametrize(
     ("function", "part"),
-    [("plot", "the plot"), ("fleet_of", "the map"), ("closing_table", "the table of models"),
-     ("compare", "changes"), ("summary", "reports*summary.md"), ("encode_run", "reports*run.json")],
+    [("page.render.plot", "the plot"), ("page.render.fleet_of", "the map"),
+     ("page.render.model_rows", "the models of report.html"),
+     ("page.render.headline", "the headline of report.html"),
+     ("page.render.change_lines", "the changes of report.html"),
+     ("page.render.cause_groups", "the problems of report.html"),
+     ("page.render.details_of", "the table of models of report.html"),
+     ("html.render_page", "the overview of report.html"),
+     ("writer.closing_table", "the table of models"), ("writer.compare", "changes"),
+     ("writer.summary", "reports*summary.md"), ("writer.encode_run", "reports*run.json")],
 )  # fmt: skip
 def test_reports_fail_independently(
     project: Project, monkeypatch: pytest.MonkeyPatch, function: str, part: str
@@ -101,7 +108,7 @@ def test_reports_fail_independently(
     def fail(*args: object, **kwargs: object) -> None:
         raise IndexError("list index out of range")
 
-    monkeypatch.setattr(f"pytest_lmstrix.reports.writer.{function}", fail)
+    monkeypatch.setattr(f"pytest_lmstrix.reports.{function}", fail)
     result = project.run("--lmstrix")
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines([f"lmstrix: {part}* left out: IndexError: list index out of range"])

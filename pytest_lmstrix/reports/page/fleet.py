@@ -100,7 +100,7 @@ def fleet_of(plan: Plan, run: RunReport, history: History) -> Fleet:
     for planned in plan.models:
         model = planned.model
         earlier = earlier_results(model, history, run.machine)
-        newest = _newest([*earlier, *run.results.get(model.id, ())])
+        newest = newest_results([*earlier, *run.results.get(model.id, ())])
         report = reports.get(model.id)
         for check, results in newest.items():
             cells = {size: _cell(result, run) for size, result in results.items()}
@@ -140,7 +140,7 @@ def _test(node_id: str) -> str:
     return name.rpartition("::")[2] + bracket + parameters
 
 
-def _newest(results: Iterable[Result]) -> dict[str, dict[int, Result]]:
+def newest_results(results: Iterable[Result]) -> dict[str, dict[int, Result]]:
     """Return check -> size -> newest result; a size search fills sizes without a case."""
     newest: dict[str, dict[int, Result]] = {}
     searched: dict[str, dict[int, Result]] = {}
