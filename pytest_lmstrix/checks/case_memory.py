@@ -66,7 +66,12 @@ class CaseMemory:
         return found if found is not None and found < limit else None
 
     def why_unfit(self, case: Case) -> str | None:
-        """Return why `case` cannot fit, with the numbers; `None` if it fits or is unknown."""
+        """Return why `case` cannot fit, with the numbers; `None` if it fits or is unknown.
+
+        The user's own llama-server may have GPUs that the dry run does not know.
+        """
+        if case.model.engine == "llama-server":
+            return None
         needs = self.needs(case, fetch=True)
         machine = self._memory() if needs else None
         if needs is None or machine is None or machine.fits(needs):
