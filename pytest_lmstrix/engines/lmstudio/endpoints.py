@@ -132,8 +132,8 @@ def stop_reason(stream: PredictionStream) -> str:
     return endpoint.stop_reason if isinstance(endpoint, _Newer) else ""
 
 
-def hear_messages(stream: PredictionStream, hear: Callable[[], None]) -> None:
-    """Call `hear` for each message, also for those of a tool call, which are no fragments."""
+def hear_tool_calls(stream: PredictionStream, hear: Callable[[], None]) -> None:
+    """Call `hear` for each message of a tool call, which the stream does not pass on."""
     if isinstance(stream._endpoint, _Newer):
         stream._endpoint.hear = hear
 
@@ -214,9 +214,9 @@ class _Newer(_Raw):
         return calls
 
     def iter_message_events(self, contents: Any) -> Iterable[Any]:
-        if self.hear is not None:
-            self.hear()
         kind = contents.get("type") if isinstance(contents, dict) else None
+        if isinstance(kind, str) and kind.startswith("toolCallGeneration") and self.hear:
+            self.hear()
         if kind in ("toolCallGenerationEnd", "toolCallGenerationFailed"):
             self.tool_calls.append(_tool_call(contents))
             return ()

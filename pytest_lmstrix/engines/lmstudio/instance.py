@@ -239,7 +239,7 @@ class LmStudioInstance:
                 start(client, prefilled) as stream,
                 _cancelled(stream),
             ):
-                endpoints.hear_messages(stream, moved)
+                endpoints.hear_tool_calls(stream, moved)
                 for fragment in stream:
                     moved()
                     limit.count(fragment.content)
