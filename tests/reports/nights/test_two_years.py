@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -97,7 +99,10 @@ def entries(truths: Iterable[Truth]) -> list[Entry]:
 
 def test_the_list_and_its_json_say_it(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     registry, truths = told
-    listed = listing.entries(entries(truths), registry, key="id", keyword="")
+    settings: Any = SimpleNamespace(
+        contexts=None, registry=registry.path, models=registry.path.with_name("models.yaml")
+    )
+    listed = listing.entries(entries(truths), registry, settings, key="id", keyword="")
     text = list(listing.as_table(listed, key="id", paint=plain_text, width=None))
     found = {entry["id"]: entry for entry in json.loads(listing.as_json(listed, None))["models"]}
     for truth in truths:
