@@ -13,7 +13,7 @@ import pytest
 
 from pytest_lmstrix.core.formatting import count_of
 from pytest_lmstrix.core.types import Model
-from pytest_lmstrix.engines.catalog import hosts_for
+from pytest_lmstrix.engines.catalog import BUILT_IN, hosts_for
 from pytest_lmstrix.hooks.collection import ascii_id
 from pytest_lmstrix.hooks.scheduler import WholeModels
 from pytest_lmstrix.manifest.read import ManifestError, read_manifest
@@ -56,14 +56,15 @@ def auto_workers(config: pytest.Config) -> int | None:
 
 
 def places_of(models: Iterable[Model], hosts: Sequence[str]) -> list[str]:
-    """Return where models can be loaded at the same time: hosts, or engines that need none."""
+    """Return where models can be loaded at the same time: hosts, this machine, other engines."""
     used = {place for model in models for place in _places(model, hosts)}
     named = [host for host in dict.fromkeys(hosts) if host in used]
     return [*named, *sorted(used - {*named})]
 
 
 def _places(model: Model, hosts: Sequence[str]) -> tuple[str, ...]:
-    return hosts_for(model, hosts) or (model.engine,)
+    # Without a host, built-in engines share the memory of this machine.
+    return hosts_for(model, hosts) or ("here" if model.engine in BUILT_IN else model.engine,)
 
 
 def end_run(session: pytest.Session, reason: str) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_lmstrix.hooks.xdist import model_in
+from pytest_lmstrix.core.types import Model
+from pytest_lmstrix.hooks.xdist import model_in, places_of
 
 IDS = ["a", "a-b", "a::b", "-m", "list[x]", "u"]
 MODELS = {f"{each}-512": each for each in IDS} | {each: each for each in IDS}
@@ -31,3 +32,12 @@ MODELS = {f"{each}-512": each for each in IDS} | {each: each for each in IDS}
 )
 def test_the_model_is_parsed_from_a_node_id(node_id: str, model: str | None) -> None:
     assert model_in(node_id, MODELS) == model
+
+
+def test_engines_without_a_host_share_this_machine() -> None:
+    engines = ("llamacpp", "llama-server", "ollama", "lmstudio", "mine")
+    models = [Model(id=engine, engine=engine) for engine in engines]
+    assert places_of(models, ()) == ["here", "mine"]
+    assert places_of(models, ["b:1234", "a:1234"]) == ["b:1234", "a:1234", "here", "mine"]
+    hosts = ["ollama://b:11434", "a:1234", "openai+http://unused:1"]
+    assert places_of(models[2:4], hosts) == ["ollama://b:11434", "a:1234"]

@@ -58,7 +58,7 @@ class Binary:
         if wanted.name != str(wanted):
             if wanted.is_file():
                 return wanted
-            raise unusable(f"lmstrix_llama_server: there is no file {wanted}")
+            raise unusable(f"lmstrix_llama_server: {wanted} does not exist")
         found = shutil.which(str(wanted))
         if found is None:
             raise unusable(

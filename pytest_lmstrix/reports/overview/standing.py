@@ -16,7 +16,7 @@ Standing = Literal["not_at_all", "below", "unknown", "as_tested", "declared"]
 
 - `not_at_all`: at no size;
 - `below`: at a size, while one up to its declared context fails;
-- `unknown`: there is no verdict on it;
+- `unknown`: it has no verdict;
 - `as_tested`: at each size that was tested, of which none is its declared context;
 - `declared`: at its declared context, or one token below it, as the ladder tests it.
 """

@@ -248,7 +248,7 @@ def test_version_and_device_are_known(
         ("crashes at load", Verdict.CRASHED, "killed by SIGSEGV"),
         ("fails at load", Verdict.ENGINE_ERROR, "refused to load without a reason"),
         ("hangs at load", Verdict.TIMEOUT, "no progress for 2 s while loading"),
-        ("logs for ever", Verdict.TIMEOUT, "no progress for 2 s while loading"),
+        ("logs endlessly", Verdict.TIMEOUT, "no progress for 2 s while loading"),
     ],
 )
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no signals on Windows")

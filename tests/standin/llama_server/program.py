@@ -210,7 +210,7 @@ def _hang_at_load(_: argparse.Namespace) -> None:
     threading.Event().wait()
 
 
-def _log_for_ever(_: argparse.Namespace) -> None:
+def _log_endlessly(_: argparse.Namespace) -> None:
     while True:
         _log("I srv    load_model: still loading the model")
 
@@ -272,7 +272,7 @@ _WRONG_SERVERS = {
     "crashes at load": _crash_at_load,
     "fails at load": _fail_at_load,
     "hangs at load": _hang_at_load,
-    "logs for ever": _log_for_ever,
+    "logs endlessly": _log_endlessly,
     "grants half": _grant_half,
     "gpu": _serve_wrongly("gpu"),
     **{kind: _serve_wrongly(kind) for kind in (
