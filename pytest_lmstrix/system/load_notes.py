@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -68,6 +68,23 @@ class LoadNotes:
                 self.remove(path)
             except OSError:
                 continue
+
+    def sweep(
+        self, is_dead: Callable[[str], bool], unload: Callable[[Path, LoadNote], bool]
+    ) -> list[str]:
+        """Unload what owners have loaded for whom `is_dead` is true, and remove their notes.
+
+        `unload` returns whether there was anything left to unload.
+
+        Returns the names of the models that were.
+        """
+        swept = []
+        for path, note in list(self.all()):
+            if is_dead(note.owner):
+                if unload(path, note):
+                    swept.append(note.model)
+                self.remove(path)
+        return swept
 
     def may_hold(self, path: Path, note: LoadNote) -> bool:
         """Whether the server may still keep the model because of its owner's last request."""

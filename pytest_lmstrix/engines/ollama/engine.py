@@ -312,19 +312,16 @@ class OllamaEngine:
         Raises:
             Failure: The server does not answer, or keeps one of them.
         """
-        swept = []
-        for path, note in list(self._notes.all()):
-            if is_dead(note.owner):
-                running = self.running("connect").get(full_name(note.model))
-                if (
-                    running is not None
-                    and _is_as_noted(running, note)
-                    and self._notes.may_hold(path, note)
-                ):
-                    self._unload(note)
-                    swept.append(note.model)
-                self._notes.remove(path)
-        return swept
+        return self._notes.sweep(is_dead, self._unload_left)
+
+    def _unload_left(self, path: Path, note: LoadNote) -> bool:
+        running = self.running("connect").get(full_name(note.model))
+        if running is None or not _is_as_noted(running, note):
+            return False
+        if not self._notes.may_hold(path, note):
+            return False
+        self._unload(note)
+        return True
 
     def close(self) -> None:
         """Unload all that is left."""

@@ -153,14 +153,13 @@ class LlamaRouterEngine:
         Raises:
             Failure: The router does not answer, or keeps one of them.
         """
-        swept = []
-        for path, note in list(self._notes.all()):
-            if is_dead(note.owner):
-                if self._running(note, "connect") is not None:
-                    self._unload(note)
-                    swept.append(note.model)
-                self._notes.remove(path)
-        return swept
+        return self._notes.sweep(is_dead, self._unload_left)
+
+    def _unload_left(self, path: Path, note: LoadNote) -> bool:
+        if self._running(note, "connect") is None:
+            return False
+        self._unload(note)
+        return True
 
     def close(self) -> None:
         """Unload all that is left."""
