@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping
-from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Lock, Thread
@@ -207,16 +206,23 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(400, _error("model is not loaded"))
             return
         headers = {"Authorization": "Bearer inner"}
-        with (
-            suppress(httpx.HTTPError, OSError),
-            httpx.Client(timeout=START_SECONDS, trust_env=False) as client,
-            client.stream(method, address + path, content=body, headers=headers) as answer,
-        ):
-            self.send_response(answer.status_code)
-            self.end_headers()
-            for chunk in answer.iter_bytes():
-                self.wfile.write(chunk)
-                self.wfile.flush()
+        begun = False
+        try:
+            with (
+                httpx.Client(timeout=START_SECONDS, trust_env=False) as client,
+                client.stream(method, address + path, content=body, headers=headers) as answer,
+            ):
+                begun = True
+                self.send_response(answer.status_code)
+                self.end_headers()
+                for chunk in answer.iter_bytes():
+                    self.wfile.write(chunk)
+                    self.wfile.flush()
+        except httpx.HTTPError as error:
+            if not begun:
+                self._send(500, _error(f"proxy error: {type(error).__name__} {error}"))
+        except OSError:
+            return  # the client has gone
 
     def _send(self, status: int, value: object) -> None:
         body = json.dumps(value).encode()

@@ -112,6 +112,7 @@ class RouterClient:
             headers=self.headers,
             timeout=_CALL_SECONDS,
             limits=httpx.Limits(max_keepalive_connections=0),
+            trust_env=False,
         )
 
     @property

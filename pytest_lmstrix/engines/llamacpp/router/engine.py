@@ -207,6 +207,7 @@ class LlamaRouterEngine:
             params={"model": section, "autoload": "false"},
             timeout=self._reply_timeout,
             limits=httpx.Limits(max_keepalive_connections=0),
+            trust_env=False,
         )
         return RouterInstance(self, path, client, section, progress)
 
