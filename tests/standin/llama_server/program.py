@@ -158,7 +158,7 @@ def _listening(address: str) -> None:
 
 
 def _log(text: str) -> None:
-    print(f"0.00.177.596 {text}", file=sys.stderr, flush=True)
+    os.write(2, f"0.00.177.596 {text}\n".encode())  # at once: llama.cpp writes there, too
 
 
 def _fail(text: str) -> NoReturn:

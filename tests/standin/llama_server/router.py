@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -114,9 +115,9 @@ class Router:
         assert loaded.process.stderr is not None
         with loaded.process.stderr as log:
             for line in log:
-                _, found, address = line.strip().partition("listening on ")
+                found = re.search(r"listening on (http://[\w.]+:\d+)", line)
                 if found and loaded.address is None:
-                    loaded.address = address
+                    loaded.address = found[1]
 
     def address_of(self, name: str) -> str | None:
         loaded = self._loaded.get(name)
