@@ -18,8 +18,8 @@ MARKERS = (
     "limit: searches the largest context length that passes full (pytest-lmstrix)",
     "speed: measures prefill and decode rates, also in a filled context (pytest-lmstrix)",
     "lmstrix(match, contexts, samples, at_least): selects models (a pattern of ids) and context"
-    " lengths (tokens) for a test with the fixture lmstrix_model; its body runs as often as"
-    " samples, and at_least so many must pass",
+    " lengths (tokens) for a test with lmstrix_model or lmstrix_embedding; its body runs as often"
+    " as samples, and at_least so many must pass",
 )
 
 

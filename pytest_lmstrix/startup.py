@@ -64,7 +64,7 @@ def start(config: pytest.Config) -> None:
         recorder = Recorder(config, settings, plan)
         register(recorder, "lmstrix-recorder")
         register(Writer(config, settings, plan, machine_id(), recorder), "lmstrix-writer")
-    for tag in {tag for each in plan.models for tag in each.model.tags}:
+    for tag in {tag for each in plan.all_models() for tag in each.model.tags}:
         config.addinivalue_line("markers", f"{tag}: models with this tag in the manifest")
     loader = _loader(settings, engines, plan, live)
     config.add_cleanup(partial(_finish, loader, partial(_print_line, config, live)))
@@ -124,7 +124,7 @@ def _memory(engines: Engines, settings: Settings) -> CaseMemory:
 
 
 def _loader(settings: Settings, engines: Engines, plan: Plan, live: Live) -> ModelLoader:
-    hosts = {each.model.id: each.hosts for each in plan.models}
+    hosts = {each.model.id: each.hosts for each in plan.all_models()}
 
     return ModelLoader(
         lambda model, gone: engines.get(model.engine, hosts.get(model.id, ()), gone),
@@ -149,7 +149,7 @@ def _sweep_all(
     """Sweep every host of the run; the engines report failed unloads themselves."""
     used = {
         id(engine): engine
-        for planned in plan.models
+        for planned in plan.all_models()
         for host in planned.hosts or hosts_for(planned.model, settings.hosts) or [None]
         for engine in [engines.get(planned.model.engine, [host] if host else ())]
     }

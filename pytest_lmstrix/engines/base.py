@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 from msgspec import Struct
 
 from pytest_lmstrix.core.types import Message, Model, ModelFacts, Reply
+from pytest_lmstrix.engines.request import Embeddings
 from pytest_lmstrix.system.addresses import address_of, hosts_of
 
 _log = logging.getLogger(__name__)
@@ -83,6 +84,19 @@ class Instance(Protocol):
         """Unload the model and confirm it; idempotent."""
 
 
+@runtime_checkable
+class Embeds(Protocol):
+    """An instance of an embedding model, which is loaded as such if `Model.type` is `embedding`."""
+
+    def embed(self, texts: Sequence[str], /) -> Embeddings:
+        """Return a vector for each of `texts`.
+
+        Raises:
+            Failure: Among others, if a text is longer than the context.
+            Unable: The engine or the server gives no embeddings.
+        """
+
+
 class Engine(Protocol):
     """Loads models.
 
@@ -96,6 +110,7 @@ class Engine(Protocol):
 
     Optional attributes of an instance:
 
+    - `embed(texts) -> Embeddings`, see `Embeds`; for embedding models.
     - `generate(prompt, *, max_tokens) -> Reply`: `complete`, past an end of text; for `speed`.
     - `peak_memory_bytes: int | None`, and `fingerprint: str | None`.
     - `usable_context_length: int`: what one request may fill, where several share the context.

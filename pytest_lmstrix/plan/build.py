@@ -23,7 +23,14 @@ from pytest_lmstrix.options import Settings
 from pytest_lmstrix.plan.cached_results import ranges, settled, speeds, still_valid
 from pytest_lmstrix.plan.durations import expected_seconds
 from pytest_lmstrix.plan.memory import MemoryEstimator
-from pytest_lmstrix.plan.plan import Plan, PlannedModel, ordered, planned, with_facts
+from pytest_lmstrix.plan.plan import (
+    Plan,
+    PlannedModel,
+    ordered,
+    planned,
+    planned_embedding,
+    with_facts,
+)
 from pytest_lmstrix.registry.status import sort_values
 from pytest_lmstrix.registry.store import Registry, RegistryError
 
@@ -35,20 +42,21 @@ def make_plan(settings: Settings, engines: Engines, *, machine: str) -> Plan:
         pytest.UsageError: A mistake in the manifest, or a registry that cannot be read.
     """
     models = _read_models(settings, engines)
-    embedding: list[str] = []
+    embedding: list[PlannedModel] = []
     chosen: list[PlannedModel] = []
     listings = _Listings(engines, settings.hosts)
     for model in models:
         facts, hosts = listings.look_up(model)
         known = with_facts(model, facts)
         if known.type == "embedding":
-            embedding.append(known.id)
+            embedding.append(planned_embedding(known, settings.contexts, hosts))
         else:
             chosen.append(planned(known, settings.contexts, hosts))
     registry = Registry(settings.registry)
     try:
-        cached = _cached_results(registry, chosen, engines, machine)
+        cached = _cached_results(registry, [*chosen, *embedding], engines, machine)
         chosen = [_with_duration(each, registry) for each in chosen]
+        embedding = [_with_duration(each, registry) for each in embedding]
         values = sort_values(registry, [each.model for each in chosen])
         estimator = MemoryEstimator(
             registry=settings.registry, folder=settings.models.parent, machine=machine

@@ -12,6 +12,8 @@ from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, Case, Model, ModelFact
 from pytest_lmstrix.weights.source import identity
 
 LADDER = (30_000, 40_000, 60_000, 80_000, 100_000, 120_000)
+EMBEDDING_CONTEXT = 512
+"""Size of an embedding model whose declared maximum is unknown, tokens: few have less."""
 
 
 class PlannedModel(Struct, frozen=True, kw_only=True):
@@ -44,8 +46,8 @@ class Plan(Struct, frozen=True, kw_only=True):
 
     run: str
     models: tuple[PlannedModel, ...]
-    embedding: tuple[str, ...] = ()
-    """Ids of the embedding models, which are never cases."""
+    embedding: tuple[PlannedModel, ...] = ()
+    """The embedding models, which only users' own tests use."""
     seed: int = 0
     """Determines the needles of `deep`."""
     known: dict[str, int] = {}
@@ -61,6 +63,17 @@ class Plan(Struct, frozen=True, kw_only=True):
             for planned in self.models
             for size in planned.context_lengths
         )
+
+    def embedding_cases(self) -> tuple[Case, ...]:
+        """Return the cases of tests with `lmstrix_embedding`."""
+        return tuple(
+            Case(model=planned.model, context_length=size)
+            for planned in self.embedding
+            for size in planned.context_lengths
+        )
+
+    def all_models(self) -> tuple[PlannedModel, ...]:
+        return (*self.models, *self.embedding)
 
 
 def ladder(context_limit: int | None) -> tuple[int, ...]:
@@ -101,6 +114,18 @@ def planned(model: Model, contexts: Sequence[int] | None, hosts: Iterable[str]) 
     """Plan `model` at `contexts` if given, else at its own sizes, else at the ladder."""
     sizes = contexts or model.contexts or ladder(model.context_limit)
     return PlannedModel(model=model, context_lengths=tuple(sorted(set(sizes))), hosts=tuple(hosts))
+
+
+def planned_embedding(
+    model: Model, contexts: Sequence[int] | None, hosts: Iterable[str]
+) -> PlannedModel:
+    """Plan an embedding model: at those of `contexts` that it declares, or at its own sizes.
+
+    Without either, its declared maximum is its only size.
+    """
+    limit = model.context_limit
+    declared = [size for size in contexts or () if limit is None or size <= limit]
+    return planned(model, declared or model.contexts or (limit or EMBEDDING_CONTEXT,), hosts)
 
 
 def smart_key(model: Model, estimated_bytes: int | None = None) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Container, Mapping, Sequence
+from typing import Any, Literal, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -23,6 +23,7 @@ SAMPLE_TEMPERATURE = 0.8
 """Default in a sample of several: at 0, all of them would be the same."""
 TEMPLATE_TOKENS = 64
 """Left free besides a filled prompt and its answer, for the chat template."""
+_T = TypeVar("_T")
 
 
 class Loader(Protocol):
@@ -144,7 +145,7 @@ class LoadedModel(ReportedLoad):
         """Continue `prompt` for `tokens` tokens, past an end of text where the engine can."""
         instance = self._loader.instance_of(self)
         generate: Any = getattr(instance, "generate", instance.complete)
-        return self._recorded(instance, lambda: generate(prompt, max_tokens=tokens), {})
+        return self._recorded(instance, lambda: generate(prompt, max_tokens=tokens))
 
     def count_tokens(self, text: str) -> int:
         """Tokens of `text` in the model's own vocabulary."""
@@ -247,22 +248,41 @@ class LoadedModel(ReportedLoad):
         )
 
     def _recorded(
-        self, instance: Instance, ask: Callable[[], Reply], options: Mapping[str, Any]
+        self, instance: Instance, ask: Callable[[], Reply], options: Container[str] = ()
     ) -> Reply:
+        return self.recorded(instance, ask, lambda reply: reply, options)
+
+    def instance(self) -> Instance:
+        """Return the engine's instance; load it again if necessary."""
+        return self._loader.instance_of(self)
+
+    def recorded(
+        self,
+        instance: Instance,
+        ask: Callable[[], _T],
+        reply_of: Callable[[_T], Reply],
+        options: Container[str] = (),
+    ) -> _T:
+        """Return the answer of `instance`; its `reply_of` is recorded.
+
+        Raises:
+            Failure: The engine failed: this instance is not used again.
+            Unable: It refuses one of the `options`.
+        """
         try:
             with (
                 self._loader.remember_failures(self.model),
                 Refusals(options),
                 EngineErrors("predict"),
             ):
-                reply = ask()
+                answer = ask()
         except Failure as failure:
             self.failed = True
             raise self.explained(failure) from failure.__cause__
         finally:
             self.read(instance)
-        self.replies.append(reply)
-        return reply
+        self.replies.append(reply_of(answer))
+        return answer
 
     def _filled(
         self, request: _Request, subject: str | tuple[Message, ...]

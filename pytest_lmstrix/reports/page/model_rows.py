@@ -66,10 +66,11 @@ class ModelRow(Struct, frozen=True, kw_only=True):
 
 def model_rows(plan: Plan, run: RunReport, history: History) -> tuple[ModelRow, ...]:
     """Return a row for each model, those that fail first."""
-    places = {each.model.id: place for place, each in enumerate(plan.models)}
+    models = [each.model for each in plan.all_models()]
+    places = {model.id: place for place, model in enumerate(models)}
     changed = {change.model for change in run.changes}
     return tuple(
-        _row(places[report.id], plan.models[places[report.id]].model, report, history, run, changed)
+        _row(places[report.id], models[places[report.id]], report, history, run, changed)
         for report in failures_first(run)
         if report.id in places
     )

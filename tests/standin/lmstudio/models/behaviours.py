@@ -100,6 +100,18 @@ class SeesLast(Behaviour, frozen=True, tag=True):
         return tokens[-self.tokens :]
 
 
+class SeesFirst(Behaviour, frozen=True, tag=True):
+    """Sees only the first `tokens`, but counts all."""
+
+    tokens: int
+
+    def capacity(self, check: Check, grant: Grant) -> int | None:
+        return self.tokens
+
+    def visible(self, tokens: Sequence[str]) -> Sequence[str]:
+        return tokens[: self.tokens]
+
+
 class ForgetsMiddle(Behaviour, frozen=True, tag=True):
     """Sees only the first `start` and the last `end` tokens."""
 
@@ -412,4 +424,5 @@ AnyBehaviour = (
     | Says
     | SlowDecode
     | Embedded
+    | SeesFirst
 )
