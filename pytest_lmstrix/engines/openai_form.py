@@ -12,7 +12,36 @@ import msgspec
 from msgspec import Struct
 
 from pytest_lmstrix.core.types import Message, ToolCall
-from pytest_lmstrix.engines.request import ChatOptions, Image
+from pytest_lmstrix.engines.request import ChatOptions, Embeddings, Image
+
+
+class _Vector(Struct, frozen=True):
+    embedding: list[float]
+    index: int = 0
+
+
+class _EmbeddingUsage(Struct, frozen=True):
+    prompt_tokens: int | None = None
+
+
+class EmbeddingAnswer(Struct, frozen=True):
+    """The answer of `/v1/embeddings`."""
+
+    data: list[_Vector]
+    usage: _EmbeddingUsage | None = None
+
+    def embeddings(self) -> Embeddings:
+        vectors = sorted(self.data, key=lambda each: each.index)
+        tokens = self.usage.prompt_tokens if self.usage else None
+        # A text has at least one token: none means that they were not counted.
+        return Embeddings(
+            vectors=[each.embedding for each in vectors], prompt_tokens=tokens or None
+        )
+
+
+def embedding_fields(texts: Sequence[str]) -> dict[str, object]:
+    """Return the fields of a request for the vectors of `texts`."""
+    return {"input": list(texts), "encoding_format": "float"}
 
 
 class _FunctionPart(Struct, frozen=True):

@@ -21,10 +21,23 @@ from pytest_lmstrix.core.types import Message, Reply
 from pytest_lmstrix.core.verdicts import Phase, Verdict
 from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.llamacpp.causes import DEATH_SECONDS, ServerProcess, death, silence
-from pytest_lmstrix.engines.openai_form import ToolCallPart, ToolCallParts, chat_fields
+from pytest_lmstrix.engines.openai_form import (
+    EmbeddingAnswer,
+    ToolCallPart,
+    ToolCallParts,
+    chat_fields,
+    embedding_fields,
+)
 from pytest_lmstrix.engines.reply_limit import ReplyLimit
-from pytest_lmstrix.engines.request import ChatOptions, CompletionOptions, Unable
+from pytest_lmstrix.engines.request import (
+    ChatOptions,
+    CompletionOptions,
+    Embeddings,
+    Unable,
+)
 
+_SLOWEST_PREFILL = 50.0
+"""Tokens per second below which the prefill of a text to embed counts as hung."""
 _REFUSAL_BYTES = 1_000_000
 """Read of the answer to a refused request."""
 
@@ -160,6 +173,16 @@ class LlamaCppInstance:
         body = {"max_tokens": max_tokens, "temperature": temperature}
         body |= chat_fields(messages, options)
         return self._reply("/v1/chat/completions", body, max_tokens)
+
+    def embed(self, texts: Sequence[str]) -> Embeddings:
+        """Return the vectors of `texts`; see `Embeds`."""
+        # Without progress: a text has at most a token for two bytes, with few exceptions.
+        tokens = sum(len(text.encode()) for text in texts) / 2
+        patience = max(self._client.timeout.read or 0.0, tokens / _SLOWEST_PREFILL)
+        body = {**self._body, **embedding_fields(texts)}
+        with self._watched():
+            response = self._client.post("/v1/embeddings", json=body, timeout=patience)
+            return _decoded(response, EmbeddingAnswer).embeddings()
 
     def count_tokens(self, text: str) -> int:
         """Tokens of `text`, names of special tokens in it read as such, none added."""
