@@ -177,7 +177,7 @@ class EmbeddingModel:
             _check_vectors(found, len(texts))
             return found
 
-        found = self._loaded.recorded(instance, ask, _recorded_as)
+        found = self._loaded.recorded(instance, ask, _recorded_as, ("embeddings",))
         self._check_whole(texts, found)
         return found
 

@@ -123,6 +123,7 @@ class OpenAiEngine:
             usable_context_length=min(usable or granted, granted),
             ignored_settings=tuple(msgspec.to_builtins(model.load)),
             reports_prefill=is_llamacpp,
+            embeds=model.type == "embedding",
         )
         progress(1.0)
         return OpenAiInstance(client, served, progress, reply_timeout=self._reply_timeout)

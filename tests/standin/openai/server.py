@@ -19,6 +19,7 @@ from tests.standin.lmstudio.errors import Refused
 from tests.standin.lmstudio.models.asked import Asked
 from tests.standin.lmstudio.models.minds import Message, Prediction, Request, StandInMind
 from tests.standin.lmstudio.models.model import StandInModel
+from tests.standin.openai.embeddings import embeddings
 from tests.standin.openai.quirks import Dialect, Faults
 
 VERSION = "0.11.2"
@@ -133,6 +134,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.path == "/v1/completions" and not faults.no_completions
         ):
             self._predict(body)
+        elif self.path == "/v1/embeddings" and openai.model.type == "embedding":
+            self._answer(*embeddings(openai.model, openai.mind.context_length, body, faults))
         else:
             self._answer(404, {"detail": "Not Found"})
 
