@@ -28,6 +28,8 @@ from pytest_lmstrix.system.addresses import host_port
 
 _T = TypeVar("_T")
 
+Namespace = Literal["llm", "embedding", "system"]
+
 RPC_SECONDS = 30.0
 """Time limit for a connection or a short call; then the server counts as unreachable."""
 
@@ -82,7 +84,7 @@ class Link:
         *,
         phase: Phase,
         doing: str,
-        namespace: Literal["llm", "system"] = "llm",
+        namespace: Namespace = "llm",
     ) -> _T:
         """Return the answer to a short call; retry once if an old connection is broken.
 
@@ -115,7 +117,7 @@ class Link:
         silence_seconds: float,
         *,
         silent: Verdict = Verdict.TIMEOUT,
-        namespace: Literal["llm", "system"] = "llm",
+        namespace: Namespace = "llm",
     ) -> Iterator[Client]:
         """A connected client, on which no message may take longer than `silence_seconds`.
 
@@ -147,16 +149,32 @@ class Link:
         finally:
             set_sync_api_timeout(limit)
 
-    def loaded(self, phase: Phase) -> dict[str, str | None]:
-        """Return all language model instances: their identifiers, and their linked devices."""
+    def loaded(self, phase: Phase, namespace: Namespace = "llm") -> dict[str, str | None]:
+        """Return all instances of a namespace: their identifiers, and their linked devices."""
         return self.ask(
             lambda client: {
                 each["identifier"]: each.get("deviceIdentifier")
-                for each in client.llm.remote_call("listLoaded")
+                for each in _session(client, namespace).remote_call("listLoaded")
             },
             phase=phase,
             doing="listing the loaded models",
+            namespace=namespace,
         )
+
+    def version(self) -> str | None:
+        """Return the version of LM Studio, such as `0.4.2+1`; `None` if it has none.
+
+        Raises:
+            Failure: The server does not answer.
+        """
+        answer = self.ask(
+            lambda client: client.system.remote_call("version"),
+            phase="connect",
+            doing="asking for the version",
+            namespace="system",
+        )
+        parts = (answer.get("version"), answer.get("build")) if isinstance(answer, dict) else ()
+        return "+".join(str(part) for part in parts if part is not None) or None
 
     def drop(self) -> None:
         """Close the client; the next call creates another."""
@@ -165,11 +183,11 @@ class Link:
             with suppress(Exception):
                 _within(CLOSE_SECONDS, client.close)
 
-    def _connected(self, namespace: Literal["llm", "system"]) -> Client:
+    def _connected(self, namespace: Namespace) -> Client:
         token = api_token()
         if self._client is None:
             self._client = _Client(self.host)
-        session = self._client.llm if namespace == "llm" else self._client.system
+        session = _session(self._client, namespace)
         if session.connected:
             return self._client
         try:
@@ -188,6 +206,10 @@ class Link:
                 raise other from error
             raise Failure(text, verdict=Verdict.UNREACHABLE, phase="connect") from error
         return self._client
+
+
+def _session(client: Client, namespace: Namespace) -> Any:
+    return getattr(client, namespace)
 
 
 @contextmanager

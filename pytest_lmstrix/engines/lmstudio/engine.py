@@ -12,13 +12,15 @@ from functools import cached_property
 
 from lmstudio import LMStudioServerError
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Model, ModelFacts
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.lmstudio import endpoints
-from pytest_lmstrix.engines.lmstudio.connection import Link, stalling
+from pytest_lmstrix.engines.lmstudio.connection import Link, Namespace, stalling
+from pytest_lmstrix.engines.lmstudio.embedding.instance import LmStudioEmbeddingInstance
 from pytest_lmstrix.engines.lmstudio.instance import LmStudioInstance
 from pytest_lmstrix.engines.lmstudio.library import Library
 from pytest_lmstrix.engines.lmstudio.settings import LM_STUDIOS_OWN, load_fields
@@ -100,14 +102,7 @@ class LmStudioEngine:
     def version(self) -> str | None:
         """The version of LM Studio, such as `0.4.2+1`; `None` if unknown. Cached."""
         with suppress(Failure):
-            answer = self.link.ask(
-                lambda client: client.system.remote_call("version"),
-                phase="connect",
-                doing="asking for the version",
-                namespace="system",
-            )
-            parts = (answer.get("version"), answer.get("build")) if isinstance(answer, dict) else ()
-            return "+".join(str(part) for part in parts if part is not None) or None
+            return self.link.version()
         return None
 
     def models(self) -> list[ModelFacts]:
@@ -150,20 +145,22 @@ class LmStudioEngine:
         listed = None
         with suppress(Failure):  # the load itself shows that the server does not answer
             listed = self._library.find(model.name)
+        if listed is not None and model.type is None:
+            model = replace(model, type=listed.facts.type)
+        embeds = model.type == "embedding"
         asked = LM_STUDIOS_OWN
         if context_length is not None:
             asked = load_fields(model, context_length, listed.runtime if listed else "llama")
         device = listed.device if listed else UNSET
         self._release_strays()  # a request that detects a broken connection
-        identifier = f"{PREFIX}{self.owner}-{secrets.token_hex(4)}"
+        identifier = f"{PREFIX}{self.owner}-{endpoints.EMBEDS * embeds}{secrets.token_hex(4)}"
+        namespace = endpoints.namespace_of(identifier)
         doing = f"loading {model.id}"
         self._open.add(identifier)
-        heard = False
-        furthest = -1.0
-
+        heard, furthest = False, -1.0
         try:
             with (
-                self.link.talking("load", doing, self.load_timeout) as client,
+                self.link.talking("load", doing, self.load_timeout, namespace=namespace) as client,
                 stalling(self.load_timeout) as moved,
             ):
 
@@ -184,7 +181,8 @@ class LmStudioEngine:
                     device=device,
                     hear=hear,
                 )
-            return LmStudioInstance(
+            made = LmStudioEmbeddingInstance if embeds else LmStudioInstance
+            return made(
                 self, identifier, progress, asked, device=None if device is UNSET else device
             )
         except BaseException as error:
@@ -211,7 +209,8 @@ class LmStudioEngine:
         doing = f"unloading {identifier}"
         deadline = time.monotonic() + self.unload_seconds
         looks = itertools.count()
-        while identifier in (listed := self.link.loaded("unload")):
+        namespace = endpoints.namespace_of(identifier)
+        while identifier in (listed := self.link.loaded("unload", namespace)):
             match next(looks):
                 case 0:
                     self._ask_to_unload(identifier, listed[identifier], doing, final=False)
@@ -234,7 +233,7 @@ class LmStudioEngine:
         Raises:
             Failure: The server does not answer.
         """
-        ours = [name for name in self.link.loaded("connect") if name.startswith(PREFIX)]
+        ours = [name for name in self._listed("llm", "embedding") if name.startswith(PREFIX)]
         dead = [name for name in ours if is_dead(name.removeprefix(PREFIX).rpartition("-")[0])]
         return [identifier for identifier in dead if self._unloaded(identifier)]
 
@@ -307,12 +306,17 @@ class LmStudioEngine:
                 f" {self.ttl_seconds} idle seconds"
             )
         while True:
-            for identifier in self._strays.intersection(self.link.loaded("connect")):
+            # Asked in any case: the answer shows whether the connection still works.
+            kinds = {"llm", *map(endpoints.namespace_of, self._strays)}
+            for identifier in self._strays.intersection(self._listed(*kinds)):
                 if not self._unloaded(identifier):
                     return
             if not self._strays or time.monotonic() >= deadline:
                 return
             time.sleep(_POLL_SECONDS)
+
+    def _listed(self, *namespaces: Namespace) -> list[str]:
+        return [name for each in namespaces for name in self.link.loaded("connect", each)]
 
     def _unloaded(self, identifier: str) -> bool:
         """Unload a leftover; a refusal is only logged, since the next model is not to blame."""
@@ -333,6 +337,7 @@ class LmStudioEngine:
                 lambda client: endpoints.unload(client, identifier, device),
                 phase="unload",
                 doing=doing,
+                namespace=endpoints.namespace_of(identifier),
             )
         except Failure as failure:
             # Slow to answer or unloaded already: the listing shows which.

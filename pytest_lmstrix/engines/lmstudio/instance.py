@@ -207,7 +207,8 @@ class LmStudioInstance:
         if self._lost is not None:
             raise self._lost
         # Not found in this phase means that the instance died, not that the model is missing.
-        return self._engine.link.ask(question, phase="predict", doing=doing)
+        namespace = endpoints.namespace_of(self.identifier)
+        return self._engine.link.ask(question, phase="predict", doing=doing, namespace=namespace)
 
     def _predict(
         self,

@@ -15,6 +15,8 @@ from pytest_lmstrix.core.verdicts import Verdict
 Runtime = Literal["llama", "mlx"]
 
 CONTEXT = "llm.load.contextLength"
+_EMBEDDING_CONTEXT = "embedding.load.contextLength"
+_EMBEDDING_OFFLOAD = "embedding.load.llama.acceleration.offloadRatio"
 SLOTS = "llm.load.numParallelSessions"
 UNIFIED = "llm.load.useUnifiedKvCache"
 
@@ -71,12 +73,16 @@ class LoadFields(Struct, frozen=True, kw_only=True):
     """Load setting of the manifest -> the keys that it stands for."""
     unsupported: tuple[str, ...] = ()
     """Load settings that the model's runtime does not have."""
+    embeds: bool = False
+    """Whether it is the load of an embedding model, whose keys are others."""
 
     def all(self) -> dict[str, object]:
         """Return every key that is sent."""
         if self.context_length is None:
             return {}
         fields: dict[str, object] = {CONTEXT: self.context_length, **AS_ASKED}
+        if self.embeds:
+            fields = {_EMBEDDING_CONTEXT: self.context_length}
         for keys in self.by_setting.values():
             fields |= keys
         return fields
@@ -100,6 +106,7 @@ def load_fields(model: Model, context_length: int, runtime: Runtime = "llama") -
     Raises:
         Failure: A setting is not LM Studio's.
     """
+    embeds = model.type == "embedding"
     by_setting: dict[str, Mapping[str, object]] = {}
     unsupported: list[str] = []
     for setting, value in msgspec.structs.asdict(model.load).items():
@@ -108,14 +115,19 @@ def load_fields(model: Model, context_length: int, runtime: Runtime = "llama") -
         keys = _llama_keys(setting, value)
         if keys is None:
             raise _not_honoured(model, setting, value)
-        if runtime == "mlx":
+        if embeds:
+            keys = {_EMBEDDING_OFFLOAD: value} if setting == "gpu_offload" else {}
+        elif runtime == "mlx":
             keys = _mlx_keys(setting, value)
         if keys:
             by_setting[setting] = keys
         else:
             unsupported.append(setting)
     return LoadFields(
-        context_length=context_length, by_setting=by_setting, unsupported=tuple(unsupported)
+        context_length=context_length,
+        by_setting=by_setting,
+        unsupported=tuple(unsupported),
+        embeds=embeds,
     )
 
 

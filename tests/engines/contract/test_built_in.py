@@ -43,12 +43,13 @@ class TestFake(EngineContract):
 
 class TestLmStudio(EngineContract):
     model = "tiny"
+    embedding = "vectors"
     server: LmStudioServer
 
     @pytest.fixture(scope="class")
     @classmethod
     def engine(cls) -> Iterator[LmStudioEngine]:
-        with LmStudioServer([TINY]) as cls.server:
+        with LmStudioServer([TINY, VECTORS]) as cls.server:
             engine = LmStudioEngine(cls.server.host, load_timeout=60, reply_timeout=60)
             yield engine
             engine.close()
