@@ -21,19 +21,18 @@ class LmStudioEmbeddingInstance(LmStudioInstance):
         """Return the vectors of `texts`; see `Embeds`.
 
         Raises:
-            Failure: Among others for a text longer than the context: LM Studio may cut it without
-                an error, and does not report how much of it has counted.
+            Failure: Among others, `prompt_truncated` for a text longer than the context that got a
+                vector: LM Studio does not report how much of a text has counted.
         """
         counts = [self.count_tokens(text) for text in texts]
+        vectors = [self._vector(text, tokens) for text, tokens in zip(texts, counts, strict=True)]
         if max(counts) > self.context_length:
             text = (
-                f"a text of {max(counts):,} tokens exceeds the context length of"
-                f" {self.context_length:,}: LM Studio was not asked, since it may cut it"
+                f"a text of {max(counts):,} tokens got a vector, in a context of"
+                f" {self.context_length:,}: LM Studio cut the text without an error"
             )
-            raise Failure(text, verdict=Verdict.CONTEXT_TOO_LARGE, phase="predict")
-        return Embeddings(
-            vectors=[self._vector(text, tokens) for text, tokens in zip(texts, counts, strict=True)]
-        )
+            raise Failure(text, verdict=Verdict.PROMPT_TRUNCATED, phase="predict")
+        return Embeddings(vectors=vectors)
 
     def complete(
         self, prompt: str, *, max_tokens: int, temperature: float = 0.0,

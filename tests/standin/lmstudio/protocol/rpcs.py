@@ -72,9 +72,8 @@ async def answer(connection: Connection, endpoint: str, parameter: Any, note: No
         case "countTokens":
             return {"tokenCount": len(await _tokens(instance, parameter.input_string))}
         case "embedString":
-            # Longer texts are cut: the worst that a server can do.
-            text, room = parameter.input_string, instance.mind.context_length
-            return {"embedding": embed(instance.model, text, room, cut=True)[0]}
+            room = instance.mind.context_length
+            return {"embedding": embed(instance.model, parameter.input_string, room)[0]}
         case "applyPromptTemplate":
             return {"formatted": render(messages(parameter.history))}
     raise AssertionError(f"unreachable: {endpoint} is in wire.RPCS")
