@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 from msgspec import Struct
 
-from pytest_lmstrix.core.types import Model, Origin, Result
+from pytest_lmstrix.core.types import Model, ModelType, Origin, Result
 from pytest_lmstrix.core.verdicts import Outcome, Status, Verdict
 from pytest_lmstrix.registry.fold import ModelStatus
 from pytest_lmstrix.registry.history.change import Change
@@ -37,6 +37,7 @@ class ModelReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     id: str
     engine: str
+    type: ModelType = "llm"
     context_limit: int | None = None
     """Declared maximum."""
     size_bytes: int | None = None
@@ -132,6 +133,7 @@ def model_report(
     return ModelReport(
         id=model.id,
         engine=model.engine,
+        type=model.type or "llm",
         context_limit=model.context_limit,
         size_bytes=model.size_bytes,
         verdict=representative.verdict if representative else None,

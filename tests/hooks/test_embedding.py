@@ -76,6 +76,13 @@ def test_all_that_it_checks_passes_with_a_healthy_model(vectors: Project) -> Non
     assert vectors.engine_log == ["load vectors 256", "unload vectors"]
 
 
+def test_it_is_not_counted_in_the_headline(vectors: Project) -> None:
+    vectors.pytester.makepyfile(OWN.format(body="lmstrix_embedding.check_normalized()"))
+    result = vectors.run("--lmstrix")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["The model works as far as tested", "vectors * ok *"])
+
+
 def test_a_silent_cut_is_recorded_against_the_model(project: Project) -> None:
     with_vectors(project, "behaviours=(SeesFirst(tokens=400),)")
     project.pytester.makepyfile(OWN.format(body="lmstrix_embedding.check_context()"))

@@ -87,6 +87,11 @@ def counted_models(run: RunReport) -> tuple[ModelReport, ...]:
     return tuple(model for model in run.models if run.results_of(model))
 
 
+def without_embedding(models: tuple[ModelReport, ...]) -> tuple[ModelReport, ...]:
+    """Return `models` but for embedding models, which no built-in check tests, if any is left."""
+    return tuple(model for model in models if model.type != "embedding") or models
+
+
 def failures_first(run: RunReport) -> list[ModelReport]:
     """Return the models of `run`: failures first, of those the ones that worked before first.
 
