@@ -119,13 +119,14 @@ def planned(model: Model, contexts: Sequence[int] | None, hosts: Iterable[str]) 
 def planned_embedding(
     model: Model, contexts: Sequence[int] | None, hosts: Iterable[str]
 ) -> PlannedModel:
-    """Plan an embedding model: at those of `contexts` that it declares, or at its own sizes.
+    """Plan an embedding model at `contexts` if given, else at its own sizes.
 
-    Without either, its declared maximum is its only size.
+    Those above its declared maximum are meant for language models; if none remains, that is tested.
     """
     limit = model.context_limit
-    declared = [size for size in contexts or () if limit is None or size <= limit]
-    return planned(model, declared or model.contexts or (limit or EMBEDDING_CONTEXT,), hosts)
+    sizes = contexts or model.contexts or ()
+    declared = [size for size in sizes if limit is None or size <= limit]
+    return planned(model, declared or (limit or EMBEDDING_CONTEXT,), hosts)
 
 
 def smart_key(model: Model, estimated_bytes: int | None = None) -> int:

@@ -51,6 +51,18 @@ def test_the_documented_arguments_work(project: Project) -> None:
     }
 
 
+def test_the_documented_checks_of_embedding_models_work(project: Project) -> None:
+    (example,) = (each for each in examples("docs/own-checks.md") if "lmstrix_embedding" in each)
+    project.pytester.makepyfile(test_own=example)
+    project.engine(vectors='type="embedding", max_context_length=512')
+    project.manifest("[{id: vectors}]")
+    project.run("--lmstrix").assert_outcomes(passed=2)
+    assert {(each.check, each.context_length) for each in project.results} == {
+        ("test_search", 512),
+        ("test_no_text_is_cut", 256),
+    }
+
+
 @pytest.fixture
 def parrot(project: Project) -> Project:
     """A project of the files on the page about engines, each named by its first line."""
@@ -69,7 +81,7 @@ def test_the_documented_engine_works(parrot: Project) -> None:
 
 def test_the_documented_engine_passes_the_contract(parrot: Project) -> None:
     result = parrot.run("test_parrot.py", "-rs")
-    result.assert_outcomes(passed=16, skipped=2)
+    result.assert_outcomes(passed=16, skipped=4)
     result.stdout.fnmatch_lines(["SKIPPED*the engine has no sweep()", "SKIPPED*has no others()"])
 
 
