@@ -15,6 +15,7 @@ from pytest_lmstrix.checks.attempt import Attempts
 from pytest_lmstrix.checks.case_memory import CaseMemory
 from pytest_lmstrix.checks.loader import ModelLoader
 from pytest_lmstrix.checks.sizes import SizePolicy
+from pytest_lmstrix.core.memory import MachineMemory
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.core.types import Model
 from pytest_lmstrix.engines.base import Engine, Sweeps
@@ -115,12 +116,24 @@ def _weights(settings: Settings, live: Live, model: Model) -> Path:
 
 
 def _memory(engines: Engines, settings: Settings) -> CaseMemory:
+    from pytest_lmstrix.engines.llamacpp.binary import Binary
     from pytest_lmstrix.engines.llamacpp.dry_run import read_machine_memory
 
+    program = Binary(settings.llama_server)
     estimator = MemoryEstimator(
-        registry=settings.registry, folder=settings.models.parent, machine=machine_id()
+        registry=settings.registry,
+        folder=settings.models.parent,
+        machine=machine_id(),
+        program=program,
     )
-    return CaseMemory(estimator, registered=engines.registered, read_machine=read_machine_memory)
+    others = set(engines.registered)
+    if any(host.startswith("llama-server+") for host in settings.hosts):
+        others.add("llama-server")  # a router has its own machine
+
+    def read_machine(engine: str) -> MachineMemory:
+        return read_machine_memory(program if engine == "llama-server" else None)
+
+    return CaseMemory(estimator, registered=others, read_machine=read_machine)
 
 
 def _loader(settings: Settings, engines: Engines, plan: Plan, live: Live) -> ModelLoader:
