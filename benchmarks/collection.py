@@ -1,6 +1,7 @@
-"""What 10,000 models at 8 sizes cost before the first test: `python benchmarks/collection.py [ROUNDS]`.
+"""What 10,000 models at 8 sizes take before the first test: `python benchmarks/collection.py [N]`.
 
-Beside a module with as many parametrized tests of the same ids, by turns; no engine is contacted.
+Beside a module with as many parametrized tests of the same ids, N times by turns; no engine is
+contacted.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from pytest_lmstrix.hooks.plan_transfer import pack, unpack
+from pytest_lmstrix.hooks.worker_input import pack_plan, unpack_plan
 from pytest_lmstrix.manifest.read import read_manifest
 from pytest_lmstrix.plan.plan import Plan, planned
 
@@ -52,7 +53,7 @@ class Took(NamedTuple):
 def manifest() -> str:
     entries = "".join(
         f"  - id: publisher-{number % 100:02}/model-{number:05}-7b-instruct\n"
-        "    context_limit: 131072\n    size_bytes: 2019377696\n"
+        "    context_limit: 131072\n    size_bytes: {1_000_000_000 + number * 987_653}\n"
         f"    url: http://127.0.0.1:{9 + number % 2}\n"
         for number in range(MODELS)
     )
@@ -62,7 +63,10 @@ def manifest() -> str:
 def took(folder: Path, *args: str) -> Took:
     before = os.times()
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *args]
-    bytecode = {"PYTHONPYCACHEPREFIX": str(folder.parent / "bytecode"), "PYTHONDONTWRITEBYTECODE": ""}
+    bytecode = {
+        "PYTHONPYCACHEPREFIX": str(folder.parent / "bytecode"),
+        "PYTHONDONTWRITEBYTECODE": "",
+    }
     done = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, env={**os.environ, **bytecode}
     )
@@ -113,9 +117,9 @@ def measure_plan(folder: Path) -> None:
     models = read_manifest(folder / "ours" / "models.yaml")
     plan = Plan(run="0" * 12, models=tuple(planned(model, None, ()) for model in models))
     began = time.process_time()
-    packed = pack(plan)
+    packed = pack_plan(plan)
     packed_at = time.process_time()
-    unpack(packed)
+    unpack_plan(packed)
     unpacked_at = time.process_time()
     plain = len(msgspec.json.encode(plan))
     print(
@@ -126,7 +130,9 @@ def measure_plan(folder: Path) -> None:
 
 def main(rounds: int) -> None:
     """Print each comparison."""
-    ids = [f"publisher-{n % 100:02}/model-{n:05}-7b-instruct-{s}" for n in range(MODELS) for s in SIZES]
+    ids = [
+        f"publisher-{n % 100:02}/model-{n:05}-7b-instruct-{s}" for n in range(MODELS) for s in SIZES
+    ]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for each in ("ours", "plain"):
