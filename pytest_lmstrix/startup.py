@@ -26,15 +26,12 @@ from pytest_lmstrix.hooks.github_actions import GithubActions
 from pytest_lmstrix.hooks.outcomes import Outcomes
 from pytest_lmstrix.hooks.samples import Samples
 from pytest_lmstrix.hooks.signals import Signals
-from pytest_lmstrix.hooks.xdist import Scheduling, own_hosts, plan_from_controller
+from pytest_lmstrix.hooks.worker_input import own_hosts, plan_from_controller
 from pytest_lmstrix.hookspecs import engine_options, registered_engines
 from pytest_lmstrix.options import LOGS, Settings, read_settings
-from pytest_lmstrix.plan.build import make_plan
 from pytest_lmstrix.plan.memory import MemoryEstimator
 from pytest_lmstrix.plan.plan import Plan
 from pytest_lmstrix.progress.live import Live
-from pytest_lmstrix.reports.recorder import Recorder
-from pytest_lmstrix.reports.writer import Writer, check_registry
 from pytest_lmstrix.system import host_lock, owners
 from pytest_lmstrix.system.machine_id import machine_id
 from pytest_lmstrix.system.workflow_commands import guarded
@@ -55,6 +52,12 @@ def start(config: pytest.Config) -> None:
     _collect_manifest(config, settings)
     plan = plan_from_controller(config)
     if plan is None:
+        # Not for workers, which neither plan nor report.
+        from pytest_lmstrix.hooks.xdist import Scheduling
+        from pytest_lmstrix.plan.build import make_plan
+        from pytest_lmstrix.reports.recorder import Recorder
+        from pytest_lmstrix.reports.writer import Writer, check_registry
+
         if not config.option.collectonly:
             check_registry(settings.registry)
         plan = make_plan(settings, engines, machine=machine_id())
