@@ -86,6 +86,7 @@ class OllamaInstance:
         self._progress = progress
         self._sent: list[str] = []
         self._unloaded = False
+        self._is_checked = False  # true after the first piece of a text that is being counted
         asked: int = loaded.body["options"]["num_ctx"]
         self.context_length = loaded.running.context_length or asked
         """Granted, tokens; as far as this release reports it."""
@@ -163,7 +164,10 @@ class OllamaInstance:
         if not self._counts_whole_prompts:
             text = f"Ollama {self._engine.version} does not count cached prompt tokens: update it"
             raise Failure(text, verdict=Verdict.INCONCLUSIVE, phase="predict")
-        return self._counter.count(text)
+        try:
+            return self._counter.count(text)
+        finally:
+            self._is_checked = False
 
     def unload(self) -> None:
         """Unload and wait until the server no longer lists it; idempotent.
@@ -233,7 +237,8 @@ class OllamaInstance:
     ) -> Reply:
         if self._unloaded:
             raise Failure("the model is unloaded", verdict=Verdict.ENGINE_ERROR, phase="predict")
-        self._engine.check_held(self._loaded.path)
+        if not self._is_checked:
+            self._engine.check_held(self._loaded.path)
         self._sent.append(prompt)
         silence = self._engine.reply_timeout
         # Few texts have more than one token for two bytes.
@@ -271,6 +276,7 @@ class OllamaInstance:
         """Return the tokens of a prompt with the special tokens that the engine adds."""
         body = {"prompt": piece, "raw": True}
         tokens = self._reply("/api/generate", body, piece, 1, 0.0).prompt_tokens
+        self._is_checked = True
         if tokens is None:
             text = "Ollama does not report the tokens of a prompt"
             raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="predict")
