@@ -157,8 +157,7 @@ class LmStudioInstance:
 
     def count_tokens(self, text: str) -> int:
         """Count the tokens of `text` in the model's vocabulary."""
-        if self._lost is not None:
-            raise self._lost
+        self._check_held()
         return self._counts(text)
 
     def _count_tokens(self, text: str) -> int:
@@ -201,10 +200,13 @@ class LmStudioInstance:
         return in_force(asked, reported)
 
     def _ask(self, question: Callable[[Client], _T], doing: str) -> _T:
-        if self._lost is not None:
-            raise self._lost
+        self._check_held()
         # Not found in this phase means that the instance died, not that the model is missing.
         return self._engine.link.ask(question, phase="predict", doing=doing)
+
+    def _check_held(self) -> None:
+        if self._lost is not None:
+            raise self._lost
 
     def _predict(
         self,
@@ -212,6 +214,7 @@ class LmStudioInstance:
         start: Callable[[Client, Callable[[float], None]], PredictionStream],
         max_tokens: int,
     ) -> Reply:
+        self._check_held()
         silence = self._engine.reply_timeout
         total = self._prompt_tokens(prompt, silence)
         patience = max(silence, total / SLOWEST_PREFILL)

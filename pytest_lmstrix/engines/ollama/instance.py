@@ -86,7 +86,6 @@ class OllamaInstance:
         self._progress = progress
         self._sent: list[str] = []
         self._unloaded = False
-        self._is_checked = False  # true after the first piece of a text that is being counted
         asked: int = loaded.body["options"]["num_ctx"]
         self.context_length = loaded.running.context_length or asked
         """Granted, tokens; as far as this release reports it."""
@@ -164,10 +163,7 @@ class OllamaInstance:
         if not self._counts_whole_prompts:
             text = f"Ollama {self._engine.version} does not count cached prompt tokens: update it"
             raise Failure(text, verdict=Verdict.INCONCLUSIVE, phase="predict")
-        try:
-            return self._counter.count(text)
-        finally:
-            self._is_checked = False
+        return self._counter.count(text)
 
     def unload(self) -> None:
         """Unload and wait until the server no longer lists it; idempotent.
@@ -237,8 +233,7 @@ class OllamaInstance:
     ) -> Reply:
         if self._unloaded:
             raise Failure("the model is unloaded", verdict=Verdict.ENGINE_ERROR, phase="predict")
-        if not self._is_checked:
-            self._engine.check_held(self._loaded.path)
+        self._engine.check_held(self._loaded.path)
         self._sent.append(prompt)
         silence = self._engine.reply_timeout
         # Few texts have more than one token for two bytes.
@@ -276,7 +271,6 @@ class OllamaInstance:
         """Return the tokens of a prompt with the special tokens that the engine adds."""
         body = {"prompt": piece, "raw": True}
         tokens = self._reply("/api/generate", body, piece, 1, 0.0).prompt_tokens
-        self._is_checked = True
         if tokens is None:
             text = "Ollama does not report the tokens of a prompt"
             raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="predict")
