@@ -370,6 +370,8 @@ class CallsTool(Behaviour, frozen=True, tag=True):
 
     name: str = ""
     arguments: str = "{}"
+    after: int = 0
+    """The results of tools in the history at which it calls."""
 
 
 class SlowDecode(Behaviour, frozen=True, tag=True):
