@@ -66,10 +66,10 @@ def test_two_calls_that_follow_from_each_other(lmstrix_model):
 
 def test_an_error_of_a_tool_is_not_the_end(lmstrix_model):
     shop = Shop()
-    question = "Where is the order of Ada? Her family name is Lovelace, but try 'Ada' first."
+    question = "Find the order of Ada; if that fails, her full name is Ada Lovelace."
     text = run(lmstrix_model, shop, question)
     assert shop.called[:2] == [("find_order", "Ada"), ("find_order", "Ada Lovelace")]
-    assert "1042" in text or "friday" in text.lower(), text
+    assert "1042" in text, text
 
 
 def test_nothing_is_called_without_need(lmstrix_model):

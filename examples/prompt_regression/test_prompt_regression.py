@@ -1,6 +1,6 @@
-"""A prompt's regression: it must work in at least 6 of 10 samples, and not less often than before.
+"""A prompt's regression: it works in at least 6 of 10 samples, and not less often than before.
 
-What it proves: at the temperature of the application, not only in the likeliest answer, `prompt.txt`
+What it proves: at the temperature of the application, not only in the likeliest answer, the prompt
 sorts reviews. The result tells the count with its confidence interval. With
 `--lmstrix-fail-on-regression`, a change of the prompt, the model, its settings or the engine also
 fails the run if the test still passes, but clearly less often than in the runs before.

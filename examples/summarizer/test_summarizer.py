@@ -1,9 +1,9 @@
 """A summarizer: short, about the right thing, and without invented numbers.
 
-What it proves: the summary is finished and at most half as long as the text, names what a reader must
-know, and has no number that the text does not have. These are properties of any good summary of the
-text, so that the test passes for every wording of it. It does not prove that every claim is true: for
-that, ask questions about the summary, or compare it with a summary that you have checked.
+What it proves: the summary is finished and at most half as long as the text, names what a reader
+must know, and has no number that the text does not have. These are properties of any good summary
+of the text, whatever its words. It does not prove that every claim is true: for that, ask questions
+about the summary, or compare it with one that you have checked.
 
 Run it in this folder: pytest --lmstrix --all
 """

@@ -55,7 +55,7 @@ class Asked(Struct, frozen=True, kw_only=True):
             return ()
         scripted = [each for each in behaviours if isinstance(each, CallsTool)]
         if scripted or results:
-            now = (each for each in scripted if each.after == results)
+            now = (s for s in scripted if s.after == results and s.when in prompt)
             return tuple(Called(each.name, each.arguments) for each in now)
         functions = [tool["function"] for tool in self.tools]
         return tuple(
