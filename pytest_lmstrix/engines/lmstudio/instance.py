@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, TypeVar, Unpack
 import msgspec
 from lmstudio import (
     LLM,
-    Chat,
     Client,
     FileHandle,
     LlmPredictionConfigDict,
@@ -131,9 +130,7 @@ class LmStudioInstance:
         """
         config = _prediction_config(max_tokens, temperature)
         fields = {**without_thinking(max_tokens), **option_fields(options)}
-        history = Chat()
-        for message in messages:
-            history.add_entry(message.role, message.content)
+        history = endpoints.history_of(messages)
         if images := options.get("images"):
             history.add_user_message([], images=self._prepared(images))
 
