@@ -57,6 +57,7 @@ class Settings:
     all: bool
     contexts: tuple[int, ...] | None
     hosts: tuple[str, ...]
+    """Addresses, and names of hosts of the manifest; see `hosts_of_run`."""
     engine: str
     llama_server: str | None
     """Path or name of the user's program."""
@@ -91,8 +92,9 @@ def add_options(parser: pytest.Parser) -> None:
             " reports)", "", metavar="PATH")  # fmt: skip
     setting("ctx", "Test these context lengths instead of the ladder", [], "args",
             metavar="N[,N...]")  # fmt: skip
-    setting("host", "LM Studio's host:port, ollama://host:port or openai+http://host:port, or"
-            " ENGINE://host:port of another engine; repeatable (default: found on this machine)",
+    setting("host", "LM Studio's host:port, ollama://host:port or openai+http://host:port, "
+            " ENGINE://host:port of another engine, or the name of a host of the manifest;"
+            " repeatable (default: those of the manifest, or found on this machine)",
             [], "args", action="append",
             metavar="HOST")  # fmt: skip
     setting("engine", "Engine of models without the key engine (default: lmstudio)", "lmstudio",
@@ -312,28 +314,12 @@ def _contexts(config: pytest.Config) -> tuple[int, ...] | None:
     return tuple(sorted(set(sizes))) or None
 
 
-def _host(given: str) -> str:
-    """Return a host in the form that names its engine, if that is not LM Studio."""
-    from pytest_lmstrix.engines.ollama.address import ollama_host
-    from pytest_lmstrix.system.addresses import address_of, engine_at, host_port, server_url
-
-    if given.lower().startswith(("https://", "ws://", "wss://")):
-        return host_port(given)
-    engine, address = engine_at(given), address_of(given)
-    if engine == "lmstudio":
-        return host_port(address)
-    if engine == "ollama":
-        return f"ollama://{ollama_host(given.lower().replace('ollama+http://', 'ollama://'))}"
-    if engine in ("openai", "llama-server"):
-        return f"{engine}+{server_url(address)}"
-    if not address:
-        raise ValueError(f"'{given}' is not {engine}://host:port")
-    return f"{given.rpartition('://')[0].lower()}://{given.rpartition('://')[2]}"
-
-
 def _hosts(config: pytest.Config) -> list[str]:
+    """Return addresses as `host_address` has them, and names of hosts as they are."""
+    from pytest_lmstrix.system.addresses import host_address
+
     given: list[str] = _value(config, "host")
     try:
-        return list(dict.fromkeys(map(_host, given)))
+        return list(dict.fromkeys(host_address(it) if ":" in it else it for it in given))
     except ValueError as error:
         raise pytest.UsageError(f"--lmstrix-host: {error}") from None
