@@ -8,14 +8,17 @@ from __future__ import annotations
 import ast
 import os
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_lmstrix.command_options import add_commands
+
+if TYPE_CHECKING:
+    from pytest_lmstrix.core.types import Host
 
 COMMANDS = (
     "scan", "list", "fit", "history", "accept", "health", "restore", "export", "import",
@@ -323,3 +326,22 @@ def _hosts(config: pytest.Config) -> list[str]:
         return list(dict.fromkeys(host_address(it) if ":" in it else it for it in given))
     except ValueError as error:
         raise pytest.UsageError(f"--lmstrix-host: {error}") from None
+
+
+def run_hosts(settings: Settings, known: Sequence[Host]) -> tuple[Host, ...]:
+    """Return the hosts of a run: those of the settings, or else all that the manifest has.
+
+    Raises:
+        pytest.UsageError: A name is not that of a host of the manifest.
+    """
+    from pytest_lmstrix.manifest.hosts import hosts_of_run
+
+    try:
+        return hosts_of_run(settings.hosts, known)
+    except ValueError as error:
+        raise pytest.UsageError(f"--lmstrix-host: {error}") from None
+
+
+def with_hosts(settings: Settings, hosts: Sequence[Host]) -> Settings:
+    """Return the settings with the addresses of these hosts."""
+    return replace(settings, hosts=tuple(host.address for host in hosts))

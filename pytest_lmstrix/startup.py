@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -16,9 +16,9 @@ from pytest_lmstrix.checks.case_memory import CaseMemory
 from pytest_lmstrix.checks.loader import ModelLoader
 from pytest_lmstrix.checks.sizes import SizePolicy
 from pytest_lmstrix.core.sanitize import one_line
-from pytest_lmstrix.core.types import Model
+from pytest_lmstrix.core.types import Host, Model
 from pytest_lmstrix.engines.base import Engine, Sweeps
-from pytest_lmstrix.engines.catalog import Engines, EngineUnavailable, host_of, hosts_for
+from pytest_lmstrix.engines.catalog import Engines, EngineUnavailable, hosts_for
 from pytest_lmstrix.hooks import fixtures
 from pytest_lmstrix.hooks.collection import Collection
 from pytest_lmstrix.hooks.github_actions import GithubActions
@@ -27,8 +27,8 @@ from pytest_lmstrix.hooks.samples import Samples
 from pytest_lmstrix.hooks.signals import Signals
 from pytest_lmstrix.hooks.xdist import Scheduling, own_hosts, plan_from_controller
 from pytest_lmstrix.hookspecs import engine_options, registered_engines
-from pytest_lmstrix.options import LOGS, Settings, read_settings
-from pytest_lmstrix.plan.build import make_plan
+from pytest_lmstrix.options import LOGS, Settings, read_settings, run_hosts, with_hosts
+from pytest_lmstrix.plan.build import make_plan, read_models
 from pytest_lmstrix.plan.memory import MemoryEstimator
 from pytest_lmstrix.plan.plan import Plan
 from pytest_lmstrix.progress.live import Live
@@ -48,19 +48,25 @@ def start(config: pytest.Config) -> None:
     """
     settings = read_settings(config)
     live = Live(config)
-    engines = _engines(config, settings, live)
+    plan = plan_from_controller(config)
+    if plan is None:
+        manifest = read_models(settings)
+        hosts = run_hosts(settings, manifest.hosts)
+    else:
+        hosts = plan.hosts
+    settings = with_hosts(settings, hosts)
+    engines = _engines(config, settings, hosts, live)
     config.add_cleanup(engines.close)
     register = config.pluginmanager.register
     _collect_manifest(config, settings)
-    plan = plan_from_controller(config)
     if plan is None:
         if not config.option.collectonly:
             check_registry(settings.registry)
-        plan = make_plan(settings, engines, machine=machine_id())
+        plan = make_plan(manifest, hosts, settings, engines, machine=machine_id())
         config.option.lmstrix_models = str(settings.models)
         sweep = partial(_sweep_all, settings, engines, plan, partial(_print_line, config, live))
         tell = partial(_print_line, config, live)
-        register(Scheduling(plan, settings.hosts, sweep, tell), "lmstrix-scheduling")
+        register(Scheduling(plan, sweep, tell), "lmstrix-scheduling")
         recorder = Recorder(config, settings, plan)
         register(recorder, "lmstrix-recorder")
         register(Writer(config, settings, plan, machine_id(), recorder), "lmstrix-writer")
@@ -85,7 +91,9 @@ def start(config: pytest.Config) -> None:
     register(GithubActions(), "lmstrix-github-actions")
 
 
-def _engines(config: pytest.Config, settings: Settings, live: Live) -> Engines:
+def _engines(
+    config: pytest.Config, settings: Settings, hosts: Sequence[Host], live: Live
+) -> Engines:
     options = engine_options(
         settings,
         weights=partial(_weights, settings, live),
@@ -94,11 +102,15 @@ def _engines(config: pytest.Config, settings: Settings, live: Live) -> Engines:
         notify=partial(_print_line, config, live),
     )
     homes = own_hosts(config, settings.hosts)
-    engines = Engines(registered_engines(config, options), homes=homes, options=options)
-    try:
-        engines.check_hosts(settings.hosts)
-    except EngineUnavailable as error:
-        raise pytest.UsageError(f"--lmstrix-host: {error}") from None
+    registered = registered_engines(config, options)
+    engines = Engines(registered, homes=homes, hosts=hosts, options=options)
+    named = [host.address for host in hosts if host.name is not None]
+    given = [host.address for host in hosts if host.name is None]
+    for where, some in (("--lmstrix-host", given), (f"{settings.models.name}: hosts", named)):
+        try:
+            engines.check_hosts(some)
+        except EngineUnavailable as error:
+            raise pytest.UsageError(f"{where}: {error}") from None
     return engines
 
 
@@ -131,6 +143,7 @@ def _loader(settings: Settings, engines: Engines, plan: Plan, live: Live) -> Mod
         host_lock=lambda host: host_lock.host_lock(
             host, on_wait=lambda holder: live.waiting(host, holder)
         ),
+        host_name=engines.host_name,
         watch=live,
         prepare=_sweep,
         cooldown=settings.cooldown,
@@ -157,7 +170,7 @@ def _sweep_all(
         try:
             _sweep(engine)
         except Exception as error:  # third-party engines may raise anything
-            leak = f"models of a dead worker may still be loaded on {host_of(engine)}"
+            leak = f"models of a dead worker may still be loaded on {engines.host_name(engine)}"
             notify(f"{leak}: {error}")
 
 

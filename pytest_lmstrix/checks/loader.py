@@ -43,7 +43,7 @@ class ModelLoader:
     """Loads models one at a time, and keeps the last one loaded until another is requested.
 
     `engine_of` finds a model's engine, on a host that is not among those given if another has it;
-    `host_lock` excludes other processes from a host, and
+    `host_name` is how results name a host, `host_lock` excludes other processes from it, and
     `prepare` is called once for each engine before its first load, while its host is locked.
     `cooldown` is a pause after an unload, in seconds.
     """
@@ -53,6 +53,7 @@ class ModelLoader:
         engine_of: Callable[[Model, Collection[str]], Engine],
         *,
         host_lock: Callable[[str], AbstractContextManager[None]],
+        host_name: Callable[[Engine], str] = host_of,
         watch: Watch,
         prepare: Callable[[Engine], None] = lambda engine: None,
         cooldown: float = 0.0,
@@ -71,6 +72,7 @@ class ModelLoader:
         """Unconfirmed unloads that have not been reported yet."""
         self.sample_seed: int | None = None
         """The seed of the sample that runs: the default of its requests; else `None`."""
+        self.host_name = host_name
         self._host_lock = host_lock
         self._watch = watch
         self._prepare = prepare

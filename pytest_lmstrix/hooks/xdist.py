@@ -12,12 +12,12 @@ import msgspec
 import pytest
 
 from pytest_lmstrix.core.formatting import count_of
-from pytest_lmstrix.core.types import Model
+from pytest_lmstrix.core.types import Host, Model
 from pytest_lmstrix.engines.catalog import BUILT_IN, hosts_for
 from pytest_lmstrix.hooks.collection import ascii_id
 from pytest_lmstrix.hooks.scheduler import WholeModels
-from pytest_lmstrix.manifest.read import ManifestError, read_manifest
-from pytest_lmstrix.options import read_settings
+from pytest_lmstrix.manifest.read import ManifestError, whole_manifest
+from pytest_lmstrix.options import read_settings, run_hosts
 from pytest_lmstrix.plan.assignment import Job
 from pytest_lmstrix.plan.plan import Plan
 from pytest_lmstrix.wake import PLAN
@@ -50,15 +50,17 @@ def auto_workers(config: pytest.Config) -> int | None:
     """
     with suppress(pytest.UsageError, ManifestError):
         settings = read_settings(config)
-        models = read_manifest(settings.models, engine=settings.engine)
-        return max(1, len(places_of(models, settings.hosts)))
+        manifest = whole_manifest(settings.models, engine=settings.engine)
+        hosts = run_hosts(settings, manifest.hosts)
+        return max(1, len(places_of(manifest.models, hosts)))
     return None
 
 
-def places_of(models: Iterable[Model], hosts: Sequence[str]) -> list[str]:
+def places_of(models: Iterable[Model], hosts: Sequence[Host]) -> list[str]:
     """Return where models can be loaded at the same time: hosts, this machine, other engines."""
-    used = {place for model in models for place in _places(model, hosts)}
-    named = [host for host in dict.fromkeys(hosts) if host in used]
+    addresses = [host.address for host in hosts]
+    used = {place for model in models for place in _places(model, addresses)}
+    named = [host for host in addresses if host in used]
     return [*named, *sorted(used - {*named})]
 
 
@@ -84,13 +86,12 @@ class Scheduling:
     def __init__(
         self,
         plan: Plan,
-        hosts: Sequence[str],
         sweep: Callable[[], None],
         notify: Callable[[str], None],
     ) -> None:
         self._plan = plan
-        self._hosts = hosts
-        self._places = places_of((each.model for each in plan.models), hosts)
+        self._hosts = [host.address for host in plan.hosts]
+        self._places = places_of((each.model for each in plan.models), plan.hosts)
         self._sweep = sweep
         self._notify = notify
         self._slots: dict[str, int] = {}

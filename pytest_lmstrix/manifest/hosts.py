@@ -58,6 +58,6 @@ def hosts_of_run(given: Iterable[str], known: Sequence[Host]) -> tuple[Host, ...
 
 
 def _valid(given: str, names: Iterable[str]) -> str:
-    valid = "host:port, ENGINE://host:port or the name of a host of the manifest"
+    valid = "host:port, such as 127.0.0.1:1234, ENGINE://host:port or the name of a host of the"
     near = get_close_matches(given, names, n=1)
-    return f"{valid}; did you mean '{near[0]}'?" if near else f"{valid}, which is in its `hosts`"
+    return f"{valid} manifest{f'; did you mean {near[0]!r}?' if near else ''}"

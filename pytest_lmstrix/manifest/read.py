@@ -35,7 +35,14 @@ from pytest_lmstrix.manifest.schema import (
 )
 from pytest_lmstrix.manifest.variants import combinations
 
-__all__ = ["Manifest", "ManifestError", "ManifestNotFound", "parse_manifest", "read_manifest"]
+__all__ = [
+    "Manifest",
+    "ManifestError",
+    "ManifestNotFound",
+    "parse_manifest",
+    "read_manifest",
+    "whole_manifest",
+]
 
 
 _TOP_KEYS = ("defaults", "hosts", "models")
@@ -65,7 +72,17 @@ def read_manifest(path: Path, *, engine: str = "lmstudio") -> tuple[Model, ...]:
         ManifestNotFound: The file does not exist.
         ManifestError: It cannot be read, or is not valid.
     """
-    return parse_manifest(read_bytes(path), path, engine=engine).models
+    return whole_manifest(path, engine=engine).models
+
+
+def whole_manifest(path: Path, *, engine: str = "lmstudio") -> Manifest:
+    """Return the manifest `path`; `engine` is the default engine.
+
+    Raises:
+        ManifestNotFound: The file does not exist.
+        ManifestError: It cannot be read, or is not valid.
+    """
+    return parse_manifest(read_bytes(path), path, engine=engine)
 
 
 def read_bytes(path: Path) -> bytes:

@@ -122,9 +122,15 @@ def _tag(text: str) -> str:
     return tag
 
 
+def _host_word(text: str) -> str:
+    if not re.fullmatch(r"[^\W_][\w.-]*", _name(text)):
+        raise ValueError("must be a word of letters, digits, -, _ and .")
+    return text
+
+
 def _host_name(text: str) -> str:
-    if not re.fullmatch(r"[^\W\d_][\w.-]*", _name(text)):
-        raise ValueError("must be a word of letters, digits, -, _ and ., a letter first")
+    if not re.match(r"[^\W\d]", _host_word(text)):  # else it might be an address
+        raise ValueError("must begin with a letter")
     if text.lower() in ("local", "localhost"):
         raise ValueError("must differ from those of this machine, local and localhost")
     return text
@@ -236,14 +242,14 @@ DEFAULT_KEYS: Mapping[str, Rule | None] = {
     "prompts": _choice(Prompts),
     "answer_tokens": _number(1, MAX_CONTEXT_LENGTH),
     "tags": Rule(expected="a list of words", item=_text(_tag)),
-    "hosts": Rule(expected="a list of names or tags of hosts", item=_text(_host_name), unique=True),
+    "hosts": Rule(expected="a list of names or tags of hosts", item=_text(_host_word), unique=True),
 }
 
 HOST_KEYS: Mapping[str, Rule | None] = {
     "name": _text(_host_name),
     "url": _text(),
     "engine": _text(),
-    "tags": Rule(expected="a list of words", item=_text(_host_name)),
+    "tags": Rule(expected="a list of words", item=_text(_host_word)),
     "slots": _number(1, 1000),
     "memory": Rule(expected=_MEMORY, type=int | str, convert=_bytes),
 }

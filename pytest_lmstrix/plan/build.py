@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from pytest_lmstrix.core.types import Model, ModelFacts
+from pytest_lmstrix.core.types import Host, Model, ModelFacts
 from pytest_lmstrix.engines.catalog import (
     Engines,
     EngineUnavailable,
@@ -18,7 +18,12 @@ from pytest_lmstrix.engines.catalog import (
     hosts_for,
     version_of,
 )
-from pytest_lmstrix.manifest.read import ManifestError, ManifestNotFound, read_manifest
+from pytest_lmstrix.manifest.read import (
+    Manifest,
+    ManifestError,
+    ManifestNotFound,
+    whole_manifest,
+)
 from pytest_lmstrix.options import Settings
 from pytest_lmstrix.plan.cached_results import ranges, settled, speeds, still_valid
 from pytest_lmstrix.plan.durations import expected_seconds
@@ -28,23 +33,25 @@ from pytest_lmstrix.registry.status import sort_values
 from pytest_lmstrix.registry.store import Registry, RegistryError
 
 
-def make_plan(settings: Settings, engines: Engines, *, machine: str) -> Plan:
-    """Build the plan of this run.
+def make_plan(
+    manifest: Manifest, hosts: Sequence[Host], settings: Settings, engines: Engines, *, machine: str
+) -> Plan:
+    """Build the plan of a run on `hosts`.
 
     Raises:
-        pytest.UsageError: A mistake in the manifest, or a registry that cannot be read.
+        pytest.UsageError: An engine that is not available, or a registry that cannot be read.
     """
-    models = _read_models(settings, engines)
+    _check_engines(manifest.models, settings, engines)
     embedding: list[str] = []
     chosen: list[PlannedModel] = []
     listings = _Listings(engines, settings.hosts)
-    for model in models:
-        facts, hosts = listings.look_up(model)
+    for model in manifest.models:
+        facts, having = listings.look_up(model)
         known = with_facts(model, facts)
         if known.type == "embedding":
             embedding.append(known.id)
         else:
-            chosen.append(planned(known, settings.contexts, hosts))
+            chosen.append(planned(known, settings.contexts, having))
     registry = Registry(settings.registry)
     try:
         cached = _cached_results(registry, chosen, engines, machine)
@@ -60,26 +67,36 @@ def make_plan(settings: Settings, engines: Engines, *, machine: str) -> Plan:
         run=uuid.uuid4().hex[:12],
         seed=secrets.randbits(32),
         models=models_in_order,
+        hosts=tuple(hosts),
         embedding=tuple(embedding),
         **cached,
     )
 
 
-def _read_models(settings: Settings, engines: Engines) -> Sequence[Model]:
+def read_models(settings: Settings) -> Manifest:
+    """Return the manifest of a run.
+
+    Raises:
+        pytest.UsageError: There is none, or it has a mistake.
+    """
+    path = settings.models
     try:
-        models = read_manifest(settings.models, engine=settings.engine)
-        for name in dict.fromkeys(model.engine for model in models):
-            engines.require(name)
+        return whole_manifest(path, engine=settings.engine)
     except ManifestNotFound as error:
         raise pytest.UsageError(
             f"{error}; `pytest --lmstrix-scan` creates one with the models of your engines"
         ) from None
+    except ManifestError as error:
+        text = str(error).replace(f"{path}:", f"{path.name}:")
+        raise pytest.UsageError(text) from None
+
+
+def _check_engines(models: Iterable[Model], settings: Settings, engines: Engines) -> None:
+    try:
+        for name in dict.fromkeys(model.engine for model in models):
+            engines.require(name)
     except EngineUnavailable as error:
         raise pytest.UsageError(f"{settings.models.name}: {error}") from None
-    except ManifestError as error:
-        text = str(error).replace(f"{settings.models}:", f"{settings.models.name}:")
-        raise pytest.UsageError(text) from None
-    return models
 
 
 def _with_duration(planned: PlannedModel, registry: Registry) -> PlannedModel:

@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, Case, Model, ModelFacts, fingerprint
+from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, Case, Host, Model, ModelFacts, fingerprint
 from pytest_lmstrix.weights.source import identity
 
 LADDER = (30_000, 40_000, 60_000, 80_000, 100_000, 120_000)
@@ -44,6 +44,7 @@ class Plan(Struct, frozen=True, kw_only=True):
 
     run: str
     models: tuple[PlannedModel, ...]
+    hosts: tuple[Host, ...] = ()
     embedding: tuple[str, ...] = ()
     """Ids of the embedding models, which are never cases."""
     seed: int = 0

@@ -16,7 +16,7 @@ HOSTS = """\
 hosts:
   - name: big
     url: 10.0.0.5:1234
-    tags: [gpu, lab.1]
+    tags: [gpu, 24gb]
     slots: 2
     memory: 64GiB
   - {name: den, url: "ollama://127.0.0.1:11434", memory: 8_000_000_000}
@@ -25,7 +25,7 @@ MODELS = """\
 defaults: {hosts: [gpu]}
 models:
   - {id: a}
-  - {id: b, hosts: [den, lab.1]}
+  - {id: b, hosts: [den, 24gb]}
 """
 
 
@@ -40,13 +40,13 @@ def test_every_key_is_read_wherever_it_stands(text: str) -> None:
         Host(
             address="10.0.0.5:1234",
             name="big",
-            tags=("gpu", "lab.1"),
+            tags=("gpu", "24gb"),
             slots=2,
             memory_bytes=64 * 1024**3,
         ),
         Host(address="ollama://127.0.0.1:11434", name="den", memory_bytes=8_000_000_000),
     )
-    assert [model.hosts for model in manifest.models] == [("gpu",), ("den", "lab.1")]
+    assert [model.hosts for model in manifest.models] == [("gpu",), ("den", "24gb")]
 
 
 @pytest.mark.parametrize(
@@ -83,6 +83,7 @@ def test_the_engine_is_in_the_url_or_beside_it(url: str, engine: str | None, add
         ("hosts: [{name: a, url: 'b:1', memory: 64G}]", "memory must be a number of bytes, or a"),
         ("hosts: [{name: a, url: 'b:1', memory: 0}]", "such as 64GiB, got 0"),
         ("hosts: [{name: 'a:1', url: 'b:1'}]", "name must be a word of letters, digits, -, _ and"),
+        ("hosts: [{name: 10.0.0.5, url: 'b:1'}]", "name must begin with a letter"),
         ("hosts: [{name: localhost, url: 'b:1'}]", "name must differ from those of this machine"),
         ("hosts: [{name: a, url: 'ollama://b', engine: openai}]", "an address of engine openai,"),
         ("hosts: [{name: a, url: 'openai+http://u:pw@b:1'}]", "url must not hold a user name or"),
@@ -106,7 +107,7 @@ def test_a_mistake_names_its_line_and_value(hosts: str, problem: str) -> None:
          " you mean gpu?"),
         (f"{HOSTS}defaults: {{hosts: [x]}}\nmodels: [{{id: a}}]",
          "models.yaml:8: defaults: hosts: 'x' is neither a name nor a tag of `hosts:`; choose from"
-         " big, gpu, lab.1, den"),
+         " big, gpu, 24gb, den"),
         ("models: [{id: a, hosts: [gpu]}]", "model 'a': hosts: 'gpu' is neither a name nor a tag of"
          " `hosts:`; it has none"),
         (f"{HOSTS}models: [{{id: a, hosts: gpu}}]", "hosts must be a list of names or tags of"),
