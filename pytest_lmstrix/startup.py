@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Container, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -16,9 +16,9 @@ from pytest_lmstrix.checks.case_memory import CaseMemory
 from pytest_lmstrix.checks.loader import ModelLoader
 from pytest_lmstrix.checks.sizes import SizePolicy
 from pytest_lmstrix.core.sanitize import one_line
-from pytest_lmstrix.core.types import Host, Model
+from pytest_lmstrix.core.types import Case, Host, Model
 from pytest_lmstrix.engines.base import Engine, Sweeps
-from pytest_lmstrix.engines.catalog import Engines, EngineUnavailable, hosts_for
+from pytest_lmstrix.engines.catalog import Engines, EngineUnavailable, host_of, hosts_for
 from pytest_lmstrix.hooks import fixtures
 from pytest_lmstrix.hooks.collection import Collection
 from pytest_lmstrix.hooks.github_actions import GithubActions
@@ -29,6 +29,7 @@ from pytest_lmstrix.hooks.xdist import Scheduling, own_hosts, plan_from_controll
 from pytest_lmstrix.hookspecs import engine_options, registered_engines
 from pytest_lmstrix.options import LOGS, Settings, read_settings, run_hosts, with_hosts
 from pytest_lmstrix.plan.build import make_plan, read_models
+from pytest_lmstrix.plan.hosts.placement import slots_taken
 from pytest_lmstrix.plan.memory import MemoryEstimator
 from pytest_lmstrix.plan.plan import Plan
 from pytest_lmstrix.progress.live import Live
@@ -84,7 +85,7 @@ def start(config: pytest.Config) -> None:
     config.stash[fixtures.size_policy_key] = size_policy
     register(fixtures, "lmstrix-fixtures")
     register(Collection(settings, plan, size_policy), "lmstrix-collection")
-    outcomes = Outcomes(loader, attempts, memory if settings.skip_unfit else None)
+    outcomes = Outcomes(loader, attempts, plan, memory if settings.skip_unfit else None)
     register(outcomes, "lmstrix-outcomes")
     register(Samples(loader, outcomes.is_of_a_reply), "lmstrix-samples")
     register(Signals(), "lmstrix-signals")
@@ -136,13 +137,24 @@ def _memory(engines: Engines, settings: Settings) -> CaseMemory:
 
 
 def _loader(settings: Settings, engines: Engines, plan: Plan, live: Live) -> ModelLoader:
-    hosts = {each.model.id: each.hosts for each in plan.models}
+    planned = {each.model.id: each for each in plan.models}
+
+    def engine_of(model: Model, gone: Container[str]) -> Engine:
+        hosts = planned[model.id].hosts if model.id in planned else ()
+        return engines.get(model.engine, hosts, gone)
+
+    def lock(engine: Engine, case: Case) -> AbstractContextManager[None]:
+        host = engines.host(engine)
+        return host_lock.host_lock(
+            host_of(engine),
+            slots=host.slots,
+            take=slots_taken(planned.get(case.model.id), case.context_length, host),
+            on_wait=partial(live.waiting, engines.host_name(engine)),
+        )
 
     return ModelLoader(
-        lambda model, gone: engines.get(model.engine, hosts.get(model.id, ()), gone),
-        host_lock=lambda host: host_lock.host_lock(
-            host, on_wait=lambda holder: live.waiting(host, holder)
-        ),
+        engine_of,
+        host_lock=lock,
         host_name=engines.host_name,
         watch=live,
         prepare=_sweep,

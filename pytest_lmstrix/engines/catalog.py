@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 
@@ -85,7 +85,7 @@ class Engines:
                 text = f"'{host}' is not host:port or ENGINE://host:port: {error}"
                 raise EngineUnavailable(text) from None
 
-    def get(self, name: str, hosts: Sequence[str] = (), gone: Collection[str] = ()) -> Engine:
+    def get(self, name: str, hosts: Sequence[str] = (), gone: Container[str] = ()) -> Engine:
         """The engine `name`, on the first of its home hosts that is in `hosts`, or else the first.
 
         Hosts that are `gone` come last.

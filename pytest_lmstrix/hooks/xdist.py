@@ -19,6 +19,7 @@ from pytest_lmstrix.hooks.scheduler import WholeModels
 from pytest_lmstrix.manifest.read import ManifestError, whole_manifest
 from pytest_lmstrix.options import read_settings, run_hosts
 from pytest_lmstrix.plan.assignment import Job
+from pytest_lmstrix.plan.hosts.placement import asked_of
 from pytest_lmstrix.plan.plan import Plan
 from pytest_lmstrix.wake import PLAN
 
@@ -57,16 +58,25 @@ def auto_workers(config: pytest.Config) -> int | None:
 
 
 def places_of(models: Iterable[Model], hosts: Sequence[Host]) -> list[str]:
-    """Return where models can be loaded at the same time: hosts, this machine, other engines."""
-    addresses = [host.address for host in hosts]
-    used = {place for model in models for place in _places(model, addresses)}
-    named = [host for host in addresses if host in used]
-    return [*named, *sorted(used - {*named})]
+    """Return where models can be loaded at the same time: hosts, this machine, other engines.
+
+    A host is there once for each of its slots, after the others have had as many.
+    """
+    alike = {(model.engine, model.url, model.hosts): model for model in models}
+    used = {place for model in alike.values() for place in _places(model, hosts)}
+    slots = {host.address: host.slots for host in hosts}
+    named = [address for address in slots if address in used]
+    places = [*named, *sorted(used - {*named})]
+    most = max((slots.get(each, 1) for each in places), default=0)
+    return [each for slot in range(most) for each in places if slot < slots.get(each, 1)]
 
 
-def _places(model: Model, hosts: Sequence[str]) -> tuple[str, ...]:
+def _places(model: Model, hosts: Sequence[Host]) -> tuple[str, ...]:
+    known = {host.address: host for host in hosts}
+    own = [known.get(each) or Host(address=each) for each in hosts_for(model, known)]
     # Without a host, built-in engines share the memory of this machine.
-    return hosts_for(model, hosts) or ("here" if model.engine in BUILT_IN else model.engine,)
+    here = "here" if model.engine in BUILT_IN else model.engine
+    return tuple(host.address for host in asked_of(model, own)) if own else (here,)
 
 
 def end_run(session: pytest.Session, reason: str) -> None:
@@ -90,7 +100,6 @@ class Scheduling:
         notify: Callable[[str], None],
     ) -> None:
         self._plan = plan
-        self._hosts = [host.address for host in plan.hosts]
         self._places = places_of((each.model for each in plan.models), plan.hosts)
         self._sweep = sweep
         self._notify = notify
@@ -105,7 +114,9 @@ class Scheduling:
         slot = next(number for number in free if number not in self._slots.values())
         self._slots[node.gateway.id] = slot
         node.workerinput[PLAN] = msgspec.json.encode(self._plan).decode()
-        node.workerinput[HOSTS] = [each for each in self._places_of(slot) if each in self._hosts]
+        addresses = {host.address for host in self._plan.hosts}
+        own = dict.fromkeys(self._places_of(slot))  # without repeated slots of a host
+        node.workerinput[HOSTS] = [each for each in own if each in addresses]
 
     @pytest.hookimpl(optionalhook=True, wrapper=True)
     def pytest_xdist_make_scheduler(
@@ -116,8 +127,8 @@ class Scheduling:
         idle = self._workers - len(self._places)
         if self._places and idle > 0:
             self._notify(
-                f"{count_of(idle, 'worker')} without a host, since a host has one model at a time;"
-                " -n auto starts one worker a host"
+                f"{count_of(idle, 'worker')} without a host, since a host has one model at a time"
+                f"{_in_each_slot(self._plan.hosts)}; -n auto starts one worker a host or slot"
             )
         return WholeModels(
             config,
@@ -132,17 +143,19 @@ class Scheduling:
 
     def _jobs(self) -> dict[str, Job]:
         """Return the models to assign: each to the workers with one of its hosts, if any has."""
-        slots = {
-            place: str(slot) for slot in range(self._workers) for place in self._places_of(slot)
-        }
+        slots: dict[str, set[str]] = {}
+        for slot in range(self._workers):
+            for place in self._places_of(slot):
+                slots.setdefault(place, set()).add(str(slot))
         return {
             each.model.id: Job(
                 model=each.model.id,
                 seconds=each.seconds,
-                workers=frozenset(
-                    slots[place]
-                    for place in each.hosts or _places(each.model, self._hosts)
-                    if place in slots
+                workers=frozenset[str]().union(
+                    *(
+                        slots.get(place, ())
+                        for place in each.hosts or _places(each.model, self._plan.hosts)
+                    )
                 ),
             )
             for each in self._plan.models
@@ -166,6 +179,10 @@ class Scheduling:
         """Sweep after all workers have ended; a replacement swept only before its own loads."""
         if self._died:
             self._sweep()
+
+
+def _in_each_slot(hosts: Iterable[Host]) -> str:
+    return " in each of its slots" if any(host.slots > 1 for host in hosts) else ""
 
 
 def _models_by_parameters(plan: Plan) -> dict[str, str]:

@@ -20,9 +20,19 @@ class PlannedModel(Struct, frozen=True, kw_only=True):
     model: Model
     context_lengths: tuple[int, ...]
     hosts: tuple[str, ...] = ()
-    """The hosts that have it, of those that were asked; empty where any host will do."""
+    """The hosts where it may be tested: that have it, and where it fits; empty: any will do."""
     seconds: float = 0.0
     """Expected duration of all its cases."""
+    bytes_needed: tuple[int, ...] = ()
+    """The least memory at each of `context_lengths`; empty where no host has a limit."""
+    unfit_from: int | None = None
+    """The smallest size that cannot be tested on any of the hosts."""
+    unfit: str = ""
+    """Why."""
+
+    def why_unfit(self, context_length: int) -> str | None:
+        """Return why a size is not tested, `None` if it is."""
+        return self.unfit if context_length >= (self.unfit_from or 0) and self.unfit else None
 
     def whole(self) -> Case:
         """Return the model at its declared maximum, or at the largest size to test."""
