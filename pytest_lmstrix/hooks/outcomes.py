@@ -33,8 +33,8 @@ REPLIES_SECTION = "replies of the model"
 SECTION_LIMIT = 100_000
 """Longest captured output kept, in characters."""
 
-PROPERTIES = ("model", "context_length", "granted_context_length", "verdict", "load_seconds",
-              "ttft_seconds", "prompt_tokens", "prefill_tokens_per_second",
+PROPERTIES = ("model", "host", "context_length", "granted_context_length", "verdict",
+              "load_seconds", "ttft_seconds", "prompt_tokens", "prefill_tokens_per_second",
               "decode_tokens_per_second", "peak_memory_bytes",
               "estimated_memory_bytes", "samples", "passed_samples")  # fmt: skip
 """Fields of a result recorded as properties `lmstrix_<field>`, also in JUnit files."""
