@@ -110,9 +110,13 @@ class Collection:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         # After --lf and other plugins have deselected tests.
+        planned = {each.model.id: each for each in self._plan.models}
         for check in ONE_LOAD:
             cases = [case_of(item) for item in session.items if check_of(item) == check]
-            self._size_policy.expect(check, (case for case in cases if case is not None))
+            self._size_policy.expect(check, (
+                case for case in cases if case is not None
+                and planned[case.model.id].why_unfit(case.context_length) is None
+            ))  # fmt: skip
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Succeed without tests if all have cached results."""

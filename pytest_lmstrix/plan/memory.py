@@ -108,10 +108,16 @@ class MemoryEstimator:
     def cached_bytes(self, planned: PlannedModel) -> int | None:
         """Return the cached estimate of the largest case of a model of the embedded llama.cpp."""
         model, sizes = planned.model, planned.context_lengths
-        if model.engine != "llamacpp" or not sizes or not self._cache:
+        if model.engine != "llamacpp" or not sizes:
+            return None
+        return self.cached_bytes_at(model, sizes[-1])
+
+    def cached_bytes_at(self, model: Model, context_length: int) -> int | None:
+        """Return the cached estimate of a model whose file is on this machine."""
+        if not self._cache:
             return None
         try:
-            key = self._key(self.file(model, fetch=False), model.load, sizes[-1], None)
+            key = self._key(self.file(model, fetch=False), model.load, context_length, None)
         except (Failure, OSError, ValueError):
             return None
         needs = self._cache.get(key)
