@@ -10,14 +10,14 @@ from typing import TypeVar
 from msgspec.structs import asdict, replace
 
 from pytest_lmstrix.checks.case_memory import CaseMemory
-from pytest_lmstrix.checks.granted import context_refusal, padded
+from pytest_lmstrix.checks.granted import context_refusal
 from pytest_lmstrix.checks.hosts import HostRows
 from pytest_lmstrix.checks.loader import ModelLoader
 from pytest_lmstrix.checks.requests.loaded import LoadedModel
 from pytest_lmstrix.checks.slow import slow_note
 from pytest_lmstrix.core.checks import CHECKS, evidence_of
 from pytest_lmstrix.core.failure import Failure
-from pytest_lmstrix.core.measured import drop_insane
+from pytest_lmstrix.core.measured import drop_insane, padded
 from pytest_lmstrix.core.sanitize import clean
 from pytest_lmstrix.core.types import (
     LEAST_RATE_TOKENS,

@@ -5,21 +5,13 @@ from __future__ import annotations
 import re
 
 from pytest_lmstrix.core.failure import Failure
-from pytest_lmstrix.core.measured import MAX_TOKENS
+from pytest_lmstrix.core.measured import MAX_TOKENS, padded
 from pytest_lmstrix.core.types import Model, ProbeResult
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Instance
 
-PADDING = 256
-"""llama.cpp rounds a context length up to a multiple of this (`llama_context`, GGML_PAD)."""
-
 _ROOM = re.compile(r"\bn_ctx\W{1,4}(\d{1,9})\b")
 """The context that a request had, as llama.cpp names it where a prompt is too long."""
-
-
-def padded(context_length: int) -> int:
-    """Return what an engine may grant for `context_length` by rounding alone, tokens."""
-    return -(-context_length // PADDING) * PADDING
 
 
 def context_refusal(asked: int, granted: int) -> ProbeResult | None:

@@ -11,7 +11,6 @@ from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.llamacpp.binary import Flag
 
 _ALWAYS = (
-    ("--parallel", "1"),
     ("--host", "127.0.0.1"),
     ("--port", "0"),
 )
@@ -43,7 +42,8 @@ def serve_arguments(
     Raises:
         Failure: The program does not know the flag of a setting.
     """
-    words = ["--model", str(path), "--ctx-size", str(context_length)]
+    words = ["--model", str(path), "--ctx-size", str(context_length * load.requests)]
+    words += ["--parallel", str(load.requests)]
     words += [word for pair in _ALWAYS for word in pair]
     for flag, value in _WHERE_KNOWN:
         if flag in flags:
