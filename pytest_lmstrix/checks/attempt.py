@@ -10,7 +10,6 @@ from typing import TypeVar
 from msgspec.structs import asdict, replace
 
 from pytest_lmstrix.checks.case_memory import CaseMemory
-from pytest_lmstrix.checks.granted import context_refusal
 from pytest_lmstrix.checks.hosts import HostRows
 from pytest_lmstrix.checks.loader import ModelLoader
 from pytest_lmstrix.checks.requests.loaded import LoadedModel
@@ -93,7 +92,7 @@ class Attempts:
 
         def examine() -> ProbeResult:
             loaded = self.loader.load(case.model, case.context_length)
-            return context_refusal(case.context_length, loaded.context_length) or probe(loaded)
+            return loaded.refusal(case.context_length) or probe(loaded)
 
         return self.run(check, case, examine, budget)
 
@@ -134,7 +133,7 @@ class Attempts:
             lambda: self.loader.load(case.model, case.context_length), case.model, before
         )
         loaded.retried = loaded.retried or bool(before)
-        refusal = context_refusal(case.context_length, loaded.context_length)
+        refusal = loaded.refusal(case.context_length)
         if refusal is not None:
             raise Failure(refusal.detail, verdict=refusal.verdict)
         return loaded

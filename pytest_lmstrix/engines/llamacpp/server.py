@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeVar, Unpack
+from typing import Any, TypeVar, Unpack
 
 import httpx
 import msgspec
@@ -76,7 +76,7 @@ class _Event(_Delta, kw_only=True):
     stop_type: str | None = None
     prompt_progress: _Prefill | None = None
     timings: _Timings | None = None
-    error: msgspec.Raw | None = None
+    error: Any = None
 
 
 class _Error(Struct):
