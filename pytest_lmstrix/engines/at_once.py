@@ -9,6 +9,8 @@ from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread, get_ident
 from typing import TypeVar
 
+from pytest_lmstrix.core.failure import Failure
+from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Progress
 
 _T = TypeVar("_T")
@@ -28,6 +30,8 @@ class Sharing:
     def __init__(self, silence_seconds: float) -> None:
         self.given_up = Event()
         """Set when one has failed: the answers of the others are no longer wanted."""
+        self.turn = Lock()
+        """For what only one of them may do at a time."""
         self._limit = silence_seconds
         self._allowance = 0.0
         self._moved = time.monotonic()
@@ -51,8 +55,9 @@ class Sharing:
 
     def prefill(self, progress: Progress, done: int, total: int) -> None:
         """Report the prefill of one of them as a part of them all."""
-        self.moved()
         with self._lock:
+            if self._prefills.get(get_ident()) != (done, total):  # repeated, it is a silence
+                self.moved()
             self._prefills[get_ident()] = done, total
             all_done, totals = zip(*self._prefills.values(), strict=True)
             progress.prefill(sum(all_done), sum(totals))
@@ -65,7 +70,7 @@ class Sharing:
         The first error is raised, after `end` was called to end the other requests.
 
         Raises:
-            TimeoutError: None of them has moved for too long.
+            Failure: None of them has moved for too long.
         """
         answers: SimpleQueue[tuple[int, _T | None, BaseException | None]] = SimpleQueue()
 
@@ -115,7 +120,7 @@ class Sharing:
                 silence = self.silence_seconds
                 if time.monotonic() - self._moved > silence:
                     text = f"timed out: none of the requests at once moved for {silence:g} s"
-                    raise TimeoutError(text) from None
+                    raise Failure(text, verdict=Verdict.TIMEOUT, phase="predict") from None
             else:
                 self.moved()
                 return answer

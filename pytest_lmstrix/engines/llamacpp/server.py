@@ -175,8 +175,9 @@ class LlamaCppInstance:
             self._sharing = Sharing(self._reply_timeout or math.inf)
             try:
                 return self._sharing.run(asks, end=self._child.end)
-            except TimeoutError as error:
-                raise httpx.ReadTimeout(str(error)) from error
+            except Failure as failure:
+                silent = failure.verdict is Verdict.TIMEOUT
+                raise (self._kept(failure) if silent else failure) from failure.__cause__
             finally:
                 self._sharing = None
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any, ClassVar, Literal
 
 import msgspec
 from lmstudio import Chat, Client, LlmLoadModelConfig, LlmLoadModelConfigDict
@@ -12,7 +13,9 @@ from lmstudio.json_api import ChatResponseEndpoint, CompletionEndpoint, LoadMode
 from lmstudio.schemas import LMStudioStruct
 from lmstudio.sync_api import PredictionStream
 
+from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import ToolCall
+from pytest_lmstrix.core.verdicts import Verdict
 
 Fields = Mapping[str, object]
 
@@ -29,6 +32,21 @@ STOP_REASONS: frozenset[str] = frozenset(
     )
 )
 """The reasons that the SDK reads."""
+
+_ENDS: dict[str, Literal["stop", "length"]] = {
+    "eosFound": "stop",
+    "stopStringFound": "stop",
+    "toolCalls": "stop",
+    "maxPredictedTokensReached": "length",
+    "contextLengthReached": "length",
+}
+_BROKEN_OFF = {
+    "modelUnloaded": (Verdict.CRASHED, "LM Studio unloaded the instance while it answered"),
+    "userStopped": (Verdict.HOST_TROUBLE, "the answer was stopped in LM Studio"),
+    "failed": (Verdict.ENGINE_ERROR, "LM Studio reports a failed prediction"),
+}
+_DIED = "engineDied"
+"""Newer than the SDK. It may follow a complete answer."""
 
 
 class _Query(LMStudioStruct[dict[str, object]], rename="camel"):
@@ -130,6 +148,43 @@ def stop_reason(stream: PredictionStream) -> str:
     """Return why a finished prediction ended, in the server's word."""
     endpoint = stream._endpoint
     return endpoint.stop_reason if isinstance(endpoint, _Newer) else ""
+
+
+def broken_off(reason: str, *, answered: bool) -> Failure | None:
+    """Return the failure of a prediction that ended for `reason`; a complete one has none.
+
+    Reasons that are newer than the SDK do not count where there is an answer to judge.
+    """
+    if reason in _BROKEN_OFF:
+        verdict, text = _BROKEN_OFF[reason]
+    elif reason in _ENDS or answered:
+        return None
+    elif reason == _DIED:
+        verdict, text = Verdict.CRASHED, "LM Studio's engine died before it answered"
+    else:
+        verdict = Verdict.UNREACHABLE
+        text = f"this LM Studio is newer than the SDK: it ended an empty answer with {reason!r}"
+    return Failure(text, verdict=verdict, phase="predict")
+
+
+@contextmanager
+def cancelling(stream: PredictionStream) -> Iterator[None]:
+    """Cancel an abandoned prediction; the SDK itself would let it run on."""
+    # An SDK stream that has raised has closed its channel, and can no longer cancel.
+    channel = stream._channel
+    try:
+        yield
+    except BaseException as error:
+        given_up = isinstance(error, TimeoutError | Failure) or not isinstance(error, Exception)
+        if given_up and channel is not None:
+            with suppress(Exception):
+                channel.cancel()
+        raise
+
+
+def end_of(reason: str) -> Literal["stop", "length"] | None:
+    """Return the end of a complete prediction that ended for `reason`."""
+    return _ENDS.get(reason)
 
 
 def hear_tool_calls(stream: PredictionStream, hear: Callable[[], None]) -> None:
