@@ -15,23 +15,22 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Barrier, BrokenBarrierError
 
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Message, Model, ModelFacts, Reply, fingerprint
 from pytest_lmstrix.core.verdicts import Phase
 from pytest_lmstrix.engines.base import Progress
 from tests.standin.lmstudio import errors
-from tests.standin.lmstudio.errors import Refused, ServerError
+from tests.standin.lmstudio.errors import Refused
 from tests.standin.lmstudio.models import brain
 from tests.standin.lmstudio.models.behaviours import (
     Load,
     MissingFromDisk,
     Prompt,
     SharesContext,
-    SharesWindow,
 )
 from tests.standin.lmstudio.models.model import StandInModel
+from tests.standin.lmstudio.models.window import window_of
 
 
 class FakeEngine:
@@ -91,8 +90,7 @@ class FakeInstance:
         shares = next((b for b in model.behaviours if isinstance(b, SharesContext)), None)
         self._room = context_length // shares.slots if shares else context_length
         self.usable_context_length = self._room if shares and shares.reported else context_length
-        window = next((b for b in model.behaviours if isinstance(b, SharesWindow)), None)
-        self._window = window and Window(window, context_length)
+        self._window = window_of(model, context_length)
         self._engine = engine
         self._model = model
         self._progress = progress
@@ -171,40 +169,6 @@ class FakeInstance:
             prefill_tokens_per_second=model.prefill_tokens_per_second,
             decode_tokens_per_second=speed,
         )
-
-
-class Window:
-    """What long prompts share; each of them waits for the others, who have to come at once."""
-
-    def __init__(self, shares: SharesWindow, context_length: int) -> None:
-        self._shares = shares
-        self._context_length = context_length
-        self._all_here = Barrier(shares.slots, timeout=10)
-        self.held = 0
-        """Tokens of all prompts that are there."""
-
-    def taken(self, prompt: Sequence[str]) -> Sequence[str]:
-        """Return as much of `prompt` as is read.
-
-        Raises:
-            Refused: They are too long together, or one comes alone.
-        """
-        if len(prompt) <= self._context_length // 2:
-            return prompt
-        self.held += len(prompt)
-        try:
-            self._all_here.wait()
-            room = int(self._shares.windows * self._context_length)
-            fits = self.held <= room
-            self._all_here.wait()
-        except BrokenBarrierError:
-            raise Refused(ServerError(title="not all requests came at once")) from None
-        self.held = 0
-        if fits:
-            return prompt
-        if self._shares.cuts:
-            return prompt[-(room // self._shares.slots) :]
-        raise Refused(errors.context_exceeded())
 
 
 @contextmanager

@@ -7,11 +7,14 @@ import pytest
 from pytest_lmstrix.core.types import Case, LoadSettings, Model, Result
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Progress
-from tests.checks.laboratory import SKIPPED
+from pytest_lmstrix.engines.openai.engine import OpenAiEngine
+from tests.checks.laboratory import SKIPPED, Run, loader_for
 from tests.checks.test_sizes import Scripted, run_of
 from tests.standin.fake_engine import FakeInstance
 from tests.standin.lmstudio import ForgetsMiddle, SharesContext, SharesWindow
 from tests.standin.lmstudio.models.behaviours import AnyBehaviour
+from tests.standin.lmstudio.models.model import StandInModel
+from tests.standin.openai.server import OpenAiServer
 
 SIZE = 4_095
 
@@ -111,3 +114,22 @@ def test_without_the_setting_requests_are_sent_one_at_a_time() -> None:
     (result,) = check(engine, parallel=1)
     assert result.verdict is Verdict.OK
     assert len(engine.prompts) == 2 * 5
+
+
+@pytest.mark.parametrize(
+    ("windows", "verdict", "detail"),
+    [
+        (2, Verdict.OK, ""),
+        (1, Verdict.CONTEXT_TOO_LARGE, "2 requests at once do not get 2,048 tokens each: Context"),
+    ],
+)
+def test_a_server_that_is_attached_to_gets_as_many_requests_at_once(
+    windows: float, verdict: Verdict, detail: str
+) -> None:
+    served = StandInModel(key="tiny", behaviours=(SharesWindow(slots=2, windows=windows),))
+    model = Model(id="tiny", engine="openai", load=LoadSettings(parallel=2))
+    with OpenAiServer(served, 2_048) as server:
+        run = Run(loader_for(OpenAiEngine(server.host)))
+        (result,) = run.check("deep", [Case(model=model, context_length=2_048)])[2_048] or ()
+    assert (result.verdict, result.detail[: len(detail)]) == (verdict, detail)
+    assert result.settings == '{"parallel":2}'

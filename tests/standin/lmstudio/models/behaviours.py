@@ -171,7 +171,7 @@ class SharesContext(Behaviour, frozen=True, tag=True):
 class SharesWindow(Behaviour, frozen=True, tag=True):
     """Answers `slots` long prompts only at once, and has room for `windows` contexts for them all.
 
-    Where they need more, they are refused, or `cuts` each to its share. The fake engine does so.
+    Where they need more, they are refused, or `cuts` each to its share.
     """
 
     slots: int = 4
