@@ -11,7 +11,7 @@ from pytest_lmstrix.engines.openai.engine import OpenAiEngine
 from tests.checks.laboratory import SKIPPED, Run, loader_for
 from tests.checks.test_sizes import Scripted, run_of
 from tests.standin.fake_engine import FakeInstance
-from tests.standin.lmstudio import ForgetsMiddle, SharesContext, SharesWindow
+from tests.standin.lmstudio import ForgetsMiddle, Gibberish, SharesContext, SharesWindow
 from tests.standin.lmstudio.models.behaviours import AnyBehaviour
 from tests.standin.lmstudio.models.model import StandInModel
 from tests.standin.openai.server import OpenAiServer
@@ -133,3 +133,13 @@ def test_a_server_that_is_attached_to_gets_as_many_requests_at_once(
         (result,) = run.check("deep", [Case(model=model, context_length=2_048)])[2_048] or ()
     assert (result.verdict, result.detail[: len(detail)]) == (verdict, detail)
     assert result.settings == '{"parallel":2}'
+
+
+def test_full_asks_its_questions_in_as_many_requests_at_once() -> None:
+    engine = Recording()
+    (result,) = check(engine, "full", parallel=3)
+    assert result.verdict is Verdict.OK
+    assert len(engine.prompts) == len(result.replies) == 3 * 2
+    (result,) = check(Scripted(Gibberish(above=1)), "full", parallel=3)
+    assert result.verdict is Verdict.WRONG_ANSWER
+    assert result.detail.startswith("3 of 3 requests at once: ninety-six in digits: ")
