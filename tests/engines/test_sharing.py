@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from _thread import interrupt_main
 from threading import Barrier, Event
 
 import pytest
@@ -72,6 +73,17 @@ def test_the_first_error_ends_the_others_and_is_raised() -> None:
     with pytest.raises(ZeroDivisionError):
         sharing.run([ends_late, fails], end=ended.set)
     assert sharing.given_up.is_set()
+
+
+def test_an_interrupt_ends_them_all() -> None:
+    ended = Event()
+
+    def ask() -> None:
+        interrupt_main()
+        assert ended.wait(30)
+
+    with pytest.raises(KeyboardInterrupt):
+        Sharing(60).run([ask], end=ended.set)
 
 
 def test_the_progress_of_all_is_shown_as_one() -> None:
