@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar, Unpack
@@ -22,6 +23,7 @@ from pytest_lmstrix.core.types import Message, Reply
 from pytest_lmstrix.core.verdicts import Phase, Verdict
 from pytest_lmstrix.engines.at_once import Sharing
 from pytest_lmstrix.engines.base import Progress
+from pytest_lmstrix.engines.counting import KnownCounts
 from pytest_lmstrix.engines.llamacpp.causes import DEATH_SECONDS, ServerProcess, death, silence
 from pytest_lmstrix.engines.openai_form import ToolCallPart, ToolCallParts, chat_fields
 from pytest_lmstrix.engines.reply_limit import ReplyLimit
@@ -130,10 +132,16 @@ class LlamaCppInstance:
         self.context_length = granted if most_context is None else min(granted, most_context)
         """Granted to a request, tokens: rounded up to 256 and cut to what the model was trained
         for."""
-        self.special_tokens = len(self._tokens("", add_special=True))
-        """Tokens such as BOS that the model wants before every prompt, counted in a reply's
-        `prompt_tokens` but not by `count_tokens`."""
+        self._counts = KnownCounts(lambda text: len(self._tokens(text)))
         self._phase = "predict"
+
+    @cached_property
+    def special_tokens(self) -> int:
+        """Tokens such as BOS that the model wants before every prompt.
+
+        They are counted in a reply's `prompt_tokens`, but not by `count_tokens`.
+        """
+        return len(self._tokens("", add_special=True))
 
     @property
     def peak_memory_bytes(self) -> int | None:
@@ -176,14 +184,15 @@ class LlamaCppInstance:
             try:
                 return self._sharing.run(asks, end=self._child.end)
             except Failure as failure:
-                silent = failure.verdict is Verdict.TIMEOUT
-                raise (self._kept(failure) if silent else failure) from failure.__cause__
+                if failure.verdict is not Verdict.TIMEOUT:
+                    raise
+                raise self._kept(failure) from None
             finally:
                 self._sharing = None
 
     def count_tokens(self, text: str) -> int:
         """Tokens of `text`, names of special tokens in it read as such, none added."""
-        return len(self._tokens(text))
+        return self._counts(text)
 
     def unload(self) -> None:
         """End the process and confirm its exit; idempotent."""
@@ -204,7 +213,11 @@ class LlamaCppInstance:
         with self._watched():
             for event in self._events(url, body, limit):
                 if (prefill := event.prompt_progress) is not None:
-                    self._prefilled(prefill)
+                    done, total = prefill.processed, prefill.total
+                    if self._sharing is None:
+                        self._progress.prefill(done, total)
+                    else:
+                        self._sharing.prefill(self._progress, done, total)
                     self._child.activity()
                 choice = event.choices[0] if event.choices else _Choice(delta=event)
                 said, thought = choice.delta.content or "", choice.delta.reasoning_content or ""
@@ -263,12 +276,6 @@ class LlamaCppInstance:
                     if event.error is not None:
                         raise _refusal(data)
                     yield event
-
-    def _prefilled(self, prefill: _Prefill) -> None:
-        if self._sharing is not None:
-            self._sharing.prefill(self._progress, prefill.processed, prefill.total)
-        else:
-            self._progress.prefill(prefill.processed, prefill.total)
 
     def _kept(self, failure: Failure) -> Failure:
         """Keep the log of a server that failed after its load."""

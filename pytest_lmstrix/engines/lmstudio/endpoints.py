@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import msgspec
-from lmstudio import Chat, Client, LlmLoadModelConfig, LlmLoadModelConfigDict
-from lmstudio._sdk_models import LlmChannelLoadModelCreationParameter
+from lmstudio import (
+    Chat,
+    Client,
+    LlmLoadModelConfig,
+    LlmLoadModelConfigDict,
+    LlmPredictionStats,
+    ToolCallRequest,
+)
+from lmstudio._sdk_models import LlmChannelLoadModelCreationParameter, ToolCallResultDataDict
 from lmstudio.json_api import ChatResponseEndpoint, CompletionEndpoint, LoadModelEndpoint
 from lmstudio.schemas import LMStudioStruct
 from lmstudio.sync_api import PredictionStream
 
 from pytest_lmstrix.core.failure import Failure
-from pytest_lmstrix.core.types import ToolCall
-from pytest_lmstrix.core.verdicts import Verdict
+from pytest_lmstrix.core.types import Message, ToolCall
 
 Fields = Mapping[str, object]
 
@@ -33,20 +40,9 @@ STOP_REASONS: frozenset[str] = frozenset(
 )
 """The reasons that the SDK reads."""
 
-_ENDS: dict[str, Literal["stop", "length"]] = {
-    "eosFound": "stop",
-    "stopStringFound": "stop",
-    "toolCalls": "stop",
-    "maxPredictedTokensReached": "length",
-    "contextLengthReached": "length",
-}
-_BROKEN_OFF = {
-    "modelUnloaded": (Verdict.CRASHED, "LM Studio unloaded the instance while it answered"),
-    "userStopped": (Verdict.HOST_TROUBLE, "the answer was stopped in LM Studio"),
-    "failed": (Verdict.ENGINE_ERROR, "LM Studio reports a failed prediction"),
-}
-_DIED = "engineDied"
-"""Newer than the SDK. It may follow a complete answer."""
+
+MEASURABLE_PROMPT_TOKENS = 512
+"""With fewer, the time to the first token measures the connection more than the prefill."""
 
 
 class _Query(LMStudioStruct[dict[str, object]], rename="camel"):
@@ -144,27 +140,45 @@ def respond(
     return PredictionStream(client.llm._create_channel(endpoint), endpoint)
 
 
+def history_of(messages: Iterable[Message]) -> Chat:
+    """Return messages as the SDK's history, in which results of tools name their calls."""
+    history = Chat()
+    for message in messages:
+        if message.role == "tool":
+            result: ToolCallResultDataDict = {
+                "type": "toolCallResult",
+                "content": message.content,
+                "toolCallId": message.tool_call_id,
+            }
+            history.add_tool_result(result)
+        elif message.tool_calls:
+            calls = [
+                ToolCallRequest(type="function", name=c.name, id=c.id, arguments=c.arguments)
+                for c in message.tool_calls
+            ]
+            history.add_assistant_response(message.content, calls)
+        else:
+            history.add_entry(message.role, message.content)
+    return history
+
+
 def stop_reason(stream: PredictionStream) -> str:
     """Return why a finished prediction ended, in the server's word."""
     endpoint = stream._endpoint
     return endpoint.stop_reason if isinstance(endpoint, _Newer) else ""
 
 
-def broken_off(reason: str, *, answered: bool) -> Failure | None:
-    """Return the failure of a prediction that ended for `reason`; a complete one has none.
-
-    Reasons that are newer than the SDK do not count where there is an answer to judge.
-    """
-    if reason in _BROKEN_OFF:
-        verdict, text = _BROKEN_OFF[reason]
-    elif reason in _ENDS or answered:
+def prefill_rate(stats: LlmPredictionStats) -> float | None:
+    """Return the tokens per second of a prefill that nothing was cached of."""
+    tokens, seconds = stats.prompt_tokens_count, positive(stats.time_to_first_token_sec)
+    if seconds is None or tokens is None or tokens < MEASURABLE_PROMPT_TOKENS:
         return None
-    elif reason == _DIED:
-        verdict, text = Verdict.CRASHED, "LM Studio's engine died before it answered"
-    else:
-        verdict = Verdict.UNREACHABLE
-        text = f"this LM Studio is newer than the SDK: it ended an empty answer with {reason!r}"
-    return Failure(text, verdict=verdict, phase="predict")
+    return tokens / seconds
+
+
+def positive(value: float | None) -> float | None:
+    """Return a measured value if it can be one."""
+    return value if value is not None and math.isfinite(value) and value > 0 else None
 
 
 @contextmanager
@@ -180,11 +194,6 @@ def cancelling(stream: PredictionStream) -> Iterator[None]:
             with suppress(Exception):
                 channel.cancel()
         raise
-
-
-def end_of(reason: str) -> Literal["stop", "length"] | None:
-    """Return the end of a complete prediction that ended for `reason`."""
-    return _ENDS.get(reason)
 
 
 def hear_tool_calls(stream: PredictionStream, hear: Callable[[], None]) -> None:

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import (
-    AbstractContextManager,
-    ExitStack,
-    contextmanager,
-    nullcontext,
-)
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar, Unpack
 
 import msgspec
 from lmstudio import (
     LLM,
-    Chat,
     Client,
     FileHandle,
     LlmPredictionConfigDict,
-    LlmPredictionStats,
     set_sync_api_timeout,
 )
 from lmstudio.sync_api import PredictionStream
@@ -30,8 +22,10 @@ from pytest_lmstrix.core.types import Message, Reply
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.at_once import Sharing
 from pytest_lmstrix.engines.base import Progress
+from pytest_lmstrix.engines.counting import KnownCounts
 from pytest_lmstrix.engines.lmstudio import endpoints
 from pytest_lmstrix.engines.lmstudio.connection import stalling
+from pytest_lmstrix.engines.lmstudio.errors import COMPLETE_REASONS, broken_off
 from pytest_lmstrix.engines.lmstudio.settings import (
     InForce,
     LoadFields,
@@ -54,8 +48,9 @@ _Talk = tuple[Client, Callable[[], None], Callable[[float], None]]
 SLOWEST_PREFILL = 50.0
 """Prompt tokens per second below which a prefill without progress counts as hung."""
 
-MEASURABLE_PROMPT_TOKENS = 512
-"""With fewer, the time to the first token measures the connection more than the prefill."""
+SHORT_PROMPT_BYTES = 2_000
+"""A prompt up to it is not counted before it is sent: its prefill is too short to be watched."""
+_BYTES_PER_TOKEN = 4
 
 
 class LmStudioInstance:
@@ -80,6 +75,7 @@ class LmStudioInstance:
         """That of the requests at once that are running."""
         self._unloaded = False
         self._requests = asked.requests
+        self._counts = KnownCounts(self._count_tokens)
         self._context_length = self._read_context_length()
         self._in_force = self._read_in_force(asked)
 
@@ -139,9 +135,7 @@ class LmStudioInstance:
         """
         config = _prediction_config(max_tokens, temperature)
         fields = {**without_thinking(max_tokens), **option_fields(options)}
-        history = Chat()
-        for message in messages:
-            history.add_entry(message.role, message.content)
+        history = endpoints.history_of(messages)
         if images := options.get("images"):
             history.add_user_message([], images=self._prepared(images))
 
@@ -178,6 +172,10 @@ class LmStudioInstance:
 
     def count_tokens(self, text: str) -> int:
         """Count the tokens of `text` in the model's vocabulary."""
+        self._check_held()
+        return self._counts(text)
+
+    def _count_tokens(self, text: str) -> int:
         return self._ask(
             lambda client: LLM(self.identifier, client.llm).count_tokens(text), "counting tokens"
         )
@@ -189,7 +187,7 @@ class LmStudioInstance:
             Failure: It is still loaded, or the server does not answer.
         """
         if not self._unloaded:
-            self._engine.unload(self.identifier)
+            self._engine.unload(self.identifier, self._device, is_listed=True)
             self._unloaded = True
 
     def _read_context_length(self) -> int:
@@ -217,10 +215,13 @@ class LmStudioInstance:
         return in_force(asked, reported)
 
     def _ask(self, question: Callable[[Client], _T], doing: str) -> _T:
-        if self._lost is not None:
-            raise self._lost
+        self._check_held()
         # Not found in this phase means that the instance died, not that the model is missing.
         return self._engine.link.ask(question, phase="predict", doing=doing)
+
+    def _check_held(self) -> None:
+        if self._lost is not None:
+            raise self._lost
 
     def _predict(
         self,
@@ -228,9 +229,9 @@ class LmStudioInstance:
         start: Callable[[Client, Callable[[float], None]], PredictionStream],
         max_tokens: int,
     ) -> Reply:
-        # Asked first: it sets the limit, and a connection that died meanwhile is found out by it.
+        self._check_held()
         with self._in_order():
-            total = self.count_tokens(prompt)
+            total = self._prompt_tokens(prompt, self._engine.reply_timeout)
         fresh, first = self._is_fresh(prompt), not self._sent
         self._sent.append(prompt)
         text: list[str] = []
@@ -255,22 +256,22 @@ class LmStudioInstance:
             stats = stream.result().stats
         reason = endpoints.stop_reason(stream)
         answered = bool("".join(text).strip() or endpoints.tool_calls(stream))
-        broken_off = endpoints.broken_off(reason, answered=answered)
-        if broken_off is not None:
-            raise broken_off
+        failure = broken_off(reason, answered=answered)
+        if failure is not None:
+            raise failure
         return Reply(
             text="".join(text),
             reasoning="".join(reasoning),
             tool_calls=endpoints.tool_calls(stream),
-            stop_reason=endpoints.end_of(reason),
+            stop_reason=COMPLETE_REASONS.get(reason),
             # A prompt has at least one token: none means that they were not counted.
             prompt_tokens=stats.prompt_tokens_count or None,
             cached_prompt_tokens=0 if first else None,
             completion_tokens=stats.predicted_tokens_count,
-            ttft_seconds=_measured(stats.time_to_first_token_sec) or clock.first_seconds,
+            ttft_seconds=endpoints.positive(stats.time_to_first_token_sec) or clock.first_seconds,
             decode_seconds=clock.decode_seconds,
-            prefill_tokens_per_second=_prefill_speed(stats) if fresh else None,
-            decode_tokens_per_second=_measured(stats.tokens_per_second),
+            prefill_tokens_per_second=endpoints.prefill_rate(stats) if fresh else None,
+            decode_tokens_per_second=endpoints.positive(stats.tokens_per_second),
         )
 
     @contextmanager
@@ -315,6 +316,18 @@ class LmStudioInstance:
         elif error.code == BEYOND_LIMIT:
             self._engine.link.drop()  # else the rest would still be received and parsed
 
+    def _prompt_tokens(self, prompt: str, silence: float) -> int:
+        """Count the tokens of `prompt`, which set the limit; estimate them where they cannot.
+
+        A token has a byte or more. A connection that died meanwhile is found out by a count.
+        """
+        size = len(prompt.encode(errors="surrogatepass"))
+        if not self._engine.link.is_alive:
+            return self._count_tokens(prompt)
+        if size > min(SHORT_PROMPT_BYTES, silence * SLOWEST_PREFILL):
+            return self.count_tokens(prompt)
+        return size // _BYTES_PER_TOKEN + 1
+
     def _is_fresh(self, prompt: str) -> bool:
         """Whether the KV cache can hold next to nothing of `prompt`, judging by all before it.
 
@@ -331,14 +344,3 @@ def _prediction_config(max_tokens: int, temperature: float) -> LlmPredictionConf
         # The default would silently cut the middle out of a prompt that is too long.
         "contextOverflowPolicy": "stopAtLimit",
     }
-
-
-def _prefill_speed(stats: LlmPredictionStats) -> float | None:
-    tokens, seconds = stats.prompt_tokens_count, _measured(stats.time_to_first_token_sec)
-    if seconds is None or tokens is None or tokens < MEASURABLE_PROMPT_TOKENS:
-        return None
-    return tokens / seconds
-
-
-def _measured(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) and value > 0 else None
