@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from threading import Event, Lock, Thread, get_ident
+from threading import Event, Lock, Thread, current_thread
 from typing import TypeVar
 
 from pytest_lmstrix.core.failure import Failure
@@ -36,7 +36,7 @@ class Sharing:
         self._allowance = 0.0
         self._moved = time.monotonic()
         self._lock = Lock()
-        self._prefills: dict[int, tuple[int, int]] = {}
+        self._prefills: dict[Thread, tuple[int, int]] = {}
         self._threads: list[Thread] = []
 
     @property
@@ -56,9 +56,9 @@ class Sharing:
     def prefill(self, progress: Progress, done: int, total: int) -> None:
         """Report the prefill of one of them as a part of them all."""
         with self._lock:
-            if self._prefills.get(get_ident()) != (done, total):  # repeated, it is a silence
+            if self._prefills.get(current_thread()) != (done, total):  # repeated, it is a silence
                 self.moved()
-            self._prefills[get_ident()] = done, total
+            self._prefills[current_thread()] = done, total
             all_done, totals = zip(*self._prefills.values(), strict=True)
             progress.prefill(sum(all_done), sum(totals))
 
