@@ -15,6 +15,7 @@ from pytest_lmstrix.checks.attempt import Attempts
 from pytest_lmstrix.checks.case_memory import CaseMemory
 from pytest_lmstrix.checks.loader import ModelLoader
 from pytest_lmstrix.checks.sizes import SizePolicy
+from pytest_lmstrix.core.memory import MachineMemory
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.core.types import Case, Host, Model
 from pytest_lmstrix.engines.base import Engine, Sweeps
@@ -25,16 +26,13 @@ from pytest_lmstrix.hooks.github_actions import GithubActions
 from pytest_lmstrix.hooks.outcomes import Outcomes
 from pytest_lmstrix.hooks.samples import Samples
 from pytest_lmstrix.hooks.signals import Signals
-from pytest_lmstrix.hooks.xdist import Scheduling, own_hosts, plan_from_controller
+from pytest_lmstrix.hooks.worker_input import own_hosts, plan_from_controller
 from pytest_lmstrix.hookspecs import engine_options, registered_engines
 from pytest_lmstrix.options import LOGS, Settings, read_settings, run_hosts, with_hosts
-from pytest_lmstrix.plan.build import make_plan, read_models
 from pytest_lmstrix.plan.hosts.placement import slots_taken
 from pytest_lmstrix.plan.memory import MemoryEstimator
 from pytest_lmstrix.plan.plan import Plan
 from pytest_lmstrix.progress.live import Live
-from pytest_lmstrix.reports.recorder import Recorder
-from pytest_lmstrix.reports.writer import Writer, check_registry
 from pytest_lmstrix.system import host_lock, owners
 from pytest_lmstrix.system.machine_id import machine_id
 from pytest_lmstrix.system.workflow_commands import guarded
@@ -51,6 +49,8 @@ def start(config: pytest.Config) -> None:
     live = Live(config)
     plan = plan_from_controller(config)
     if plan is None:
+        from pytest_lmstrix.plan.build import read_models
+
         manifest = read_models(settings)
         hosts = run_hosts(settings, manifest.hosts)
     else:
@@ -61,6 +61,12 @@ def start(config: pytest.Config) -> None:
     register = config.pluginmanager.register
     _collect_manifest(config, settings)
     if plan is None:
+        # Not for workers, which neither plan nor report.
+        from pytest_lmstrix.hooks.xdist import Scheduling
+        from pytest_lmstrix.plan.build import make_plan
+        from pytest_lmstrix.reports.recorder import Recorder
+        from pytest_lmstrix.reports.writer import Writer, check_registry
+
         if not config.option.collectonly:
             check_registry(settings.registry)
         plan = make_plan(manifest, hosts, settings, engines, machine=machine_id())
@@ -128,12 +134,24 @@ def _weights(settings: Settings, live: Live, model: Model) -> Path:
 
 
 def _memory(engines: Engines, settings: Settings) -> CaseMemory:
+    from pytest_lmstrix.engines.llamacpp.binary import Binary
     from pytest_lmstrix.engines.llamacpp.dry_run import read_machine_memory
 
+    program = Binary(settings.llama_server)
     estimator = MemoryEstimator(
-        registry=settings.registry, folder=settings.models.parent, machine=machine_id()
+        registry=settings.registry,
+        folder=settings.models.parent,
+        machine=machine_id(),
+        program=program,
     )
-    return CaseMemory(estimator, registered=engines.registered, read_machine=read_machine_memory)
+    others = set(engines.registered)
+    if any(host.startswith("llama-server+") for host in settings.hosts):
+        others.add("llama-server")  # a router has its own machine
+
+    def read_machine(engine: str) -> MachineMemory:
+        return read_machine_memory(program if engine == "llama-server" else None)
+
+    return CaseMemory(estimator, registered=others, read_machine=read_machine)
 
 
 def _loader(settings: Settings, engines: Engines, plan: Plan, live: Live) -> ModelLoader:

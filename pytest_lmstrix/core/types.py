@@ -129,13 +129,6 @@ class ModelFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
         drop_insane(self)
 
 
-class Message(Struct, frozen=True, kw_only=True):
-    """One message of a chat."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
-
-
 ToolFault = Literal["fenced", "in_text", "in_reasoning", "wrong_name", "not_an_object", "cut_off",
                     "wrong_arguments"]  # fmt: skip
 
@@ -151,6 +144,19 @@ class ToolCall(Struct, frozen=True, kw_only=True):
     """Why it is not well-formed; found after the reply, not by engines."""
     detail: str = ""
     """The fault in words."""
+
+
+class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One message of a chat."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Of the assistant: the calls that it asked for, each with an id."""
+    tool_call_id: str = ""
+    """Of a tool: the call that has this result."""
+    tool_name: str = ""
+    """Of a tool: its name."""
 
 
 class Reply(Struct, frozen=True, kw_only=True):

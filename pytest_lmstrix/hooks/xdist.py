@@ -1,14 +1,13 @@
-"""Integration of pytest-xdist: one plan for all workers, each model on one worker."""
+"""Integration of pytest-xdist on its controller: one plan for all workers, each model on one."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from functools import cache, cached_property, partial
+from typing import TYPE_CHECKING
 
-import msgspec
 import pytest
 
 from pytest_lmstrix.core.formatting import count_of
@@ -16,6 +15,7 @@ from pytest_lmstrix.core.types import Host, Model
 from pytest_lmstrix.engines.catalog import BUILT_IN, hosts_for
 from pytest_lmstrix.hooks.collection import ascii_id
 from pytest_lmstrix.hooks.scheduler import WholeModels
+from pytest_lmstrix.hooks.worker_input import HOSTS, pack_plan
 from pytest_lmstrix.manifest.read import ManifestError, whole_manifest
 from pytest_lmstrix.options import read_settings, run_hosts
 from pytest_lmstrix.plan.assignment import Job
@@ -26,22 +26,6 @@ from pytest_lmstrix.wake import PLAN
 if TYPE_CHECKING:
     from xdist.scheduler import Scheduling as Scheduler
     from xdist.workermanage import WorkerController
-
-
-def plan_from_controller(config: pytest.Config) -> Plan | None:
-    """Return the plan of the controller, if this process is a worker."""
-    worker: dict[str, Any] | None = getattr(config, "workerinput", None)
-    return msgspec.json.decode(worker[PLAN], type=Plan) if worker is not None else None
-
-
-HOSTS = "lmstrix_hosts"
-"""In the input of a worker: the hosts that it alone uses."""
-
-
-def own_hosts(config: pytest.Config, hosts: Sequence[str]) -> list[str]:
-    """Return those of `hosts` that this process prefers to the others: all without workers."""
-    worker: dict[str, list[str]] = getattr(config, "workerinput", {})
-    return worker.get(HOSTS, list(hosts))
 
 
 def auto_workers(config: pytest.Config) -> int | None:
@@ -108,12 +92,16 @@ class Scheduling:
         self._workers = 0
         self._died = False
 
+    @cached_property
+    def _packed_plan(self) -> bytes:
+        return pack_plan(self._plan)
+
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: WorkerController) -> None:
         free = itertools.count()
         slot = next(number for number in free if number not in self._slots.values())
         self._slots[node.gateway.id] = slot
-        node.workerinput[PLAN] = msgspec.json.encode(self._plan).decode()
+        node.workerinput[PLAN] = self._packed_plan
         addresses = {host.address for host in self._plan.hosts}
         own = dict.fromkeys(self._places_of(slot))  # without repeated slots of a host
         node.workerinput[HOSTS] = [each for each in own if each in addresses]

@@ -280,7 +280,8 @@ class OllamaEngine:
                 body = {"model": note.model, "keep_alive": 0, "stream": False}
                 self.client.post("/api/generate", body, _Done, phase="unload")
                 deadline = time.monotonic() + self._confirm_seconds
-            elif time.monotonic() >= deadline:
+                continue  # most are gone at once
+            if time.monotonic() >= deadline:
                 seconds = f"{self._confirm_seconds:g} s"
                 text = f"Ollama still lists {note.model} {seconds} after it accepted the unload"
                 raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="unload")
