@@ -40,11 +40,11 @@ def steps_of(name: str) -> list[dict[str, Any]]:
     return steps
 
 
-def command_of(name: str) -> list[str]:
-    """Return the arguments of the command that tests models."""
-    found = [step["run"] for step in steps_of(name) if step.get("run", "").startswith("pytest")]
-    (command,) = found
-    return shlex.split(command)[1:]
+def commands_of(name: str) -> list[list[str]]:
+    """Return the arguments of each command of pytest."""
+    commands = [shlex.split(step["run"]) for step in steps_of(name) if "run" in step]
+    assert {command[0] for command in commands} == {"pip", "pytest"}
+    return [command[1:] for command in commands if command[0] == "pytest"]
 
 
 def test_all_of_them_are_tested() -> None:
@@ -76,7 +76,8 @@ def test_the_two_workflows_do_not_restore_each_others_registry() -> None:
 
 
 def test_the_nightly_command_tests_the_models(project: Project) -> None:
-    project.run(*command_of(NAMES[0])).assert_outcomes(passed=2)
+    (command,) = commands_of(NAMES[0])
+    project.run(*command).assert_outcomes(passed=2)
     assert (project.path / REGISTRY).exists()
     assert (project.path / "reports" / "junit.xml").exists()
 
@@ -90,12 +91,13 @@ def test_a_pull_request_that_makes_a_prompt_worse_is_rejected(
     project.manifest("[{id: tiny, contexts: [512]}]")
     prompts = project.path / "tests" / "prompts"
     prompts.mkdir(parents=True)
+    accept, test = commands_of(NAMES[1])
     (prompts / "test_prompt.py").write_text(PROMPT)
 
     def run(good: int) -> tuple[int, str]:
         step.write_text("")
         (project.path / "good.txt").write_text(str(good))
-        result = project.run(*command_of(NAMES[1]))
+        result = project.run(*test)
         passed = good >= 5
         result.assert_outcomes(passed=int(passed), failed=int(not passed))
         return result.ret, step.read_text(encoding="utf-8")
@@ -110,6 +112,8 @@ def test_a_pull_request_that_makes_a_prompt_worse_is_rejected(
             f"| less reliable | tiny | test\\_prompt at 512 | passed samples | {counts} |"
             in summary
         )
+    project.run(*accept)
+    assert run(6)[0] == pytest.ExitCode.OK
     assert {path.name for path in (project.path / "reports").iterdir()} >= {
         "registry.jsonl", "report.html", "summary.md", "junit.xml",
     }  # fmt: skip
