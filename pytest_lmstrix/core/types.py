@@ -65,6 +65,8 @@ class Model(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Declared maximum; by default as the engine reports it."""
     size_bytes: int | None = None
     tags: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    """Names or tags of hosts where it may be tested: on those with one of them; empty: on any."""
     contexts: tuple[int, ...] | None = None
     """Sizes to test; `None` means the ladder."""
     source: str | None = None
@@ -93,6 +95,19 @@ class Model(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def name(self) -> str:
         """The name in the engine, the same for all variants."""
         return self.variant_of or self.id
+
+
+class Host(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A server that loads models."""
+
+    address: str
+    """As `--lmstrix-host` has it, such as `127.0.0.1:1234` or `ollama://127.0.0.1:11434`."""
+    name: str | None = None
+    tags: tuple[str, ...] = ()
+    slots: int = 1
+    """How many models may be loaded on it at once."""
+    memory_bytes: int | None = None
+    """For models; `None` if unknown."""
 
 
 class ModelFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):

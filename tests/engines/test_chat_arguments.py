@@ -57,7 +57,7 @@ def get_weather(city: str, days: int = 1) -> str:
 
 def loaded_in(engine: Engine, cleanup: ExitStack, **model: Any) -> LoadedModel:
     loader = ModelLoader(
-        lambda model, gone: engine, host_lock=lambda _: nullcontext(), watch=Silent()
+        lambda model, gone: engine, host_lock=lambda *_: nullcontext(), watch=Silent()
     )
     cleanup.callback(loader.unload)
     named = Model(**{"id": "tiny", "engine": engine.name, **model})

@@ -27,7 +27,7 @@ class Odd:
 def loaded() -> LoadedModel:
     engine = FakeEngine()
     loader = ModelLoader(
-        lambda model, gone: engine, host_lock=lambda _: nullcontext(), watch=Silent()
+        lambda model, gone: engine, host_lock=lambda *_: nullcontext(), watch=Silent()
     )
     return loader.load(Model(id="tiny", engine="fake"), 1024)
 
