@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import groupby
 from typing import Any, ClassVar
 
 import msgspec
@@ -141,25 +142,27 @@ def respond(
 
 
 def history_of(messages: Iterable[Message]) -> Chat:
-    """Return messages as the SDK's history, in which results of tools name their calls."""
+    """Return messages as the SDK's history: all results of a message's calls in one message."""
     history = Chat()
-    for message in messages:
-        if message.role == "tool":
-            result: ToolCallResultDataDict = {
-                "type": "toolCallResult",
-                "content": message.content,
-                "toolCallId": message.tool_call_id,
-            }
-            history.add_tool_result(result)
-        elif message.tool_calls:
-            calls = [
-                ToolCallRequest(type="function", name=c.name, id=c.id, arguments=c.arguments)
-                for c in message.tool_calls
-            ]
-            history.add_assistant_response(message.content, calls)
-        else:
-            history.add_entry(message.role, message.content)
+    for is_result, group in groupby(messages, key=lambda message: message.role == "tool"):
+        if is_result:
+            history.add_tool_results(map(_tool_result, group))
+            continue
+        for message in group:
+            if message.tool_calls:
+                history.add_assistant_response(message.content, map(_call, message.tool_calls))
+            else:
+                history.add_entry(message.role, message.content)
     return history
+
+
+def _tool_result(message: Message) -> ToolCallResultDataDict:
+    call_id = message.tool_call_id
+    return {"type": "toolCallResult", "content": message.content, "toolCallId": call_id}
+
+
+def _call(call: ToolCall) -> ToolCallRequest:
+    return ToolCallRequest(type="function", name=call.name, id=call.id, arguments=call.arguments)
 
 
 def stop_reason(stream: PredictionStream) -> str:
