@@ -21,7 +21,7 @@ from pytest_lmstrix.hooks.outcomes import attach_results, results_of
 from pytest_lmstrix.hooks.xdist import end_run
 from pytest_lmstrix.options import Settings
 from pytest_lmstrix.plan.plan import Plan
-from pytest_lmstrix.progress.live import LiveDisplay
+from pytest_lmstrix.progress.live_display import LiveDisplay
 from pytest_lmstrix.registry.store import Registry, RegistryError
 from pytest_lmstrix.reports.run_json import CaseReport
 
@@ -161,6 +161,8 @@ class Recorder:
         """Replace results of earlier cases that are `host_trouble` now; return the other ones."""
         trouble = (each for each in results[1:] if each.verdict is Verdict.HOST_TROUBLE)
         now = {_place(each): each for each in trouble}
+        if not now:
+            return results
         found: set[object] = set()
         for number, case in enumerate(self.cases):
             if hit := now.keys() & {_place(each) for each in case.results}:

@@ -6,7 +6,7 @@ import itertools
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property
 
@@ -19,7 +19,7 @@ from pytest_lmstrix.core.types import Model, ModelFacts
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.lmstudio import endpoints
-from pytest_lmstrix.engines.lmstudio.connection import Link, Namespace, stalling
+from pytest_lmstrix.engines.lmstudio.connection import Link, stalling
 from pytest_lmstrix.engines.lmstudio.embedding.instance import LmStudioEmbeddingInstance
 from pytest_lmstrix.engines.lmstudio.instance import LmStudioInstance
 from pytest_lmstrix.engines.lmstudio.library import Library
@@ -152,7 +152,8 @@ class LmStudioEngine:
         if context_length is not None:
             asked = load_fields(model, context_length, listed.runtime if listed else "llama")
         device = listed.device if listed else UNSET
-        self._release_strays()  # a request that detects a broken connection
+        if self._strays or not self.link.is_alive:
+            self._release_strays()  # a request that detects a broken connection
         identifier = f"{PREFIX}{self.owner}-{endpoints.EMBEDS * embeds}{secrets.token_hex(4)}"
         namespace = endpoints.namespace_of(identifier)
         doing = f"loading {model.id}"
@@ -182,15 +183,18 @@ class LmStudioEngine:
                     hear=hear,
                 )
             made = LmStudioEmbeddingInstance if embeds else LmStudioInstance
-            return made(
-                self, identifier, progress, asked, device=None if device is UNSET else device
-            )
+            where = None if device is UNSET else device
+            return made(self, identifier, progress, asked, device=where)
         except BaseException as error:
             self.abandon(identifier, error, loading=True, heard=heard)
             raise
 
-    def unload(self, identifier: str) -> None:
+    def unload(
+        self, identifier: str, device: str | None = None, *, is_listed: bool = False
+    ) -> None:
         """Unload one of our instances and wait until it is no longer listed; idempotent.
+
+        One that `is_listed`, as far as is known, is on the linked `device`.
 
         Raises:
             Failure: LM Studio refuses, or goes on listing it.
@@ -198,19 +202,21 @@ class LmStudioEngine:
         if not identifier.startswith(PREFIX):
             raise ValueError(f"{identifier!r} is not one of our instances")
         try:
-            self._unload(identifier)
+            self._unload(identifier, {identifier: device} if is_listed else None)
         except Failure:
             self._strays.add(identifier)
             raise
         self._open.discard(identifier)
         self._strays.discard(identifier)
 
-    def _unload(self, identifier: str) -> None:
+    def _unload(self, identifier: str, listed: Mapping[str, str | None] | None) -> None:
         doing = f"unloading {identifier}"
-        deadline = time.monotonic() + self.unload_seconds
-        looks = itertools.count()
         namespace = endpoints.namespace_of(identifier)
-        while identifier in (listed := self.link.loaded("unload", namespace)):
+        deadline = time.monotonic() + self.unload_seconds
+        if listed is None:
+            listed = self.link.loaded("unload", namespace)
+        looks = itertools.count()
+        while identifier in listed:
             match next(looks):
                 case 0:
                     self._ask_to_unload(identifier, listed[identifier], doing, final=False)
@@ -226,6 +232,7 @@ class LmStudioEngine:
                         f" {doing}"
                     )
                     raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="unload")
+            listed = self.link.loaded("unload", namespace)
 
     def sweep(self, is_dead: Callable[[str], bool]) -> list[str]:
         """Unload the instances whose `is_dead(owner)` is true; return their identifiers.
@@ -233,9 +240,10 @@ class LmStudioEngine:
         Raises:
             Failure: The server does not answer.
         """
-        ours = [name for name in self._listed("llm", "embedding") if name.startswith(PREFIX)]
+        listed = self.link.loaded("connect", "llm", "embedding")
+        ours = [name for name in listed if name.startswith(PREFIX)]
         dead = [name for name in ours if is_dead(name.removeprefix(PREFIX).rpartition("-")[0])]
-        return [identifier for identifier in dead if self._unloaded(identifier)]
+        return [identifier for identifier in dead if self._unloaded(identifier, listed[identifier])]
 
     def close(self) -> None:
         """Unload all remaining instances, including abandoned loads that finished late."""
@@ -284,11 +292,7 @@ class LmStudioEngine:
         Raises:
             Failure: The server does not answer.
         """
-        listed = self.link.ask(
-            lambda client: client.llm.remote_call("listLoaded"),
-            phase="load",
-            doing="listing the loaded models",
-        )
+        listed = self.link.last_instances("load")
         sizes: dict[str, int | None] = dict.fromkeys(sorted(self._strays))
         for each in listed:
             if each["identifier"] not in self._open - self._strays:
@@ -306,22 +310,19 @@ class LmStudioEngine:
                 f" {self.ttl_seconds} idle seconds"
             )
         while True:
-            # Asked in any case: the answer shows whether the connection still works.
             kinds = {"llm", *map(endpoints.namespace_of, self._strays)}
-            for identifier in self._strays.intersection(self._listed(*kinds)):
-                if not self._unloaded(identifier):
+            listed = self.link.loaded("connect", *kinds)
+            for identifier in self._strays.intersection(listed):
+                if not self._unloaded(identifier, listed[identifier]):
                     return
             if not self._strays or time.monotonic() >= deadline:
                 return
             time.sleep(_POLL_SECONDS)
 
-    def _listed(self, *namespaces: Namespace) -> list[str]:
-        return [name for each in namespaces for name in self.link.loaded("connect", each)]
-
-    def _unloaded(self, identifier: str) -> bool:
+    def _unloaded(self, identifier: str, device: str | None) -> bool:
         """Unload a leftover; a refusal is only logged, since the next model is not to blame."""
         try:
-            self.unload(identifier)
+            self.unload(identifier, device, is_listed=True)
         except Failure as trouble:
             if trouble.verdict is Verdict.UNREACHABLE:
                 raise

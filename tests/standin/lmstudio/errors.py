@@ -166,6 +166,11 @@ def text_too_long(tokens: int, context_length: int) -> ServerError:
     )
 
 
+def context_exceeded() -> ServerError:
+    """The prompts of all requests at once do not fit in the window that they share."""
+    return ServerError(title="Context size has been exceeded.")
+
+
 def canceled() -> ServerError:
     """A load that was cancelled."""
     return ServerError(title="Operation canceled.")
