@@ -32,6 +32,7 @@ from pytest_lmstrix.manifest.schema import (
     Wrong,
 )
 from pytest_lmstrix.manifest.variants import combinations
+from pytest_lmstrix.system.garbage import collector_paused
 
 __all__ = ["Manifest", "ManifestError", "ManifestNotFound", "parse_manifest", "read_manifest"]
 
@@ -77,6 +78,7 @@ def read_bytes(path: Path) -> bytes:
         raise ManifestError([f"{path}: cannot be read: {error.strerror or error}"]) from None
 
 
+@collector_paused()
 def parse_manifest(
     data: bytes, path: Path, *, engine: str = "lmstudio", may_be_empty: bool = False
 ) -> Manifest:
