@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 _ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+):(\d{1,5})")
@@ -49,6 +50,7 @@ def hosts_of(engine: str, hosts: Iterable[str]) -> tuple[str, ...]:
     return tuple(host for host in hosts if engine_at(host) == engine)
 
 
+@lru_cache
 def server_url(given: str) -> str:
     """Return the base URL of an OpenAI-compatible server, without its `/v1`.
 
