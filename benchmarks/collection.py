@@ -53,7 +53,7 @@ class Took(NamedTuple):
 def manifest() -> str:
     entries = "".join(
         f"  - id: publisher-{number % 100:02}/model-{number:05}-7b-instruct\n"
-        "    context_limit: 131072\n    size_bytes: {1_000_000_000 + number * 987_653}\n"
+        f"    context_limit: 131072\n    size_bytes: {1_000_000_000 + number * 987_653}\n"
         f"    url: http://127.0.0.1:{9 + number % 2}\n"
         for number in range(MODELS)
     )
