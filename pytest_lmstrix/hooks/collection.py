@@ -121,10 +121,15 @@ class Collection:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         # After --lf and other plugins have deselected tests.
+        planned = {each.model.id: each for each in self._plan.models}
         cases: dict[str, list[Case]] = {check: [] for check in ONE_LOAD}
         for item in session.items:
             case, check = case_of(item), check_of(item)
-            if case is not None and check in cases:
+            if (
+                case is not None
+                and check in cases
+                and planned[case.model.id].why_unfit(case.context_length) is None
+            ):
                 cases[check].append(case)
         for check, its in cases.items():
             self._size_policy.expect(check, its)

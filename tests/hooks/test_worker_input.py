@@ -74,7 +74,7 @@ def test_the_plan_is_encoded_once_for_all_workers(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr("pytest_lmstrix.hooks.xdist.pack_plan", pack)
     sent = plan(3)
-    scheduling = Scheduling(sent, (), lambda: None, lambda _: None)
+    scheduling = Scheduling(sent, lambda: None, lambda _: None)
     workers: list[Any] = [
         SimpleNamespace(gateway=SimpleNamespace(id=f"gw{number}"), workerinput={})
         for number in range(3)

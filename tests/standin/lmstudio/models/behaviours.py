@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from tests.standin.lmstudio import errors
 from tests.standin.lmstudio.errors import Refused
+from tests.standin.lmstudio.models import brain
 
 Check = Literal["full", "deep"]
 ReasoningType = Literal["none", "reasoning", "reasoningStartTag", "reasoningEndTag"]
@@ -166,6 +167,17 @@ class SharesContext(Behaviour, frozen=True, tag=True):
             return settings
         shared = {"llm.load.numParallelSessions": self.slots, "llm.load.useUnifiedKvCache": False}
         return settings | shared
+
+
+class SharesWindow(Behaviour, frozen=True, tag=True):
+    """Answers `slots` long prompts only at once, and has room for `windows` contexts for them all.
+
+    Where they need more, they are refused, or `cuts` each to its share.
+    """
+
+    slots: int = 4
+    windows: float = 1.0
+    cuts: bool = False
 
 
 class Gibberish(Behaviour, frozen=True, tag=True):
@@ -370,6 +382,17 @@ class CallsTool(Behaviour, frozen=True, tag=True):
 
     name: str = ""
     arguments: str = "{}"
+    after: int = 0
+    """The results of tools in the history at which it calls."""
+    when: str = ""
+    """A text that the prompt must have."""
+
+
+class Admits(Behaviour, frozen=True, tag=True):
+    """Says that it does not know instead of inventing an answer."""
+
+    def reply(self, prompt: Prompt, reply: str) -> str:
+        return "I don't know." if reply == brain.FALLBACK else reply
 
 
 class SlowDecode(Behaviour, frozen=True, tag=True):
@@ -390,12 +413,14 @@ class Embedded(Behaviour, frozen=True, tag=True):
 
 AnyBehaviour = (
     SeesLast
+    | Admits
     | CallsTool
     | ForgetsMiddle
     | CutsPrompt
     | GrantsAtMost
     | GrantsMore
     | SharesContext
+    | SharesWindow
     | Gibberish
     | OutOfMemory
     | Guardrail
