@@ -18,6 +18,7 @@ from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.probes.filler import sentence
 from pytest_lmstrix.probes.needles import NEEDLE_KINDS, NeedleKind
+from pytest_lmstrix.probes.tiers.facts import LEAST_TIER_SIZE, Rivals, TierFacts, TierText
 
 DEPTHS = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Depths of the facts: 0.0 is the beginning of the prose, 1.0 its end."""
@@ -84,6 +85,8 @@ class Haystack(Struct, frozen=True, kw_only=True):
     """The facts of this size, in the order of their depths."""
     prompt_tokens: tuple[int, ...]
     """Tokens of the prose with the question for each needle, without special tokens."""
+    tiers: TierFacts | None = None
+    """What else is asked for; nothing at small sizes."""
 
     @property
     def control(self) -> str:
@@ -122,16 +125,19 @@ def fill(
     if tokens < 1:
         raise Failure(f"{tokens} tokens counted in prose", verdict=Verdict.ENGINE_ERROR)
     pitch = len(sample) / tokens
+    tiers = TierText(seed)
     spans: list[_Span] = []
     for size in ascending:
         needles = tuple(
             Needle(depth=depth, opening=kind.opening, answer=rng.choice(kind.answers))
             for depth, kind in zip(DEPTHS, drawn[size], strict=True)
         )
-        spans.append(_Span(size, needles, pitch, reserved(size)))
+        facts = tiers.facts() if size >= LEAST_TIER_SIZE else None
+        spans.append(_Span(size, needles, facts, pitch, reserved(size)))
     # The places of the facts depend on the length of the prose, which depends on the facts.
     for _ in range(_ROUNDS):
-        stream = _write(Random(seed), spans)
+        rivals = tiers.rivals(seed) if any(span.tiers for span in spans) else None
+        stream = _write(Random(seed), spans, rivals)
         haystacks = tuple(span.cut(seed, stream, count_tokens) for span in spans)
         settled = [span.settles(h.prose) for span, h in zip(spans, haystacks, strict=True)]
         if all(settled):
@@ -145,9 +151,17 @@ def fill(
 class _Span:
     """Finds the prose of one size; `pitch` is the estimated number of characters per token."""
 
-    def __init__(self, size: int, needles: tuple[Needle, ...], pitch: float, reserved: int) -> None:
+    def __init__(
+        self,
+        size: int,
+        needles: tuple[Needle, ...],
+        tiers: TierFacts | None,
+        pitch: float,
+        reserved: int,
+    ) -> None:
         self.size = size
         self.needles = needles
+        self.tiers = tiers
         self.pitch = pitch
         self.most = size - ANSWER_TOKENS - SPECIAL_TOKENS - reserved
         least = math.ceil(FILL * (size - ANSWER_TOKENS - reserved))
@@ -163,8 +177,15 @@ class _Span:
         """Estimated characters of the prose."""
 
     def places(self) -> list[tuple[float, str]]:
-        """Return the position of each fact, in characters, with its sentence."""
-        return [(n.depth * (self.length - len(n.sentence)), n.sentence) for n in self.needles]
+        """Return the position of each fact, in characters, with its paragraph."""
+        return [
+            (n.depth * (self.length - len(n.sentence)), f"{n.sentence}\n\n") for n in self.needles
+        ]
+
+    def places_of_tiers(self) -> list[tuple[float, str]]:
+        """Return the position of each sentence of the tiers, which is part of a paragraph."""
+        hidden = self.tiers.hidden if self.tiers else ()
+        return [(depth * (self.length - len(text)), f"{text} ") for depth, text in hidden]
 
     def cut(self, seed: int, stream: str, count_tokens: CountTokens) -> Haystack:
         """Cut the prose to size, after a sentence if that fills the context, else after a word."""
@@ -189,6 +210,7 @@ class _Span:
                     prose=prose,
                     needles=self.needles,
                     prompt_tokens=used,
+                    tiers=self.tiers,
                 )
             fits, over = (end, over) if max(used) < self.least else (fits, end)
             aim = end + int((self.least + self.slack - max(used)) * self.pitch)
@@ -212,18 +234,21 @@ def _too_small(size: int) -> Failure:
     )
 
 
-def _write(rng: Random, spans: list[_Span]) -> str:
+def _write(rng: Random, spans: list[_Span], rivals: Rivals | None) -> str:
     """Write more prose than the largest size can hold, each fact a paragraph at its place."""
     hidden = sorted((place for span in spans for place in span.places()), reverse=True)
+    within = sorted((place for span in spans for place in span.places_of_tiers()), reverse=True)
     enough = 1.2 * max(span.length for span in spans)
     text = [sentence(rng) + " "]
     written = len(text[0])
     piece = sentence(rng)
-    while hidden or written < enough:
+    while hidden or within or written < enough:
         if hidden and hidden[-1][0] < written + len(piece) / 2:
-            text += f"{text.pop().rstrip()}\n\n", f"{hidden.pop()[1]}\n\n"
+            text += f"{text.pop().rstrip()}\n\n", hidden.pop()[1]
+        elif within and within[-1][0] < written + len(piece) / 2:
+            text.append(within.pop()[1])
         else:
             text.append(piece + (" " if len(text) % _PARAGRAPH else "\n\n"))
-            piece = sentence(rng)
+            piece = (rivals.next() if rivals else None) or sentence(rng)
         written += len(text[-1])
     return "".join(text)
