@@ -153,6 +153,8 @@ class Reply(Struct, frozen=True, kw_only=True):
     cached_prompt_tokens: int | None = None
     """Prompt tokens found in the KV cache, not prefilled again."""
     completion_tokens: int | None = None
+    likeliest: dict[str, float] = {}
+    """Log-probabilities of the likeliest first tokens, where they were asked for."""
     ttft_seconds: float | None = None
     """From the request to the first token, prefill included."""
     prefill_seconds: float | None = None
@@ -245,6 +247,8 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Memory that the engine planned for the load, before it; see `--lmstrix-fit`."""
     recall: dict[str, bool] | None = None
     """Depth such as "0.25" -> whether the needle there was recalled."""
+    tiers: dict[str, bool] | None = None
+    """`resist` and `follow` -> whether `deep` passed that too; without what its control failed."""
     seed: int | None = None
     check_version: int = 1
     """Increased when the check changes."""
@@ -296,6 +300,7 @@ class ProbeResult(Struct, frozen=True, kw_only=True):
     verdict: Verdict
     detail: str = ""
     recall: dict[str, bool] | None = None
+    tiers: dict[str, bool] | None = None
     seed: int | None = None
     form: Prompts | None = None
     """The form of the prompts that gave this result."""

@@ -18,7 +18,7 @@ from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.probes.filler import sentence
 from pytest_lmstrix.probes.needles import NEEDLE_KINDS, NeedleKind
-from pytest_lmstrix.probes.tiers.facts import LEAST_TIER_SIZE, Rivals, TierFacts, TierText
+from pytest_lmstrix.probes.tiers.facts import Rivals, TierFacts, TierText
 
 DEPTHS = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Depths of the facts: 0.0 is the beginning of the prose, 1.0 its end."""
@@ -41,6 +41,8 @@ _ROUNDS = 4  # rounds of laying out the text
 _AIMED = 8  # attempts to place the end by estimate, before plain bisection
 _TOLERANCE = 0.005  # share of the length of the prose
 _SAMPLE = 200  # sentences used to estimate the characters per token
+_PREFILL = 1.1  # prompt tokens to process for all sizes, as a multiple of the largest
+_EXTRA = 2  # tokens that an engine may process besides those of a prompt
 
 
 class Needle(Struct, frozen=True, kw_only=True):
@@ -125,15 +127,15 @@ def fill(
     if tokens < 1:
         raise Failure(f"{tokens} tokens counted in prose", verdict=Verdict.ENGINE_ERROR)
     pitch = len(sample) / tokens
-    tiers = TierText(seed)
     spans: list[_Span] = []
     for size in ascending:
         needles = tuple(
             Needle(depth=depth, opening=kind.opening, answer=rng.choice(kind.answers))
             for depth, kind in zip(DEPTHS, drawn[size], strict=True)
         )
-        facts = tiers.facts() if size >= LEAST_TIER_SIZE else None
-        spans.append(_Span(size, needles, facts, pitch, reserved(size)))
+        spans.append(_Span(size, needles, pitch, reserved(size)))
+    tiers = TierText(seed)
+    _add_tiers(tiers, spans, count_tokens)
     # The places of the facts depend on the length of the prose, which depends on the facts.
     for _ in range(_ROUNDS):
         rivals = tiers.rivals(seed) if any(span.tiers for span in spans) else None
@@ -151,17 +153,10 @@ def fill(
 class _Span:
     """Finds the prose of one size; `pitch` is the estimated number of characters per token."""
 
-    def __init__(
-        self,
-        size: int,
-        needles: tuple[Needle, ...],
-        tiers: TierFacts | None,
-        pitch: float,
-        reserved: int,
-    ) -> None:
+    def __init__(self, size: int, needles: tuple[Needle, ...], pitch: float, reserved: int) -> None:
         self.size = size
         self.needles = needles
-        self.tiers = tiers
+        self.tiers: TierFacts | None = None
         self.pitch = pitch
         self.most = size - ANSWER_TOKENS - SPECIAL_TOKENS - reserved
         least = math.ceil(FILL * (size - ANSWER_TOKENS - reserved))
@@ -225,6 +220,24 @@ class _Span:
         if end - after_sentence <= self.slack * self.pitch:
             return after_sentence
         return stream.rfind(" ", 0, max(0, end))
+
+
+def _add_tiers(text: TierText, spans: list[_Span], count_tokens: CountTokens) -> None:
+    """Give the sizes their facts for the tiers, the largest first, while the prefill allows it."""
+    left = _PREFILL * spans[-1].size - spans[-1].most
+    for span in spans:
+        questions = [needle.question for needle in span.needles]
+        lines = [needle.sentence for needle in span.needles]
+        left -= count_tokens("\n".join((*lines, *questions, *questions)))
+        left -= 2 * len(questions) * _EXTRA
+    for span in reversed(spans):
+        facts = text.facts()
+        tails = [question.tail for each in facts.questions.values() for question in each]
+        left -= count_tokens(" ".join((facts.control, *tails, *tails))) + 2 * len(tails) * _EXTRA
+        if left < 0:
+            break
+        if max(map(count_tokens, tails)) <= max(count_tokens(n.question) for n in span.needles):
+            span.tiers = facts
 
 
 def _too_small(size: int) -> Failure:

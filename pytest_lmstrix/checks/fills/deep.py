@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pytest_lmstrix.checks.fills.shared_load import SharedLoad
+from pytest_lmstrix.checks.fills.tiers import TierFill
 from pytest_lmstrix.checks.loader import ModelLoader
 from pytest_lmstrix.checks.requests.loaded import LoadedModel
 from pytest_lmstrix.core.failure import Failure
@@ -34,6 +35,7 @@ class DeepFill:
         """Whether it is asked so because raw completions give nothing."""
         self._filled_in: LoadedModel | None = None
         self._filled: dict[int, tuple[Haystack, Control]] = {}
+        self._tiers = TierFill()
         self._in_larger: set[int] = set()
         """The sizes that passed in a larger load."""
         self._beside_others = False
@@ -85,9 +87,10 @@ class DeepFill:
             self._prepare(loaded, size)
         haystack, control = self._filled[size]
         recall = ask_filled(loaded, haystack, control)
-        verdict, detail = recall.verdict, recall.detail
+        verdict, detail, tiers = recall.verdict, recall.detail, None
         if verdict is Verdict.OK:
             self._recalled = haystack
+            tiers = self._tiers.ask_filled(loaded, haystack, control.form)
         elif verdict is Verdict.INCONCLUSIVE and self._recalled is not None:
             # The model is able: does it only fail at this larger context?
             before = self._recalled
@@ -99,6 +102,7 @@ class DeepFill:
             verdict=verdict,
             detail=detail,
             recall=recall.recalled or None,
+            tiers=tiers,
             seed=self._seed,
             form=control.form,
             notes=(CHAT_NOTE,) if self._changed_form and verdict is Verdict.OK else (),
@@ -121,6 +125,8 @@ class DeepFill:
         self._beside_others = len(haystacks) > 1
         for haystack, control in zip(haystacks, controls, strict=True):
             self._filled[haystack.size] = haystack, control
+            if control.score >= LEAST_CONTROL:
+                self._tiers.ask_control(loaded, haystack, control.form)
 
     def _haystacks(
         self, loaded: LoadedModel, size: int, following: list[int]

@@ -146,6 +146,12 @@ class LoadedModel(ReportedLoad):
         generate: Any = getattr(instance, "generate", instance.complete)
         return self._recorded(instance, lambda: generate(prompt, max_tokens=tokens), {})
 
+    def rank(self, prompt: str) -> Reply | None:
+        """Return one token after `prompt`, and the likeliest ones, where the engine can."""
+        instance = self._loader.instance_of(self)
+        rank: Any = getattr(instance, "rank", None)
+        return None if rank is None else self._recorded(instance, lambda: rank(prompt), {})
+
     def count_tokens(self, text: str) -> int:
         """Tokens of `text` in the model's own vocabulary."""
         arguments.read_text(text, "a text")

@@ -27,6 +27,8 @@ from pytest_lmstrix.engines.request import ChatOptions, CompletionOptions, Unabl
 
 _REFUSAL_BYTES = 1_000_000
 """Read of the answer to a refused request."""
+_RANKED = 40
+"""Likeliest tokens that are asked for."""
 
 
 class _Settings(Struct):
@@ -67,12 +69,22 @@ class _Choice(Struct, kw_only=True):
     finish_reason: str | None = None
 
 
+class _Token(Struct):
+    token: str
+    logprob: float
+
+
+class _Ranked(Struct):
+    top_logprobs: tuple[_Token, ...] = ()
+
+
 class _Event(_Delta, kw_only=True):
     """An event of `/completion`, where it is a delta itself, or of `/v1/chat/completions`."""
 
     choices: tuple[_Choice, ...] = ()
     stop_type: str | None = None
     prompt_progress: _Prefill | None = None
+    completion_probabilities: tuple[_Ranked, ...] = ()
     timings: _Timings | None = None
     error: msgspec.Raw | None = None
 
@@ -148,6 +160,11 @@ class LlamaCppInstance:
         body = {"prompt": prompt, "n_predict": max_tokens, "temperature": 0.0, "ignore_eos": True}
         return self._reply("/completion", body, max_tokens)
 
+    def rank(self, prompt: str) -> Reply:
+        """Return one token after `prompt`, and the log-probabilities of the likeliest ones."""
+        body = {"prompt": prompt, "n_predict": 1, "temperature": 0.0, "n_probs": _RANKED}
+        return self._reply("/completion", body, 1)
+
     def chat(
         self, messages: Sequence[Message], *, max_tokens: int, temperature: float = 0.0,
         **options: Unpack[ChatOptions],
@@ -180,6 +197,7 @@ class LlamaCppInstance:
         text, reasoning, stop, timings = "", "", "", None
         limit, calls = ReplyLimit("llama.cpp", max_tokens), ToolCallParts()
         ttft_seconds: float | None = None
+        likeliest: dict[str, float] = {}
         started = time.monotonic()
         with self._watched():
             for event in self._events(url, body, limit):
@@ -195,6 +213,8 @@ class LlamaCppInstance:
                 reasoning += thought
                 if ttft_seconds is None and (text or reasoning):
                     ttft_seconds = time.monotonic() - started
+                for ranked in event.completion_probabilities:
+                    likeliest = likeliest or {t.token: t.logprob for t in ranked.top_logprobs}
                 stop = event.stop_type or choice.finish_reason or stop
                 timings = event.timings or timings
         if timings is None:
@@ -214,6 +234,7 @@ class LlamaCppInstance:
             prompt_tokens=timings.cache_n + timings.prompt_n,
             cached_prompt_tokens=timings.cache_n,
             completion_tokens=timings.predicted_n,
+            likeliest=likeliest,
             ttft_seconds=ttft_seconds,
             prefill_seconds=timings.prompt_n / speed
             if (speed := timings.prompt_per_second)

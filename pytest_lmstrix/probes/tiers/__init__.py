@@ -1,1 +1,1 @@
-"""What `deep` shows besides its verdict: whether rivals are resisted, and one fact leads to another."""
+"""What `deep` shows besides its verdict: resisting rivals, and following one fact to another."""

@@ -23,21 +23,21 @@ LEAST_TIER_SIZE = 4_096
 _DEPTHS = (0.15, 0.45, 0.7)
 """Of the facts that are asked for."""
 _LINK_DEPTHS = (0.3, 0.6, 0.85)
-_PLACES = (
-    "Oslo Bergen Dublin Madrid Athens Warsaw Berlin Geneva Milan Naples Venice Hamburg Munich"
-    " London Paris Rome Cairo Delhi Tokyo Sydney Boston Chicago Dallas Denver Seattle Havana Lima"
-    " Bogota Manila Jakarta Seoul Moscow Kiev Riga Tallinn Stockholm Malmo Leeds York Oxford"
-    " Cambridge Bristol Glasgow Edinburgh Cardiff Belfast Lyon Nice Bordeaux Seville Porto Zurich"
-    " Basel Salzburg Krakow Sofia Bucharest Belgrade Ankara Tunis Dakar Accra Lagos Kampala"
-).split()
-_PEOPLE = (
-    "Emma Peter Alice David Laura Simon Helen Martin Julia Robert Clara Walter Rose Edward Nora"
-    " Philip Ellen George Agnes Henry Lucy"
-).split()
-CODE_WORDS = (
-    "anchor bottle candle eagle forest guitar island jacket lemon mirror ocean pillow rocket"
-    " thunder umbrella zebra"
-).split()
+_PLACES = """
+    Oslo Bergen Dublin Madrid Athens Warsaw Berlin Geneva Milan Naples Venice Hamburg Munich
+    London Paris Rome Cairo Delhi Tokyo Sydney Boston Chicago Dallas Denver Seattle Havana Lima
+    Bogota Manila Jakarta Seoul Moscow Kiev Riga Tallinn Stockholm Malmo Leeds York Oxford
+    Cambridge Bristol Glasgow Edinburgh Cardiff Belfast Lyon Nice Bordeaux Seville Porto Zurich
+    Basel Salzburg Krakow Sofia Bucharest Belgrade Ankara Tunis Dakar Accra Lagos Kampala
+""".split()
+_PEOPLE = """
+    Emma Peter Alice David Laura Simon Helen Martin Julia Robert Clara Walter Rose Edward Nora
+    Philip Ellen George Agnes Henry Lucy
+""".split()
+CODE_WORDS = """
+    anchor bottle candle eagle forest guitar island jacket lemon mirror ocean pillow rocket
+    thunder umbrella zebra
+""".split()
 """No two begin with the same letter: the first token of an answer is enough to grade it."""
 
 
