@@ -17,8 +17,6 @@ TIERS: tuple[Tier, ...] = get_args(Tier)
 """In the order of their difficulty."""
 RIVAL_SHARE = 0.05
 """Share of the sentences that are rivals."""
-LEAST_TIER_SIZE = 4_096
-"""At smaller sizes, the questions of the tiers would be too large a share of the prefill."""
 
 _DEPTHS = (0.15, 0.45, 0.7)
 """Of the facts that are asked for."""
@@ -29,15 +27,16 @@ _PLACES = """
     Bogota Manila Jakarta Seoul Moscow Kiev Riga Tallinn Stockholm Malmo Leeds York Oxford
     Cambridge Bristol Glasgow Edinburgh Cardiff Belfast Lyon Nice Bordeaux Seville Porto Zurich
     Basel Salzburg Krakow Sofia Bucharest Belgrade Ankara Tunis Dakar Accra Lagos Kampala
-""".split()
+"""
 _PEOPLE = """
     Emma Peter Alice David Laura Simon Helen Martin Julia Robert Clara Walter Rose Edward Nora
     Philip Ellen George Agnes Henry Lucy
-""".split()
-CODE_WORDS = """
+"""
+_WORDS = """
     anchor bottle candle eagle forest guitar island jacket lemon mirror ocean pillow rocket
     thunder umbrella zebra
-""".split()
+"""
+CODE_WORDS = tuple(_WORDS.split())
 """No two begin with the same letter: the first token of an answer is enough to grade it."""
 
 
@@ -72,8 +71,8 @@ class TierText:
     def __init__(self, seed: int) -> None:
         rng = Random(f"tiers {seed}")
         self._rng = rng
-        self._places = rng.sample(_PLACES, len(_PLACES))
-        self._people = rng.sample(_PEOPLE, len(_PEOPLE))
+        self._places = _shuffled(rng, _PLACES)
+        self._people = _shuffled(rng, _PEOPLE)
 
     def facts(self) -> TierFacts:
         """Return the facts of the next size."""
@@ -123,3 +122,8 @@ class Rivals:
 
 def _opening(owner: str) -> str:
     return f"The code word of {owner} is"
+
+
+def _shuffled(rng: Random, names: str) -> list[str]:
+    words = names.split()
+    return rng.sample(words, len(words))
