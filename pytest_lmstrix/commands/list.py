@@ -45,7 +45,7 @@ _EXPENDABLE = ("engine", "estimate", "TTFT", "size", "declared", "tokens/s", "te
                "since", "first bad", "verified", "status")  # fmt: skip
 _FROM_MODEL = ("id", "variant_of", "engine", "type", "tags", "size_bytes", "context_limit",
                "architecture", "quantization", "capabilities")  # fmt: skip
-_FROM_REGISTRY = ("fingerprint", "verified_context", "verified_check", "largest_good",
+_FROM_REGISTRY = ("fingerprint", "verified_context", "verified_check", "tiers", "largest_good",
                   "smallest_bad", "smallest_bad_verdict", "verdict", "last_tested", "load_seconds",
                   "ttft_seconds", "decode_tokens_per_second", "peak_memory_bytes",
                   "estimated_memory_bytes", "imported")  # fmt: skip
@@ -116,9 +116,12 @@ def as_ids(listed: Iterable[Entry]) -> Iterator[str]:
 def as_table(
     listed: Sequence[Entry], *, key: str, paint: Paint, width: int | None
 ) -> Iterator[str]:
-    """Return the lines of the table; the column of sort key `key` is never dropped."""
+    """Return the lines of the table, and what `deep` has shown of models besides its verdict.
+
+    The column of sort key `key` is never dropped.
+    """
     sorted_by = _SORTED_BY.get(key) or _SORTED_BY.get(key.removesuffix("d"))
-    return table(
+    yield from table(
         _HEADINGS,
         [_cells(entry) for entry in listed],
         paint=paint,
@@ -126,6 +129,14 @@ def as_table(
         left=("engine", "status", "since"),
         expendable=[heading for heading in _EXPENDABLE if heading != sorted_by],
     )
+    yield from prose([[text] for text in _tiers(listed)], paint=paint, width=width)
+
+
+def _tiers(listed: Iterable[Entry]) -> Iterator[str]:
+    """Yield `tiny, deep: reach 8,192, resist 4,096`."""
+    for entry in listed:
+        if entry.known.tiers is not None:
+            yield f"{entry.model.id}, deep: {entry.known.tiers.text}"
 
 
 def compared(listed: Iterable[Entry]) -> tuple[VariantComparison, ...]:
@@ -150,6 +161,8 @@ def as_markdown(listed: Iterable[Entry]) -> Iterator[str]:
     listed = list(listed)
     for entry in listed:
         yield _markdown_row(_markdown_cells(_cells(entry)))
+    if tiers := [f"- {escape_markdown(text, 1_000)}" for text in _tiers(listed)]:
+        yield from ("", *tiers)
     for comparison in compared(listed):
         yield ""
         yield escape_markdown(f"Variants of {comparison.model}", 1_000)

@@ -31,6 +31,7 @@ KEYS = {
     "size_bytes", "smallest_bad", "smallest_bad_verdict", "status", "tags", "ttft_seconds", "type",
     "verdict", "verified_check", "verified_context", "peak_memory_bytes", "estimated_memory_bytes",
     "imported",
+    "tiers",
     "variant_of",
     "since",
 }  # fmt: skip

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pytest_lmstrix.checks.requests.loaded import LoadedModel
+from pytest_lmstrix.core.checks import TIERS, Tier
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Prompts
 from pytest_lmstrix.probes.haystack import Haystack
 from pytest_lmstrix.probes.tiers.asked import ENOUGH, scores
-from pytest_lmstrix.probes.tiers.facts import TIERS, Tier
 
 
 class TierFill:

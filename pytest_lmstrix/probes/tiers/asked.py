@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
+from pytest_lmstrix.core.checks import Tier
 from pytest_lmstrix.core.types import Message, Prompts, Reply
 from pytest_lmstrix.probes.answers import without_reasoning
-from pytest_lmstrix.probes.tiers.facts import CODE_WORDS, Tier, TierFacts, TierQuestion
+from pytest_lmstrix.probes.tiers.facts import CODE_WORDS, TierFacts, TierQuestion
 
 if TYPE_CHECKING:
     from pytest_lmstrix.engines.base import Instance

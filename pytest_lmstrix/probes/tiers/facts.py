@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from random import Random
-from typing import Literal, get_args
 
 from msgspec import Struct
 
-Tier = Literal["resist", "follow"]
-TIERS: tuple[Tier, ...] = get_args(Tier)
-"""In the order of their difficulty."""
+from pytest_lmstrix.core.checks import Tier
+
 RIVAL_SHARE = 0.05
 """Share of the sentences that are rivals."""
 

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from tests.standin.lmstudio import errors
 from tests.standin.lmstudio.errors import Refused
+from tests.standin.lmstudio.models import brain
 
 Check = Literal["full", "deep"]
 ReasoningType = Literal["none", "reasoning", "reasoningStartTag", "reasoningEndTag"]
@@ -113,6 +114,19 @@ class ForgetsMiddle(Behaviour, frozen=True, tag=True):
         if len(tokens) <= self.start + self.end:
             return tokens
         return [*tokens[: self.start], *tokens[len(tokens) - self.end :]]
+
+
+class Confuses(Behaviour, frozen=True, tag=True):
+    """Takes a fact for another of the same wording, or loses a link, in more tokens than these."""
+
+    resists: int
+    follows: int
+
+    def reply(self, prompt: Prompt, reply: str) -> str:
+        text = "".join(prompt.tokens)
+        if len(prompt.tokens) > self.follows and brain.linked(text):
+            return " not known."
+        return (len(prompt.tokens) > self.resists and brain.rival(text)) or reply
 
 
 class CutsPrompt(Behaviour, frozen=True, tag=True):
@@ -389,7 +403,8 @@ class Embedded(Behaviour, frozen=True, tag=True):
 
 
 AnyBehaviour = (
-    SeesLast
+    Confuses
+    | SeesLast
     | CallsTool
     | ForgetsMiddle
     | CutsPrompt
