@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
+from msgspec.structs import replace
 
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Case, Model, Reply, Result
@@ -22,12 +23,17 @@ ANY = 10**9
 
 
 class RankingInstance(FakeInstance):
-    """An instance that gives log-probabilities."""
+    """An instance that gives log-probabilities, which need no text."""
+
+    def complete(self, prompt: str, *, max_tokens: int, temperature: float = 0.0) -> Reply:
+        assert max_tokens == 1 or "code word" not in prompt.rsplit("\n", 1)[-1]
+        return super().complete(prompt, max_tokens=max_tokens, temperature=temperature)
 
     def rank(self, prompt: str) -> Reply:
         """The token that it would write, among others."""
-        said = self.complete(prompt, max_tokens=1).text
-        return Reply(text=said, likeliest={" the": -0.1, said: -0.5, " rocket": -3, " zebra": -4})
+        reply = self.complete(prompt, max_tokens=1)
+        said = reply.text
+        return replace(reply, likeliest={" the": -0.1, said: -0.5, " rocket": -3, " zebra": -4})
 
 
 class Engine(FakeEngine):
@@ -106,3 +112,17 @@ def test_a_failure_at_a_tier_changes_no_verdict() -> None:
     assert [(result.verdict, result.tiers) for result in results] == [(Verdict.OK, None)] * 3
     assert not any(result.retried for result in results)
     assert tiers(results) is None
+
+
+@pytest.mark.parametrize("sizes", [(1_024,), (4_096, 8_192), (1_024, 4_095), SIZES])
+def test_the_prefill_of_all_sizes_stays_within_its_budget(sizes: tuple[int, ...]) -> None:
+    loader = loader_for(FakeEngine())
+    run = Run(loader)
+    model = Model(id="tiny", engine="fake", context_limit=131_072)
+    run.check("deep", [Case(model=model, context_length=size) for size in sizes])
+    loaded = loader.loaded()
+    assert loaded is not None
+    fresh = [(r.prompt_tokens or 0) - (r.cached_prompt_tokens or 0) for r in loaded.replies]
+    asked = len(fresh) > 10 * len(sizes)
+    assert asked is (sizes in ((4_096, 8_192), SIZES))
+    assert sum(fresh) <= 1.1 * max(sizes) or not asked
