@@ -101,12 +101,15 @@ def fill(
     sizes: Iterable[int],
     count_tokens: CountTokens,
     reserved: Callable[[int], int] = lambda size: 0,
+    *,
+    tiers: bool = False,
 ) -> tuple[Haystack, ...]:
     """Build a haystack for each size, in ascending order; deterministic for a seed and vocabulary.
 
     `count_tokens` counts in the model's own vocabulary. It is called about ten times for each
     size, with the whole prompt. `reserved` tokens of a size stay free besides those reserved for
-    a raw completion; the facts do not depend on them.
+    a raw completion; the facts do not depend on them. With `tiers`, the text also holds their facts
+    and rivals, for those sizes where that keeps the prefill small.
 
     Raises:
         ValueError: There are more sizes than `MAX_SIZES`.
@@ -134,11 +137,12 @@ def fill(
             for depth, kind in zip(DEPTHS, drawn[size], strict=True)
         )
         spans.append(_Span(size, needles, pitch, reserved(size)))
-    tiers = TierText(seed)
-    _add_tiers(tiers, spans, count_tokens)
+    text_of_tiers = TierText(seed)
+    if tiers:
+        _add_tiers(text_of_tiers, spans, count_tokens)
     # The places of the facts depend on the length of the prose, which depends on the facts.
     for _ in range(_ROUNDS):
-        rivals = tiers.rivals(seed) if any(span.tiers for span in spans) else None
+        rivals = text_of_tiers.rivals(seed) if any(span.tiers for span in spans) else None
         stream = _write(Random(seed), spans, rivals)
         haystacks = tuple(span.cut(seed, stream, count_tokens) for span in spans)
         settled = [span.settles(h.prose) for span, h in zip(spans, haystacks, strict=True)]

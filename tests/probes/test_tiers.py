@@ -21,7 +21,7 @@ def words(text: str) -> set[str]:
 
 
 def test_a_twentieth_of_the_sentences_are_rivals_and_none_gives_an_answer() -> None:
-    haystacks = fill(1, LADDER, lambda text: len(text) // 4)
+    haystacks = fill(1, LADDER, lambda text: len(text) // 4, tiers=True)
     prose = haystacks[-1].prose
     facts = re.findall(r"The code word of (\w+) is (\w+)\.", prose)
     assert len(facts) / prose.count(".") == pytest.approx(0.05, abs=0.01)

@@ -36,6 +36,10 @@ class DeepFill:
         self._filled_in: LoadedModel | None = None
         self._filled: dict[int, tuple[Haystack, Control]] = {}
         self._tiers = TierFill()
+        self._asks_tiers = True
+        """Whether texts may hold the facts of tiers, and rivals of them."""
+        self._beside_rivals = False
+        """Whether the last text does."""
         self._in_larger: set[int] = set()
         """The sizes that passed in a larger load."""
         self._beside_others = False
@@ -47,13 +51,13 @@ class DeepFill:
         """Test whether the needles in a context filled up to `size` tokens are recalled.
 
         A size may pass in a larger load and beside the needles of other sizes, but fails only in a
-        separate load and text: neither a too large context nor distracting needles must be
-        blamed on this size.
+        separate load and text, without rivals: neither a too large context nor distracting facts
+        must be blamed on this size.
 
         Raises:
             Failure: The engine failed.
         """
-        passed = self._shared.try_larger(size, self._asked)
+        passed = self._shared.try_larger(size, self._asked_fairly)
         if passed is not None:
             self._in_larger.add(size)
             return passed
@@ -61,9 +65,9 @@ class DeepFill:
         if isinstance(loaded, ProbeResult):
             return loaded
         finding = self._asked(loaded, size)
-        if finding.verdict is Verdict.RECALL_FAILED and self._beside_others:
-            self._filled.clear()
-            finding = self._asked(loaded, size)
+        distracted = self._beside_others or self._beside_rivals
+        if finding.verdict is Verdict.RECALL_FAILED and distracted:
+            finding = self._asked_without_rivals(loaded, size)
         return finding
 
     def withdraw(self) -> set[int]:
@@ -79,6 +83,18 @@ class DeepFill:
     def failed_loads(self, size: int) -> list[Failure]:
         """Return, once, how `size` failed before its turn, to be reported with its result."""
         return self._shared.failed_loads(size)
+
+    def _asked_fairly(self, loaded: LoadedModel, size: int) -> ProbeResult:
+        finding = self._asked(loaded, size)
+        if finding.verdict is Verdict.RECALL_FAILED and self._beside_rivals:
+            return self._asked_without_rivals(loaded, size)
+        return finding
+
+    def _asked_without_rivals(self, loaded: LoadedModel, size: int) -> ProbeResult:
+        """Ask again in a text as if there were no tiers; this and all following sizes have none."""
+        self._asks_tiers = False
+        self._filled.clear()
+        return self._asked(loaded, size)
 
     def _asked(self, loaded: LoadedModel, size: int) -> ProbeResult:
         if loaded is not self._filled_in:
@@ -123,6 +139,7 @@ class DeepFill:
             haystacks = self._haystacks(loaded, size, following)
             controls = [self._control(loaded, each) for each in haystacks]
         self._beside_others = len(haystacks) > 1
+        self._beside_rivals = any(each.tiers for each in haystacks)
         for haystack, control in zip(haystacks, controls, strict=True):
             self._filled[haystack.size] = haystack, control
             if control.score >= LEAST_CONTROL:
@@ -132,12 +149,16 @@ class DeepFill:
         self, loaded: LoadedModel, size: int, following: list[int]
     ) -> tuple[Haystack, ...]:
         try:
-            return fill(self._seed, following[:MAX_SIZES], loaded.count_tokens, self._reserved)
+            return self._fill(loaded, following[:MAX_SIZES])
         except Failure as failure:
             if failure.verdict is not Verdict.INCONCLUSIVE or following == [size]:
                 raise
             # Is it too small alone?
-            return fill(self._seed, [size], loaded.count_tokens, self._reserved)
+            return self._fill(loaded, [size])
+
+    def _fill(self, loaded: LoadedModel, sizes: list[int]) -> tuple[Haystack, ...]:
+        count, tiers = loaded.count_tokens, self._asks_tiers
+        return fill(self._seed, sizes, count, self._reserved, tiers=tiers)
 
     def _reserved(self, size: int) -> int:
         """Return what a chat needs beyond a raw completion: its template and its reasoning."""

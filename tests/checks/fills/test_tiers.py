@@ -92,11 +92,12 @@ def test_the_recorded_sizes_are_those_of_the_fleet(engine: type[Engine]) -> None
         results = deep(engine((StandInModel(key=key, behaviours=behaviours),)), key, seed=n)
         good = [r.context_length for r in results if r.verdict is Verdict.OK]
         assert all(size <= reach for size in good)
-        assert set(SIZES) & set(good) == {size for size in SIZES if size <= reach}
+        asked = {size for size in SIZES if size <= reach}
+        assert set(SIZES) & set(good) == asked  # a search asks for its verdict alone
         assert tiers(results) == DeepTiers(
             reach=max(good),
-            resist=max((size for size in good if size <= resist), default=None),
-            follow=max((size for size in good if size <= min(resist, follow)), default=None),
+            resist=max((size for size in asked if size <= resist), default=None),
+            follow=max((size for size in asked if size <= min(resist, follow)), default=None),
         )
 
 
@@ -112,6 +113,28 @@ def test_a_failure_at_a_tier_changes_no_verdict() -> None:
     assert [(result.verdict, result.tiers) for result in results] == [(Verdict.OK, None)] * 3
     assert not any(result.retried for result in results)
     assert tiers(results) is None
+
+
+class Distracted(FakeInstance):
+    """Forgets in a long text that has rivals, except at `SIZES[0]`."""
+
+    def complete(self, prompt: str, *, max_tokens: int, temperature: float = 0.0) -> Reply:
+        if "code word" in prompt and self.count_tokens(prompt) > SIZES[0]:
+            return Reply(text=" gone")
+        return super().complete(prompt, max_tokens=max_tokens, temperature=temperature)
+
+
+class DistractedEngine(Engine):
+    kind = Distracted
+
+
+def test_rivals_never_cost_a_model_its_verdict() -> None:
+    engine = DistractedEngine()
+    results = deep(engine, "tiny")
+    assert [result.verdict for result in results] == [Verdict.OK] * 3
+    assert all(all((result.recall or {}).values()) for result in results)
+    assert [result.tiers for result in results] == [{"resist": True, "follow": True}, None, None]
+    assert engine.events == [f"load tiny {SIZES[-1]}"]
 
 
 @pytest.mark.parametrize("sizes", [(1_024,), (4_096, 8_192), (1_024, 4_095), SIZES])
