@@ -65,6 +65,8 @@ class Model(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Declared maximum; by default as the engine reports it."""
     size_bytes: int | None = None
     tags: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    """Names or tags of hosts where it may be tested: on those with one of them; empty: on any."""
     contexts: tuple[int, ...] | None = None
     """Sizes to test; `None` means the ladder."""
     source: str | None = None
@@ -95,6 +97,19 @@ class Model(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.variant_of or self.id
 
 
+class Host(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A server that loads models."""
+
+    address: str
+    """As `--lmstrix-host` has it, such as `127.0.0.1:1234` or `ollama://127.0.0.1:11434`."""
+    name: str | None = None
+    tags: tuple[str, ...] = ()
+    slots: int = 1
+    """How many models may be loaded on it at once."""
+    memory_bytes: int | None = None
+    """For models; `None` if unknown."""
+
+
 class ModelFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An engine's description of one of its models."""
 
@@ -114,13 +129,6 @@ class ModelFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
         drop_insane(self)
 
 
-class Message(Struct, frozen=True, kw_only=True):
-    """One message of a chat."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
-
-
 ToolFault = Literal["fenced", "in_text", "in_reasoning", "wrong_name", "not_an_object", "cut_off",
                     "wrong_arguments"]  # fmt: skip
 
@@ -136,6 +144,19 @@ class ToolCall(Struct, frozen=True, kw_only=True):
     """Why it is not well-formed; found after the reply, not by engines."""
     detail: str = ""
     """The fault in words."""
+
+
+class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One message of a chat."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Of the assistant: the calls that it asked for, each with an id."""
+    tool_call_id: str = ""
+    """Of a tool: the call that has this result."""
+    tool_name: str = ""
+    """Of a tool: its name."""
 
 
 class Reply(Struct, frozen=True, kw_only=True):

@@ -384,6 +384,17 @@ class CallsTool(Behaviour, frozen=True, tag=True):
 
     name: str = ""
     arguments: str = "{}"
+    after: int = 0
+    """The results of tools in the history at which it calls."""
+    when: str = ""
+    """A text that the prompt must have."""
+
+
+class Admits(Behaviour, frozen=True, tag=True):
+    """Says that it does not know instead of inventing an answer."""
+
+    def reply(self, prompt: Prompt, reply: str) -> str:
+        return "I don't know." if reply == brain.FALLBACK else reply
 
 
 class SlowDecode(Behaviour, frozen=True, tag=True):
@@ -403,8 +414,9 @@ class Embedded(Behaviour, frozen=True, tag=True):
 
 
 AnyBehaviour = (
-    Confuses
-    | SeesLast
+    SeesLast
+    | Admits
+    | Confuses
     | CallsTool
     | ForgetsMiddle
     | CutsPrompt
