@@ -42,8 +42,8 @@ _SORTED_BY = {
     "size": "size", "estimate": "estimate", "declared": "declared", "ctx": "verified",
     "status": "status", "ttft": "TTFT", "tps": "tokens/s", "tested": "tested (UTC)",
 }  # fmt: skip
-_EXPENDABLE = ("engine", "host", "estimate", "TTFT", "size", "declared", "tokens/s", "tested (UTC)",
-               "since", "first bad", "verified", "status")  # fmt: skip
+_EXPENDABLE = ("engine", "estimate", "TTFT", "size", "declared", "tokens/s", "tested (UTC)",
+               "host", "since", "first bad", "verified", "status")  # fmt: skip
 _FROM_MODEL = ("id", "variant_of", "engine", "type", "tags", "size_bytes", "context_limit",
                "architecture", "quantization", "capabilities")  # fmt: skip
 _FROM_REGISTRY = ("fingerprint", "verified_context", "verified_check", "tiers", "largest_good",

@@ -18,6 +18,13 @@ MAX_TOKENS = 2**31 - 1
 MAX_SECONDS = 10_000_000
 MAX_TOKENS_PER_SECOND = 1_000_000_000
 MAX_SIZE_BYTES = 2**63 - 1
+PADDING = 256
+"""llama.cpp rounds a context length up to a multiple of this (`llama_context`, GGML_PAD)."""
+
+
+def padded(context_length: int) -> int:
+    """Return what an engine may grant for `context_length` by rounding alone, tokens."""
+    return -(-context_length // PADDING) * PADDING
 
 
 def is_sane(value: object, most: float) -> bool:

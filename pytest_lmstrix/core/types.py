@@ -50,6 +50,14 @@ class LoadSettings(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Layers whose experts stay in the memory of the processor (llama-server)."""
     extra_args: tuple[str, ...] | None = None
     """Further arguments for the program (llama-server)."""
+    parallel: int | None = None
+    """Requests at once, each with the tested context (lmstudio, llamacpp, llama-server); how many
+    are sent (openai)."""
+
+    @property
+    def requests(self) -> int:
+        """How many requests at once a load is for."""
+        return self.parallel or 1
 
 
 class Model(Struct, frozen=True, kw_only=True, omit_defaults=True):

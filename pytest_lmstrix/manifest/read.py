@@ -25,6 +25,7 @@ from pytest_lmstrix.manifest.nodes import (
 )
 from pytest_lmstrix.manifest.schema import (
     DEFAULT_KEYS,
+    ENGINES_SETTINGS,
     HOST_KEYS,
     LOAD_KEYS,
     LOADING_ENGINES,
@@ -220,6 +221,9 @@ class _Reader:
             text = f"{where}: {keys[0]} is a key of engine openai, not of {fields['engine']}"
             self._problems.add(line, text)
         fields["load"] = {**defaults.get("load", {}), **own.get("load", {})}
+        for setting in fields["load"]:
+            if instead := ENGINES_SETTINGS.get((fields["engine"], setting)):
+                self._problems.add(line, f"{where}: load: {setting} cannot be set: {instead}")
         limit, contexts = fields.get("context_limit"), fields.get("contexts")
         if limit is not None and contexts is not None and "contexts" not in own:
             # A model's own contexts are tested even beyond its declared limit.

@@ -157,6 +157,8 @@ class Recorder:
         """Replace results of earlier cases that are `host_trouble` now; return the other ones."""
         trouble = (each for each in results[1:] if each.verdict is Verdict.HOST_TROUBLE)
         now = {_place(each): each for each in trouble}
+        if not now:
+            return results
         found: set[object] = set()
         for number, case in enumerate(self.cases):
             if hit := now.keys() & {_place(each) for each in case.results}:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from pytest_lmstrix.checks.fills.at_once import ask_at_once
 from pytest_lmstrix.checks.fills.shared_load import SharedLoad
 from pytest_lmstrix.checks.fills.tiers import TierFill
 from pytest_lmstrix.checks.loader import ModelLoader
@@ -34,9 +35,10 @@ class DeepFill:
         self._changed_form = False
         """Whether it is asked so because raw completions give nothing."""
         self._filled_in: LoadedModel | None = None
-        self._filled: dict[int, tuple[Haystack, Control]] = {}
+        self._filled: dict[int, list[tuple[Haystack, Control]]] = {}
+        """Size -> what fills it, for each of the requests at once."""
         self._tiers = TierFill()
-        self._asks_tiers = True
+        self._asks_tiers = model.load.requests == 1
         """Whether texts may hold the facts of tiers, and rivals of them."""
         self._beside_rivals = False
         """Whether the last text does."""
@@ -101,8 +103,10 @@ class DeepFill:
             self._filled_in, self._filled = loaded, {}
         if size not in self._filled:
             self._prepare(loaded, size)
-        haystack, control = self._filled[size]
-        recall = ask_filled(loaded, haystack, control)
+        filled = self._filled[size]
+        haystack, control = filled[0]
+        at_once = len(filled) > 1
+        recall = ask_at_once(loaded, filled) if at_once else ask_filled(loaded, haystack, control)
         verdict, detail, tiers = recall.verdict, recall.detail, None
         if verdict is Verdict.OK:
             self._recalled = haystack
@@ -133,32 +137,35 @@ class DeepFill:
             self._template_tokens = template_tokens(loaded)
         room = loaded.room
         following = sorted({size, *(each for each in self._shared.sizes if size <= each <= room)})
-        haystacks = self._haystacks(loaded, size, following)
+        haystacks = self._haystacks(loaded, size, following, self._seed)
         controls = [self._control(loaded, each) for each in haystacks]
         if controls[0].unanswered and self._is_answered_by_chat(loaded, haystacks[0]):
-            haystacks = self._haystacks(loaded, size, following)
+            haystacks = self._haystacks(loaded, size, following, self._seed)
             controls = [self._control(loaded, each) for each in haystacks]
         self._beside_others = len(haystacks) > 1
         self._beside_rivals = any(each.tiers for each in haystacks)
         for haystack, control in zip(haystacks, controls, strict=True):
-            self._filled[haystack.size] = haystack, control
+            self._filled[haystack.size] = [(haystack, control)]
             if control.score >= LEAST_CONTROL:
                 self._tiers.ask_control(loaded, haystack, control.form)
+        for number in range(1, self._model.load.requests):
+            for haystack in self._haystacks(loaded, size, following, self._seed + number):
+                control = self._control(loaded, haystack)
+                self._filled[haystack.size].append((haystack, control))
 
     def _haystacks(
-        self, loaded: LoadedModel, size: int, following: list[int]
+        self, loaded: LoadedModel, size: int, following: list[int], seed: int
     ) -> tuple[Haystack, ...]:
         try:
-            return self._fill(loaded, following[:MAX_SIZES])
+            return self._fill(loaded, following[:MAX_SIZES], seed)
         except Failure as failure:
             if failure.verdict is not Verdict.INCONCLUSIVE or following == [size]:
                 raise
             # Is it too small alone?
-            return self._fill(loaded, [size])
+            return self._fill(loaded, [size], seed)
 
-    def _fill(self, loaded: LoadedModel, sizes: list[int]) -> tuple[Haystack, ...]:
-        count, tiers = loaded.count_tokens, self._asks_tiers
-        return fill(self._seed, sizes, count, self._reserved, tiers=tiers)
+    def _fill(self, loaded: LoadedModel, sizes: list[int], seed: int) -> tuple[Haystack, ...]:
+        return fill(seed, sizes, loaded.count_tokens, self._reserved, tiers=self._asks_tiers)
 
     def _reserved(self, size: int) -> int:
         """Return what a chat needs beyond a raw completion: its template and its reasoning."""

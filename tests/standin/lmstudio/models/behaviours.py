@@ -182,6 +182,17 @@ class SharesContext(Behaviour, frozen=True, tag=True):
         return settings | shared
 
 
+class SharesWindow(Behaviour, frozen=True, tag=True):
+    """Answers `slots` long prompts only at once, and has room for `windows` contexts for them all.
+
+    Where they need more, they are refused, or `cuts` each to its share.
+    """
+
+    slots: int = 4
+    windows: float = 1.0
+    cuts: bool = False
+
+
 class Gibberish(Behaviour, frozen=True, tag=True):
     """Replies with gibberish above `above` tokens, granted or actually filled."""
 
@@ -423,6 +434,7 @@ AnyBehaviour = (
     | GrantsAtMost
     | GrantsMore
     | SharesContext
+    | SharesWindow
     | Gibberish
     | OutOfMemory
     | Guardrail
