@@ -13,13 +13,13 @@ from msgspec import Struct
 from pytest_lmstrix.commands.keyword import matcher
 from pytest_lmstrix.core.formatting import NOTHING, file_size, rate, seconds, tokens
 from pytest_lmstrix.core.sanitize import escape_markdown, one_line
-from pytest_lmstrix.core.table import Paint, TableCell, prose, table
+from pytest_lmstrix.core.table import Paint, TableCell, prose, table, without_alike
 from pytest_lmstrix.core.types import ANY_SIZE, Model, Result
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.options import Settings
 from pytest_lmstrix.plan.memory import MemoryEstimator
 from pytest_lmstrix.plan.plan import ordered, planned
-from pytest_lmstrix.registry.history.since import Since, short_text
+from pytest_lmstrix.registry.history.since import Since, short_text, shown_host
 from pytest_lmstrix.registry.status import (
     VariantComparison,
     compare_variants,
@@ -35,18 +35,20 @@ from pytest_lmstrix.system.machine_id import machine_id
 LIST_SCHEMA = 1
 """Increased when a JSON key is removed or changes its meaning; new keys do not count."""
 
-_HEADINGS = ("model", "engine", "size", "estimate", "declared", "verified", "first bad", "status",
-            "since", "TTFT", "tokens/s", "tested (UTC)")  # fmt: skip
+_HEADINGS = ("model", "engine", "host", "size", "estimate", "declared", "verified", "first bad",
+            "status", "since", "TTFT", "tokens/s", "tested (UTC)")  # fmt: skip
+_PAST_CELLS = ("", "at", "check", "host", "tokens", "verdict", "rate", "remarks")
 _SORTED_BY = {
     "size": "size", "estimate": "estimate", "declared": "declared", "ctx": "verified",
     "status": "status", "ttft": "TTFT", "tps": "tokens/s", "tested": "tested (UTC)",
 }  # fmt: skip
 _EXPENDABLE = ("engine", "estimate", "TTFT", "size", "declared", "tokens/s", "tested (UTC)",
-               "since", "first bad", "verified", "status")  # fmt: skip
+               "host", "since", "first bad", "verified", "status")  # fmt: skip
 _FROM_MODEL = ("id", "variant_of", "engine", "type", "tags", "size_bytes", "context_limit",
                "architecture", "quantization", "capabilities")  # fmt: skip
-_FROM_REGISTRY = ("fingerprint", "verified_context", "verified_check", "largest_good",
-                  "smallest_bad", "smallest_bad_verdict", "verdict", "last_tested", "load_seconds",
+_FROM_REGISTRY = ("fingerprint", "verified_context", "verified_check", "tiers", "largest_good",
+                  "smallest_bad", "smallest_bad_verdict", "verdict", "last_tested", "host",
+                  "load_seconds",
                   "ttft_seconds", "decode_tokens_per_second", "peak_memory_bytes",
                   "estimated_memory_bytes", "imported")  # fmt: skip
 
@@ -116,16 +118,28 @@ def as_ids(listed: Iterable[Entry]) -> Iterator[str]:
 def as_table(
     listed: Sequence[Entry], *, key: str, paint: Paint, width: int | None
 ) -> Iterator[str]:
-    """Return the lines of the table; the column of sort key `key` is never dropped."""
+    """Return the lines of the table, and what `deep` has shown of models besides its verdict.
+
+    The column of sort key `key` is never dropped.
+    """
     sorted_by = _SORTED_BY.get(key) or _SORTED_BY.get(key.removesuffix("d"))
-    return table(
-        _HEADINGS,
-        [_cells(entry) for entry in listed],
+    headings, rows = without_alike("host", _HEADINGS, [_cells(entry) for entry in listed])
+    yield from table(
+        headings,
+        rows,
         paint=paint,
         width=width,
-        left=("engine", "status", "since"),
-        expendable=[heading for heading in _EXPENDABLE if heading != sorted_by],
+        left=("engine", "host", "status", "since"),
+        expendable=[each for each in _EXPENDABLE if each != sorted_by and each in headings],
     )
+    yield from prose([[text] for text in _tiers(listed)], paint=paint, width=width)
+
+
+def _tiers(listed: Iterable[Entry]) -> Iterator[str]:
+    """Yield `tiny, deep: reach 8,192, resist 4,096`."""
+    for entry in listed:
+        if entry.known.tiers is not None:
+            yield f"{entry.model.id}, deep: {entry.known.tiers.text}"
 
 
 def compared(listed: Iterable[Entry]) -> tuple[VariantComparison, ...]:
@@ -139,17 +153,22 @@ def as_history(past: ModelHistory, *, paint: Paint, width: int | None) -> Iterat
         if results:
             yield ""
             yield one_line(model)
-            rows = [["", *_past_cells(result)] for result in results]
-            yield from prose(rows, paint=paint, width=width, right=(3, 5))
+            cells = [["", *_past_cells(result)] for result in results]
+            headings, rows = without_alike("host", _PAST_CELLS, cells)
+            right = [headings.index(each) for each in ("tokens", "rate")]
+            yield from prose(rows, paint=paint, width=width, right=right)
 
 
 def as_markdown(listed: Iterable[Entry]) -> Iterator[str]:
     """Return the lines of a Markdown table."""
-    yield _markdown_row(_HEADINGS)
-    yield _markdown_row(["---"] * len(_HEADINGS))
     listed = list(listed)
-    for entry in listed:
-        yield _markdown_row(_markdown_cells(_cells(entry)))
+    headings, rows = without_alike("host", _HEADINGS, [_cells(entry) for entry in listed])
+    yield _markdown_row(headings)
+    yield _markdown_row(["---"] * len(headings))
+    for row in rows:
+        yield _markdown_row(_markdown_cells(row))
+    if tiers := [f"- {escape_markdown(text, 1_000)}" for text in _tiers(listed)]:
+        yield from ("", *tiers)
     for comparison in compared(listed):
         yield ""
         yield escape_markdown(f"Variants of {comparison.model}", 1_000)
@@ -173,6 +192,7 @@ def _cells(entry: Entry) -> list[TableCell]:
     return [
         model.id,
         model.engine,
+        shown_host(known.host) if tested else NOTHING,
         file_size(model.size_bytes),
         file_size(known.estimated_memory_bytes),
         tokens(model.context_limit),
@@ -201,6 +221,7 @@ def _past_cells(result: Result) -> list[TableCell]:
     return [
         f"{result.at:%Y-%m-%d %H:%M}",
         result.check,
+        shown_host(result.host),
         tokens(result.context_length),
         (result.verdict.value, colour or "red"),
         rate(result.decode_tokens_per_second),

@@ -101,7 +101,8 @@ def _line(text: str) -> str:
         raise ValueError("must not be empty")
     if len(text) > 1000:
         raise ValueError("must be no longer than 1,000 characters")
-    if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in text):
+    unusual = "" if text.isprintable() else text
+    if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in unusual):
         raise ValueError("must be one line without control characters")
     return text
 
@@ -120,6 +121,36 @@ def _tag(text: str) -> str:
     if tag in RESERVED_TAGS:
         raise ValueError("must be a word that neither pytest nor this plugin reserves")
     return tag
+
+
+def _host_word(text: str) -> str:
+    if not re.fullmatch(r"[^\W_][\w.-]*", _name(text)):
+        raise ValueError("must be a word of letters, digits, -, _ and .")
+    return text
+
+
+def _host_name(text: str) -> str:
+    if not re.match(r"[^\W\d]", _host_word(text)):  # else it might be an address
+        raise ValueError("must begin with a letter")
+    if text.lower() in ("local", "localhost"):
+        raise ValueError("must differ from those of this machine, local and localhost")
+    return text
+
+
+_UNITS = {"B": 1, **{f"{letter}{unit}": base ** power
+                     for unit, base in (("B", 1000), ("iB", 1024))
+                     for power, letter in enumerate("KMGT", start=1)}}  # fmt: skip
+_MEMORY = "a number of bytes, or a size such as 64GiB"
+
+
+def _bytes(value: int | str) -> int:
+    if isinstance(value, str):
+        found = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,3})?) ?([KMGT]?i?B)", value)
+        unit = _UNITS.get(found[2]) if found is not None else None
+        value = int(float(found[1]) * unit) if found is not None and unit is not None else 0
+    if not 1 <= value < 2**63:
+        raise ValueError(f"must be {_MEMORY}")
+    return value
 
 
 def _source(text: str) -> str:
@@ -173,6 +204,8 @@ def _choice(literal: Any) -> Rule:
 
 
 _COUNT = 2**31 - 1
+MOST_PARALLEL = 64
+"""Requests at once: more are a load test, not a test of the context."""
 
 _LOAD_RULES: Mapping[str, Rule] = {
     "kv_cache_type": _choice(KvCacheType),
@@ -182,6 +215,7 @@ _LOAD_RULES: Mapping[str, Rule] = {
     "batch_size": _number(2, _COUNT),  # llama.cpp aborts in batches of one token
     "threads": _number(1, _COUNT),
     "n_cpu_moe": _number(0, _COUNT),
+    "parallel": _number(1, MOST_PARALLEL),
 }
 LOAD_LISTS: Mapping[str, Rule] = {
     "tensor_split": Rule(
@@ -212,7 +246,18 @@ DEFAULT_KEYS: Mapping[str, Rule | None] = {
     "prompts": _choice(Prompts),
     "answer_tokens": _number(1, MAX_CONTEXT_LENGTH),
     "tags": Rule(expected="a list of words", item=_text(_tag)),
+    "hosts": Rule(expected="a list of names or tags of hosts", item=_text(_host_word), unique=True),
 }
+
+HOST_KEYS: Mapping[str, Rule | None] = {
+    "name": _text(_host_name),
+    "url": _text(),
+    "engine": _text(),
+    "tags": Rule(expected="a list of words", item=_text(_host_word)),
+    "slots": _number(1, 1000),
+    "memory": Rule(expected=_MEMORY, type=int | str, convert=_bytes),
+}
+"""The keys of one of `hosts`."""
 
 MODEL_KEYS: Mapping[str, Rule | None] = {
     "id": _text(),
@@ -238,3 +283,10 @@ SERVER_KEYS = ("url", "api_key_env", "model")
 """Keys of models that a running server has: those of the engine `openai`."""
 LOADING_ENGINES = ("lmstudio", "llamacpp", "llama-server", "ollama")
 """Built-in engines without these keys; registered ones may read them."""
+ENGINES_SETTINGS: Mapping[tuple[str, str], str] = {
+    ("ollama", "parallel"): (
+        "Ollama's server has it for all models, in its environment variable OLLAMA_NUM_PARALLEL; to"
+        " test what that gives, name the server with engine openai and url"
+    ),
+}
+"""Engine and key of `load` that it cannot set -> what to do instead."""

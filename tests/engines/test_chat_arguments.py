@@ -26,6 +26,7 @@ from tests.standin.lmstudio import LmStudioServer, StandInModel
 from tests.standin.lmstudio.models.behaviours import CallsTool, Says
 from tests.standin.ollama import OllamaServer
 from tests.standin.openai import Dialect, Faults, OpenAiServer
+from tests.standin.tiny_models import write_tiny_model
 
 CONTEXT = 2048
 TINY = StandInModel(key="tiny", vision=True, trained_for_tool_use=True)
@@ -36,6 +37,13 @@ SCHEMA = {
     "required": ["city", "number"],
     "additionalProperties": False,
 }
+
+
+WEATHER: list[dict[str, Any]] = [
+    {"role": "user", "content": "Weather?"},
+    {"role": "assistant", "content": "", "tool_calls": [{"name": "a", "arguments": {}}]},
+    {"role": "tool", "content": "sun"},
+]
 
 
 class Capital(msgspec.Struct):
@@ -50,7 +58,7 @@ def get_weather(city: str, days: int = 1) -> str:
 
 def loaded_in(engine: Engine, cleanup: ExitStack, **model: Any) -> LoadedModel:
     loader = ModelLoader(
-        lambda model, gone: engine, host_lock=lambda _: nullcontext(), watch=Silent()
+        lambda model, gone: engine, host_lock=lambda *_: nullcontext(), watch=Silent()
     )
     cleanup.callback(loader.unload)
     named = Model(**{"id": "tiny", "engine": engine.name, **model})
@@ -196,6 +204,78 @@ def test_two_tools_are_called(stand_in: LoadedModel) -> None:
         _ = reply.tool_call
 
 
+def test_results_of_tools_reach_the_model_with_their_calls(stand_in: LoadedModel) -> None:
+    reply = stand_in.chat("Use get_weather", max_tokens=60, tools=[get_weather])
+    result = {"role": "tool", "content": "rain", "tool_call_id": reply.tool_call.id}
+    history = [{"role": "user", "content": "Use get_weather"}, reply.message, result]
+    answer = stand_in.chat(history, max_tokens=60, tools=[get_weather])
+    assert answer.text == 'get_weather of {"city": "Paris", "days": 1} gives rain.'
+    assert (answer.tool_calls, stand_in.failed) == ((), False)
+
+
+TWO_CALLS: list[dict[str, Any]] = [
+    {"role": "user", "content": "What is the weather in Rome and Oslo?"},
+    {"role": "assistant", "content": None, "tool_calls": [
+        {"id": "a", "name": "get_weather", "arguments": {"city": "Rome"}},
+        {"id": "b", "name": "get_weather", "arguments": {"city": "Oslo"}},
+    ]},
+    {"role": "tool", "content": "snow", "tool_call_id": "b"},
+    {"role": "tool", "content": "sun", "tool_call_id": "a"},
+]  # fmt: skip
+
+
+def test_results_of_two_tools_are_not_mixed_up(stand_in: LoadedModel) -> None:
+    answer = stand_in.chat(TWO_CALLS, max_tokens=60, tools=[get_weather])
+    first, second = '{"city": "Oslo"}', '{"city": "Rome"}'
+    assert answer.text == f"get_weather of {first} gives snow. get_weather of {second} gives sun."
+    again = [*TWO_CALLS, answer.message, {"role": "user", "content": "Say hello"}]
+    assert stand_in.chat(again, max_tokens=60, fill=0.5).text == "Hello!"
+
+
+def templated(cleanup: ExitStack, folder: Path, template: str) -> LoadedModel:
+    """Load a tiny model with this chat template in llama.cpp."""
+    from pytest_lmstrix.engines.llamacpp.engine import LlamaCppEngine
+
+    engine = LlamaCppEngine(load_timeout=120, reply_timeout=120)
+    cleanup.callback(engine.close)
+    path = write_tiny_model(folder / "model.gguf", tokenizer__chat_template=template)
+    return loaded_in(engine, cleanup, source=str(path))
+
+
+@NO_LLAMACPP
+def test_llamacpp_shows_results_of_tools_to_the_template(tmp_path: Path) -> None:
+    template = (
+        "{% if messages | length > 3 %}{{ raise_exception('seen ' ~ (messages | tojson)) }}"
+        "{% endif %}{{ messages[0].content }}{{ tools }}"
+    )
+    with pytest.raises(Failure, match="seen") as failure, ExitStack() as cleanup:
+        templated(cleanup, tmp_path, template).chat(TWO_CALLS, max_tokens=2)
+    text = failure.value.text
+    seen, _ = json.JSONDecoder().raw_decode(text, text.index("seen [") + len("seen "))
+    assert [call["id"] for call in seen[1]["tool_calls"]] == ["a", "b"]
+    called = [call["function"] for call in seen[1]["tool_calls"]]
+    assert [json.loads(each["arguments"])["city"] for each in called] == ["Rome", "Oslo"]
+    assert seen[2:] == [
+        {"role": "tool", "content": "snow", "name": "get_weather", "tool_call_id": "b"},
+        {"role": "tool", "content": "sun", "name": "get_weather", "tool_call_id": "a"},
+    ]
+
+
+@NO_LLAMACPP
+def test_a_template_without_a_role_for_tools_is_less_than_it_takes(tmp_path: Path) -> None:
+    template = (
+        "{% for m in messages %}{% if m.role == 'tool' %}"
+        "{{ raise_exception('Unexpected message role.') }}{% endif %}{{ m.content }}{% endfor %}"
+    )
+    with ExitStack() as cleanup:
+        loaded = templated(cleanup, tmp_path, template)
+        with pytest.raises(Unable, match=r"Unexpected message role\."):
+            loaded.chat(TWO_CALLS, max_tokens=2)
+        with pytest.raises(RuntimeError, match=r"required by the test: .*"):
+            loaded.chat(TWO_CALLS, max_tokens=2, required=True)
+        assert not loaded.failed
+
+
 def test_images_reach_the_model(stand_in: LoadedModel, tmp_path: Path) -> None:
     path = tmp_path / "image.png"
     path.write_bytes(PNG)
@@ -285,6 +365,8 @@ def test_an_engine_with_the_old_signature_does_what_it_can() -> None:
         assert (unenforced.parsed, unenforced.enforced) == (5, False)
         with pytest.raises(Unable, match="engine 'fake' takes no tools in chat"):
             loaded.chat("2+3=", max_tokens=4, tools=[get_weather])
+        with pytest.raises(Unable, match="engine 'fake' takes no tools in chat"):
+            loaded.chat(WEATHER, max_tokens=4)
         with pytest.raises(Unable, match="engine 'fake' takes no seed in chat"):
             loaded.chat("2+3=", max_tokens=4, seed=1)
         with pytest.raises(Unable, match="engine 'fake' takes no stop in complete"):

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal, Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_lmstrix.checks.granted import ReportedLoad
 from pytest_lmstrix.checks.requests import arguments
-from pytest_lmstrix.checks.requests.abilities import EngineErrors, Refusals, missing_arguments
+from pytest_lmstrix.checks.requests.abilities import (
+    TOOL_RESULTS,
+    EngineErrors,
+    Refusals,
+    missing_arguments,
+)
 from pytest_lmstrix.checks.requests.checked_reply import CheckedReply, judge
+from pytest_lmstrix.checks.requests.history import (
+    Messages,
+    behind_filler,
+    has_tool_results,
+    read_messages,
+)
 from pytest_lmstrix.checks.requests.schema import Schema, read_schema
 from pytest_lmstrix.checks.requests.tools import AnyTool, read_tools
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Message, Model, Reply
+from pytest_lmstrix.engines.at_once import Sharing
 from pytest_lmstrix.engines.base import Instance
 from pytest_lmstrix.engines.request import Tool, Unable
 from pytest_lmstrix.probes.filler import filler_text
@@ -53,6 +69,7 @@ class _Request(Struct, frozen=True, kw_only=True):
     """For the engine, those with a meaning."""
     schema: Schema | None
     tools: tuple[Tool, ...] = ()
+    has_tool_results: bool = False
     optional: frozenset[str]
     """The options that an engine may leave out."""
     required: bool
@@ -96,7 +113,7 @@ class LoadedModel(ReportedLoad):
 
     def chat(
         self,
-        messages: arguments.Messages,
+        messages: Messages,
         *,
         max_tokens: int,
         temperature: float | None = None,
@@ -112,7 +129,7 @@ class LoadedModel(ReportedLoad):
         """Answer one or more messages through the model's chat template.
 
         Args:
-            messages: A text, a message or a history of messages.
+            messages: A text, a message or a history of messages, with tool calls and results.
             max_tokens: The budget of the answer, tokens.
             temperature: 0 by default, and in a sample `SAMPLE_TEMPERATURE`.
             seed: Of the random choices; by default that of the sample, if there are several.
@@ -121,8 +138,8 @@ class LoadedModel(ReportedLoad):
             tools: Functions with type hints or JSON schemas, see `CheckedReply.tool_calls`.
             images: Paths or bytes, for the last message.
             system: The first message, of the system.
-            fill: Filler before the last message, so that the prompt has so many tokens, or fills
-                this share of the context.
+            fill: Filler before the last message of the user, so that the prompt has so many
+                tokens, or fills this share of the context.
             required: Whether an engine that cannot do this fails the test instead of skipping it.
 
         Raises:
@@ -130,7 +147,7 @@ class LoadedModel(ReportedLoad):
             Unable: The engine or the model cannot do it.
             Failure: The engine failed.
         """
-        history = arguments.read_messages(messages, system)
+        history = read_messages(messages, system)
         pictures, offered = arguments.read_images(images), read_tools(tools)
         if pictures and history[-1].role != "user":
             raise ValueError("images belong to the last message, which must be of the user")
@@ -138,6 +155,7 @@ class LoadedModel(ReportedLoad):
             "chat", max_tokens, temperature, seed, stop, schema, fill, required,
             tools=offered, images=pictures,
         )  # fmt: skip
+        request = replace(request, has_tool_results=has_tool_results(history))
         return self._answer(request, history)
 
     def generate(self, prompt: str, *, tokens: int) -> Reply:
@@ -145,6 +163,22 @@ class LoadedModel(ReportedLoad):
         instance = self._loader.instance_of(self)
         generate: Any = getattr(instance, "generate", instance.complete)
         return self._recorded(instance, lambda: generate(prompt, max_tokens=tokens), {})
+
+    def rank(self, prompt: str) -> Reply | None:
+        """Return one token after `prompt`, and the likeliest ones, where the engine can."""
+        instance = self._loader.instance_of(self)
+        rank: Any = getattr(instance, "rank", None)
+        return None if rank is None else self._recorded(instance, lambda: rank(prompt), {})
+
+    def at_once(self, asks: Sequence[Callable[[Instance], Reply]]) -> list[Reply]:
+        """Return the replies to requests that are all sent at once."""
+        instance = self._loader.instance_of(self)
+        calls = [partial(ask, instance) for ask in asks]
+        run: Any = getattr(instance, "at_once", Sharing(math.inf).run)
+        with self._watching(instance, partial(self.explained_at_once, requests=len(asks))):
+            replies: list[Reply] = run(calls)
+        self.replies += replies
+        return replies
 
     def count_tokens(self, text: str) -> int:
         """Tokens of `text` in the model's own vocabulary."""
@@ -220,7 +254,8 @@ class LoadedModel(ReportedLoad):
         while True:
             options = {k: v for k, v in request.options.items() if k not in left_out}
             instance = self._loader.instance_of(self)
-            missing = missing_arguments(getattr(instance, request.method), options)
+            needed = [*options, "tools"] if request.has_tool_results else options
+            missing = missing_arguments(getattr(instance, request.method), needed)
             try:
                 for name in missing:
                     engine = self.model.engine
@@ -243,26 +278,32 @@ class LoadedModel(ReportedLoad):
     ) -> Reply:
         ask: Any = getattr(instance, request.method)
         return self._recorded(
-            instance, lambda: ask(subject, max_tokens=request.max_tokens, **options), options
+            instance,
+            lambda: ask(subject, max_tokens=request.max_tokens, **options),
+            [*options, TOOL_RESULTS] if request.has_tool_results else options,
         )
 
     def _recorded(
-        self, instance: Instance, ask: Callable[[], Reply], options: Mapping[str, Any]
+        self, instance: Instance, ask: Callable[[], Reply], options: Container[str]
     ) -> Reply:
-        try:
-            with (
-                self._loader.remember_failures(self.model),
-                Refusals(options),
-                EngineErrors("predict"),
-            ):
-                reply = ask()
-        except Failure as failure:
-            self.failed = True
-            raise self.explained(failure) from failure.__cause__
-        finally:
-            self.read(instance)
+        with self._watching(instance, self.explained), Refusals(options), EngineErrors("predict"):
+            reply = ask()
         self.replies.append(reply)
         return reply
+
+    @contextmanager
+    def _watching(
+        self, instance: Instance, explained: Callable[[Failure], Failure]
+    ) -> Iterator[None]:
+        """Note a failure of the engine, raise it `explained`, and read how the load is now."""
+        try:
+            with self._loader.remember_failures(self.model), EngineErrors("predict"):
+                yield
+        except Failure as failure:
+            self.failed = True
+            raise explained(failure) from failure.__cause__
+        finally:
+            self.read(instance)
 
     def _filled(
         self, request: _Request, subject: str | tuple[Message, ...]
@@ -287,5 +328,4 @@ class LoadedModel(ReportedLoad):
         filler = self._prose[tokens]
         if isinstance(subject, str):
             return f"{filler}\n\n{subject}"
-        *before, last = subject
-        return *before, Message(role=last.role, content=f"{filler}\n\n{last.content}")
+        return behind_filler(filler, subject)

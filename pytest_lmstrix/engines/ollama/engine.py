@@ -17,7 +17,7 @@ from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Model, ModelFacts
 from pytest_lmstrix.core.verdicts import Phase, Verdict
 from pytest_lmstrix.engines.base import Progress
-from pytest_lmstrix.engines.ollama.address import ollama_host, ollama_url
+from pytest_lmstrix.engines.ollama.address import ollama_url
 from pytest_lmstrix.engines.ollama.client import OllamaClient, in_use
 from pytest_lmstrix.engines.ollama.instance import OllamaInstance, OllamaLoad
 from pytest_lmstrix.engines.ollama.listing import (
@@ -31,6 +31,7 @@ from pytest_lmstrix.engines.ollama.listing import (
     is_complete_tag,
     load_options,
 )
+from pytest_lmstrix.system.addresses import ollama_host
 from pytest_lmstrix.system.load_notes import LoadNote, LoadNotes
 
 _log = logging.getLogger(__name__)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
 
 from tests.end_to_end.project import Project
+from tests.sampling import few_of
 from tests.standin.lmstudio import Fault, LmStudioServer, StandInModel
 
 
@@ -43,6 +45,27 @@ def test_auto_starts_one_worker_a_host_and_models_go_where_they_are(project: Pro
     assert len(project.results) == 14
 
 
+def test_hosts_of_the_manifest_are_used_by_name_and_given_ones_win(project: Project) -> None:
+    models = "models: [{id: a, contexts: [512]}, {id: b, contexts: [512]}]\n"
+    with ExitStack() as stack:
+        servers = started(stack, ["a", "b"], ["a", "b"], ["a"])
+        entries = "".join(
+            f"  - {{name: {name}, url: '{server.host}'}}\n"
+            for name, server in zip(("den", "attic"), servers, strict=False)
+        )
+        project.pytester.makefile(".yaml", models=f"hosts:\n{entries}{models}")
+        project.run_apart("--lmstrix", "-n", "auto").assert_outcomes(passed=2)
+        assert {r.host for r in project.results} == {"den", "attic"}
+        args = ("--lmstrix", "--lmstrix-all", "--lmstrix-host", "attic")
+        project.run(*args).assert_outcomes(passed=2)
+        assert [r.host for r in project.results[2:]] == ["attic", "attic"]
+        result = project.run(*args, "--lmstrix-host", servers[2].host, "-k", "a-512")
+        result.assert_outcomes(passed=1)
+        assert len(servers[1].loads()) == 1 + 2 + 1
+    misspelt = project.run("--lmstrix", "--lmstrix-host=atic")
+    misspelt.stderr.fnmatch_lines(["ERROR: --lmstrix-host: 'atic' is not *; did you mean 'attic'?"])
+
+
 def test_workers_without_a_host_are_told_and_not_left_waiting(project: Project) -> None:
     manifest(project, "a", "b", "c")
     with ExitStack() as stack:
@@ -55,7 +78,7 @@ def test_workers_without_a_host_are_told_and_not_left_waiting(project: Project) 
     result.stdout.no_fnmatch_line("*waiting for*")
 
 
-@pytest.mark.parametrize("workers", ["2", "3"])
+@pytest.mark.parametrize("workers", few_of(["2", "3"], 1))
 def test_fewer_workers_than_hosts_share_them_out(project: Project, workers: str) -> None:
     names = ["a", "b", "c", "d"]
     manifest(project, *names)
@@ -84,3 +107,77 @@ def test_the_models_of_a_host_that_dies_are_tested_by_the_others(project: Projec
     by_host = Counter(r.host for r in project.results)
     assert by_host == {dying.host: 1, good.host: 10}
     assert len({(r.model, r.context_length) for r in project.results}) == 11
+
+
+def test_models_go_where_they_fit_and_where_they_ask_to(project: Project) -> None:
+    names = ["any", "wants-gpu", "heavy", "giant", "long", "orphan"]
+    with ExitStack() as stack:
+        small, big = servers = started(stack, names, names)
+        project.pytester.makefile(
+            ".yaml",
+            models=f"""
+hosts:
+  - {{name: small, url: '{small.host}', tags: [old], memory: 4GB}}
+  - {{name: big, url: '{big.host}', tags: [gpu], memory: 16GB}}
+  - {{name: other, url: 'ollama://127.0.0.1:1', tags: [away]}}
+defaults: {{contexts: [512, 1024]}}
+models:
+  - {{id: any, size_bytes: 1000}}
+  - {{id: wants-gpu, hosts: [gpu, old], size_bytes: 5_000_000_000}}
+  - {{id: heavy, size_bytes: 9_000_000_000}}
+  - {{id: giant, size_bytes: 99_000_000_000}}
+  - {{id: long, hosts: [small], size_bytes: 1000}}
+  - {{id: orphan, hosts: [away]}}
+""",
+        )
+        result = project.run_apart("--lmstrix", "-n", "auto", "-rs", "--junit-xml=out.xml")
+        result.assert_outcomes(passed=8, skipped=4)
+        assert all(server.max_loaded_at_once("lmstrix") == 1 for server in servers)
+    result.stdout.fnmatch_lines_random([
+        "*2 workers*",
+        "SKIPPED*2*: does not fit: needs at least 99.0 GB at 512 tokens; small has 4.0 GB, big has"
+        " 16.0 GB",
+        "SKIPPED*2*: asks for a host that is or has away; the hosts of engine lmstudio in this run:"
+        " small, big",
+        "model * host *",
+        "heavy * big *",
+    ])  # fmt: skip
+    hosts = {r.model: r.host for r in project.results}
+    assert (hosts["wants-gpu"], hosts["heavy"], hosts["long"]) == ("big", "big", "small")
+    assert "giant" not in hosts
+    junit = (project.path / "out.xml").read_text(encoding="utf-8")
+    assert 'name="lmstrix_host" value="big"' in junit
+    project.run("--lmstrix-list").stdout.fnmatch_lines(["model * host *", "heavy *lmstudio*big *"])
+    summary = (project.path / "reports" / "summary.md").read_text(encoding="utf-8")
+    assert "| heavy | big |" in summary
+    page = (project.path / "reports" / "report.html").read_text(encoding="utf-8")
+    assert "full: ok on big" in page
+
+
+def test_each_slot_of_a_host_has_one_model_and_large_ones_take_several(project: Project) -> None:
+    # The guardrail of the server refuses what is too much at once.
+    sizes = {"heavy1": 13, "heavy2": 13, "small1": 2, "small2": 2}
+    models = [StandInModel(key=key, size_bytes=size * 10**9) for key, size in sizes.items()]
+    held = Fault(where="load", kind="hang", model="small", times=2)
+    entries = ", ".join(
+        f"{{id: {key}, contexts: [512], size_bytes: {size}_000_000_000}}"
+        for key, size in sizes.items()
+    )
+    with (
+        LmStudioServer(models, faults=[held], memory_bytes=24 * 10**9) as server,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        host = f"{{name: den, url: '{server.host}', slots: 2, memory: 24GB}}"
+        project.pytester.makefile(".yaml", models=f"hosts: [{host}]\nmodels: [{entries}]\n")
+
+        def release_both() -> None:
+            server.wait_for(lambda: len(server.pending("loadModel")) == 2, 120)
+            server.release()
+
+        both = pool.submit(release_both)
+        result = project.run_apart("--lmstrix", "-n", "auto")
+        both.result()
+        result.assert_outcomes(passed=4)
+        assert server.max_loaded_at_once("lmstrix") == 2
+    result.stdout.fnmatch_lines(["*2 workers*"])
+    assert {r.host for r in project.results} == {"den"}

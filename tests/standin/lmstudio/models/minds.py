@@ -13,6 +13,7 @@ from tests.standin.lmstudio.models import brain
 from tests.standin.lmstudio.models.asked import Asked, Called
 from tests.standin.lmstudio.models.behaviours import Piece, Prompt, Says
 from tests.standin.lmstudio.models.model import StandInModel
+from tests.standin.lmstudio.models.window import window_of
 
 _END_OF_TURN = "<|end|>\n"
 _ASSISTANT = "<|assistant|>\n"
@@ -23,6 +24,8 @@ class Message(Struct, frozen=True, kw_only=True):
 
     role: str
     text: str
+    called: Called | None = None
+    """Of a tool: the call that has this result."""
 
 
 class Request(Struct, frozen=True, kw_only=True):
@@ -92,14 +95,18 @@ def render(messages: Sequence[Message]) -> str:
 class StandInMind:
     """Answers with `brain`; keeps its last prompt like a KV cache."""
 
-    blocks = False
-
     def __init__(self, model: StandInModel, context_length: int) -> None:
         self.context_length = context_length
         self.slots = 1
         """Requests that share the context, each with a part of it."""
         self._model = model
         self._cache: Sequence[str] = ()
+        self._window = window_of(model, context_length)
+
+    @property
+    def blocks(self) -> bool:
+        """Whether a prompt waits for others."""
+        return self._window is not None
 
     def tokenize(self, text: str) -> Sequence[int]:
         return [brain.token_id(token) for token in brain.tokenize(text)]
@@ -107,7 +114,7 @@ class StandInMind:
     def predict(self, request: Request) -> Prediction:
         text = render(request.messages) if request.chat else _joined(request.messages)
         sent = brain.tokenize(text)
-        taken: Sequence[str] = sent
+        taken: Sequence[str] = sent if self._window is None else self._window.taken(sent)
         bos = self._model.bos_tokens
         for behaviour in self._model.behaviours:
             taken = behaviour.counted(taken)
@@ -144,7 +151,7 @@ class StandInMind:
             stop_reason=stop_reason,
             ttft_seconds=fresh / self._model.prefill_tokens_per_second,
             tokens_per_second=speed,
-            calls=request.asked.calls(text, self._model.behaviours),
+            calls=request.asked.calls(text, self._model.behaviours, len(results_in(request))),
         )
 
     def close(self) -> None:
@@ -157,7 +164,8 @@ class StandInMind:
         text = "".join(seen)
         if request.chat:
             text = text.removesuffix(_ASSISTANT).removesuffix(_END_OF_TURN)
-        reply = brain.answer(text)
+        last = request.messages[-1].called
+        reply = brain.answer(text) if last is None else " ".join(results_in(request))
         thoughts: tuple[Piece, ...] = ()
         for behaviour in self._model.behaviours:
             reply = behaviour.reply(prompt, reply)
@@ -179,6 +187,15 @@ class StandInMind:
         if len(pieces) > room:
             return pieces[:room], "contextLengthReached"
         return pieces, stop_reason
+
+
+def results_in(request: Request) -> list[str]:
+    """Return what each result of a tool says, with its call."""
+    return [
+        f"{message.called.name} of {message.called.arguments} gives {message.text}."
+        for message in request.messages
+        if message.called is not None
+    ]
 
 
 def _joined(messages: Sequence[Message]) -> str:

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lmstudio._sdk_models import ChatHistoryData, FileHandle, PredictionChannelRequest, TextData
+from lmstudio._sdk_models import (
+    ChatHistoryData,
+    FileHandle,
+    PredictionChannelRequest,
+    TextData,
+    ToolCallRequestData,
+    ToolCallResultData,
+)
 
 from tests.standin.lmstudio import errors, versions
 from tests.standin.lmstudio.errors import Refused
@@ -53,14 +61,25 @@ async def predict(channel: Channel, parameter: PredictionChannelRequest, note: N
 
 
 def messages(history: ChatHistoryData) -> tuple[Message, ...]:
-    """Return the messages of a history, text only."""
-    return tuple(
-        Message(
-            role=type(message).role,
-            text="".join(p.text for p in message.content if isinstance(p, TextData)),
-        )
-        for message in history.messages
-    )
+    """Return the messages of a history, text only; a result of a tool names its call."""
+    found: list[Message] = []
+    calls: dict[str | None, Called] = {}
+    for message in history.messages:
+        role, texts = type(message).role, []
+        for part in message.content:
+            if isinstance(part, TextData):
+                texts.append(part.text)
+            elif isinstance(part, ToolCallRequestData):
+                made = part.tool_call_request
+                calls[made.id] = Called(made.name, json.dumps(made.arguments))
+            elif isinstance(part, ToolCallResultData):
+                found.append(
+                    Message(role=role, text=part.content, called=calls.pop(part.tool_call_id))
+                )
+        if role != "tool":
+            found.append(Message(role=role, text="".join(texts)))
+    assert not calls, f"no results of {list(calls)}"
+    return tuple(found)
 
 
 async def _predict(
