@@ -157,10 +157,8 @@ class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
     content: str
     tool_calls: tuple[ToolCall, ...] = ()
     """Of the assistant: the calls that it asked for, each with an id."""
-    tool_call_id: str = ""
-    """Of a tool: the call that has this result."""
+    tool_call_id: str = ""  # of a tool: the call that has this result
     tool_name: str = ""
-    """Of a tool: its name."""
 
 
 class Reply(Struct, frozen=True, kw_only=True):

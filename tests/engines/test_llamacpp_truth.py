@@ -81,6 +81,7 @@ def test_every_size_is_filled_and_recalled(filled: list[tuple[Haystack, Recall]]
         assert 0.98 * room <= min(prompts) <= max(prompts) <= room
 
 
+@pytest.mark.long
 def test_the_filler_is_processed_once(filled: list[tuple[Haystack, Recall]]) -> None:
     fresh = [
         (reply.prompt_tokens or 0) - (reply.cached_prompt_tokens or 0)
