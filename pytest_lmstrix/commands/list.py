@@ -46,7 +46,7 @@ _EXPENDABLE = ("engine", "estimate", "TTFT", "size", "declared", "tokens/s", "te
                "host", "since", "first bad", "verified", "status")  # fmt: skip
 _FROM_MODEL = ("id", "variant_of", "engine", "type", "tags", "size_bytes", "context_limit",
                "architecture", "quantization", "capabilities")  # fmt: skip
-_FROM_REGISTRY = ("fingerprint", "verified_context", "verified_check", "largest_good",
+_FROM_REGISTRY = ("fingerprint", "verified_context", "verified_check", "tiers", "largest_good",
                   "smallest_bad", "smallest_bad_verdict", "verdict", "last_tested", "host",
                   "load_seconds",
                   "ttft_seconds", "decode_tokens_per_second", "peak_memory_bytes",
@@ -118,10 +118,13 @@ def as_ids(listed: Iterable[Entry]) -> Iterator[str]:
 def as_table(
     listed: Sequence[Entry], *, key: str, paint: Paint, width: int | None
 ) -> Iterator[str]:
-    """Return the lines of the table; the column of sort key `key` is never dropped."""
+    """Return the lines of the table, and what `deep` has shown of models besides its verdict.
+
+    The column of sort key `key` is never dropped.
+    """
     sorted_by = _SORTED_BY.get(key) or _SORTED_BY.get(key.removesuffix("d"))
     headings, rows = without_alike("host", _HEADINGS, [_cells(entry) for entry in listed])
-    return table(
+    yield from table(
         headings,
         rows,
         paint=paint,
@@ -129,6 +132,14 @@ def as_table(
         left=("engine", "host", "status", "since"),
         expendable=[each for each in _EXPENDABLE if each != sorted_by and each in headings],
     )
+    yield from prose([[text] for text in _tiers(listed)], paint=paint, width=width)
+
+
+def _tiers(listed: Iterable[Entry]) -> Iterator[str]:
+    """Yield `tiny, deep: reach 8,192, resist 4,096`."""
+    for entry in listed:
+        if entry.known.tiers is not None:
+            yield f"{entry.model.id}, deep: {entry.known.tiers.text}"
 
 
 def compared(listed: Iterable[Entry]) -> tuple[VariantComparison, ...]:
@@ -156,6 +167,8 @@ def as_markdown(listed: Iterable[Entry]) -> Iterator[str]:
     yield _markdown_row(["---"] * len(headings))
     for row in rows:
         yield _markdown_row(_markdown_cells(row))
+    if tiers := [f"- {escape_markdown(text, 1_000)}" for text in _tiers(listed)]:
+        yield from ("", *tiers)
     for comparison in compared(listed):
         yield ""
         yield escape_markdown(f"Variants of {comparison.model}", 1_000)

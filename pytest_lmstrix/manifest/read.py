@@ -35,6 +35,7 @@ from pytest_lmstrix.manifest.schema import (
     Wrong,
 )
 from pytest_lmstrix.manifest.variants import combinations
+from pytest_lmstrix.system.garbage import collector_paused
 
 __all__ = [
     "Manifest",
@@ -101,6 +102,7 @@ def read_bytes(path: Path) -> bytes:
         raise ManifestError([f"{path}: cannot be read: {error.strerror or error}"]) from None
 
 
+@collector_paused()
 def parse_manifest(
     data: bytes, path: Path, *, engine: str = "lmstudio", may_be_empty: bool = False
 ) -> Manifest:

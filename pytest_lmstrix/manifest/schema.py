@@ -101,7 +101,8 @@ def _line(text: str) -> str:
         raise ValueError("must not be empty")
     if len(text) > 1000:
         raise ValueError("must be no longer than 1,000 characters")
-    if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in text):
+    unusual = "" if text.isprintable() else text
+    if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in unusual):
         raise ValueError("must be one line without control characters")
     return text
 

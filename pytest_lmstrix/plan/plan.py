@@ -16,7 +16,7 @@ EMBEDDING_CONTEXT = 512
 """Size of an embedding model whose declared maximum is unknown, tokens: few have less."""
 
 
-class PlannedModel(Struct, frozen=True, kw_only=True):
+class PlannedModel(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A model with the facts of its engine, and the sizes to test it at."""
 
     model: Model

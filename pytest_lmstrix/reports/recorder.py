@@ -72,23 +72,18 @@ class Recorder:
 
     def _expected(self, tests: Iterable[str]) -> dict[str, float]:
         """Return node id -> seconds that its load and prefill took in the last run."""
-        cases = {
-            f"{ascii_id(case.id)}]": case
-            for case in (*self._plan.cases(), *self._plan.embedding_cases())
-        }
-        took: dict[str, dict[tuple[str, int], float]] = {}
+        took = {each.model.id: self._took(each.model.id) for each in self._plan.all_models()}
+        planned = (*self._plan.cases(), *self._plan.embedding_cases())
+        cases = {f"{ascii_id(case.id)}]": case for case in planned if took[case.model.id]}
         expected = {}
-        for test in tests:
+        for test in tests if cases else ():
             name, _, parameters = test.partition("[")
             case = cases.get(parameters)
             if case is None:
                 continue
-            model = case.model.id
-            if model not in took:
-                took[model] = self._took(model)
             key = name.rpartition("::test_")[2], case.context_length
-            if key in took[model]:
-                expected[test] = took[model][key]
+            if key in took[case.model.id]:
+                expected[test] = took[case.model.id][key]
         return expected
 
     def _took(self, model: str) -> dict[tuple[str, int], float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 _ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+):(\d{1,5})")
@@ -107,6 +108,7 @@ def ollama_host(given: str) -> str:
     return f"{name}:{port or OLLAMA_PORT}"
 
 
+@lru_cache
 def server_url(given: str) -> str:
     """Return the base URL of an OpenAI-compatible server, without its `/v1`.
 

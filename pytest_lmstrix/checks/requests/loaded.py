@@ -165,6 +165,12 @@ class LoadedModel(ReportedLoad):
         generate: Any = getattr(instance, "generate", instance.complete)
         return self._recorded(instance, lambda: generate(prompt, max_tokens=tokens))
 
+    def rank(self, prompt: str) -> Reply | None:
+        """Return one token after `prompt`, and the likeliest ones, where the engine can."""
+        instance = self._loader.instance_of(self)
+        rank: Any = getattr(instance, "rank", None)
+        return None if rank is None else self._recorded(instance, lambda: rank(prompt), {})
+
     def at_once(self, asks: Sequence[Callable[[Instance], Reply]]) -> list[Reply]:
         """Return the replies to requests that are all sent at once."""
         instance = self._loader.instance_of(self)
@@ -294,11 +300,10 @@ class LoadedModel(ReportedLoad):
         reply_of: Callable[[_T], Reply],
         options: Container[str] = (),
     ) -> _T:
-        """Return the answer of `instance`; its `reply_of` is recorded.
+        """Return the answer of `instance`, and record its `reply_of`.
 
         Raises:
-            Failure: The engine failed: this instance is not used again.
-            Unable: It refuses one of the `options`.
+            Failure: The engine failed. Or `Unable`: it refuses one of the `options`.
         """
         with self._watching(instance, self.explained), Refusals(options), EngineErrors("predict"):
             answer = ask()
