@@ -1,9 +1,9 @@
 """Eight hosts, 64 models of mixed cost: `python benchmarks/hosts.py [SECONDS] [SEED]`.
 
-A run with `-n auto` on stand-ins of LM Studio whose loads take as long as drawn, SECONDS (by default
-20) in the middle. The plugin knows nothing but the sizes of the files: the loads take 0.5 to 2 times
-what these suggest. The bound is the mean load of the hosts, or the longest model; the makespan is
-from the first load to the last unload.
+A run with `-n auto` on stand-ins of LM Studio whose loads take as long as drawn, SECONDS (by
+default 20) in the middle. The plugin knows nothing but the sizes of the files: the loads take 0.5
+to 2 times what these suggest. The bound is the mean load of the hosts, or the longest model; the
+makespan is from the first load to the last unload.
 """
 
 from __future__ import annotations

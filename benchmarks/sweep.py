@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from measuring import ROOT, numbers, run_pytest, seconds, user_environment
+from measuring import ROOT, numbers, run_pytest, took, user_environment
 
 sys.path.insert(0, str(ROOT))
 
@@ -36,17 +36,19 @@ def main(python: str, models: int, rounds: int) -> None:
             sweep(folder / "project", server.host)  # compiles
             pairs = [
                 (
-                    seconds(lambda: sweep(folder / "project", server.host)),
-                    seconds(lambda: sweep_with_lmstrix(python, folder / "home")),
+                    took(lambda: sweep(folder / "project", server.host)),
+                    took(lambda: sweep_with_lmstrix(python, folder / "home")),
                 )
                 for _ in range(rounds)
             ]
         loads = len(server.log().loads())
         assert loads == (2 * rounds + 1) * models, f"{loads} loads"
-    ours, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
-    ratio = statistics.median(one / other for one, other in pairs)
     print(f"{models} models at {CONTEXT:,} tokens, {rounds} rounds")
-    print(f"this plugin {ours:.1f} s, lmstrix {theirs:.1f} s: {ratio:.2f} x")
+    for kind in ("clock", "processor"):
+        times = [(getattr(ours, kind), getattr(theirs, kind)) for ours, theirs in pairs]
+        ours, theirs = (statistics.median(column) for column in zip(*times, strict=True))
+        ratio = statistics.median(one / other for one, other in times)
+        print(f"{kind}: this plugin {ours:.1f} s, lmstrix {theirs:.1f} s: {ratio:.2f} x")
 
 
 def sweep(folder: Path, host: str) -> None:
@@ -72,4 +74,4 @@ def sweep_with_lmstrix(python: str, home: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *numbers(sys.argv[2:], 12, 3))
+    main(sys.argv[1], *numbers(sys.argv[2:], 40, 3))

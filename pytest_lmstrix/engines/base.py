@@ -102,6 +102,7 @@ class Engine(Protocol):
     - `at_once(asks) -> list[Reply]`: call `asks`, requests of this instance, each from a thread of
       its own. Without it the setting `parallel` does so from outside.
     - `generate(prompt, *, max_tokens) -> Reply`: `complete`, past an end of text; for `speed`.
+    - `rank(prompt) -> Reply`: one token after `prompt`, and `Reply.likeliest`; for `deep`.
     - `peak_memory_bytes: int | None`, and `fingerprint: str | None`.
     - `usable_context_length: int`: what one request may fill, where several share the context.
     - `ignored_settings: tuple[str, ...]`: load settings that are not in force after all.

@@ -164,6 +164,12 @@ class LoadedModel(ReportedLoad):
         generate: Any = getattr(instance, "generate", instance.complete)
         return self._recorded(instance, lambda: generate(prompt, max_tokens=tokens), {})
 
+    def rank(self, prompt: str) -> Reply | None:
+        """Return one token after `prompt`, and the likeliest ones, where the engine can."""
+        instance = self._loader.instance_of(self)
+        rank: Any = getattr(instance, "rank", None)
+        return None if rank is None else self._recorded(instance, lambda: rank(prompt), {})
+
     def at_once(self, asks: Sequence[Callable[[Instance], Reply]]) -> list[Reply]:
         """Return the replies to requests that are all sent at once."""
         instance = self._loader.instance_of(self)

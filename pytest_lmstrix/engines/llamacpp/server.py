@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar, Unpack
+from typing import TypeVar, Unpack
 
 import httpx
 import msgspec
@@ -25,12 +25,15 @@ from pytest_lmstrix.engines.at_once import Sharing
 from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.counting import KnownCounts
 from pytest_lmstrix.engines.llamacpp.causes import DEATH_SECONDS, ServerProcess, death, silence
-from pytest_lmstrix.engines.openai_form import ToolCallPart, ToolCallParts, chat_fields
+from pytest_lmstrix.engines.llamacpp.protocol.events import ReplyChoice, ReplyEvent
+from pytest_lmstrix.engines.openai_form import ToolCallParts, chat_fields
 from pytest_lmstrix.engines.reply_limit import ReplyLimit
 from pytest_lmstrix.engines.request import ChatOptions, CompletionOptions, Unable
 
 _REFUSAL_BYTES = 1_000_000
 """Read of the answer to a refused request."""
+_RANKED = 40
+"""Likeliest tokens that are asked for."""
 
 
 class _Settings(Struct):
@@ -43,42 +46,6 @@ class _Properties(Struct):
 
 class _Tokens(Struct):
     tokens: list[int]
-
-
-class _Prefill(Struct):
-    total: int
-    processed: int
-    """Tokens, those found in the KV cache included."""
-
-
-class _Timings(Struct, kw_only=True):
-    cache_n: int | None = None
-    """Missing in servers before September 2025."""
-    prompt_n: int
-    predicted_n: int
-    prompt_per_second: float
-    predicted_per_second: float
-
-
-class _Delta(Struct, kw_only=True):
-    content: str | None = None
-    reasoning_content: str | None = None
-    tool_calls: tuple[ToolCallPart, ...] | None = None
-
-
-class _Choice(Struct, kw_only=True):
-    delta: _Delta
-    finish_reason: str | None = None
-
-
-class _Event(_Delta, kw_only=True):
-    """An event of `/completion`, where it is a delta itself, or of `/v1/chat/completions`."""
-
-    choices: tuple[_Choice, ...] = ()
-    stop_type: str | None = None
-    prompt_progress: _Prefill | None = None
-    timings: _Timings | None = None
-    error: Any = None
 
 
 class _Error(Struct):
@@ -164,6 +131,11 @@ class LlamaCppInstance:
         body = {"prompt": prompt, "n_predict": max_tokens, "temperature": 0.0, "ignore_eos": True}
         return self._reply("/completion", body, max_tokens)
 
+    def rank(self, prompt: str) -> Reply:
+        """Return one token after `prompt`, and the log-probabilities of the likeliest ones."""
+        body = {"prompt": prompt, "n_predict": 1, "temperature": 0.0, "n_probs": _RANKED}
+        return self._reply("/completion", body, 1)
+
     def chat(
         self, messages: Sequence[Message], *, max_tokens: int, temperature: float = 0.0,
         **options: Unpack[ChatOptions],
@@ -209,6 +181,7 @@ class LlamaCppInstance:
         text, reasoning, stop, timings = "", "", "", None
         limit, calls = ReplyLimit("llama.cpp", max_tokens), ToolCallParts()
         ttft_seconds: float | None = None
+        likeliest: dict[str, float] = {}
         started = time.monotonic()
         with self._watched():
             for event in self._events(url, body, limit):
@@ -219,7 +192,7 @@ class LlamaCppInstance:
                     else:
                         self._sharing.prefill(self._progress, done, total)
                     self._child.activity()
-                choice = event.choices[0] if event.choices else _Choice(delta=event)
+                choice = event.choices[0] if event.choices else ReplyChoice(delta=event)
                 said, thought = choice.delta.content or "", choice.delta.reasoning_content or ""
                 called = "".join(map(calls.add, choice.delta.tool_calls or ()))
                 if said or thought or called:
@@ -228,6 +201,7 @@ class LlamaCppInstance:
                 reasoning += thought
                 if ttft_seconds is None and (text or reasoning):
                     ttft_seconds = time.monotonic() - started
+                likeliest = likeliest or event.likeliest
                 stop = event.stop_type or choice.finish_reason or stop
                 timings = event.timings or timings
         if timings is None:
@@ -247,6 +221,7 @@ class LlamaCppInstance:
             prompt_tokens=timings.cache_n + timings.prompt_n,
             cached_prompt_tokens=timings.cache_n,
             completion_tokens=timings.predicted_n,
+            likeliest=likeliest,
             ttft_seconds=ttft_seconds,
             prefill_seconds=timings.prompt_n / speed
             if (speed := timings.prompt_per_second)
@@ -255,7 +230,9 @@ class LlamaCppInstance:
             decode_tokens_per_second=timings.predicted_per_second or None,
         )
 
-    def _events(self, url: str, body: Mapping[str, object], limit: ReplyLimit) -> Iterator[_Event]:
+    def _events(
+        self, url: str, body: Mapping[str, object], limit: ReplyLimit
+    ) -> Iterator[ReplyEvent]:
         fixed = {"stream": True, "return_progress": True, "cache_prompt": True}
         body = {**body, **fixed, **self._body}
         sharing = self._sharing
@@ -272,7 +249,7 @@ class LlamaCppInstance:
                 if field == b"error":
                     raise _refusal(data)
                 if field == b"data" and data != b"[DONE]":
-                    event = _parsed(data, _Event)
+                    event = _parsed(data, ReplyEvent)
                     if event.error is not None:
                         raise _refusal(data)
                     yield event

@@ -116,6 +116,7 @@ def _field(names: str) -> str:
 
 
 def _serve(asked: argparse.Namespace) -> None:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the embedded engine does
     import xllamacpp as llama
 
     params = llama.CommonParams()

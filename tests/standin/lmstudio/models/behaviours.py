@@ -116,6 +116,19 @@ class ForgetsMiddle(Behaviour, frozen=True, tag=True):
         return [*tokens[: self.start], *tokens[len(tokens) - self.end :]]
 
 
+class Confuses(Behaviour, frozen=True, tag=True):
+    """Takes a fact for another of the same wording, or loses a link, in more tokens than these."""
+
+    resists: int
+    follows: int
+
+    def reply(self, prompt: Prompt, reply: str) -> str:
+        text = "".join(prompt.tokens)
+        if len(prompt.tokens) > self.follows and brain.linked(text):
+            return " not known."
+        return (len(prompt.tokens) > self.resists and brain.rival(text)) or reply
+
+
 class CutsPrompt(Behaviour, frozen=True, tag=True):
     """Cuts a prompt silently to its last `tokens`, and counts only those."""
 
@@ -414,6 +427,7 @@ class Embedded(Behaviour, frozen=True, tag=True):
 AnyBehaviour = (
     SeesLast
     | Admits
+    | Confuses
     | CallsTool
     | ForgetsMiddle
     | CutsPrompt

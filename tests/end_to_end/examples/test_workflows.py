@@ -13,7 +13,7 @@ import yaml
 import pytest_lmstrix.startup  # noqa: F401 - once: pytester forgets what a run imports
 from tests.end_to_end.project import Project
 
-FOLDER = Path(__file__).parents[2] / "examples" / "workflows"
+FOLDER = Path(__file__).parents[3] / "examples" / "workflows"
 NAMES = ("github-models.yml", "github-pull-request.yml")
 REGISTRY = "reports/registry.jsonl"
 
