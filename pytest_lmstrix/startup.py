@@ -34,11 +34,13 @@ from pytest_lmstrix.plan.memory import MemoryEstimator
 from pytest_lmstrix.plan.plan import Plan
 from pytest_lmstrix.progress.live import Live
 from pytest_lmstrix.system import host_lock, owners
+from pytest_lmstrix.system.garbage import collector_paused
 from pytest_lmstrix.system.machine_id import machine_id
 from pytest_lmstrix.system.workflow_commands import guarded
 from pytest_lmstrix.weights import fetch
 
 
+@collector_paused()
 def start(config: pytest.Config) -> None:
     """Make the plan, or receive it from the controller, and register the plugins.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 
 class Check(NamedTuple):
@@ -22,6 +22,10 @@ CHECKS = {
     "speed": Check(version=1, evidence="speed"),
 }
 """Marker -> check; `test_<marker>` is the test."""
+
+Tier = Literal["resist", "follow"]
+TIERS: tuple[Tier, ...] = get_args(Tier)
+"""What `deep` asks besides its verdict, which is `reach`, in the order of their difficulty."""
 
 
 def evidence_of(check: str) -> str:

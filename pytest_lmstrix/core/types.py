@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import force_setattr
 
-from pytest_lmstrix.core.measured import drop_insane
+from pytest_lmstrix.core.measured import Speed, drop_insane
 from pytest_lmstrix.core.sanitize import well_formed
 from pytest_lmstrix.core.verdicts import Outcome, Verdict
 
@@ -27,10 +27,6 @@ KvCacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_
 ModelType = Literal["llm", "embedding"]
 Prompts = Literal["completion", "chat"]
 Origin = Literal["case", "search"]
-PrefillClock = Literal["engine", "ttft"]
-DecodeClock = Literal["engine", "stream"]
-Spread = tuple[float, float]
-"""The lowest and the highest of several values."""
 ANY_SIZE = "any size"
 """Note of a result whose load fails in the same way at the smallest size that was tried."""
 
@@ -54,6 +50,14 @@ class LoadSettings(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Layers whose experts stay in the memory of the processor (llama-server)."""
     extra_args: tuple[str, ...] | None = None
     """Further arguments for the program (llama-server)."""
+    parallel: int | None = None
+    """Requests at once, each with the tested context (lmstudio, llamacpp, llama-server); how many
+    are sent (openai)."""
+
+    @property
+    def requests(self) -> int:
+        """How many requests at once a load is for."""
+        return self.parallel or 1
 
 
 class Model(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -153,10 +157,8 @@ class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
     content: str
     tool_calls: tuple[ToolCall, ...] = ()
     """Of the assistant: the calls that it asked for, each with an id."""
-    tool_call_id: str = ""
-    """Of a tool: the call that has this result."""
+    tool_call_id: str = ""  # of a tool: the call that has this result
     tool_name: str = ""
-    """Of a tool: its name."""
 
 
 class Reply(Struct, frozen=True, kw_only=True):
@@ -174,6 +176,8 @@ class Reply(Struct, frozen=True, kw_only=True):
     cached_prompt_tokens: int | None = None
     """Prompt tokens found in the KV cache, not prefilled again."""
     completion_tokens: int | None = None
+    likeliest: dict[str, float] = {}
+    """Log-probabilities of the likeliest first tokens, where they were asked for."""
     ttft_seconds: float | None = None
     """From the request to the first token, prefill included."""
     prefill_seconds: float | None = None
@@ -201,29 +205,6 @@ class Case(Struct, frozen=True, kw_only=True):
     def id(self) -> str:
         """The part in brackets of a node id, such as `llama-3.2-3b-instruct-30000`."""
         return f"{self.model.id}-{self.context_length}"
-
-
-class Speed(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What `speed` measured besides the medians in the filled context."""
-
-    depth: int = 0
-    """Tokens of the fill, before those of which the prefill was measured."""
-    repetitions: int = 0
-    """Measurements in the filled context, after a warm-up."""
-    prefill_spread: Spread | None = None
-    decode_spread: Spread | None = None
-    empty_prefill_tokens_per_second: float | None = None
-    """At depth 0: the median."""
-    empty_decode_tokens_per_second: float | None = None
-    empty_prefill_spread: Spread | None = None
-    empty_decode_spread: Spread | None = None
-    prefill_clock: PrefillClock | None = None
-    """`engine`: its own timings. `ttft`: the time to the first token."""
-    decode_clock: DecodeClock | None = None
-    """`engine`: its own timings. `stream`: the times at which tokens arrived."""
-
-    def __post_init__(self) -> None:
-        drop_insane(self)
 
 
 class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -266,6 +247,8 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Memory that the engine planned for the load, before it; see `--lmstrix-fit`."""
     recall: dict[str, bool] | None = None
     """Depth such as "0.25" -> whether the needle there was recalled."""
+    tiers: dict[str, bool] | None = None
+    """`resist` and `follow` -> whether `deep` passed that too; without what its control failed."""
     seed: int | None = None
     check_version: int = 1
     """Increased when the check changes."""
@@ -317,6 +300,7 @@ class ProbeResult(Struct, frozen=True, kw_only=True):
     verdict: Verdict
     detail: str = ""
     recall: dict[str, bool] | None = None
+    tiers: dict[str, bool] | None = None
     seed: int | None = None
     form: Prompts | None = None
     """The form of the prompts that gave this result."""

@@ -116,12 +116,14 @@ class OpenAiEngine:
         usable = _slot_context(client) if is_llamacpp else None
         asked = min(context_length, model.context_limit or context_length)
         granted = reported or asked
+        given = msgspec.to_builtins(model.load)
         served = ServedModel(
             name=name,
             context_length=granted,
             is_reported=reported is not None,
             usable_context_length=min(usable or granted, granted),
-            ignored_settings=tuple(msgspec.to_builtins(model.load)),
+            # The server has its own number of slots, but as many requests are sent at once.
+            ignored_settings=tuple(name for name in given if name != "parallel"),
             reports_prefill=is_llamacpp,
         )
         progress(1.0)

@@ -123,6 +123,7 @@ def _facts(row: ModelRow) -> dict[str, str]:
         "size": memory(model.size_bytes) if model.size_bytes is not None else "",
         "architecture": " ".join(filter(None, (model.architecture, model.quantization))),
         "settings": last.settings if last else "",
+        "deep": row.report.tiers.text if row.report.tiers else "",
         "tags": ", ".join(model.tags),
     }
 

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.end_to_end.project import Project
+from tests.sampling import few_of
 from tests.standin.lmstudio import Fault, LmStudioServer, StandInModel
 
 
@@ -78,7 +79,7 @@ def test_workers_without_a_host_are_told_and_not_left_waiting(project: Project) 
     result.stdout.no_fnmatch_line("*waiting for*")
 
 
-@pytest.mark.parametrize("workers", ["2", "3"])
+@pytest.mark.parametrize("workers", few_of(["2", "3"], 1))
 def test_fewer_workers_than_hosts_share_them_out(project: Project, workers: str) -> None:
     names = ["a", "b", "c", "d"]
     manifest(project, *names)
