@@ -114,6 +114,7 @@ def measure(folder: Path, rounds: int) -> None:
     for _ in range(rounds):
         for name, (where, *args) in runs.items():
             times[name].append(took(where, *args))
+            print(name, *(f"{value:.2f} s" for value in times[name][-1]), file=sys.stderr)
     compare("collection / plain module", times["ours"], times["plain"])
     compare("collection with -k / without", times["ours -k"], times["ours"])
     compare("plain module with -k / without", times["plain -k"], times["plain"])

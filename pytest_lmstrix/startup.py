@@ -163,13 +163,16 @@ def _loader(settings: Settings, engines: Engines, plan: Plan, live: Live) -> Mod
         hosts = planned[model.id].hosts if model.id in planned else ()
         return engines.get(model.engine, hosts, gone)
 
-    def lock(engine: Engine, case: Case) -> AbstractContextManager[None]:
+    def lock(
+        engine: Engine, case: Case, wait_seconds: float | None
+    ) -> AbstractContextManager[None]:
         host = engines.host(engine)
         return host_lock.host_lock(
             host_of(engine),
             slots=host.slots,
             take=slots_taken(planned.get(case.model.id), case.context_length, host),
             on_wait=partial(live.waiting, engines.host_name(engine)),
+            timeout=wait_seconds,
         )
 
     return ModelLoader(

@@ -19,7 +19,7 @@ from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.options import Settings
 from pytest_lmstrix.plan.memory import MemoryEstimator
 from pytest_lmstrix.plan.plan import ordered, planned
-from pytest_lmstrix.registry.history.since import Since, short_text, shown_host
+from pytest_lmstrix.registry.history.since import Since, short_text
 from pytest_lmstrix.registry.status import (
     VariantComparison,
     compare_variants,
@@ -30,6 +30,7 @@ from pytest_lmstrix.registry.status import (
 )
 from pytest_lmstrix.registry.store import ModelStatus, Registry
 from pytest_lmstrix.reports.overview.variants import STATUS_STYLES, VARIANT_HEADINGS, variant_cells
+from pytest_lmstrix.system.addresses import shown_host
 from pytest_lmstrix.system.machine_id import machine_id
 
 LIST_SCHEMA = 1

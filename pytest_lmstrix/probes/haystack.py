@@ -101,7 +101,6 @@ def fill(
     sizes: Iterable[int],
     count_tokens: CountTokens,
     reserved: Callable[[int], int] = lambda size: 0,
-    *,
     tiers: bool = False,
 ) -> tuple[Haystack, ...]:
     """Build a haystack for each size, in ascending order; deterministic for a seed and vocabulary.

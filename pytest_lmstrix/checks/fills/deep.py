@@ -165,7 +165,7 @@ class DeepFill:
             return self._fill(loaded, [size], seed)
 
     def _fill(self, loaded: LoadedModel, sizes: list[int], seed: int) -> tuple[Haystack, ...]:
-        return fill(seed, sizes, loaded.count_tokens, self._reserved, tiers=self._asks_tiers)
+        return fill(seed, sizes, loaded.count_tokens, self._reserved, self._asks_tiers)
 
     def _reserved(self, size: int) -> int:
         """Return what a chat needs beyond a raw completion: its template and its reasoning."""

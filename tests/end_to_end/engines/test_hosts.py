@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -181,3 +182,92 @@ def test_each_slot_of_a_host_has_one_model_and_large_ones_take_several(project: 
         assert server.max_loaded_at_once("lmstrix") == 2
     result.stdout.fnmatch_lines(["*2 workers*"])
     assert {r.host for r in project.results} == {"den"}
+
+
+NO_PATIENCE = """
+from pathlib import Path
+
+from pytest_lmstrix.checks import loader
+
+loader.RECONNECT_PAUSES = (0.0,)
+loader.RETURN_SECONDS = 0.3
+
+
+def pytest_runtest_logreport(report):
+    if "unreachable" in str(report.longrepr):
+        Path(__file__).with_name("died").touch()
+"""
+
+
+def run_with_a_host_that_comes_back(
+    project: Project,
+    stack: ExitStack,
+    names: list[str],
+    others: list[LmStudioServer],
+    hangs_at: int,
+) -> tuple[pytest.RunResult, list[LmStudioServer]]:
+    """Run on `others` and a host that dies at its second load, and is back before they end.
+
+    The first of `others` hangs at a load until it is used again. All servers are returned, the
+    one that was back at the end.
+    """
+    models = [StandInModel(key=key) for key in names]
+    dying = LmStudioServer(models, faults=[Fault(where="load", kind="gone", skip=1)])
+    stack.enter_context(dying)
+    manifest(project, *names)
+    project.pytester.makeconftest(NO_PATIENCE)
+    returned = LmStudioServer(models, port=dying.port)
+
+    def bring_back() -> None:
+        try:
+            others[0].wait_for(lambda: len(others[0].loads()) == hangs_at, 200)
+            deadline = time.monotonic() + 200
+            while not (project.path / "died").exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            dying.stop()
+            stack.enter_context(returned)
+            returned.wait_for(lambda: bool(returned.loads()), 200)
+        finally:
+            others[0].release()
+
+    with ThreadPoolExecutor(1) as pool:
+        back = pool.submit(bring_back)
+        result = project.run_apart("--lmstrix", "-n", "auto", *on_hosts([*others, dying]))
+        back.result()
+    return result, [*others, dying, returned]
+
+
+def check_that_models_were_tested_once(
+    project: Project, result: pytest.RunResult, servers: list[LmStudioServer], models: int
+) -> None:
+    """Check that none was on two hosts, but the one that was being tested when its host died."""
+    result.assert_outcomes(passed=2 * models - 1, errors=1)
+    assert all(server.max_loaded_at_once("lmstrix") <= 1 for server in servers)
+    assert servers[-1].loads(), "it is used again"
+    assert {r.verdict.value for r in project.results} == {"ok"}
+    tested = [(r.model, r.context_length) for r in project.results]
+    assert len(set(tested)) == len(tested) == 2 * models - 1
+    split = [model for model, _ in Counter({(r.model, r.host) for r in project.results}).items()]
+    assert len(split) - len({model for model, _ in split}) <= 1
+
+
+def test_a_host_that_comes_back_is_used_again(project: Project) -> None:
+    names = [f"m{n}" for n in range(8)]
+    held = Fault(where="load", kind="hang", skip=3)
+    with ExitStack() as stack:
+        good = LmStudioServer([StandInModel(key=key) for key in names], faults=[held])
+        stack.enter_context(good)
+        result, servers = run_with_a_host_that_comes_back(project, stack, names, [good], 4)
+        check_that_models_were_tested_once(project, result, servers, len(names))
+
+
+@pytest.mark.long
+def test_eight_hosts_of_which_one_dies_and_comes_back(project: Project) -> None:
+    names = [f"m{n}" for n in range(48)]
+    held = Fault(where="load", kind="hang", skip=1)
+    with ExitStack() as stack:
+        first = LmStudioServer([StandInModel(key=key) for key in names], faults=[held])
+        others = [stack.enter_context(first), *started(stack, *[names] * 6)]
+        result, servers = run_with_a_host_that_comes_back(project, stack, names, others, 2)
+        result.stdout.fnmatch_lines(["*8 workers*"])
+        check_that_models_were_tested_once(project, result, servers, len(names))
