@@ -61,7 +61,14 @@ def replay(record: Path) -> None:
             assert line
             headers = {"Authorization": f"Bearer {entry.load['api_key']}"}
             address = json.loads(line)["address"]
-            client = httpx.Client(base_url=address, headers=headers, timeout=600, trust_env=False)
+            client = httpx.Client(
+                base_url=address,
+                headers=headers,
+                timeout=600,
+                # The server closes idle connections, which is a race for whoever keeps them.
+                limits=httpx.Limits(max_keepalive_connections=0),
+                trust_env=False,
+            )
             continue
         assert client is not None
         body = {**entry.body, "stream": True, "cache_prompt": True}

@@ -11,11 +11,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+from measuring import ROOT, run_pytest, seconds
+
+sys.path.insert(0, str(ROOT))
 
 from pytest_lmstrix.engines.llamacpp import child
 from tests.standin.tiny_models import ARCHITECTURES, write_tiny_model
@@ -30,13 +30,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=next(iter(sys.argv[1:]), None)) as name:
         folder = Path(name)
         _write_models(folder)
-        start = statistics.median(_seconds(_start_llama_cpp) for _ in range(STARTS))
+        start = statistics.median(seconds(_start_llama_cpp) for _ in range(STARTS))
         listing = statistics.median(
-            _seconds(lambda: _pytest(folder, "--lmstrix-list")) for _ in range(3)
+            seconds(lambda: run_pytest(folder, "--lmstrix-list")) for _ in range(3)
         )
-        first = _seconds(lambda: _fit(folder))
+        first = seconds(lambda: _fit(folder))
         estimates = _estimates(folder)
-        cached = _seconds(lambda: _fit(folder))
+        cached = seconds(lambda: _fit(folder))
         assert _estimates(folder) == estimates
     bare = estimates * start
     print(f"bare start of llama.cpp: {start:.2f} s (median of {STARTS})")
@@ -60,25 +60,13 @@ def _estimates(folder: Path) -> int:
     return len(cache["estimates"])
 
 
-def _seconds(work: Callable[[], None]) -> float:
-    started = time.monotonic()
-    work()
-    return time.monotonic() - started
-
-
 def _start_llama_cpp() -> None:
     command = [sys.executable, "-P", child.__file__, "devices"]
     subprocess.run(command, input=b"\n", check=True, capture_output=True)
 
 
 def _fit(folder: Path) -> None:
-    _pytest(folder, "--lmstrix-fit", f"--lmstrix-ctx={CONTEXTS}", "--lmstrix-format=json")
-
-
-def _pytest(folder: Path, *args: str) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "pytest", *args], cwd=folder, check=True, capture_output=True
-    )
+    run_pytest(folder, "--lmstrix-fit", f"--lmstrix-ctx={CONTEXTS}", "--lmstrix-format=json")
 
 
 if __name__ == "__main__":

@@ -7,13 +7,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 import psutil
+from measuring import processor_seconds, seconds
 
 from pytest_lmstrix.core.types import Result
 from pytest_lmstrix.core.verdicts import Verdict
@@ -55,20 +54,6 @@ def line(number: int) -> Result:
     )
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """How long `work` takes."""
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
-
-
-def cpu_seconds(work: Callable[[], object]) -> float:
-    """How long `work` keeps the processor busy: waiting for a disk or for others is left out."""
-    begin = time.process_time()
-    work()
-    return time.process_time() - begin
-
-
 def append(folder: Path) -> None:
     """Append and a bare write with fsync of the same bytes, by turns; medians."""
     registry = Registry(folder / "append.jsonl")
@@ -99,7 +84,7 @@ def decode_alone(path: Path) -> None:
 def load(path: Path) -> None:
     """Load and fold, against decoding alone; then all statuses."""
     times = [
-        (cpu_seconds(Registry(path).load), cpu_seconds(lambda: decode_alone(path)))
+        (processor_seconds(Registry(path).load), processor_seconds(lambda: decode_alone(path)))
         for _ in range(5)
     ]
     ours, alone = map(min, zip(*times, strict=True))

@@ -6,23 +6,20 @@ problem. With Chromium and its driver, the time to open the page is measured too
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
+from measuring import ROOT, run_pytest, seconds
 
 from pytest_lmstrix.core.types import Result
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.registry.lines import encode
 from pytest_lmstrix.system.machine_id import machine_id
 
-ROOT = Path(__file__).parents[1]
 RUNS = 20
 SIZES = (8_192, 32_767)
 NAMES = ("llama-3.2-3b-instruct", "qwen3-4b-thinking-2507", "gemma-3-12b-it-qat", "phi-4-mini",
@@ -54,14 +51,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(next(iter(sys.argv[2:]), name))
         write_project(folder, count)
-        started = time.monotonic()
-        command = [sys.executable, "-m", "pytest", "-p", "no:hypothesispytest", "--lmstrix",
-                   "--lmstrix-all", "-q"]  # fmt: skip
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        subprocess.run(command, cwd=folder, check=False, capture_output=True, env=environment)
-        took = time.monotonic() - started
+        run = seconds(lambda: run_pytest(folder, "--lmstrix", "--lmstrix-all", check=False))
         page = folder / "reports" / "report.html"
-        print(f"{count} models, {count * len(SIZES)} tests: run {took:.1f} s")
+        print(f"{count} models, {count * len(SIZES)} tests: run {run:.1f} s")
         print(f"report.html: {page.stat().st_size / 1e6:.2f} MB")
         opened = seconds_to_open(page)
         print(f"opened in {opened:.2f} s" if opened is not None else "no Chromium: not opened")
