@@ -29,6 +29,8 @@ Prompts = Literal["completion", "chat"]
 Origin = Literal["case", "search"]
 PrefillClock = Literal["engine", "ttft"]
 DecodeClock = Literal["engine", "stream"]
+Proof = Literal["proven", "failed", "inconclusive"]
+"""What `capability` found of a capability that is declared."""
 Spread = tuple[float, float]
 """The lowest and the highest of several values."""
 ANY_SIZE = "any size"
@@ -219,7 +221,7 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     engine_version: str | None = None
     fingerprint: str | None = None
     check: str
-    """`fast`, `full`, `deep`, `limit`, `speed`, or the node name of a user's own check."""
+    """A built-in one, such as `full` (see `core.checks`), or the node name of a user's own."""
     origin: Origin = "case"
     """`search` for a size tried by a size search, `case` for a requested size."""
     context_length: int
@@ -245,6 +247,8 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Memory that the engine planned for the load, before it; see `--lmstrix-fit`."""
     recall: dict[str, bool] | None = None
     """Depth such as "0.25" -> whether the needle there was recalled."""
+    capabilities: dict[str, Proof] | None = None
+    """What `capability` found of each that is declared."""
     seed: int | None = None
     check_version: int = 1
     """Increased when the check changes."""
@@ -296,6 +300,7 @@ class ProbeResult(Struct, frozen=True, kw_only=True):
     verdict: Verdict
     detail: str = ""
     recall: dict[str, bool] | None = None
+    capabilities: dict[str, Proof] | None = None
     seed: int | None = None
     form: Prompts | None = None
     """The form of the prompts that gave this result."""

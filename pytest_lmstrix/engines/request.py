@@ -75,3 +75,5 @@ class ChatOptions(CompletionOptions, total=False):
 
     tools: tuple[Tool, ...]
     images: tuple[Image, ...]
+    thinking: bool
+    """Whether the model thinks before it answers; by default as the engine is asked elsewhere."""

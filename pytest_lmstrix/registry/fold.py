@@ -5,10 +5,10 @@ outrank later ones. `core.verdicts.Traits` describes the evidence of each verdic
 except those of evidence `none`, replaces the one before it with the same check and size. A `limit`
 line counts as `full` at the size that it found. An `ok` in `full`, `limit` or `deep` also replaces
 an earlier `fast` verdict at the same size. A search line that failed explains the failure that
-caused the search: a later pass at a larger size outdates it. Users' own checks never decide
-whether a size works. A `host_trouble` line is not about the model: it withdraws what the same run
-recorded before of the same check and size, and what earlier runs recorded stands again. Imported
-lines are only counted.
+caused the search: a later pass at a larger size outdates it. Users' own checks and `capability`
+never decide whether a size works. A `host_trouble` line is not about the model: it withdraws what
+the same run recorded before of the same check and size, and what earlier runs recorded stands
+again. Imported lines are only counted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from operator import itemgetter
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pytest_lmstrix.core.types import ANY_SIZE, Origin, Result
+from pytest_lmstrix.core.types import ANY_SIZE, Origin, Proof, Result
 from pytest_lmstrix.core.verdicts import TRAITS, Status, Verdict
 from pytest_lmstrix.registry.known import (
     VERIFYING,
@@ -54,6 +54,7 @@ class _Mark(Struct, frozen=True, gc=False):
     peak_memory_bytes: int | None
     estimated_memory_bytes: int | None
     any_size: bool = False
+    capabilities: dict[str, Proof] | None = None
     run: str = ""
     """Of a verdict that may be withdrawn."""
     before: _Mark | None = None
@@ -93,6 +94,8 @@ class ModelStatus(Struct, frozen=True, kw_only=True):
     """Measured there."""
     estimated_memory_bytes: int | None = None
     """Planned by the engine before that load."""
+    capabilities: dict[str, Proof] = {}
+    """The newest findings of `capability`."""
     imported: int = 0
     """Number of results imported from another tool, which decide nothing of the above."""
 
@@ -142,6 +145,7 @@ class Fold:
             line.peak_memory_bytes,
             line.estimated_memory_bytes,
             ANY_SIZE in line.notes,
+            line.capabilities,
             run,
             before,
         )
@@ -219,6 +223,7 @@ class Fold:
             decode_tokens_per_second=best.decode_tokens_per_second if best else None,
             peak_memory_bytes=best.peak_memory_bytes if best else None,
             estimated_memory_bytes=best.estimated_memory_bytes if best else None,
+            capabilities=next((line.capabilities for line in lines if line.capabilities), {}),
             imported=imported,
         )
 
@@ -247,6 +252,7 @@ def _known(setup: _Setup, size: int, mark: _Mark) -> Known:
         check_version=mark.check_version,
         origin=mark.origin,
         any_size=mark.any_size,
+        capabilities=mark.capabilities,
         load_seconds=mark.load_seconds,
         ttft_seconds=mark.ttft_seconds,
         decode_tokens_per_second=mark.decode_tokens_per_second,

@@ -21,7 +21,12 @@ from pytest_lmstrix.core.types import Message, Reply
 from pytest_lmstrix.core.verdicts import Phase, Verdict
 from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.llamacpp.causes import DEATH_SECONDS, ServerProcess, death, silence
-from pytest_lmstrix.engines.openai_form import ToolCallPart, ToolCallParts, chat_fields
+from pytest_lmstrix.engines.openai_form import (
+    LlamaCppProperties,
+    ToolCallPart,
+    ToolCallParts,
+    chat_fields,
+)
 from pytest_lmstrix.engines.reply_limit import ReplyLimit
 from pytest_lmstrix.engines.request import ChatOptions, CompletionOptions, Unable
 
@@ -33,7 +38,7 @@ class _Settings(Struct):
     n_ctx: int
 
 
-class _Properties(Struct):
+class _Properties(LlamaCppProperties, frozen=True, kw_only=True):
     default_generation_settings: _Settings
 
 
@@ -122,6 +127,7 @@ class LlamaCppInstance:
             properties = _decoded(client.get("/props"), _Properties)
         self.context_length = properties.default_generation_settings.n_ctx
         """Granted, tokens: rounded up to 256 and cut to what the model was trained for."""
+        self.capabilities = properties.capabilities
         self.special_tokens = len(self._tokens("", add_special=True))
         """Tokens such as BOS that the model wants before every prompt, counted in a reply's
         `prompt_tokens` but not by `count_tokens`."""
@@ -155,8 +161,8 @@ class LlamaCppInstance:
         """Answer `messages`; see `Instance.chat`."""
         if (failure := self._template_error) is not None:
             raise Failure(failure.text, verdict=failure.verdict, phase="predict")
-        if options.get("images"):
-            raise Unable("images need the projector of a model, which this engine does not load")
+        if options.get("images") and "vision" not in self.capabilities:
+            raise Unable("images need the projector of a model, and none is loaded")
         body = {"max_tokens": max_tokens, "temperature": temperature}
         body |= chat_fields(messages, options)
         return self._reply("/v1/chat/completions", body, max_tokens)

@@ -16,7 +16,7 @@ from pytest_lmstrix.engines.counting import TokenCounter
 from pytest_lmstrix.engines.openai.client import OpenAiClient, PathMissing
 from pytest_lmstrix.engines.openai.messages import Count, StreamEvent, Timings, Usage
 from pytest_lmstrix.engines.openai_form import ToolCallParts, chat_fields, completion_fields
-from pytest_lmstrix.engines.reasoning import split_reasoning
+from pytest_lmstrix.engines.reasoning import with_reasoning_apart
 from pytest_lmstrix.engines.reply_limit import ReplyLimit
 from pytest_lmstrix.engines.request import ChatOptions, CompletionOptions
 from pytest_lmstrix.engines.stream_clock import StreamClock
@@ -38,6 +38,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the server reports its context."""
     usable_context_length: int
     ignored_settings: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
     reports_prefill: bool = False
     """Whether it can report the progress of a prefill, as llama.cpp can."""
 
@@ -63,6 +64,7 @@ class OpenAiInstance:
         self.context_length = served.context_length
         self.usable_context_length = served.usable_context_length
         self.ignored_settings = served.ignored_settings
+        self.capabilities = served.capabilities
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -114,10 +116,7 @@ class OpenAiInstance:
         except PathMissing as error:
             text = f"the server has no chat completions: {error}"
             raise Failure(text, verdict=Verdict.UNSUPPORTED, phase="predict") from None
-        if reply.reasoning:
-            return reply
-        reasoning, text = split_reasoning(reply.text)
-        return msgspec.structs.replace(reply, text=text, reasoning=reasoning)
+        return with_reasoning_apart(reply)
 
     def count_tokens(self, text: str) -> int:
         """Count the tokens of `text` by `/tokenize`, else by the usage that requests report.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
-from pytest_lmstrix.core.checks import CHECKS
+from pytest_lmstrix.core.checks import CHECKS, judges_size
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.core.types import Model, Result
 from pytest_lmstrix.core.verdicts import Verdict
@@ -94,7 +94,7 @@ def _row(
     found = [*earlier_results(model, history, run.machine), *now]
     newest = newest_results(found)
     results = [result for sizes in newest.values() for _, result in sorted(sizes.items())]
-    sizes = worst_by_size([each for each in results if each.check in CHECKS] or results)
+    sizes = worst_by_size([each for each in results if judges_size(each.check)] or results)
     best = report.verified_context or _largest_good(sizes)
     last = found[-1] if found else None
     since = most_relevant(report.since, run.machine)
