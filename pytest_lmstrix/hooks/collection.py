@@ -16,7 +16,7 @@ from pytest_lmstrix.checks.sizes import SizePolicy
 from pytest_lmstrix.core.checks import CHECKS
 from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, Case
 from pytest_lmstrix.options import Settings, selects
-from pytest_lmstrix.plan.plan import Plan, check_key
+from pytest_lmstrix.plan.plan import Plan, PlannedModel, check_key
 from pytest_lmstrix.wake import is_same_file, names_manifest
 
 CASE = "lmstrix_case"
@@ -25,6 +25,8 @@ ONE_LOAD = ("deep", "speed")
 """Checks of which one load serves all sizes of a model."""
 _LAST = ("deep", "limit", "speed")
 """Checks that run after all sizes of the others, in this order."""
+ONE_CASE = {"limit": PlannedModel.whole, "capability": PlannedModel.smallest_roomy}
+"""Checks with one case of each model, and which."""
 MOST_SAMPLES = 1_000
 _MARK_ARGUMENTS = "match=..., contexts=..., samples=... and at_least=..."
 known_left_out = pytest.StashKey[int]()
@@ -75,8 +77,10 @@ class Collection:
             return
         cases = {case.id: case for case in self._cases}
         mark = metafunc.definition.get_closest_marker("lmstrix")
-        if check_of(metafunc.definition) == "limit":
-            cases = {planned.model.id: planned.whole() for planned in self._plan.models}
+        check = check_of(metafunc.definition)
+        if check in ONE_CASE:
+            case_of_model = ONE_CASE[check]
+            cases = {each.model.id: case_of_model(each) for each in self._plan.models}
         elif mark is not None:
             cases = {case.id: case for case in _cases_of_mark(mark, self._plan, self._cases)}
         params = [
