@@ -11,7 +11,14 @@ import msgspec
 from msgspec import Struct
 
 from pytest_lmstrix.commands.keyword import matcher
-from pytest_lmstrix.core.formatting import NOTHING, file_size, rate, seconds, tokens
+from pytest_lmstrix.core.formatting import (
+    NOTHING,
+    capabilities_text,
+    file_size,
+    rate,
+    seconds,
+    tokens,
+)
 from pytest_lmstrix.core.sanitize import escape_markdown, one_line
 from pytest_lmstrix.core.table import Paint, TableCell, prose, table
 from pytest_lmstrix.core.types import ANY_SIZE, Model, Result
@@ -35,20 +42,22 @@ from pytest_lmstrix.system.machine_id import machine_id
 LIST_SCHEMA = 1
 """Increased when a JSON key is removed or changes its meaning; new keys do not count."""
 
+CAPABILITIES = "capabilities"
+"""Heading of the last column, which is there if any model has some."""
 _HEADINGS = ("model", "engine", "size", "estimate", "declared", "verified", "first bad", "status",
-            "since", "TTFT", "tokens/s", "tested (UTC)")  # fmt: skip
+            "since", "TTFT", "tokens/s", "tested (UTC)", CAPABILITIES)  # fmt: skip
 _SORTED_BY = {
     "size": "size", "estimate": "estimate", "declared": "declared", "ctx": "verified",
     "status": "status", "ttft": "TTFT", "tps": "tokens/s", "tested": "tested (UTC)",
 }  # fmt: skip
-_EXPENDABLE = ("engine", "estimate", "TTFT", "size", "declared", "tokens/s", "tested (UTC)",
-               "since", "first bad", "verified", "status")  # fmt: skip
+_EXPENDABLE = ("engine", CAPABILITIES, "estimate", "TTFT", "size", "declared", "tokens/s",
+               "tested (UTC)", "since", "first bad", "verified", "status")  # fmt: skip
 _FROM_MODEL = ("id", "variant_of", "engine", "type", "tags", "size_bytes", "context_limit",
                "architecture", "quantization", "capabilities")  # fmt: skip
 _FROM_REGISTRY = ("fingerprint", "verified_context", "verified_check", "largest_good",
                   "smallest_bad", "smallest_bad_verdict", "verdict", "last_tested", "load_seconds",
                   "ttft_seconds", "decode_tokens_per_second", "peak_memory_bytes",
-                  "estimated_memory_bytes", "imported")  # fmt: skip
+                  "estimated_memory_bytes", "capability_proofs", "imported")  # fmt: skip
 
 
 class Entry(Struct, frozen=True, kw_only=True):
@@ -118,14 +127,21 @@ def as_table(
 ) -> Iterator[str]:
     """Return the lines of the table; the column of sort key `key` is never dropped."""
     sorted_by = _SORTED_BY.get(key) or _SORTED_BY.get(key.removesuffix("d"))
+    headings = headings_of(listed)
     return table(
-        _HEADINGS,
-        [_cells(entry) for entry in listed],
+        headings,
+        [_cells(entry)[: len(headings)] for entry in listed],
         paint=paint,
         width=width,
-        left=("engine", "status", "since"),
-        expendable=[heading for heading in _EXPENDABLE if heading != sorted_by],
+        left=("engine", "status", "since", CAPABILITIES),
+        expendable=[each for each in _EXPENDABLE if each != sorted_by and each in headings],
     )
+
+
+def headings_of(listed: Iterable[Entry]) -> tuple[str, ...]:
+    """Return the headings of the table."""
+    has_any = any(each.model.capabilities or each.known.capability_proofs for each in listed)
+    return _HEADINGS if has_any else _HEADINGS[:-1]
 
 
 def compared(listed: Iterable[Entry]) -> tuple[VariantComparison, ...]:
@@ -145,11 +161,12 @@ def as_history(past: ModelHistory, *, paint: Paint, width: int | None) -> Iterat
 
 def as_markdown(listed: Iterable[Entry]) -> Iterator[str]:
     """Return the lines of a Markdown table."""
-    yield _markdown_row(_HEADINGS)
-    yield _markdown_row(["---"] * len(_HEADINGS))
     listed = list(listed)
+    headings = headings_of(listed)
+    yield _markdown_row(headings)
+    yield _markdown_row(["---"] * len(headings))
     for entry in listed:
-        yield _markdown_row(_markdown_cells(_cells(entry)))
+        yield _markdown_row(_markdown_cells(_cells(entry)[: len(headings)]))
     for comparison in compared(listed):
         yield ""
         yield escape_markdown(f"Variants of {comparison.model}", 1_000)
@@ -183,6 +200,7 @@ def _cells(entry: Entry) -> list[TableCell]:
         seconds(known.ttft_seconds),
         rate(known.decode_tokens_per_second),
         f"{tested:%Y-%m-%d %H:%M}" if tested else NOTHING,
+        capabilities_text(model.capabilities, known.capability_proofs),
     ]
 
 

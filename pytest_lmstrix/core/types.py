@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 from msgspec import Struct
@@ -31,6 +31,7 @@ PrefillClock = Literal["engine", "ttft"]
 DecodeClock = Literal["engine", "stream"]
 Proof = Literal["proven", "failed", "inconclusive"]
 """What `capability` found of a capability that is declared."""
+PROOFS: tuple[Proof, ...] = get_args(Proof)
 Spread = tuple[float, float]
 """The lowest and the highest of several values."""
 ANY_SIZE = "any size"

@@ -94,8 +94,8 @@ class ModelStatus(Struct, frozen=True, kw_only=True):
     """Measured there."""
     estimated_memory_bytes: int | None = None
     """Planned by the engine before that load."""
-    capabilities: dict[str, Proof] = {}
-    """The newest findings of `capability`."""
+    capability_proofs: dict[str, Proof] = {}
+    """What `capability` found last."""
     imported: int = 0
     """Number of results imported from another tool, which decide nothing of the above."""
 
@@ -223,7 +223,7 @@ class Fold:
             decode_tokens_per_second=best.decode_tokens_per_second if best else None,
             peak_memory_bytes=best.peak_memory_bytes if best else None,
             estimated_memory_bytes=best.estimated_memory_bytes if best else None,
-            capabilities=next((line.capabilities for line in lines if line.capabilities), {}),
+            capability_proofs=next((each.capabilities for each in lines if each.capabilities), {}),
             imported=imported,
         )
 

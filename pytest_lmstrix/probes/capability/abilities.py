@@ -19,7 +19,7 @@ SHOWN = 80
 """Characters of an answer in a detail."""
 
 
-class Answer(Said, Protocol):
+class ChatAnswer(Said, Protocol):
     """A reply with graded tool calls, judged by the schema of its request."""
 
     @property
@@ -44,7 +44,7 @@ class Chats(Protocol):
         tools: Sequence[Tool] = (),
         images: Sequence[bytes] = (),
         thinking: bool | None = None,
-    ) -> Answer:
+    ) -> ChatAnswer:
         """Answer a message.
 
         Raises:
@@ -78,17 +78,17 @@ def budget(loaded: Chats) -> int:
     return loaded.model.answer_tokens or CHAT_TOKENS
 
 
-def trouble_of(question: Question, reply: Answer) -> Trouble | None:
+def trouble_of(question: Question, reply: ChatAnswer) -> Trouble | None:
     """Return what is wrong with the answer to a question with a known number."""
     verdict = grade(question, reply, "chat")
     return None if verdict is Verdict.OK else Trouble(f"got {_said(reply)}", verdict)
 
 
-def _said(reply: Answer) -> str:
+def _said(reply: ChatAnswer) -> str:
     return f"{(reply.text or reply.reasoning)[:SHOWN]!a}"
 
 
-def _missing(what: str, reply: Answer) -> Trouble:
+def _missing(what: str, reply: ChatAnswer) -> Trouble:
     """Return the trouble of a reply without what was asked for."""
     if is_silence(reply.text):
         if reply.stop_reason == "length":
@@ -100,7 +100,7 @@ def _missing(what: str, reply: Answer) -> Trouble:
 
 # --- JSON by a schema
 
-SCHEMA = {
+WEATHER_SCHEMA = {
     "type": "object",
     "properties": {
         "weather": {"type": "string", "enum": ["sunny", "rainy", "unknown"]},
@@ -115,7 +115,7 @@ _PROSE = "Write one sentence about the weather."
 
 
 def _keeps_the_schema(loaded: Chats) -> Trouble | None:
-    reply = loaded.chat(_PROSE, max_tokens=budget(loaded), schema=SCHEMA)
+    reply = loaded.chat(_PROSE, max_tokens=budget(loaded), schema=WEATHER_SCHEMA)
     if not reply.enforced:
         raise Unable("the engine cannot be made to keep a schema", option="schema")
     if not reply.schema_error:
@@ -249,7 +249,7 @@ def _answers_at_once(loaded: Chats) -> Trouble | None:
     return _missing("no answer", reply) if is_silence(reply.text) else None
 
 
-def _has_reasoning(reply: Answer) -> bool:
+def _has_reasoning(reply: ChatAnswer) -> bool:
     return not is_silence(reply.reasoning) or without_reasoning(reply.text) != reply.text
 
 
