@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode
 from collections.abc import Iterable, Iterator
 from http.server import BaseHTTPRequestHandler
 from itertools import cycle, islice
@@ -298,6 +299,7 @@ def _asked(body: dict[str, Any]) -> Asked:
         schema=form.get("json_schema", {}).get("schema"),
         tools=tuple(body.get("tools", ())),
         images=len(images),
+        pictures=tuple(b64decode(url.partition(",")[2], validate=True) for url in images),
     )
 
 
