@@ -190,6 +190,21 @@ def test_thinking_is_switched(name: str) -> None:
     assert words in result.detail
 
 
+def test_what_llamacpp_claims_after_a_load_is_declared() -> None:
+    one_call = StandInModel(
+        key="tiny", trained_for_tool_use=True, behaviours=(UsesTools(most=1),), vision=True
+    )
+    with openai(one_call, Dialect.LLAMACPP) as engine:
+        result = judged(engine)
+    assert result.capabilities == {
+        "schema": "proven",
+        "tools": "proven",
+        "parallel_tools": "failed",  # its template claims it
+        "vision": "failed",
+    }
+    assert "two calls in one reply: wanted set_heating" in result.detail
+
+
 def test_thinking_that_cannot_be_switched_off_does_not_hold() -> None:
     for can_refrain, verdict in ((True, "ok"), (False, "wrong_answer")):
         model = StandInModel(key="tiny", behaviours=(Reasons(tokens=20, can_refrain=can_refrain),))

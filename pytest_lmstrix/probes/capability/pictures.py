@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Sequence
+from functools import cache
 
 SIDE = 336
 """Width and height in pixels: what most vision encoders see at once."""
@@ -37,14 +38,17 @@ def number_picture(digits: str) -> bytes:
     left = (SIDE - scale * (len(digits) * (_WIDTH + 1) - 1)) // 2
     top = (SIDE - scale * _HEIGHT) // 2
 
-    def pixel(x: int, y: int) -> _Pixel:
-        column, row = (x - left) // scale, (y - top) // scale
-        place, within = divmod(column, _WIDTH + 1)
+    def pixel(x: int, row: int) -> _Pixel:
+        place, within = divmod((x - left) // scale, _WIDTH + 1)
         inside = 0 <= place < len(digits) and 0 <= row < _HEIGHT and within < _WIDTH
         has_ink = inside and _DIGITS[digits[place]][row][within] == "1"
         return COLOURS["black" if has_ink else "white"]
 
-    return _png([[pixel(x, y) for x in range(SIDE)] for y in range(SIDE)])
+    @cache
+    def line(row: int) -> list[_Pixel]:
+        return [pixel(x, row) for x in range(SIDE)]
+
+    return _png([line((y - top) // scale) for y in range(SIDE)])
 
 
 def stripes_picture(names: Sequence[str]) -> bytes:

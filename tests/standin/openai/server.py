@@ -126,7 +126,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, {"version": VERSION})
         elif self.path == "/props" and dialect is Dialect.LLAMACPP:
             settings = {"n_ctx": openai.mind.context_length}
-            build = {"build_info": VERSION, "default_generation_settings": settings}
+            names = ("supports_tool_calls", "supports_parallel_tool_calls")
+            template = dict.fromkeys(names, openai.model.trained_for_tool_use)
+            build = {"build_info": VERSION, "default_generation_settings": settings,
+                     "modalities": {"vision": openai.model.vision, "audio": False},
+                     "chat_template_caps": template, "chat_template": ""}  # fmt: skip
             self._answer(200, build)
         elif self.path == "/tokenize" and dialect is not Dialect.PLAIN and not faults.no_tokenize:
             self._tokenize(body)
