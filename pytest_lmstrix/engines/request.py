@@ -76,4 +76,4 @@ class ChatOptions(CompletionOptions, total=False):
     tools: tuple[Tool, ...]
     images: tuple[Image, ...]
     thinking: bool
-    """Whether the model thinks before it answers; by default as the engine is asked elsewhere."""
+    """Whether the model thinks before it answers; each engine has a default of its own."""

@@ -284,7 +284,7 @@ ABILITIES = {
                     {"bedroom": 18},
                 ),
             ),
-            "no call where no tool fits": (_calls_none(SUM.chat), _calls_none(HELLO.chat)),
+            "no call where no tool fits": (_calls_none(SUM.chat),),
         },
         _EASY_CALL,
     ),
