@@ -89,7 +89,10 @@ def advice_for(result: Result) -> str:
 
 
 def _on_the_capability(result: Result) -> str | None:
+    budget = Verdict.NO_ANSWER_IN_BUDGET
     if result.verdict.outcome == "failed" and DOES_NOT_HOLD in result.detail:
+        if result.verdict is budget:
+            return budget.advice
         return (
             "Update the engine or the model's chat template, or rely on this capability no more:"
             " take it out of `capabilities` in the manifest if it is there."

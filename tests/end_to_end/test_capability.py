@@ -89,6 +89,7 @@ def test_declared_and_proven_are_side_by_side(project: Project, server: OllamaSe
     assert row in summary
     page = read(project, "report.html")
     assert f"<dt>capabilities</dt><dd>{failed}</dd>" in page
+    assert page.count("<small>1 claim untrue</small>") == 1
 
 
 def test_it_does_not_run_unasked(project: Project) -> None:

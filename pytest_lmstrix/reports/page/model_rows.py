@@ -40,6 +40,8 @@ class ModelRow(Struct, frozen=True, kw_only=True):
     standing: Standing
     own_failed: int
     """The number of users' checks that fail."""
+    claims_failed: int
+    """The number of declared capabilities that do not hold."""
     changed: bool
     tested: bool
     """Whether this run tested it."""
@@ -110,6 +112,7 @@ def _row(
         own_failed=sum(
             state_name(result) == "fails" for result in results if result.check not in CHECKS
         ),
+        claims_failed=list(report.capability_proofs.values()).count("failed"),
         changed=model.id in changed,
         tested=bool(now),
         engine=one_line(f"{model.engine} {version}"),
