@@ -8,14 +8,17 @@ from __future__ import annotations
 import ast
 import os
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_lmstrix.command_options import add_commands
+
+if TYPE_CHECKING:
+    from pytest_lmstrix.core.types import Host
 
 COMMANDS = (
     "scan", "list", "fit", "history", "accept", "health", "restore", "export", "import",
@@ -57,6 +60,7 @@ class Settings:
     all: bool
     contexts: tuple[int, ...] | None
     hosts: tuple[str, ...]
+    """Addresses, and names of hosts of the manifest; see `hosts_of_run`."""
     engine: str
     llama_server: str | None
     """Path or name of the user's program."""
@@ -91,8 +95,9 @@ def add_options(parser: pytest.Parser) -> None:
             " reports)", "", metavar="PATH")  # fmt: skip
     setting("ctx", "Test these context lengths instead of the ladder", [], "args",
             metavar="N[,N...]")  # fmt: skip
-    setting("host", "LM Studio's host:port, ollama://host:port or openai+http://host:port, or"
-            " ENGINE://host:port of another engine; repeatable (default: found on this machine)",
+    setting("host", "LM Studio's host:port, ollama://host:port or openai+http://host:port, "
+            " ENGINE://host:port of another engine, or the name of a host of the manifest;"
+            " repeatable (default: those of the manifest, or found on this machine)",
             [], "args", action="append",
             metavar="HOST")  # fmt: skip
     setting("engine", "Engine of models without the key engine (default: lmstudio)", "lmstudio",
@@ -312,28 +317,31 @@ def _contexts(config: pytest.Config) -> tuple[int, ...] | None:
     return tuple(sorted(set(sizes))) or None
 
 
-def _host(given: str) -> str:
-    """Return a host in the form that names its engine, if that is not LM Studio."""
-    from pytest_lmstrix.engines.ollama.address import ollama_host
-    from pytest_lmstrix.system.addresses import address_of, engine_at, host_port, server_url
-
-    if given.lower().startswith(("https://", "ws://", "wss://")):
-        return host_port(given)
-    engine, address = engine_at(given), address_of(given)
-    if engine == "lmstudio":
-        return host_port(address)
-    if engine == "ollama":
-        return f"ollama://{ollama_host(given.lower().replace('ollama+http://', 'ollama://'))}"
-    if engine in ("openai", "llama-server"):
-        return f"{engine}+{server_url(address)}"
-    if not address:
-        raise ValueError(f"'{given}' is not {engine}://host:port")
-    return f"{given.rpartition('://')[0].lower()}://{given.rpartition('://')[2]}"
-
-
 def _hosts(config: pytest.Config) -> list[str]:
+    """Return addresses as `host_address` has them, and names of hosts as they are."""
+    from pytest_lmstrix.system.addresses import host_address
+
     given: list[str] = _value(config, "host")
     try:
-        return list(dict.fromkeys(map(_host, given)))
+        return list(dict.fromkeys(host_address(it) if ":" in it else it for it in given))
     except ValueError as error:
         raise pytest.UsageError(f"--lmstrix-host: {error}") from None
+
+
+def run_hosts(settings: Settings, known: Sequence[Host]) -> tuple[Host, ...]:
+    """Return the hosts of a run: those of the settings, or else all that the manifest has.
+
+    Raises:
+        pytest.UsageError: A name is not that of a host of the manifest.
+    """
+    from pytest_lmstrix.manifest.hosts import hosts_of_run
+
+    try:
+        return hosts_of_run(settings.hosts, known)
+    except ValueError as error:
+        raise pytest.UsageError(f"--lmstrix-host: {error}") from None
+
+
+def with_hosts(settings: Settings, hosts: Sequence[Host]) -> Settings:
+    """Return the settings with the addresses of these hosts."""
+    return replace(settings, hosts=tuple(host.address for host in hosts))

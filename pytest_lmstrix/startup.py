@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Container, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from pytest_lmstrix.checks.attempt import Attempts
 from pytest_lmstrix.checks.case_memory import CaseMemory
 from pytest_lmstrix.checks.loader import ModelLoader
 from pytest_lmstrix.checks.sizes import SizePolicy
+from pytest_lmstrix.core.memory import MachineMemory
 from pytest_lmstrix.core.sanitize import one_line
-from pytest_lmstrix.core.types import Model
+from pytest_lmstrix.core.types import Case, Host, Model
 from pytest_lmstrix.engines.base import Engine, Sweeps
 from pytest_lmstrix.engines.catalog import Engines, EngineUnavailable, host_of, hosts_for
 from pytest_lmstrix.hooks import fixtures
@@ -25,15 +26,13 @@ from pytest_lmstrix.hooks.github_actions import GithubActions
 from pytest_lmstrix.hooks.outcomes import Outcomes
 from pytest_lmstrix.hooks.samples import Samples
 from pytest_lmstrix.hooks.signals import Signals
-from pytest_lmstrix.hooks.xdist import Scheduling, own_hosts, plan_from_controller
+from pytest_lmstrix.hooks.worker_input import own_hosts, plan_from_controller
 from pytest_lmstrix.hookspecs import engine_options, registered_engines
-from pytest_lmstrix.options import LOGS, Settings, read_settings
-from pytest_lmstrix.plan.build import make_plan
+from pytest_lmstrix.options import LOGS, Settings, read_settings, run_hosts, with_hosts
+from pytest_lmstrix.plan.hosts.placement import slots_taken
 from pytest_lmstrix.plan.memory import MemoryEstimator
 from pytest_lmstrix.plan.plan import Plan
 from pytest_lmstrix.progress.live import Live
-from pytest_lmstrix.reports.recorder import Recorder
-from pytest_lmstrix.reports.writer import Writer, check_registry
 from pytest_lmstrix.system import host_lock, owners
 from pytest_lmstrix.system.machine_id import machine_id
 from pytest_lmstrix.system.workflow_commands import guarded
@@ -48,19 +47,33 @@ def start(config: pytest.Config) -> None:
     """
     settings = read_settings(config)
     live = Live(config)
-    engines = _engines(config, settings, live)
+    plan = plan_from_controller(config)
+    if plan is None:
+        from pytest_lmstrix.plan.build import read_models
+
+        manifest = read_models(settings)
+        hosts = run_hosts(settings, manifest.hosts)
+    else:
+        hosts = plan.hosts
+    settings = with_hosts(settings, hosts)
+    engines = _engines(config, settings, hosts, live)
     config.add_cleanup(engines.close)
     register = config.pluginmanager.register
     _collect_manifest(config, settings)
-    plan = plan_from_controller(config)
     if plan is None:
+        # Not for workers, which neither plan nor report.
+        from pytest_lmstrix.hooks.xdist import Scheduling
+        from pytest_lmstrix.plan.build import make_plan
+        from pytest_lmstrix.reports.recorder import Recorder
+        from pytest_lmstrix.reports.writer import Writer, check_registry
+
         if not config.option.collectonly:
             check_registry(settings.registry)
-        plan = make_plan(settings, engines, machine=machine_id())
+        plan = make_plan(manifest, hosts, settings, engines, machine=machine_id())
         config.option.lmstrix_models = str(settings.models)
         sweep = partial(_sweep_all, settings, engines, plan, partial(_print_line, config, live))
         tell = partial(_print_line, config, live)
-        register(Scheduling(plan, settings.hosts, sweep, tell), "lmstrix-scheduling")
+        register(Scheduling(plan, sweep, tell), "lmstrix-scheduling")
         recorder = Recorder(config, settings, plan)
         register(recorder, "lmstrix-recorder")
         register(Writer(config, settings, plan, machine_id(), recorder), "lmstrix-writer")
@@ -78,14 +91,16 @@ def start(config: pytest.Config) -> None:
     config.stash[fixtures.size_policy_key] = size_policy
     register(fixtures, "lmstrix-fixtures")
     register(Collection(settings, plan, size_policy), "lmstrix-collection")
-    outcomes = Outcomes(loader, attempts, memory if settings.skip_unfit else None)
+    outcomes = Outcomes(loader, attempts, plan, memory if settings.skip_unfit else None)
     register(outcomes, "lmstrix-outcomes")
     register(Samples(loader, outcomes.is_of_a_reply), "lmstrix-samples")
     register(Signals(), "lmstrix-signals")
     register(GithubActions(), "lmstrix-github-actions")
 
 
-def _engines(config: pytest.Config, settings: Settings, live: Live) -> Engines:
+def _engines(
+    config: pytest.Config, settings: Settings, hosts: Sequence[Host], live: Live
+) -> Engines:
     options = engine_options(
         settings,
         weights=partial(_weights, settings, live),
@@ -94,11 +109,15 @@ def _engines(config: pytest.Config, settings: Settings, live: Live) -> Engines:
         notify=partial(_print_line, config, live),
     )
     homes = own_hosts(config, settings.hosts)
-    engines = Engines(registered_engines(config, options), homes=homes, options=options)
-    try:
-        engines.check_hosts(settings.hosts)
-    except EngineUnavailable as error:
-        raise pytest.UsageError(f"--lmstrix-host: {error}") from None
+    registered = registered_engines(config, options)
+    engines = Engines(registered, homes=homes, hosts=hosts, options=options)
+    named = [host.address for host in hosts if host.name is not None]
+    given = [host.address for host in hosts if host.name is None]
+    for where, some in (("--lmstrix-host", given), (f"{settings.models.name}: hosts", named)):
+        try:
+            engines.check_hosts(some)
+        except EngineUnavailable as error:
+            raise pytest.UsageError(f"{where}: {error}") from None
     return engines
 
 
@@ -115,22 +134,46 @@ def _weights(settings: Settings, live: Live, model: Model) -> Path:
 
 
 def _memory(engines: Engines, settings: Settings) -> CaseMemory:
+    from pytest_lmstrix.engines.llamacpp.binary import Binary
     from pytest_lmstrix.engines.llamacpp.dry_run import read_machine_memory
 
+    program = Binary(settings.llama_server)
     estimator = MemoryEstimator(
-        registry=settings.registry, folder=settings.models.parent, machine=machine_id()
+        registry=settings.registry,
+        folder=settings.models.parent,
+        machine=machine_id(),
+        program=program,
     )
-    return CaseMemory(estimator, registered=engines.registered, read_machine=read_machine_memory)
+    others = set(engines.registered)
+    if any(host.startswith("llama-server+") for host in settings.hosts):
+        others.add("llama-server")  # a router has its own machine
+
+    def read_machine(engine: str) -> MachineMemory:
+        return read_machine_memory(program if engine == "llama-server" else None)
+
+    return CaseMemory(estimator, registered=others, read_machine=read_machine)
 
 
 def _loader(settings: Settings, engines: Engines, plan: Plan, live: Live) -> ModelLoader:
-    hosts = {each.model.id: each.hosts for each in plan.models}
+    planned = {each.model.id: each for each in plan.models}
+
+    def engine_of(model: Model, gone: Container[str]) -> Engine:
+        hosts = planned[model.id].hosts if model.id in planned else ()
+        return engines.get(model.engine, hosts, gone)
+
+    def lock(engine: Engine, case: Case) -> AbstractContextManager[None]:
+        host = engines.host(engine)
+        return host_lock.host_lock(
+            host_of(engine),
+            slots=host.slots,
+            take=slots_taken(planned.get(case.model.id), case.context_length, host),
+            on_wait=partial(live.waiting, engines.host_name(engine)),
+        )
 
     return ModelLoader(
-        lambda model, gone: engines.get(model.engine, hosts.get(model.id, ()), gone),
-        host_lock=lambda host: host_lock.host_lock(
-            host, on_wait=lambda holder: live.waiting(host, holder)
-        ),
+        engine_of,
+        host_lock=lock,
+        host_name=engines.host_name,
         watch=live,
         prepare=_sweep,
         cooldown=settings.cooldown,
@@ -157,7 +200,7 @@ def _sweep_all(
         try:
             _sweep(engine)
         except Exception as error:  # third-party engines may raise anything
-            leak = f"models of a dead worker may still be loaded on {host_of(engine)}"
+            leak = f"models of a dead worker may still be loaded on {engines.host_name(engine)}"
             notify(f"{leak}: {error}")
 
 

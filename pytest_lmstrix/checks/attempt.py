@@ -206,7 +206,7 @@ class Attempts:
             at=datetime.now(UTC),
             model=case.model.id,
             engine=engine.name,
-            host=host_of(engine),
+            host=self.loader.host_name(engine),
             engine_version=version_of(engine),
             # A missing file has no size: its path alone would be that of other weights.
             fingerprint=case.model.fingerprint if found else None,

@@ -23,13 +23,16 @@ class CaseMemory:
         estimator: MemoryEstimator,
         *,
         registered: Collection[str] = (),
-        read_machine: Callable[[], MachineMemory],
+        read_machine: Callable[[str], MachineMemory],
     ) -> None:
-        """`registered` are the names of engines that take the place of built-in ones."""
+        """`registered` are the names of engines that are not llama.cpp, whatever their name.
+
+        `read_machine` returns the memory that an engine finds.
+        """
         self._estimator = estimator
         self._engines = {"llamacpp", "llama-server"}.difference(registered)
         self._read_machine = read_machine
-        self._machine: MachineMemory | None = None
+        self._machines: dict[str, MachineMemory] = {}
 
     def needs(self, case: Case, *, fetch: bool = False) -> Needs | None:
         """Return the memory that `case` needs; `None` if unknown.
@@ -40,7 +43,9 @@ class CaseMemory:
             return None
         try:
             path = self._estimator.file(case.model, fetch=fetch)
-            return self._estimator.estimate(path, case.model.load, case.context_length)
+            return self._estimator.estimate(
+                path, case.model.load, case.context_length, engine=case.model.engine
+            )
         except (Failure, OSError, ValueError):
             return None  # the load itself raises the reason
 
@@ -50,13 +55,13 @@ class CaseMemory:
 
     def largest_context(self, case: Case) -> int | None:
         """Return the largest context length below that of `case` that fits; `None` if unknown."""
-        machine = self._memory() if self.needs(case) else None
+        machine = self._memory(case) if self.needs(case) else None
         if machine is None:
             return None
         limit = case.context_length
 
         def estimate(size: int) -> Needs:
-            return self._estimator.estimate(path, case.model.load, size)
+            return self._estimator.estimate(path, case.model.load, size, engine=case.model.engine)
 
         try:
             path = self._estimator.file(case.model, fetch=False)
@@ -66,14 +71,9 @@ class CaseMemory:
         return found if found is not None and found < limit else None
 
     def why_unfit(self, case: Case) -> str | None:
-        """Return why `case` cannot fit, with the numbers; `None` if it fits or is unknown.
-
-        The user's own llama-server may have GPUs that the dry run does not know.
-        """
-        if case.model.engine == "llama-server":
-            return None
+        """Return why `case` cannot fit, with the numbers; `None` if it fits or is unknown."""
         needs = self.needs(case, fetch=True)
-        machine = self._memory() if needs else None
+        machine = self._memory(case) if needs else None
         if needs is None or machine is None or machine.fits(needs):
             return None
         return f"does not fit: {_beside(needs, machine)}"
@@ -81,19 +81,21 @@ class CaseMemory:
     def shortage(self, case: Case) -> str | None:
         """Return what `case` would need and what is free; `None` if unknown."""
         needs = self.needs(case)
-        machine = self._memory() if needs else None
+        machine = self._memory(case) if needs else None
         if needs is None or machine is None:
             return None
         return f"llama.cpp's dry run: {_beside(needs, machine)}"
 
-    def _memory(self) -> MachineMemory | None:
+    def _memory(self, case: Case) -> MachineMemory | None:
+        engine = case.model.engine
+        machine = self._machines.get(engine)
         try:
-            if self._machine is None or self._machine.devices:
-                self._machine = self._read_machine()
+            if machine is None or machine.devices:
+                machine = self._machines[engine] = self._read_machine(engine)
         except (Failure, OSError):
             return None
         # Without a GPU only the memory of the host changes, which is cheap to read.
-        return replace(self._machine, available_bytes=psutil.virtual_memory().available)
+        return replace(machine, available_bytes=psutil.virtual_memory().available)
 
 
 def _beside(needs: Needs, machine: MachineMemory) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import Protocol
 
 from pytest_lmstrix.checks.causes import held_by_others, may_lack_memory, similar_ids
@@ -12,7 +12,7 @@ from pytest_lmstrix.checks.granted import whole
 from pytest_lmstrix.checks.requests.abilities import EngineErrors
 from pytest_lmstrix.checks.requests.loaded import LoadedModel
 from pytest_lmstrix.core.failure import Failure
-from pytest_lmstrix.core.types import Model
+from pytest_lmstrix.core.types import Case, Model
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import NO_ENGINE, Engine, Fetches, Instance, Progress
 from pytest_lmstrix.engines.catalog import attaches, host_of
@@ -43,16 +43,17 @@ class ModelLoader:
     """Loads models one at a time, and keeps the last one loaded until another is requested.
 
     `engine_of` finds a model's engine, on a host that is not among those given if another has it;
-    `host_lock` excludes other processes from a host, and
-    `prepare` is called once for each engine before its first load, while its host is locked.
-    `cooldown` is a pause after an unload, in seconds.
+    `host_name` is how results name a host, and `host_lock` excludes other processes from the slots
+    of it that a case takes. `prepare` is called once for each engine before its first load, while
+    its host is locked. `cooldown` is a pause after an unload, in seconds.
     """
 
     def __init__(
         self,
         engine_of: Callable[[Model, Collection[str]], Engine],
         *,
-        host_lock: Callable[[str], AbstractContextManager[None]],
+        host_lock: Callable[[Engine, Case], AbstractContextManager[None]],
+        host_name: Callable[[Engine], str] = host_of,
         watch: Watch,
         prepare: Callable[[Engine], None] = lambda engine: None,
         cooldown: float = 0.0,
@@ -71,6 +72,7 @@ class ModelLoader:
         """Unconfirmed unloads that have not been reported yet."""
         self.sample_seed: int | None = None
         """The seed of the sample that runs: the default of its requests; else `None`."""
+        self.host_name = host_name
         self._host_lock = host_lock
         self._watch = watch
         self._prepare = prepare
@@ -202,7 +204,9 @@ class ModelLoader:
         with ExitStack() as undo, EngineErrors("load"):
             undo.callback(self._watch.idle)
             try:
-                undo.enter_context(nullcontext() if attaches(engine) else self._host_lock(host))
+                case = Case(model=loaded.model, context_length=loaded.asked_context_length)
+                if not attaches(engine):
+                    undo.enter_context(self._host_lock(engine, case))
             except OSError as error:
                 text = f"{host} cannot be locked: {error}"
                 self.gone[host] = Failure(text, verdict=Verdict.UNREACHABLE, phase="connect")

@@ -20,6 +20,7 @@ from pytest_lmstrix.core.sanitize import escape_markdown
 from pytest_lmstrix.core.table import Paint, TableCell, table
 from pytest_lmstrix.core.types import Model
 from pytest_lmstrix.engines.base import Engine
+from pytest_lmstrix.engines.llamacpp.binary import Binary
 from pytest_lmstrix.options import Settings
 from pytest_lmstrix.plan.fitting import FitRow, Fitter
 from pytest_lmstrix.plan.lmstudio_models import LmStudioModels
@@ -62,12 +63,15 @@ def estimate_all(
         for each in models
         if each.type != "embedding" and wanted((each.id, each.engine, *each.tags))
     ]
-    machine = read_machine(progress)
     own = {engine.name for engine in registered}
+    program = None
+    if any(each.engine == "llama-server" and each.engine not in own for each in chosen):
+        program = Binary(settings.llama_server)
+    machine = read_machine(progress, program)
     studio = LmStudioModels(settings.hosts, usual_places())
     if any(each.engine == "lmstudio" and each.engine not in own for each in chosen):
         studio.request()
-    fitter = Fitter(settings, machine, studio, own)
+    fitter = Fitter(settings, machine, studio, own, program)
     workers = max(1, min(_MOST_THREADS, os.cpu_count() or 1))
     with closing(studio), ThreadPoolExecutor(workers) as pool:
         pending = {pool.submit(fitter.rows, model): model for model in chosen}
@@ -85,12 +89,15 @@ def estimate_all(
     )
 
 
-def read_machine(progress: WriteLine) -> MachineMemory:
-    """Return the memory of this machine; without its GPUs, with a line, if they cannot be read."""
+def read_machine(progress: WriteLine, program: Binary | None = None) -> MachineMemory:
+    """Return the memory of this machine; without its GPUs, with a line, if they cannot be read.
+
+    `program` is the user's own llama.cpp, if it is used.
+    """
     from pytest_lmstrix.engines.llamacpp.dry_run import read_machine_memory
 
     try:
-        return read_machine_memory()
+        return read_machine_memory(program)
     except (Failure, OSError) as error:
         progress(f"GPUs are not listed: {error}")
     memory = psutil.virtual_memory()

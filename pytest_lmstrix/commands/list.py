@@ -20,13 +20,13 @@ from pytest_lmstrix.core.formatting import (
     tokens,
 )
 from pytest_lmstrix.core.sanitize import escape_markdown, one_line
-from pytest_lmstrix.core.table import Paint, TableCell, prose, table
+from pytest_lmstrix.core.table import Paint, TableCell, prose, table, without_alike
 from pytest_lmstrix.core.types import ANY_SIZE, Model, Result
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.options import Settings
 from pytest_lmstrix.plan.memory import MemoryEstimator
 from pytest_lmstrix.plan.plan import ordered, planned
-from pytest_lmstrix.registry.history.since import Since, short_text
+from pytest_lmstrix.registry.history.since import Since, short_text, shown_host
 from pytest_lmstrix.registry.status import (
     VariantComparison,
     compare_variants,
@@ -44,18 +44,20 @@ LIST_SCHEMA = 1
 
 CAPABILITIES = "capabilities"
 """Heading of the last column, which is there if any model has some."""
-_HEADINGS = ("model", "engine", "size", "estimate", "declared", "verified", "first bad", "status",
-            "since", "TTFT", "tokens/s", "tested (UTC)", CAPABILITIES)  # fmt: skip
+_HEADINGS = ("model", "engine", "host", "size", "estimate", "declared", "verified", "first bad",
+             "status", "since", "TTFT", "tokens/s", "tested (UTC)", CAPABILITIES)  # fmt: skip
+_PAST_CELLS = ("", "at", "check", "host", "tokens", "verdict", "rate", "remarks")
 _SORTED_BY = {
     "size": "size", "estimate": "estimate", "declared": "declared", "ctx": "verified",
     "status": "status", "ttft": "TTFT", "tps": "tokens/s", "tested": "tested (UTC)",
 }  # fmt: skip
-_EXPENDABLE = ("engine", CAPABILITIES, "estimate", "TTFT", "size", "declared", "tokens/s",
+_EXPENDABLE = ("engine", CAPABILITIES, "host", "estimate", "TTFT", "size", "declared", "tokens/s",
                "tested (UTC)", "since", "first bad", "verified", "status")  # fmt: skip
 _FROM_MODEL = ("id", "variant_of", "engine", "type", "tags", "size_bytes", "context_limit",
                "architecture", "quantization", "capabilities")  # fmt: skip
 _FROM_REGISTRY = ("fingerprint", "verified_context", "verified_check", "largest_good",
-                  "smallest_bad", "smallest_bad_verdict", "verdict", "last_tested", "load_seconds",
+                  "smallest_bad", "smallest_bad_verdict", "verdict", "last_tested", "host",
+                  "load_seconds",
                   "ttft_seconds", "decode_tokens_per_second", "peak_memory_bytes",
                   "estimated_memory_bytes", "capability_proofs", "imported")  # fmt: skip
 
@@ -127,21 +129,23 @@ def as_table(
 ) -> Iterator[str]:
     """Return the lines of the table; the column of sort key `key` is never dropped."""
     sorted_by = _SORTED_BY.get(key) or _SORTED_BY.get(key.removesuffix("d"))
-    headings = headings_of(listed)
+    headings, rows = _columns(listed)
     return table(
         headings,
-        [_cells(entry)[: len(headings)] for entry in listed],
+        rows,
         paint=paint,
         width=width,
-        left=("engine", "status", "since", CAPABILITIES),
+        left=("engine", "host", "status", "since", CAPABILITIES),
         expendable=[each for each in _EXPENDABLE if each != sorted_by and each in headings],
     )
 
 
-def headings_of(listed: Iterable[Entry]) -> tuple[str, ...]:
-    """Return the headings of the table."""
-    has_any = any(each.model.capabilities or each.known.capability_proofs for each in listed)
-    return _HEADINGS if has_any else _HEADINGS[:-1]
+def _columns(listed: Iterable[Entry]) -> tuple[list[str], list[list[TableCell]]]:
+    """Return headings and rows, without the columns in which no model has anything of its own."""
+    headings, rows = without_alike("host", _HEADINGS, [_cells(entry) for entry in listed])
+    if all(row[-1] == NOTHING for row in rows):
+        return headings[:-1], [row[:-1] for row in rows]
+    return headings, rows
 
 
 def compared(listed: Iterable[Entry]) -> tuple[VariantComparison, ...]:
@@ -155,18 +159,20 @@ def as_history(past: ModelHistory, *, paint: Paint, width: int | None) -> Iterat
         if results:
             yield ""
             yield one_line(model)
-            rows = [["", *_past_cells(result)] for result in results]
-            yield from prose(rows, paint=paint, width=width, right=(3, 5))
+            cells = [["", *_past_cells(result)] for result in results]
+            headings, rows = without_alike("host", _PAST_CELLS, cells)
+            right = [headings.index(each) for each in ("tokens", "rate")]
+            yield from prose(rows, paint=paint, width=width, right=right)
 
 
 def as_markdown(listed: Iterable[Entry]) -> Iterator[str]:
     """Return the lines of a Markdown table."""
     listed = list(listed)
-    headings = headings_of(listed)
+    headings, rows = _columns(listed)
     yield _markdown_row(headings)
     yield _markdown_row(["---"] * len(headings))
-    for entry in listed:
-        yield _markdown_row(_markdown_cells(_cells(entry)[: len(headings)]))
+    for row in rows:
+        yield _markdown_row(_markdown_cells(row))
     for comparison in compared(listed):
         yield ""
         yield escape_markdown(f"Variants of {comparison.model}", 1_000)
@@ -190,6 +196,7 @@ def _cells(entry: Entry) -> list[TableCell]:
     return [
         model.id,
         model.engine,
+        shown_host(known.host) if tested else NOTHING,
         file_size(model.size_bytes),
         file_size(known.estimated_memory_bytes),
         tokens(model.context_limit),
@@ -219,6 +226,7 @@ def _past_cells(result: Result) -> list[TableCell]:
     return [
         f"{result.at:%Y-%m-%d %H:%M}",
         result.check,
+        shown_host(result.host),
         tokens(result.context_length),
         (result.verdict.value, colour or "red"),
         rate(result.decode_tokens_per_second),

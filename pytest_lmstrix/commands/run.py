@@ -24,11 +24,17 @@ from pytest_lmstrix.manifest.append import append_models
 from pytest_lmstrix.manifest.read import (
     ManifestError,
     ManifestNotFound,
-    parse_manifest,
-    read_bytes,
     read_manifest,
+    whole_manifest,
 )
-from pytest_lmstrix.options import Settings, margin_of, read_settings, sort_key
+from pytest_lmstrix.options import (
+    Settings,
+    margin_of,
+    read_settings,
+    run_hosts,
+    sort_key,
+    with_hosts,
+)  # fmt: skip
 from pytest_lmstrix.registry.health import check_health
 from pytest_lmstrix.registry.store import Registry, RegistryError
 from pytest_lmstrix.reports.overview.variants import variants_table
@@ -163,10 +169,11 @@ def _asked(config: pytest.Config, settings: Settings, model: str, command: str) 
 def _fit(config: pytest.Config, settings: Settings, screen: Output) -> int:
     from pytest_lmstrix.commands import fit
 
-    models = read_manifest(settings.models, engine=settings.engine)
+    manifest = whole_manifest(settings.models, engine=settings.engine)
+    settings = with_hosts(settings, run_hosts(settings, manifest.hosts))
     try:
         report = fit.estimate_all(
-            models,
+            manifest.models,
             settings,
             keyword=config.option.keyword,
             registered=tuple(registered_engines(config, engine_options(settings))),
@@ -230,11 +237,12 @@ def _restore(config: pytest.Config, settings: Settings, screen: Output) -> int:
 
 def _export(config: pytest.Config, settings: Settings, screen: Output) -> int:
     option = config.option
-    models = read_manifest(settings.models, engine=settings.engine)
+    manifest = whole_manifest(settings.models, engine=settings.engine)
+    settings = with_hosts(settings, run_hosts(settings, manifest.hosts))
     try:
         exporter = export.Exporter(
             option.lmstrix_export,
-            listing.matching(models, option.keyword),
+            listing.matching(manifest.models, option.keyword),
             Registry(settings.registry),
             settings.models.parent,
             check="deep" if option.lmstrix_check == "deep" else None,
@@ -294,23 +302,19 @@ def _import(config: pytest.Config, settings: Settings, screen: Output) -> int:
 def _scan(config: pytest.Config, settings: Settings, screen: Output) -> int:
     from pytest_lmstrix.commands.scan_fit import largest_contexts
 
-    try:
-        known = parse_manifest(
-            read_bytes(settings.models), settings.models, engine=settings.engine, may_be_empty=True
-        ).models
-    except ManifestNotFound:
-        known = ()
+    manifest = scan.manifest_so_far(settings.models, settings.engine)
+    settings = with_hosts(settings, run_hosts(settings, manifest.hosts))
     options = engine_options(settings)
     scanner = scan.Scanner(registered_engines(config, options), options, settings.gguf_dirs)
     with closing(scanner):
-        answers = list(scanner.ask([settings.engine, *(model.engine for model in known)]))
+        answers = list(scanner.ask([settings.engine, *(model.engine for model in manifest.models)]))
     screen.lines(prose([_answer_row(each) for each in answers], paint=screen.paint,
                        width=screen.width))  # fmt: skip
-    found = scan.compare_with_manifest(known, answers, settings.models.parent)
+    found = scan.compare_with_manifest(manifest.models, answers, settings.models.parent)
     appended = append_models(settings.models, found.new, engine=settings.engine)
-    manifest = shown_path(settings.models, config)
+    shown = shown_path(settings.models, config)
     missing = "" if settings.models.exists() else ", which was not created"
-    screen.line(f"\n{count_of(len(appended), 'new model')} in {manifest}{missing}")
+    screen.line(f"\n{count_of(len(appended), 'new model')} in {shown}{missing}")
     if appended:
         rows = [_model_row(each) for each in appended]
         screen.lines(table(_SCAN_HEADINGS, rows, paint=screen.paint, width=screen.width,
@@ -318,12 +322,12 @@ def _scan(config: pytest.Config, settings: Settings, screen: Output) -> int:
     new = None if config.option.verbose > 0 else appended
     largest = largest_contexts(answers, settings, new=new, progress=print_progress)
     screen.section("largest context that fits", list(largest))
-    screen.section(f"gone: in {manifest}, but no longer available",
+    screen.section(f"gone: in {shown}, but no longer available",
                    [[each.engine, each.id] for each in found.gone])  # fmt: skip
     screen.section("embedding models: recorded, never tested", [[each] for each in found.embedding])
     left_out = [*found.left_out, *scan.not_recorded(found.new, appended)]
     screen.section("left out", [[each] for each in left_out])
-    complete = scan.is_complete(answers, known, settings.hosts)
+    complete = scan.is_complete(answers, manifest.models, settings.hosts)
     return pytest.ExitCode.OK if complete else pytest.ExitCode.TESTS_FAILED
 
 

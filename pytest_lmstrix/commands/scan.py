@@ -16,6 +16,7 @@ from pytest_lmstrix.core.types import Model, ModelFacts
 from pytest_lmstrix.engines.base import Engine, EngineOptions
 from pytest_lmstrix.engines.catalog import BUILT_IN, Engines, EngineUnavailable, host_of
 from pytest_lmstrix.manifest.append import model_of
+from pytest_lmstrix.manifest.read import Manifest, ManifestNotFound, parse_manifest, read_bytes
 from pytest_lmstrix.manifest.variants import entries_of
 from pytest_lmstrix.system.addresses import engine_at, hosts_of
 from pytest_lmstrix.weights.fetch import is_cached
@@ -27,6 +28,18 @@ _FILE_ENGINES = ("llamacpp", "llama-server")
 """Engines whose models are the model files of this machine."""
 _RECORDED = ("context_limit", "size_bytes", "architecture", "quantization", "capabilities",
              "source")  # fmt: skip
+
+
+def manifest_so_far(path: Path, engine: str) -> Manifest:
+    """Return the manifest that a scan appends to, or an empty one; `engine` is the default engine.
+
+    Raises:
+        ManifestError: It cannot be read, or is not valid.
+    """
+    try:
+        return parse_manifest(read_bytes(path), path, engine=engine, may_be_empty=True)
+    except ManifestNotFound:
+        return Manifest(models=(), default_engine=engine, has_list=False, indent=2)
 
 
 class Answer(Struct, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.formatting import tokens
 from pytest_lmstrix.core.memory import MachineMemory, Needs
 from pytest_lmstrix.core.types import LoadSettings, Model, ModelFacts
+from pytest_lmstrix.engines.llamacpp.binary import Binary
 from pytest_lmstrix.options import Settings
 from pytest_lmstrix.plan.memory import MemoryEstimator, largest_context
 from pytest_lmstrix.system.machine_id import machine_id
@@ -39,7 +40,7 @@ def largest_contexts(
     """
     folder = settings.models.parent
     files = [
-        facts
+        (answer.engine, facts)
         for answer in answers
         if answer.engine in ("llamacpp", "llama-server")
         for facts in answer.models
@@ -48,16 +49,20 @@ def largest_contexts(
     deadline = math.inf
     if new is not None:
         sources = {(folder / each.source).resolve() for each in new if each.source is not None}
-        files = [each for each in files if Path(each.path or "").resolve() in sources]
+        files = [each for each in files if Path(each[1].path or "").resolve() in sources]
         deadline = time.monotonic() + SCAN_SECONDS
     if not files:
         return
-    machine = read_machine(progress)
-    estimator = MemoryEstimator(registry=settings.registry, folder=folder, machine=machine_id())
+    own = any(engine == "llama-server" for engine, _ in files)
+    program = Binary(settings.llama_server) if own else None
+    machine = read_machine(progress, program)
+    estimator = MemoryEstimator(
+        registry=settings.registry, folder=folder, machine=machine_id(), program=program
+    )
     with ThreadPoolExecutor(max(1, min(_MOST_THREADS, os.cpu_count() or 1))) as pool:
-        pending = [pool.submit(_words, each, machine, estimator, deadline) for each in files]
+        pending = [pool.submit(_words, *each, machine, estimator, deadline) for each in files]
         try:
-            for count, (facts, words) in enumerate(zip(files, pending, strict=True), start=1):
+            for count, ((_, facts), words) in enumerate(zip(files, pending, strict=True), start=1):
                 progress(f"{count}/{len(files)} {facts.id}")
                 yield [facts.id, words.result()]
         except BaseException:
@@ -66,7 +71,11 @@ def largest_contexts(
 
 
 def _words(
-    facts: ModelFacts, machine: MachineMemory, estimator: MemoryEstimator, deadline: float
+    engine: str,
+    facts: ModelFacts,
+    machine: MachineMemory,
+    estimator: MemoryEstimator,
+    deadline: float,
 ) -> str:
     assert facts.path is not None
     path, limit = Path(facts.path), facts.context_limit
@@ -78,7 +87,9 @@ def _words(
 
     def estimate(size: int) -> Needs:
         left = deadline - time.monotonic()
-        return estimator.estimate(path, LoadSettings(), size, timeout_seconds=max(0.0, left))
+        return estimator.estimate(
+            path, LoadSettings(), size, engine=engine, timeout_seconds=max(0.0, left)
+        )
 
     try:
         found = largest_context(estimate, machine, limit=limit, known={})

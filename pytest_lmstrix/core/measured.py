@@ -1,12 +1,18 @@
-"""The plausible values of what is measured: engines report anything."""
+"""What is measured, and the plausible values of it: engines report anything."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import force_setattr
+
+PrefillClock = Literal["engine", "ttft"]
+DecodeClock = Literal["engine", "stream"]
+Spread = tuple[float, float]
+"""The lowest and the highest of several values."""
 
 MAX_TOKENS = 2**31 - 1
 MAX_SECONDS = 10_000_000
@@ -51,3 +57,37 @@ def drop_insane(struct: Struct) -> None:
         value = getattr(struct, name)
         if name in MEASURED and value is not None and not is_sane(value, MEASURED[name]):
             force_setattr(struct, name, None)
+
+
+class Speed(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What `speed` measured besides the medians in the filled context."""
+
+    depth: int = 0
+    """Tokens of the fill, before those of which the prefill was measured."""
+    repetitions: int = 0
+    """Measurements in the filled context, after a warm-up."""
+    prefill_spread: Spread | None = None
+    decode_spread: Spread | None = None
+    empty_prefill_tokens_per_second: float | None = None
+    """At depth 0: the median."""
+    empty_decode_tokens_per_second: float | None = None
+    empty_prefill_spread: Spread | None = None
+    empty_decode_spread: Spread | None = None
+    prefill_clock: PrefillClock | None = None
+    """`engine`: its own timings. `ttft`: the time to the first token."""
+    decode_clock: DecodeClock | None = None
+    """`engine`: its own timings. `stream`: the times at which tokens arrived."""
+
+    def __post_init__(self) -> None:
+        drop_insane(self)
+
+
+class Medians(Struct, frozen=True, kw_only=True):
+    """The measurements of `speed` in the form of a `Result`."""
+
+    speed: Speed
+    ttft_seconds: float | None = None
+    prefill_tokens_per_second: float | None = None
+    decode_tokens_per_second: float | None = None
+    prefill_tokens: int | None = None
+    decode_tokens: int | None = None

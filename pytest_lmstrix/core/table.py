@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 from rich.cells import cell_len, set_cell_size
 
+from pytest_lmstrix.core.formatting import NOTHING
 from pytest_lmstrix.core.sanitize import one_line
 
 TableCell = str | tuple[str, str]
@@ -58,6 +59,19 @@ def table(
                  left=place == 0 or headings[place] in left)
             for place in kept
         ).rstrip()  # fmt: skip
+
+
+def without_alike(
+    heading: str, headings: Sequence[str], rows: Sequence[Sequence[TableCell]]
+) -> tuple[list[str], list[list[TableCell]]]:
+    """Return headings and rows without a column that tells no rows apart."""
+    place = headings.index(heading)
+    if len({row[place] for row in rows} - {NOTHING}) > 1:
+        return list(headings), [list(row) for row in rows]
+    return (
+        [*headings[:place], *headings[place + 1 :]],
+        [[*row[:place], *row[place + 1 :]] for row in rows],
+    )
 
 
 def prose(

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import force_setattr
 
-from pytest_lmstrix.core.measured import drop_insane
+from pytest_lmstrix.core.measured import Medians, Speed, drop_insane
 from pytest_lmstrix.core.sanitize import well_formed
 from pytest_lmstrix.core.verdicts import Outcome, Verdict
 
@@ -27,13 +27,9 @@ KvCacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_
 ModelType = Literal["llm", "embedding"]
 Prompts = Literal["completion", "chat"]
 Origin = Literal["case", "search"]
-PrefillClock = Literal["engine", "ttft"]
-DecodeClock = Literal["engine", "stream"]
 Proof = Literal["proven", "failed", "inconclusive"]
 """What `capability` found of a capability that is declared."""
 PROOFS: tuple[Proof, ...] = get_args(Proof)
-Spread = tuple[float, float]
-"""The lowest and the highest of several values."""
 ANY_SIZE = "any size"
 """Note of a result whose load fails in the same way at the smallest size that was tried."""
 
@@ -68,6 +64,8 @@ class Model(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Declared maximum; by default as the engine reports it."""
     size_bytes: int | None = None
     tags: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    """Names or tags of hosts where it may be tested: on those with one of them; empty: on any."""
     contexts: tuple[int, ...] | None = None
     """Sizes to test; `None` means the ladder."""
     source: str | None = None
@@ -98,6 +96,19 @@ class Model(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.variant_of or self.id
 
 
+class Host(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A server that loads models."""
+
+    address: str
+    """As `--lmstrix-host` has it, such as `127.0.0.1:1234` or `ollama://127.0.0.1:11434`."""
+    name: str | None = None
+    tags: tuple[str, ...] = ()
+    slots: int = 1
+    """How many models may be loaded on it at once."""
+    memory_bytes: int | None = None
+    """For models; `None` if unknown."""
+
+
 class ModelFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An engine's description of one of its models."""
 
@@ -117,13 +128,6 @@ class ModelFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
         drop_insane(self)
 
 
-class Message(Struct, frozen=True, kw_only=True):
-    """One message of a chat."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
-
-
 ToolFault = Literal["fenced", "in_text", "in_reasoning", "wrong_name", "not_an_object", "cut_off",
                     "wrong_arguments"]  # fmt: skip
 
@@ -139,6 +143,19 @@ class ToolCall(Struct, frozen=True, kw_only=True):
     """Why it is not well-formed; found after the reply, not by engines."""
     detail: str = ""
     """The fault in words."""
+
+
+class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One message of a chat."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Of the assistant: the calls that it asked for, each with an id."""
+    tool_call_id: str = ""
+    """Of a tool: the call that has this result."""
+    tool_name: str = ""
+    """Of a tool: its name."""
 
 
 class Reply(Struct, frozen=True, kw_only=True):
@@ -183,29 +200,6 @@ class Case(Struct, frozen=True, kw_only=True):
     def id(self) -> str:
         """The part in brackets of a node id, such as `llama-3.2-3b-instruct-30000`."""
         return f"{self.model.id}-{self.context_length}"
-
-
-class Speed(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What `speed` measured besides the medians in the filled context."""
-
-    depth: int = 0
-    """Tokens of the fill, before those of which the prefill was measured."""
-    repetitions: int = 0
-    """Measurements in the filled context, after a warm-up."""
-    prefill_spread: Spread | None = None
-    decode_spread: Spread | None = None
-    empty_prefill_tokens_per_second: float | None = None
-    """At depth 0: the median."""
-    empty_decode_tokens_per_second: float | None = None
-    empty_prefill_spread: Spread | None = None
-    empty_decode_spread: Spread | None = None
-    prefill_clock: PrefillClock | None = None
-    """`engine`: its own timings. `ttft`: the time to the first token."""
-    decode_clock: DecodeClock | None = None
-    """`engine`: its own timings. `stream`: the times at which tokens arrived."""
-
-    def __post_init__(self) -> None:
-        drop_insane(self)
 
 
 class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -282,17 +276,6 @@ class Acceptance(Struct, frozen=True, kw_only=True, tag_field="kind", tag="accep
     by: str
     """The user who accepted them."""
     model: str
-
-
-class Medians(Struct, frozen=True, kw_only=True):
-    """The measurements of `speed` in the form of a `Result`."""
-
-    speed: Speed
-    ttft_seconds: float | None = None
-    prefill_tokens_per_second: float | None = None
-    decode_tokens_per_second: float | None = None
-    prefill_tokens: int | None = None
-    decode_tokens: int | None = None
 
 
 class ProbeResult(Struct, frozen=True, kw_only=True):

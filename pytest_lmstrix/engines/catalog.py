@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 
-from pytest_lmstrix.core.types import Model, ModelFacts
+from pytest_lmstrix.core.types import Host, Model, ModelFacts
 from pytest_lmstrix.engines.base import Closes, Engine, EngineOptions, ReportsFacts
 from pytest_lmstrix.system.addresses import address_of, engine_at, hosts_of, server_url
+from pytest_lmstrix.weights.source import redact
 
 BUILT_IN = ("lmstudio", "llamacpp", "llama-server", "ollama", "openai")
 
@@ -29,7 +30,7 @@ class Engines:
     """The engines of one process.
 
     `homes` are the hosts that this process prefers to others; an engine without one finds its
-    host itself. `options` are those for the built-in engines.
+    host itself. `hosts` describes those of the run. `options` are those for the built-in engines.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Engines:
         registered: Iterable[Engine] = (),
         *,
         homes: Iterable[str] = (),
+        hosts: Iterable[Host] = (),
         options: EngineOptions | None = None,
     ) -> None:
         self._registered: dict[str, list[Engine]] = {}
@@ -44,6 +46,9 @@ class Engines:
             self._registered.setdefault(engine.name, []).append(engine)
         self._made: dict[tuple[str, str | None], Engine] = {}
         self._homes = tuple(homes)
+        self._hosts = {host.address: host for host in hosts}
+        self._addresses: dict[int, str] = {}
+        """Id of an engine -> its host, as given."""
         self._options = options or EngineOptions()
 
     @property
@@ -80,7 +85,7 @@ class Engines:
                 text = f"'{host}' is not host:port or ENGINE://host:port: {error}"
                 raise EngineUnavailable(text) from None
 
-    def get(self, name: str, hosts: Sequence[str] = (), gone: Collection[str] = ()) -> Engine:
+    def get(self, name: str, hosts: Sequence[str] = (), gone: Container[str] = ()) -> Engine:
         """The engine `name`, on the first of its home hosts that is in `hosts`, or else the first.
 
         Hosts that are `gone` come last.
@@ -96,12 +101,24 @@ class Engines:
             return self._at(name, None)
         return next((engine for engine in found if host_of(engine) not in gone), found[0])
 
+    def host(self, engine: Engine) -> Host:
+        """Return the host of `engine`; without a name unless the manifest has one."""
+        known = self._hosts.get(self._addresses.get(id(engine), ""))
+        return known or Host(address=host_of(engine))
+
+    def host_name(self, engine: Engine) -> str:
+        """Return the name of the host of `engine`, or else its address without any secret."""
+        return self.host(engine).name or redact(host_of(engine))
+
     def _at(self, name: str, host: str | None) -> Engine:
         if name in self._registered:
-            return self._registered_at(name, host)
-        if (name, host) not in self._made:
-            self._made[name, host] = self._make(name, host)
-        return self._made[name, host]
+            engine = self._registered_at(name, host)
+        else:
+            engine = self._made.get((name, host)) or self._make(name, host)
+            self._made[name, host] = engine
+        if host is not None and host_of(engine) in address_of(host):
+            self._addresses[id(engine)] = host
+        return engine
 
     def _registered_at(self, name: str, host: str | None) -> Engine:
         """Return the registered engine for `host`: a hook may register one for each."""

@@ -1,8 +1,9 @@
-"""Counts the tokens of texts with an engine that only counts those of a prompt."""
+"""Counts of tokens: each text once, also with an engine that only counts those of a prompt."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from hashlib import blake2b
 
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.verdicts import Verdict
@@ -11,6 +12,20 @@ PIECE_CHARACTERS = 4_000
 """Length of the pieces that are counted apart; shorter where the context is small."""
 
 _ONE, _MORE = "one two three", " four five six"
+
+
+class KnownCounts:
+    """Has `count` count each text once; of a text only its digest is kept."""
+
+    def __init__(self, count: Callable[[str], int]) -> None:
+        self._count = count
+        self._known: dict[bytes, int] = {}
+
+    def __call__(self, text: str) -> int:
+        key = blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
+        if key not in self._known:
+            self._known[key] = self._count(text)
+        return self._known[key]
 
 
 class TokenCounter:

@@ -111,8 +111,29 @@ class LlamaCppProperties(Struct, frozen=True):
 
 
 def _with_images(messages: Sequence[Message], images: Sequence[Image]) -> list[dict[str, Any]]:
-    turns: list[dict[str, Any]] = msgspec.to_builtins(messages)
+    turns = list(map(_turn, messages))
     if images:
         parts = [{"type": "image_url", "image_url": {"url": image.data_uri}} for image in images]
         turns[-1]["content"] = [{"type": "text", "text": turns[-1]["content"]}, *parts]
     return turns
+
+
+def _turn(message: Message) -> dict[str, Any]:
+    turn: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        turn["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": _json(call.arguments)},
+            }
+            for call in message.tool_calls
+        ]
+    if message.role == "tool":
+        # The name is for templates that need it; OpenAI itself reads the id only.
+        turn |= {"tool_call_id": message.tool_call_id, "name": message.tool_name}
+    return turn
+
+
+def _json(arguments: Any) -> str:
+    return arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()

@@ -23,6 +23,7 @@ from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.hooks.collection import ONE_LOAD, case_of, check_name, check_of, check_version
 from pytest_lmstrix.hooks.fixtures import results_key
 from pytest_lmstrix.hooks.samples import TooFewPassed, samples_key
+from pytest_lmstrix.plan.plan import Plan
 
 ATTRIBUTE = "lmstrix_results"
 """Attribute of reports: results as builtins, which pytest-xdist can transfer."""
@@ -32,8 +33,8 @@ REPLIES_SECTION = "replies of the model"
 SECTION_LIMIT = 100_000
 """Longest captured output kept, in characters."""
 
-PROPERTIES = ("model", "context_length", "granted_context_length", "verdict", "load_seconds",
-              "ttft_seconds", "prompt_tokens", "prefill_tokens_per_second",
+PROPERTIES = ("model", "host", "context_length", "granted_context_length", "verdict",
+              "load_seconds", "ttft_seconds", "prompt_tokens", "prefill_tokens_per_second",
               "decode_tokens_per_second", "peak_memory_bytes",
               "estimated_memory_bytes", "samples", "passed_samples")  # fmt: skip
 """Fields of a result recorded as properties `lmstrix_<field>`, also in JUnit files."""
@@ -52,9 +53,14 @@ class Outcomes:
     """Hooks around model tests, in the process that runs them."""
 
     def __init__(
-        self, loader: ModelLoader, attempts: Attempts, unfit: CaseMemory | None = None
+        self,
+        loader: ModelLoader,
+        attempts: Attempts,
+        plan: Plan,
+        unfit: CaseMemory | None = None,
     ) -> None:
-        """Cases that do not fit by `unfit` are skipped."""
+        """Cases that do not fit by `plan` or `unfit` are skipped."""
+        self._planned = {each.model.id: each for each in plan.models}
         self._unfit = unfit
         self._loader = loader
         self._attempts = attempts
@@ -64,6 +70,11 @@ class Outcomes:
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         case = case_of(item)
         if case is not None:
+            # The larger sizes are a part of what `limit` tries.
+            least = 1 if check_of(item) == "limit" else case.context_length
+            reason = self._planned[case.model.id].why_unfit(least)
+            if reason is not None:
+                pytest.skip(reason)
             self._loader.choose_host(case.model)
             trouble = self._loader.unreachable_reason(case.model)
             if trouble is not None:

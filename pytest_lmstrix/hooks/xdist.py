@@ -1,46 +1,31 @@
-"""Integration of pytest-xdist: one plan for all workers, each model on one worker."""
+"""Integration of pytest-xdist on its controller: one plan for all workers, each model on one."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from functools import cache, cached_property, partial
+from typing import TYPE_CHECKING
 
-import msgspec
 import pytest
 
 from pytest_lmstrix.core.formatting import count_of
-from pytest_lmstrix.core.types import Model
+from pytest_lmstrix.core.types import Host, Model
 from pytest_lmstrix.engines.catalog import BUILT_IN, hosts_for
 from pytest_lmstrix.hooks.collection import ascii_id
 from pytest_lmstrix.hooks.scheduler import WholeModels
-from pytest_lmstrix.manifest.read import ManifestError, read_manifest
-from pytest_lmstrix.options import read_settings
+from pytest_lmstrix.hooks.worker_input import HOSTS, pack_plan
+from pytest_lmstrix.manifest.read import ManifestError, whole_manifest
+from pytest_lmstrix.options import read_settings, run_hosts
 from pytest_lmstrix.plan.assignment import Job
+from pytest_lmstrix.plan.hosts.placement import asked_of
 from pytest_lmstrix.plan.plan import Plan
 from pytest_lmstrix.wake import PLAN
 
 if TYPE_CHECKING:
     from xdist.scheduler import Scheduling as Scheduler
     from xdist.workermanage import WorkerController
-
-
-def plan_from_controller(config: pytest.Config) -> Plan | None:
-    """Return the plan of the controller, if this process is a worker."""
-    worker: dict[str, Any] | None = getattr(config, "workerinput", None)
-    return msgspec.json.decode(worker[PLAN], type=Plan) if worker is not None else None
-
-
-HOSTS = "lmstrix_hosts"
-"""In the input of a worker: the hosts that it alone uses."""
-
-
-def own_hosts(config: pytest.Config, hosts: Sequence[str]) -> list[str]:
-    """Return those of `hosts` that this process prefers to the others: all without workers."""
-    worker: dict[str, list[str]] = getattr(config, "workerinput", {})
-    return worker.get(HOSTS, list(hosts))
 
 
 def auto_workers(config: pytest.Config) -> int | None:
@@ -50,21 +35,32 @@ def auto_workers(config: pytest.Config) -> int | None:
     """
     with suppress(pytest.UsageError, ManifestError):
         settings = read_settings(config)
-        models = read_manifest(settings.models, engine=settings.engine)
-        return max(1, len(places_of(models, settings.hosts)))
+        manifest = whole_manifest(settings.models, engine=settings.engine)
+        hosts = run_hosts(settings, manifest.hosts)
+        return max(1, len(places_of(manifest.models, hosts)))
     return None
 
 
-def places_of(models: Iterable[Model], hosts: Sequence[str]) -> list[str]:
-    """Return where models can be loaded at the same time: hosts, this machine, other engines."""
-    used = {place for model in models for place in _places(model, hosts)}
-    named = [host for host in dict.fromkeys(hosts) if host in used]
-    return [*named, *sorted(used - {*named})]
+def places_of(models: Iterable[Model], hosts: Sequence[Host]) -> list[str]:
+    """Return where models can be loaded at the same time: hosts, this machine, other engines.
+
+    A host is there once for each of its slots, after the others have had as many.
+    """
+    alike = {(model.engine, model.url, model.hosts): model for model in models}
+    used = {place for model in alike.values() for place in _places(model, hosts)}
+    slots = {host.address: host.slots for host in hosts}
+    named = [address for address in slots if address in used]
+    places = [*named, *sorted(used - {*named})]
+    most = max((slots.get(each, 1) for each in places), default=0)
+    return [each for slot in range(most) for each in places if slot < slots.get(each, 1)]
 
 
-def _places(model: Model, hosts: Sequence[str]) -> tuple[str, ...]:
+def _places(model: Model, hosts: Sequence[Host]) -> tuple[str, ...]:
+    known = {host.address: host for host in hosts}
+    own = [known.get(each) or Host(address=each) for each in hosts_for(model, known)]
     # Without a host, built-in engines share the memory of this machine.
-    return hosts_for(model, hosts) or ("here" if model.engine in BUILT_IN else model.engine,)
+    here = "here" if model.engine in BUILT_IN else model.engine
+    return tuple(host.address for host in asked_of(model, own)) if own else (here,)
 
 
 def end_run(session: pytest.Session, reason: str) -> None:
@@ -84,13 +80,11 @@ class Scheduling:
     def __init__(
         self,
         plan: Plan,
-        hosts: Sequence[str],
         sweep: Callable[[], None],
         notify: Callable[[str], None],
     ) -> None:
         self._plan = plan
-        self._hosts = hosts
-        self._places = places_of((each.model for each in plan.models), hosts)
+        self._places = places_of((each.model for each in plan.models), plan.hosts)
         self._sweep = sweep
         self._notify = notify
         self._slots: dict[str, int] = {}
@@ -98,13 +92,19 @@ class Scheduling:
         self._workers = 0
         self._died = False
 
+    @cached_property
+    def _packed_plan(self) -> bytes:
+        return pack_plan(self._plan)
+
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: WorkerController) -> None:
         free = itertools.count()
         slot = next(number for number in free if number not in self._slots.values())
         self._slots[node.gateway.id] = slot
-        node.workerinput[PLAN] = msgspec.json.encode(self._plan).decode()
-        node.workerinput[HOSTS] = [each for each in self._places_of(slot) if each in self._hosts]
+        node.workerinput[PLAN] = self._packed_plan
+        addresses = {host.address for host in self._plan.hosts}
+        own = dict.fromkeys(self._places_of(slot))  # without repeated slots of a host
+        node.workerinput[HOSTS] = [each for each in own if each in addresses]
 
     @pytest.hookimpl(optionalhook=True, wrapper=True)
     def pytest_xdist_make_scheduler(
@@ -115,8 +115,8 @@ class Scheduling:
         idle = self._workers - len(self._places)
         if self._places and idle > 0:
             self._notify(
-                f"{count_of(idle, 'worker')} without a host, since a host has one model at a time;"
-                " -n auto starts one worker a host"
+                f"{count_of(idle, 'worker')} without a host, since a host has one model at a time"
+                f"{_in_each_slot(self._plan.hosts)}; -n auto starts one worker a host or slot"
             )
         return WholeModels(
             config,
@@ -131,17 +131,19 @@ class Scheduling:
 
     def _jobs(self) -> dict[str, Job]:
         """Return the models to assign: each to the workers with one of its hosts, if any has."""
-        slots = {
-            place: str(slot) for slot in range(self._workers) for place in self._places_of(slot)
-        }
+        slots: dict[str, set[str]] = {}
+        for slot in range(self._workers):
+            for place in self._places_of(slot):
+                slots.setdefault(place, set()).add(str(slot))
         return {
             each.model.id: Job(
                 model=each.model.id,
                 seconds=each.seconds,
-                workers=frozenset(
-                    slots[place]
-                    for place in each.hosts or _places(each.model, self._hosts)
-                    if place in slots
+                workers=frozenset[str]().union(
+                    *(
+                        slots.get(place, ())
+                        for place in each.hosts or _places(each.model, self._plan.hosts)
+                    )
                 ),
             )
             for each in self._plan.models
@@ -165,6 +167,10 @@ class Scheduling:
         """Sweep after all workers have ended; a replacement swept only before its own loads."""
         if self._died:
             self._sweep()
+
+
+def _in_each_slot(hosts: Iterable[Host]) -> str:
+    return " in each of its slots" if any(host.slots > 1 for host in hosts) else ""
 
 
 def _models_by_parameters(plan: Plan) -> dict[str, str]:

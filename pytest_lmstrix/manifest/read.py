@@ -11,7 +11,8 @@ import msgspec
 from msgspec import Struct
 from yaml.nodes import MappingNode, Node, ScalarNode
 
-from pytest_lmstrix.core.types import Model
+from pytest_lmstrix.core.types import Host, Model
+from pytest_lmstrix.manifest.hosts import host_of_fields, words_of
 from pytest_lmstrix.manifest.nodes import (
     ManifestError,
     Problems,
@@ -24,6 +25,7 @@ from pytest_lmstrix.manifest.nodes import (
 )
 from pytest_lmstrix.manifest.schema import (
     DEFAULT_KEYS,
+    HOST_KEYS,
     LOAD_KEYS,
     LOADING_ENGINES,
     MODEL_KEYS,
@@ -33,7 +35,17 @@ from pytest_lmstrix.manifest.schema import (
 )
 from pytest_lmstrix.manifest.variants import combinations
 
-__all__ = ["Manifest", "ManifestError", "ManifestNotFound", "parse_manifest", "read_manifest"]
+__all__ = [
+    "Manifest",
+    "ManifestError",
+    "ManifestNotFound",
+    "parse_manifest",
+    "read_manifest",
+    "whole_manifest",
+]
+
+
+_TOP_KEYS = ("defaults", "hosts", "models")
 
 
 class ManifestNotFound(ManifestError):
@@ -44,6 +56,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     """The content of a models.yaml."""
 
     models: tuple[Model, ...]
+    hosts: tuple[Host, ...] = ()
     default_engine: str | None
     """The `engine` of its `defaults`."""
     has_list: bool
@@ -59,7 +72,17 @@ def read_manifest(path: Path, *, engine: str = "lmstudio") -> tuple[Model, ...]:
         ManifestNotFound: The file does not exist.
         ManifestError: It cannot be read, or is not valid.
     """
-    return parse_manifest(read_bytes(path), path, engine=engine).models
+    return whole_manifest(path, engine=engine).models
+
+
+def whole_manifest(path: Path, *, engine: str = "lmstudio") -> Manifest:
+    """Return the manifest `path`; `engine` is the default engine.
+
+    Raises:
+        ManifestNotFound: The file does not exist.
+        ManifestError: It cannot be read, or is not valid.
+    """
+    return parse_manifest(read_bytes(path), path, engine=engine)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -102,13 +125,17 @@ class _Reader:
         self._may_be_empty = may_be_empty
         self._lines: dict[str, int] = {}
         """Model id -> the line of its first entry."""
+        self._hosts: list[Host] = []
 
     def manifest(self, root: Node | None) -> Manifest:
         models: tuple[Model, ...] = ()
         defaults: dict[str, Any] = {}
         indent = 2
-        top = self._mapping(root, ("defaults", "models"), "the file") if root is not None else {}
+        top = self._mapping(root, _TOP_KEYS, "the file") if root is not None else {}
+        if "hosts" in top:
+            self._read_hosts(top["hosts"])
         if "defaults" in top:
+            self._check_hosts(top["defaults"], "defaults")
             defaults = self._values(top["defaults"], DEFAULT_KEYS, "defaults")
         if "models" in top:
             models = tuple(self._models(top["models"], defaults))
@@ -117,10 +144,51 @@ class _Reader:
             self._problems.add(1, "`models:` is missing, a list of models is expected")
         return Manifest(
             models=models,
+            hosts=tuple(self._hosts),
             default_engine=defaults.get("engine"),
             has_list="models" in top,
             indent=indent,
         )
+
+    def _read_hosts(self, entries: Node) -> None:
+        if not is_list(entries):
+            self._problems.add(line_of(entries), f"hosts must be a list, got {describe(entries)}")
+            return
+        for position, entry in enumerate(entries.value, start=1):
+            name = _child(entry, "name")
+            where = f"host {describe(name) if isinstance(name, ScalarNode) else f'#{position}'}"
+            own = self._values(entry, HOST_KEYS, where)
+            given = {key for key in HOST_KEYS if _child(entry, key) is not None}
+            if not is_mapping(entry) or own.keys() < given:
+                continue  # reported already
+            try:
+                host = host_of_fields(own)
+                self._check_new(host)
+            except ValueError as error:
+                self._problems.add(line_of(entry), f"{where}: {error}")
+            else:
+                self._hosts.append(host)
+
+    def _check_new(self, host: Host) -> None:
+        for other in self._hosts:
+            if host.name == other.name:
+                raise ValueError("name is taken already")
+            if host.address == other.address:
+                raise ValueError(f"url is that of host {other.name!r} already")
+
+    def _check_hosts(self, entry: Node, where: str) -> None:
+        """Check that the hosts that a model asks for are names or tags of some."""
+        asked = _child(entry, "hosts")
+        known = list(dict.fromkeys(word for host in self._hosts for word in words_of(host)))
+        for node in asked.value if asked is not None and is_list(asked) else ():
+            if isinstance(node, ScalarNode) and node.value not in known:
+                near = get_close_matches(node.value, known, n=1)
+                hint = f"did you mean {near[0]}?" if near else "choose from " + ", ".join(known)
+                self._problems.add(
+                    line_of(node),
+                    f"{where}: hosts: {describe(node)} is neither a name nor a tag of `hosts:`;"
+                    f" {hint if known else 'it has none'}",
+                )
 
     def _models(self, entries: Node, defaults: dict[str, Any]) -> Iterator[Model]:
         if not is_list(entries) and plain(entries) is not None:
@@ -139,6 +207,8 @@ class _Reader:
         where = f"model {describe(id_) if isinstance(id_, ScalarNode) else f'#{position}'}"
         own = self._values(entry, MODEL_KEYS, where)
         line = line_of(entry)
+        if "hosts" in own:
+            self._check_hosts(entry, where)
         if id_ is None and is_mapping(entry):
             self._problems.add(line, f"{where}: id is missing")
         if "id" not in own:

@@ -122,6 +122,36 @@ def _tag(text: str) -> str:
     return tag
 
 
+def _host_word(text: str) -> str:
+    if not re.fullmatch(r"[^\W_][\w.-]*", _name(text)):
+        raise ValueError("must be a word of letters, digits, -, _ and .")
+    return text
+
+
+def _host_name(text: str) -> str:
+    if not re.match(r"[^\W\d]", _host_word(text)):  # else it might be an address
+        raise ValueError("must begin with a letter")
+    if text.lower() in ("local", "localhost"):
+        raise ValueError("must differ from those of this machine, local and localhost")
+    return text
+
+
+_UNITS = {"B": 1, **{f"{letter}{unit}": base ** power
+                     for unit, base in (("B", 1000), ("iB", 1024))
+                     for power, letter in enumerate("KMGT", start=1)}}  # fmt: skip
+_MEMORY = "a number of bytes, or a size such as 64GiB"
+
+
+def _bytes(value: int | str) -> int:
+    if isinstance(value, str):
+        found = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,3})?) ?([KMGT]?i?B)", value)
+        unit = _UNITS.get(found[2]) if found is not None else None
+        value = int(float(found[1]) * unit) if found is not None and unit is not None else 0
+    if not 1 <= value < 2**63:
+        raise ValueError(f"must be {_MEMORY}")
+    return value
+
+
 def _source(text: str) -> str:
     parse_source(_line(text))
     return text
@@ -212,7 +242,18 @@ DEFAULT_KEYS: Mapping[str, Rule | None] = {
     "prompts": _choice(Prompts),
     "answer_tokens": _number(1, MAX_CONTEXT_LENGTH),
     "tags": Rule(expected="a list of words", item=_text(_tag)),
+    "hosts": Rule(expected="a list of names or tags of hosts", item=_text(_host_word), unique=True),
 }
+
+HOST_KEYS: Mapping[str, Rule | None] = {
+    "name": _text(_host_name),
+    "url": _text(),
+    "engine": _text(),
+    "tags": Rule(expected="a list of words", item=_text(_host_word)),
+    "slots": _number(1, 1000),
+    "memory": Rule(expected=_MEMORY, type=int | str, convert=_bytes),
+}
+"""The keys of one of `hosts`."""
 
 MODEL_KEYS: Mapping[str, Rule | None] = {
     "id": _text(),

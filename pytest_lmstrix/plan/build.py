@@ -5,54 +5,60 @@ from __future__ import annotations
 import secrets
 import uuid
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from pytest_lmstrix.core.types import Model, ModelFacts
-from pytest_lmstrix.engines.catalog import (
-    Engines,
-    EngineUnavailable,
-    facts_of,
-    hosts_for,
-    version_of,
+from pytest_lmstrix.core.types import Host, Model
+from pytest_lmstrix.engines.catalog import Engines, EngineUnavailable, version_of
+from pytest_lmstrix.manifest.read import (
+    Manifest,
+    ManifestError,
+    ManifestNotFound,
+    whole_manifest,
 )
-from pytest_lmstrix.manifest.read import ManifestError, ManifestNotFound, read_manifest
 from pytest_lmstrix.options import Settings
 from pytest_lmstrix.plan.cached_results import ranges, settled, speeds, still_valid
 from pytest_lmstrix.plan.durations import expected_seconds
+from pytest_lmstrix.plan.hosts.listings import Found, Listings
+from pytest_lmstrix.plan.hosts.needs import LeastMemory
+from pytest_lmstrix.plan.hosts.placement import placed, without_host
 from pytest_lmstrix.plan.memory import MemoryEstimator
 from pytest_lmstrix.plan.plan import Plan, PlannedModel, ordered, planned, with_facts
 from pytest_lmstrix.registry.status import sort_values
 from pytest_lmstrix.registry.store import Registry, RegistryError
 
 
-def make_plan(settings: Settings, engines: Engines, *, machine: str) -> Plan:
-    """Build the plan of this run.
+def make_plan(
+    manifest: Manifest, hosts: Sequence[Host], settings: Settings, engines: Engines, *, machine: str
+) -> Plan:
+    """Build the plan of a run on `hosts`.
 
     Raises:
-        pytest.UsageError: A mistake in the manifest, or a registry that cannot be read.
+        pytest.UsageError: An engine that is not available, or a registry that cannot be read.
     """
-    models = _read_models(settings, engines)
+    _check_engines(manifest.models, settings, engines)
     embedding: list[str] = []
     chosen: list[PlannedModel] = []
-    listings = _Listings(engines, settings.hosts)
-    for model in models:
-        facts, hosts = listings.look_up(model)
-        known = with_facts(model, facts)
-        if known.type == "embedding":
-            embedding.append(known.id)
-        else:
-            chosen.append(planned(known, settings.contexts, hosts))
     registry = Registry(settings.registry)
+    estimator = MemoryEstimator(
+        registry=settings.registry, folder=settings.models.parent, machine=machine
+    )
+    needs = LeastMemory(registry, estimator)
+    listings = Listings(engines, hosts)
     try:
+        for model in manifest.models:
+            found = listings.look_up(model)
+            known = with_facts(model, found.facts)
+            if known.type == "embedding":
+                embedding.append(known.id)
+            else:
+                chosen.append(_placed(planned(known, settings.contexts, ()), found, needs))
         cached = _cached_results(registry, chosen, engines, machine)
         chosen = [_with_duration(each, registry) for each in chosen]
         values = sort_values(registry, [each.model for each in chosen])
-        estimator = MemoryEstimator(
-            registry=settings.registry, folder=settings.models.parent, machine=machine
-        )
         models_in_order = ordered(chosen, settings.sort, values, estimator.cached_bytes)
     except RegistryError as error:
         raise pytest.UsageError(str(error)) from None
@@ -60,26 +66,45 @@ def make_plan(settings: Settings, engines: Engines, *, machine: str) -> Plan:
         run=uuid.uuid4().hex[:12],
         seed=secrets.randbits(32),
         models=models_in_order,
+        hosts=tuple(hosts),
         embedding=tuple(embedding),
         **cached,
     )
 
 
-def _read_models(settings: Settings, engines: Engines) -> Sequence[Model]:
+def _placed(planned: PlannedModel, found: Found, needs: LeastMemory) -> PlannedModel:
+    """Return `planned` with the hosts where it may be tested, of those that were found."""
+    if planned.model.hosts and not found.asked:
+        return without_host(planned, found.of_engine)
+    hosts = found.having or (found.asked if planned.model.hosts else ())
+    planned = replace(planned, hosts=tuple(host.address for host in hosts))
+    return placed(planned, hosts or found.asked, partial(needs.of, planned))
+
+
+def read_models(settings: Settings) -> Manifest:
+    """Return the manifest of a run.
+
+    Raises:
+        pytest.UsageError: There is none, or it has a mistake.
+    """
+    path = settings.models
     try:
-        models = read_manifest(settings.models, engine=settings.engine)
-        for name in dict.fromkeys(model.engine for model in models):
-            engines.require(name)
+        return whole_manifest(path, engine=settings.engine)
     except ManifestNotFound as error:
         raise pytest.UsageError(
             f"{error}; `pytest --lmstrix-scan` creates one with the models of your engines"
         ) from None
+    except ManifestError as error:
+        text = str(error).replace(f"{path}:", f"{path.name}:")
+        raise pytest.UsageError(text) from None
+
+
+def _check_engines(models: Iterable[Model], settings: Settings, engines: Engines) -> None:
+    try:
+        for name in dict.fromkeys(model.engine for model in models):
+            engines.require(name)
     except EngineUnavailable as error:
         raise pytest.UsageError(f"{settings.models.name}: {error}") from None
-    except ManifestError as error:
-        text = str(error).replace(f"{settings.models}:", f"{settings.models.name}:")
-        raise pytest.UsageError(text) from None
-    return models
 
 
 def _with_duration(planned: PlannedModel, registry: Registry) -> PlannedModel:
@@ -101,34 +126,3 @@ def _cached_results(
             fields["ranges"] |= ranges(holding, each.model)
             fields["speeds"] |= speeds(holding, each.model)
     return fields
-
-
-# Third-party engines may raise anything, even what ends a program.
-_ENGINE_ERRORS = (Exception, SystemExit)
-
-
-class _Listings:
-    """The listings of the engines; those of hosts are kept, an unreachable one lists nothing."""
-
-    def __init__(self, engines: Engines, hosts: tuple[str, ...]) -> None:
-        self._engines = engines
-        self._hosts = hosts
-
-    def look_up(self, model: Model) -> tuple[ModelFacts | None, list[str]]:
-        """Return the facts of `model`, and those of its engine's hosts that have it."""
-        hosts = hosts_for(model, self._hosts)
-        if not hosts:
-            try:
-                return facts_of(self._engines.get(model.engine), model), []
-            except _ENGINE_ERRORS:
-                return None, []  # the load will fail and report it
-        if model.url is not None and len(hosts) == 1:
-            return self._facts(model, hosts[0]), list(hosts)  # no other host will do
-        found = {host: facts for host in hosts if (facts := self._facts(model, host)) is not None}
-        return next(iter(found.values()), None), list(found)
-
-    def _facts(self, model: Model, host: str) -> ModelFacts | None:
-        try:
-            return facts_of(self._engines.get(model.engine, [host]), model)
-        except _ENGINE_ERRORS:
-            return None

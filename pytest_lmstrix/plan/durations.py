@@ -29,6 +29,8 @@ def expected_seconds(planned: PlannedModel, known: Iterable[Known]) -> float:
     usual = median(took.values()) if took else None
     total = 0.0
     for size in planned.context_lengths:
+        if planned.why_unfit(size) is not None:
+            break  # nor are larger ones tested
         load = (planned.model.size_bytes or 0) / LOAD_BYTES_PER_SECOND + size / TOKENS_PER_SECOND
         total += OVERHEAD_SECONDS + took.get(size, load if usual is None else usual)
     return total

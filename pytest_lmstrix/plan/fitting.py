@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.memory import MachineMemory, Needs
 from pytest_lmstrix.core.types import KvCacheType, Model
+from pytest_lmstrix.engines.llamacpp.binary import Binary
 from pytest_lmstrix.options import Settings
 from pytest_lmstrix.plan.lmstudio_models import LmStudioModels
 from pytest_lmstrix.plan.memory import MemoryEstimator, largest_size
@@ -66,8 +67,12 @@ class Fitter:
         machine: MachineMemory,
         studio: LmStudioModels,
         registered: Collection[str],
+        program: Binary | None = None,
     ) -> None:
-        """`registered` are the names of engines that take the place of built-in ones."""
+        """`registered` are the names of engines that take the place of built-in ones.
+
+        `program` estimates the models of the engine `llama-server`.
+        """
         self._settings = settings
         self._machine = machine
         self._studio = studio
@@ -75,7 +80,10 @@ class Fitter:
         self.stopped = threading.Event()
         """Set to estimate no more."""
         self._estimator = MemoryEstimator(
-            registry=settings.registry, folder=settings.models.parent, machine=machine_id()
+            registry=settings.registry,
+            folder=settings.models.parent,
+            machine=machine_id(),
+            program=program,
         )
 
     def rows(self, model: Model) -> list[FitRow]:
@@ -107,7 +115,7 @@ class Fitter:
         return self._estimator.file(model, fetch=True)
 
     def _by_file(self, path: Path, model: Model, size: int) -> _Estimate:
-        needs = self._estimator.estimate(path, model.load, size)
+        needs = self._estimator.estimate(path, model.load, size, engine=model.engine)
         return _Estimate(needs, self._machine.spare_bytes(needs))
 
     def _by_lm_studio(self, model: Model, size: int) -> _Estimate:

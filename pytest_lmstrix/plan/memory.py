@@ -14,6 +14,7 @@ from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.memory import MachineMemory, Needs, total_of
 from pytest_lmstrix.core.types import LoadSettings, Model
 from pytest_lmstrix.core.verdicts import Verdict
+from pytest_lmstrix.engines.llamacpp.binary import Binary
 from pytest_lmstrix.plan.estimates import EstimateCache, estimate_key, files_key
 from pytest_lmstrix.plan.plan import PlannedModel
 from pytest_lmstrix.weights.fetch import header_path, is_cached
@@ -27,8 +28,14 @@ _MOST_TRIES = 10
 class MemoryEstimator:
     """Estimates the memory of loads with llama.cpp; safe for use by several threads."""
 
-    def __init__(self, *, registry: Path, folder: Path, machine: str) -> None:
-        """`registry` is the file of the results, `folder` that of the manifest."""
+    def __init__(
+        self, *, registry: Path, folder: Path, machine: str, program: Binary | None = None
+    ) -> None:
+        """`registry` is the file of the results, `folder` that of the manifest.
+
+        `program` estimates the models of the engine `llama-server`.
+        """
+        self._program = program
         self._cache = EstimateCache(registry)
         self._folder = folder
         self._machine = machine
@@ -71,6 +78,7 @@ class MemoryEstimator:
         load: LoadSettings,
         context_length: int,
         *,
+        engine: str = "llamacpp",
         timeout_seconds: float | None = None,
     ) -> Needs:
         """Return the memory of a load of the model in `path`, from the cache or by a dry run.
@@ -78,7 +86,8 @@ class MemoryEstimator:
         Raises:
             Failure: llama.cpp is not installed or refuses the model, or the file is damaged.
         """
-        key = self._key(path, load, context_length)
+        program = self._program if engine == "llama-server" else None
+        key = self._key(path, load, context_length, program)
         with self._lock:
             known = self._cache.get(key)
         if known is not None:
@@ -87,7 +96,9 @@ class MemoryEstimator:
 
         timeout = dry_run.TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
         try:
-            needs = dry_run.estimate(path, load, context_length, timeout_seconds=timeout)
+            needs = dry_run.estimate(
+                path, load, context_length, program=program, timeout_seconds=timeout
+            )
         except OSError as error:
             raise _not_estimated(str(error)) from error
         with self._lock, suppress(OSError):  # the cache only saves time
@@ -97,19 +108,31 @@ class MemoryEstimator:
     def cached_bytes(self, planned: PlannedModel) -> int | None:
         """Return the cached estimate of the largest case of a model of the embedded llama.cpp."""
         model, sizes = planned.model, planned.context_lengths
-        if model.engine != "llamacpp" or not sizes or not self._cache:
+        if model.engine != "llamacpp" or not sizes:
+            return None
+        return self.cached_bytes_at(model, sizes[-1])
+
+    def cached_bytes_at(self, model: Model, context_length: int) -> int | None:
+        """Return the cached estimate of a model whose file is on this machine."""
+        if not self._cache:
             return None
         try:
-            key = self._key(self.file(model, fetch=False), model.load, sizes[-1])
+            key = self._key(self.file(model, fetch=False), model.load, context_length, None)
         except (Failure, OSError, ValueError):
             return None
         needs = self._cache.get(key)
         return None if needs is None else total_of(needs)
 
-    def _key(self, path: Path, load: LoadSettings, context_length: int) -> str:
-        require_llamacpp()
-        from importlib.metadata import version
+    def _key(
+        self, path: Path, load: LoadSettings, context_length: int, program: Binary | None
+    ) -> str:
+        if program is None:
+            require_llamacpp()
+            from importlib.metadata import version as version_of
 
+            version = version_of("xllamacpp")
+        else:
+            version = f"llama-server {program.version}"
         return estimate_key(
             header=self._digest(path),
             # The share that LM Studio offloads, and threads, mean nothing to a dry run.
@@ -117,7 +140,7 @@ class MemoryEstimator:
                 load, threads=None, gpu_offload=None, kv_cache_type=load.kv_cache_type or "f16"
             ),
             context_length=context_length,
-            engine_version=version("xllamacpp"),
+            engine_version=version,
             machine=self._machine,
         )
 

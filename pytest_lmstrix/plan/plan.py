@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, Case, Model, ModelFacts, fingerprint
+from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, Case, Host, Model, ModelFacts, fingerprint
 from pytest_lmstrix.weights.source import identity
 
 ROOMY = 4_096
@@ -22,9 +22,19 @@ class PlannedModel(Struct, frozen=True, kw_only=True):
     model: Model
     context_lengths: tuple[int, ...]
     hosts: tuple[str, ...] = ()
-    """The hosts that have it, of those that were asked; empty where any host will do."""
+    """The hosts where it may be tested: that have it, and where it fits; empty: any will do."""
     seconds: float = 0.0
     """Expected duration of all its cases."""
+    bytes_needed: tuple[int, ...] = ()
+    """The least memory at each of `context_lengths`; empty where no host has a limit."""
+    unfit_from: int | None = None
+    """The smallest size that cannot be tested on any of the hosts."""
+    unfit: str = ""
+    """Why."""
+
+    def why_unfit(self, context_length: int) -> str | None:
+        """Return why a size is not tested, `None` if it is."""
+        return self.unfit if context_length >= (self.unfit_from or 0) and self.unfit else None
 
     def whole(self) -> Case:
         """Return the model at its declared maximum, or at the largest size to test."""
@@ -52,6 +62,7 @@ class Plan(Struct, frozen=True, kw_only=True):
 
     run: str
     models: tuple[PlannedModel, ...]
+    hosts: tuple[Host, ...] = ()
     embedding: tuple[str, ...] = ()
     """Ids of the embedding models, which are never cases."""
     seed: int = 0

@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from msgspec.structs import replace
-from rich.console import RenderableType
 
 from pytest_lmstrix.core.formatting import tokens
 from pytest_lmstrix.core.sanitize import one_line
-from pytest_lmstrix.progress.display import Screen
-from pytest_lmstrix.progress.status import (
-    Activity,
-    Estimate,
-    Rest,
-    Urgent,
-    board,
-    status_line,
-)
-from pytest_lmstrix.progress.worker_files import StatusFile, StatusFiles
+from pytest_lmstrix.progress.status import Activity
+from pytest_lmstrix.progress.worker_files import FOLDER, StatusFile
 
 if TYPE_CHECKING:
-    from xdist.workermanage import WorkerController
-
-FOLDER = "lmstrix_live"
-Hook = Generator[None, object, object]
+    from pytest_lmstrix.progress.live_display import LiveDisplay
 
 
 class Live:
@@ -37,8 +25,10 @@ class Live:
     def __init__(self, config: pytest.Config) -> None:
         worker: Mapping[str, Any] | None = getattr(config, "workerinput", None)
         self._file = None
-        self._display = None
+        self._display: LiveDisplay | None = None
         if worker is None:
+            from pytest_lmstrix.progress.live_display import LiveDisplay
+
             self._display = LiveDisplay(config)
             config.pluginmanager.register(self._display, "lmstrix-live")
         elif FOLDER in worker:
@@ -117,99 +107,3 @@ class LoadProgress:
             self._live.begin(self._what, state)
             self._prefilling = True
         self._live.go_on(state, done / total if total else None)
-
-
-class LiveDisplay:
-    """Plugin of the controller, or of the only process, that displays all activities."""
-
-    def __init__(self, config: pytest.Config) -> None:
-        self._config = config
-        self.screen = Screen(config, self._board, self._line)
-        self._files: StatusFiles | None = None
-        self._status: Activity | None = None
-        self._estimate = Estimate((), {})
-        self._urgent = Urgent()
-        self.expected: Callable[[Sequence[str]], Mapping[str, float]] = lambda tests: {}
-        """Maps node ids to their seconds in earlier runs, as far as known."""
-        config.add_cleanup(self._close)
-
-    def update(self, status: Activity | None) -> None:
-        """Set the activity of this process."""
-        self._status = status
-        if status is not None:
-            self.screen.start()
-
-    def _statuses(self) -> list[Activity]:
-        statuses = self._files.statuses() if self._files is not None else []
-        return statuses + ([self._status] if self._status is not None else [])
-
-    def _rest(self) -> Rest:
-        estimate = self._estimate
-        return Rest(done=estimate.done, total=estimate.total, seconds=estimate.rest())
-
-    def _board(self, columns: int) -> RenderableType | None:
-        statuses = self._statuses()
-        return board(statuses, time.time(), self._rest(), columns=columns) if statuses else None
-
-    def _line(self, only_urgent: bool) -> str:
-        statuses = self._statuses()
-        statuses = self._urgent.select_new(statuses) if only_urgent else statuses
-        return status_line(statuses, time.time(), self._rest()) if statuses else ""
-
-    def _close(self) -> None:
-        self.screen.stop()
-        if self._files is not None:
-            self._files.close()
-
-    def _plan(self, tests: Sequence[str], workers: int = 1) -> None:
-        if not self._estimate.total:
-            self._estimate = Estimate(tests, self.expected(tests), workers)
-
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        self._plan([item.nodeid for item in session.items])
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_configure_node(self, node: WorkerController) -> None:
-        if self._files is None:
-            self._files = StatusFiles()
-            self.screen.start()
-        node.workerinput[FOLDER] = self._files.folder
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
-        self._plan(ids, max(1, len(self._config.option.tx or ())))
-
-    @pytest.hookimpl(optionalhook=True, wrapper=True, tryfirst=True)
-    def pytest_testnodedown(self, node: WorkerController) -> Hook:
-        if self._files is not None:
-            self._files.remove(str(node.gateway.id))
-        with self.screen.paused():
-            return (yield)
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_logstart(self) -> Hook:
-        with self.screen.paused():
-            return (yield)
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> Hook:
-        self._estimate.add(report.nodeid, report.duration)
-        with self.screen.paused():
-            return (yield)
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_logfinish(self, nodeid: str) -> Hook:
-        self._estimate.finish(nodeid)
-        with self.screen.paused():
-            return (yield)
-
-    def pytest_enter_pdb(self) -> None:
-        self.screen.hold()
-
-    def pytest_leave_pdb(self) -> None:
-        self.screen.release()
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_sessionfinish(self) -> Hook:
-        self.screen.stop()
-        return (yield)

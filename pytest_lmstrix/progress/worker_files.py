@@ -15,6 +15,9 @@ import msgspec
 from pytest_lmstrix.progress.status import Activity
 from pytest_lmstrix.system.atomic_write import atomic_write
 
+FOLDER = "lmstrix_live"
+"""In the input of a worker: the folder of these files."""
+
 
 class StatusFile:
     """A worker's file, for writing."""

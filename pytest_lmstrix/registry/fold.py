@@ -86,6 +86,8 @@ class ModelStatus(Struct, frozen=True, kw_only=True):
     verdict: Verdict | None = None
     """The newest verdict of all."""
     last_tested: datetime | None = None
+    host: str | None = None
+    """Where that was."""
     load_seconds: float | None = None
     """This and the speeds were measured at the verified context."""
     ttft_seconds: float | None = None
@@ -218,6 +220,7 @@ class Fold:
             fails_at_any_size=not good and any(line.any_size for line in sizes.values()),
             verdict=lines[0].verdict,
             last_tested=lines[0].at,
+            host=lines[0].host,
             load_seconds=best.load_seconds if best else None,
             ttft_seconds=best.ttft_seconds if best else None,
             decode_tokens_per_second=best.decode_tokens_per_second if best else None,

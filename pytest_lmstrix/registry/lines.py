@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import BinaryIO, Literal
 
 import msgspec
@@ -120,6 +121,8 @@ def decode(raw: bytes) -> Result:
 
 def _without_short_rates(result: Result) -> Result:
     """Leave out rates from too few tokens, or from an unknown number, as old lines have."""
+    if result.decode_tokens_per_second is None and result.prefill_tokens_per_second is None:
+        return result
     short: dict[str, None] = {}
     if result.decode_tokens is None or result.decode_tokens < LEAST_RATE_TOKENS:
         short["decode_tokens_per_second"] = None
@@ -130,12 +133,11 @@ def _without_short_rates(result: Result) -> Result:
 
 
 def _check_numbers(result: Result) -> None:
-    for name in result.__struct_fields__:
-        value = getattr(result, name)
-        if name in MEASURED and value is not None and not is_sane(value, MEASURED[name]):
+    for value, name in zip(_measured_values(result), _MEASURED, strict=True):
+        if value is not None and not is_sane(value, MEASURED[name]):
             raise ValueError(f"{name} must be from 0 to {MEASURED[name]:,}, got {value}")
-    for name, least, most in _WHOLE_NUMBERS:
-        value = getattr(result, name)
+    values = result.granted_context_length, result.seed, result.check_version
+    for value, (name, least, most) in zip(values, _WHOLE_NUMBERS, strict=True):
         if value is not None and not least <= value <= most:
             raise ValueError(f"{name} must be from {least:,} to {most:,}, got {value:,}")
     for depth in result.recall or ():
@@ -143,6 +145,8 @@ def _check_numbers(result: Result) -> None:
             raise ValueError(f"recall must have depths from 0 to 1, got {depth[:60]!r}")
 
 
+_MEASURED = tuple(name for name in Result.__struct_fields__ if name in MEASURED)
+_measured_values = attrgetter(*_MEASURED)
 _WHOLE_NUMBERS = (
     ("granted_context_length", 0, MAX_TOKENS + 256),
     ("seed", -(2**63), 2**64 - 1),

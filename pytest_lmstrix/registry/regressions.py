@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from itertools import takewhile
 from statistics import median
 
 from msgspec.structs import replace
@@ -69,7 +71,16 @@ def _of_case(new: Result, alike: Sequence[Result], known: Break | None) -> list[
     broken = new.verdict.evidence in _BROKEN and same[-1].verdict.evidence != "good"
     if broken and known is not None and known.accepted is None:
         return [_break(new, known)]
-    return list(filter(None, [_verdicts(same[-1], new, "")]))
+    change = _verdicts(same[-1], new, "")
+    if change is not None and change.kind == "newly_working":
+        change = replace(change, since=_last_break(same))
+    return [change] if change is not None else []
+
+
+def _last_break(results: Sequence[Result]) -> datetime:
+    """Return when the first of the newest results without a good one between them failed."""
+    broken = takewhile(lambda each: each.verdict.evidence != "good", reversed(results))
+    return min(each.at for each in broken if each.verdict.evidence in _BROKEN)
 
 
 def _samples(old: Result, new: Result, usual: Proportion, recent: Proportion) -> list[Change]:

@@ -43,7 +43,8 @@ def basis(change: Change) -> str:
     if change.baseline is not None:
         parts.append(f"as measured first, {change.baseline:%Y-%m-%d}")
     if change.since is not None:
-        parts.append(f"broken since {change.since:%Y-%m-%d}")
+        verb = "was broken" if change.kind == "newly_working" else "broken"
+        parts.append(f"{verb} since {change.since:%Y-%m-%d}")
     if change.spread is not None:
         low, high = (format_measure(change, value) for value in change.spread)
         sizes = f"{count_of(change.sizes, 'size')}, " if change.sizes > 1 else ""

@@ -21,7 +21,7 @@ from pytest_lmstrix.hooks.outcomes import attach_results, results_of
 from pytest_lmstrix.hooks.xdist import end_run
 from pytest_lmstrix.options import Settings
 from pytest_lmstrix.plan.plan import Plan
-from pytest_lmstrix.progress.live import LiveDisplay
+from pytest_lmstrix.progress.live_display import LiveDisplay
 from pytest_lmstrix.registry.store import Registry, RegistryError
 from pytest_lmstrix.reports.run_json import CaseReport
 

@@ -7,8 +7,9 @@ from urllib.parse import quote
 
 from pytest_lmstrix.core.formatting import NOTHING, count_of, rate, seconds, tokens, verdict_text
 from pytest_lmstrix.core.sanitize import escape_markdown
+from pytest_lmstrix.core.table import TableCell, without_alike
 from pytest_lmstrix.core.types import PROOFS, Result
-from pytest_lmstrix.registry.history.since import since_text
+from pytest_lmstrix.registry.history.since import shown_host, since_text
 from pytest_lmstrix.registry.history.updates import update_text
 from pytest_lmstrix.reports.changes import MEASURES, basis, format_measure, where
 from pytest_lmstrix.reports.overview.broken import break_text
@@ -29,7 +30,17 @@ _MOST_NOTES = 20
 _MOST_CHANGES = 40
 MOST_MODELS = 40
 """With more models than this, those without a problem are collapsed."""
-_HEADINGS = ("model", "declared", "verified", "first bad", "verdict", "load", "TTFT", "tokens/s")
+_HEADINGS = (
+    "model",
+    "host",
+    "declared",
+    "verified",
+    "first bad",
+    "verdict",
+    "load",
+    "TTFT",
+    "tokens/s",
+)
 
 
 def summary(run: RunReport, links: Mapping[str, str]) -> str:
@@ -131,11 +142,13 @@ def _models(run: RunReport) -> Iterator[str]:
     if len(visible) > MOST_MODELS:
         collapsed = [model for model in visible if not has_problem(model)]
         visible = [model for model in visible if has_problem(model)]
+    rows = [_row(run, model) for model in (*visible, *collapsed)]
+    headings, cells = without_alike("host", _HEADINGS, rows)
     if visible:
-        yield _table(_HEADINGS, (_row(run, model) for model in visible))
+        yield _table(headings, cells[: len(visible)])
     if collapsed:
         yield f"<details><summary>{count_of(len(collapsed), 'model')} without a problem</summary>"
-        yield _table(_HEADINGS, (_row(run, model) for model in collapsed))
+        yield _table(headings, cells[len(visible) :])
         yield "</details>"
     notes = [f"- {escape_markdown(note, 500)}" for note in explained_notes(run)]
     if notes:
@@ -177,6 +190,7 @@ def _row(run: RunReport, model: ModelReport) -> Sequence[str]:
     check = f" ({model.verified_check})" if model.verified_check == "deep" else ""
     return (
         escape_markdown(model.id),
+        escape_markdown(shown_host(result.host)) if result else NOTHING,
         tokens(model.context_limit),
         tokens(model.verified_context) + check,
         tokens(model.smallest_bad),
@@ -189,9 +203,10 @@ def _row(run: RunReport, model: ModelReport) -> Sequence[str]:
     )
 
 
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def _table(headings: Sequence[str], rows: Iterable[Sequence[TableCell]]) -> str:
     lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join(f"| {' | '.join(cell for cell in line)} |" for line in lines)
+    texts = ([cell if isinstance(cell, str) else cell[0] for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in texts)
 
 
 def _more(count: int, thing: str) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pytest_lmstrix.core.formatting import count_of, rate, seconds, tokens, verdict_text
-from pytest_lmstrix.core.table import Paint, TableCell, prose, table
+from pytest_lmstrix.core.table import Paint, TableCell, prose, table, without_alike
 from pytest_lmstrix.core.verdicts import Verdict
+from pytest_lmstrix.registry.history.since import shown_host
 from pytest_lmstrix.reports.changes import MEASURES, basis, format_measure, where
 from pytest_lmstrix.reports.overview.broken import break_text
 from pytest_lmstrix.reports.overview.headline import headline
@@ -15,8 +16,18 @@ from pytest_lmstrix.reports.overview.problems import Cause, causes
 from pytest_lmstrix.reports.overview.standing import failures_first
 from pytest_lmstrix.reports.run_json import RunReport, representative_of
 
-_HEADINGS = ("model", "declared", "verified", "first bad", "verdict", "load", "TTFT", "tok/s")
-EXPENDABLE = ("load", "declared", "TTFT", "first bad", "tok/s", "verified")
+_HEADINGS = (
+    "model",
+    "host",
+    "declared",
+    "verified",
+    "first bad",
+    "verdict",
+    "load",
+    "TTFT",
+    "tok/s",
+)
+EXPENDABLE = ("load", "declared", "TTFT", "host", "first bad", "tok/s", "verified")
 STYLES = {"passed": "green", "xfailed": "yellow", "skipped": "yellow"}
 CHANGE_HEADINGS = ("changed", "what", "where", "before", "now", "known")
 CHANGE_EXPENDABLE = ("known", "what", "where")
@@ -95,6 +106,7 @@ def closing_table(run: RunReport, *, width: int | None, paint: Paint) -> Iterato
         style = STYLES.get(result.outcome, "red")
         lines.append([
             model.id,
+            shown_host(result.host),
             tokens(model.context_limit),
             tokens(model.verified_context),
             tokens(model.smallest_bad),
@@ -103,7 +115,11 @@ def closing_table(run: RunReport, *, width: int | None, paint: Paint) -> Iterato
             seconds(result.ttft_seconds),
             rate(result.decode_tokens_per_second),
         ])  # fmt: skip
-    yield from table(_HEADINGS, lines, width=width, paint=paint, expendable=EXPENDABLE)
+    headings, rows = without_alike("host", _HEADINGS, lines)
+    expendable = [each for each in EXPENDABLE if each in headings]
+    yield from table(
+        headings, rows, width=width, paint=paint, left=("host",), expendable=expendable
+    )
     notes = list(explained_notes(run))
     if len(notes) > _MOST_NOTES:
         notes[_MOST_NOTES:] = ["and " + count_of(len(notes) - _MOST_NOTES, "more note")]

@@ -7,6 +7,9 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 _ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+):(\d{1,5})")
+OLLAMA_PORT = 11434
+URL_ENGINES = ("openai", "llama-server")
+"""Engines whose hosts are URLs."""
 _ROOT = re.compile(r"/?|/v1/?|/api/v[01]/?")
 """Paths that clients of its HTTP interfaces are given as base URLs."""
 
@@ -47,6 +50,61 @@ def address_of(host: str) -> str:
 def hosts_of(engine: str, hosts: Iterable[str]) -> tuple[str, ...]:
     """Return those of `hosts` where `engine` runs."""
     return tuple(host for host in hosts if engine_at(host) == engine)
+
+
+def host_address(given: str, engine: str | None = None) -> str:
+    """Return a host in the form that names its engine, if that is not LM Studio.
+
+    An `engine` may be named beside an address instead of in it.
+
+    Raises:
+        ValueError: It is not a host, or one of another engine.
+    """
+    if engine is not None:
+        return _of_engine(given, engine)
+    if given.lower().startswith(("https://", "ws://", "wss://")):
+        return host_port(given)
+    engine, address = engine_at(given), address_of(given)
+    if engine == "lmstudio":
+        return host_port(address)
+    if engine == "ollama":
+        return f"ollama://{ollama_host(given.lower().replace('ollama+http://', 'ollama://'))}"
+    if engine in URL_ENGINES:
+        return f"{engine}+{server_url(address)}"
+    if not address:
+        raise ValueError(f"'{given}' is not {engine}://host:port")
+    return f"{given.rpartition('://')[0].lower()}://{given.rpartition('://')[2]}"
+
+
+def _of_engine(given: str, engine: str) -> str:
+    scheme = given.rpartition("://")[0].lower()
+    if not scheme and engine != "lmstudio":
+        given = f"{engine}{'+http' if engine in URL_ENGINES else ''}://{given}"
+    elif scheme in ("http", "https") and engine != "lmstudio":
+        given = f"{engine}+{given}"
+    address = host_address(given)
+    if engine_at(address) != engine.lower():
+        raise ValueError(f"must be an address of engine {engine}, as the key engine says")
+    return address
+
+
+def ollama_host(given: str) -> str:
+    """Return the `host:port` in `ollama://host[:port]`.
+
+    Raises:
+        ValueError: It is not such an address.
+    """
+    wrong = ValueError(f"'{given}' is not ollama://host:port, such as ollama://127.0.0.1:11434")
+    parts = urlsplit(given)
+    try:
+        name, port = parts.hostname, parts.port
+    except ValueError:
+        raise wrong from None
+    extra = parts.path.strip("/") or parts.query or parts.fragment or parts.username
+    if parts.scheme.lower() != "ollama" or not name or extra or port == 0:
+        raise wrong
+    name = f"[{name}]" if ":" in name else name
+    return f"{name}:{port or OLLAMA_PORT}"
 
 
 def server_url(given: str) -> str:

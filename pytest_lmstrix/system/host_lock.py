@@ -1,4 +1,4 @@
-"""One model at a time on a host: a lock for each host, shared by all processes of the machine."""
+"""One model at a time in a slot of a host: locks that all processes of the machine share."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -31,9 +32,14 @@ _POLL_SECONDS = 0.2
 
 @contextmanager
 def host_lock(
-    host: str, *, on_wait: Callable[[str], None] | None = None, timeout: float | None = None
+    host: str,
+    *,
+    slots: int = 1,
+    take: int = 1,
+    on_wait: Callable[[str], None] | None = None,
+    timeout: float | None = None,
 ) -> Iterator[None]:
-    """Lock `host` against all other processes of this machine.
+    """Lock `take` of the `slots` of `host` against all other processes of this machine.
 
     `on_wait` receives the holder at first and whenever it changes. `timeout` is in seconds, `None`
     waits without a limit. The system releases the lock of a process that exits in any way. A
@@ -46,31 +52,54 @@ def host_lock(
         TimeoutError: It is still held after `timeout` seconds.
         OSError: The lock folder cannot be used; the text names it and the cause.
     """
-    path = _folder() / f"{_file_name(host)}.lock"
-    holder_file = path.with_suffix(".holder")
-    # Not per thread: an interrupt may end a run in another thread than the one that began it.
-    # FileLock itself refuses symbolic links.
-    lock = FileLock(path, mode=0o666, thread_local=False)
+    name = _file_name(host)
+    paths = [_folder() / f"{name}{f'.{slot}' if slot else ''}.lock" for slot in range(slots)]
     deadline = None if timeout is None else time.monotonic() + timeout
+    wait = partial(_lock_one, host, on_wait=on_wait, deadline=deadline)
+    with ExitStack() as held:
+        # One at a time collects slots: nobody waits for a slot that another collector holds.
+        with wait([paths[0].with_name(f"{name}.turn.lock")]) if slots > 1 else nullcontext():
+            for _ in range(min(take, slots)):
+                held.enter_context(wait(paths))
+        yield
+
+
+@contextmanager
+def _lock_one(
+    host: str,
+    paths: Sequence[Path],
+    *,
+    on_wait: Callable[[str], None] | None,
+    deadline: float | None,
+) -> Iterator[None]:
+    """Lock the first free file of `paths`."""
     last_holder = None
-    while True:
-        try:
-            lock.acquire(timeout=0)
-            break
-        except Timeout:
-            holder = _read(holder_file) or "another process"
+    while (locked := _try_one(paths)) is None:
+        holder = _read(paths[0].with_suffix(".holder")) or "another process"
         if deadline is not None and time.monotonic() >= deadline:
-            raise TimeoutError(f"{host} is still in use after {timeout:g} s: {holder}")
+            raise TimeoutError(f"{host} is still in use: {holder}")
         if on_wait is not None and holder != last_holder:
             on_wait(holder)
             last_holder = holder
         time.sleep(_POLL_SECONDS)
+    lock, holder_file = locked
     try:
         _write(holder_file, _myself())
         yield
     finally:
         _write(holder_file, "")
         lock.release()
+
+
+def _try_one(paths: Iterable[Path]) -> tuple[FileLock, Path] | None:
+    for path in paths:
+        # Not per thread: an interrupt may end a run in another thread than the one that began it.
+        # FileLock itself refuses symbolic links.
+        lock = FileLock(path, mode=0o666, thread_local=False)
+        with suppress(Timeout):
+            lock.acquire(timeout=0)
+            return lock, path.with_suffix(".holder")
+    return None
 
 
 def _file_name(host: str) -> str:

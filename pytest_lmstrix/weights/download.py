@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
-
-import httpx
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.verdicts import Phase, Verdict
@@ -34,19 +34,18 @@ from pytest_lmstrix.weights.source import (
     redact,
 )
 
-DownloadProgress = Callable[[int, int | None], None]
-"""Receives the bytes so far, and in total if known.
+if TYPE_CHECKING:
+    import httpx
 
-It may be called from another thread.
-"""
+DownloadProgress = Callable[[int, int | None], None]
+"""Receives the bytes so far, and in total if known; maybe from another thread."""
 
 WEIGHTS = "weights"
 """Code of every `Failure` here: `unreachable` is then not about the engine's host."""
 
-HTTP_TIMEOUT = httpx.Timeout(60, connect=10)
+HTTP_TIMEOUT = (10.0, 60.0, 60.0, 60.0)  # connect, read, write, wait for a connection
 _CHUNK_BYTES = 1 << 20
-_SIZE_TOLERANCE = 1.1
-"""Tolerance for `size_bytes`, as a factor: manifests have rounded sizes."""
+_SIZE_TOLERANCE = 1.1  # a factor for `size_bytes`: manifests have rounded sizes
 
 
 def download(
@@ -118,6 +117,8 @@ def _from_web(
     headers: Mapping[str, str],
     size_bytes: int | None,
 ) -> Path:
+    import httpx
+
     part, validator = work / "part", work / "validator"
     begun = part.stat().st_size if part.exists() and validator.exists() else 0
     wanted = {**headers, "Accept-Encoding": "identity"}
@@ -154,7 +155,7 @@ def _from_web(
 
 def check_hop(url: str, hop: httpx.URL) -> None:
     """Reject an unencrypted redirect, unless it is within this machine from an `http:` URL."""
-    plain_start = httpx.URL(url).scheme == "http"
+    plain_start = urlsplit(url).scheme == "http"
     if hop.scheme != "https" and not (plain_start and hop.host in LOOPBACK):
         raise download_failure(f"{url}: redirects to {hop}, which is not encrypted")
 

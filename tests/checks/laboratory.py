@@ -35,7 +35,7 @@ class NoWatch:
 
 def loader_for(engine: Engine) -> ModelLoader:
     return ModelLoader(
-        lambda model, gone: engine, host_lock=lambda host: nullcontext(), watch=NoWatch()
+        lambda model, gone: engine, host_lock=lambda *_: nullcontext(), watch=NoWatch()
     )
 
 

@@ -33,7 +33,9 @@ class KnownEstimates(MemoryEstimator):
             raise Failure("no such file", verdict=Verdict.MODEL_NOT_FOUND, phase="load")
         return Path("f.gguf")
 
-    def estimate(self, path: Path, load: LoadSettings, context_length: int) -> Needs:
+    def estimate(
+        self, path: Path, load: LoadSettings, context_length: int, **more: object
+    ) -> Needs:
         return NEEDS
 
 
@@ -51,7 +53,7 @@ def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CaseMemory:
     gpu = Device(name="CUDA0", total_bytes=4000 * MIB, free_bytes=3500 * MIB)
     machine = MachineMemory(total_bytes=8000 * MIB, available_bytes=0, devices=(gpu,))
     estimator = KnownEstimates(registry=tmp_path / "r.jsonl", folder=tmp_path, machine="m")
-    return CaseMemory(estimator, read_machine=lambda: machine)
+    return CaseMemory(estimator, read_machine=lambda engine: machine)
 
 
 def case(model_id: str = "big", engine: str = "llamacpp") -> Case:
@@ -89,7 +91,7 @@ def test_what_is_unknown_is_not_unfit(memory: CaseMemory, unknown: Case) -> None
 def test_an_engine_that_takes_the_place_of_llamacpp_has_no_estimate(tmp_path: Path) -> None:
     estimator = KnownEstimates(registry=tmp_path / "r.jsonl", folder=tmp_path, machine="m")
     machine = MachineMemory(total_bytes=1, available_bytes=1)
-    memory = CaseMemory(estimator, registered={"llamacpp"}, read_machine=lambda: machine)
+    memory = CaseMemory(estimator, registered={"llamacpp"}, read_machine=lambda engine: machine)
     assert memory.needs(case()) is None
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from pytest_lmstrix.checks.loader import ModelLoader
 from pytest_lmstrix.core.failure import Failure
-from pytest_lmstrix.core.types import Message, Model, ModelFacts, Reply
+from pytest_lmstrix.core.types import Case, Message, Model, ModelFacts, Reply
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Engine, Progress
 from pytest_lmstrix.engines.catalog import host_of
@@ -83,8 +83,8 @@ def engine() -> BareEngine:
 @pytest.fixture
 def loader(engine: BareEngine) -> ModelLoader:
     @contextmanager
-    def host_lock(host: str) -> Iterator[None]:
-        engine.log.append(f"lock {host}")
+    def host_lock(used: Engine, case: Case) -> Iterator[None]:
+        engine.log.append(f"lock {host_of(used)}")
         try:
             yield
         finally:
@@ -119,7 +119,7 @@ def test_the_host_is_released_after_the_pause_that_follows_an_unload(
     engine: BareEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextmanager
-    def host_lock(host: str) -> Iterator[None]:
+    def host_lock(used: Engine, case: Case) -> Iterator[None]:
         yield
         engine.log.append("free")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_lmstrix.core.types import Model
+from pytest_lmstrix.core.types import Host, Model
 from pytest_lmstrix.hooks.xdist import model_in, places_of
 
 IDS = ["a", "a-b", "a::b", "-m", "list[x]", "u"]
@@ -38,6 +38,8 @@ def test_engines_without_a_host_share_this_machine() -> None:
     engines = ("llamacpp", "llama-server", "ollama", "lmstudio", "mine")
     models = [Model(id=engine, engine=engine) for engine in engines]
     assert places_of(models, ()) == ["here", "mine"]
-    assert places_of(models, ["b:1234", "a:1234"]) == ["b:1234", "a:1234", "here", "mine"]
-    hosts = ["ollama://b:11434", "a:1234", "openai+http://unused:1"]
+    hosts = [Host(address="b:1234"), Host(address="a:1234")]
+    assert places_of(models, hosts) == ["b:1234", "a:1234", "here", "mine"]
+    addresses = ["ollama://b:11434", "a:1234", "openai+http://unused:1"]
+    hosts = [Host(address=each) for each in addresses]
     assert places_of(models[2:4], hosts) == ["ollama://b:11434", "a:1234"]

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.progress import display
-from pytest_lmstrix.progress.status import Activity, Estimate, Rest, Urgent, board, status_line
+from pytest_lmstrix.progress.board import board
+from pytest_lmstrix.progress.status import Activity, Estimate, Rest, Urgent, status_line
 from pytest_lmstrix.progress.worker_files import StatusFile, StatusFiles
 
 LOADING = Activity(what="llama at 30,000 tokens", state="loading 45%", began=100.0, fraction=0.45)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 import pytest_lmstrix.commands.run  # noqa: F401 - once: pytester forgets what a run imports
 from pytest_lmstrix.core.types import Acceptance, Result
@@ -15,6 +16,7 @@ from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.registry.history.change import Change
 from pytest_lmstrix.registry.history.earlier import MOST_HISTORY, History
 from pytest_lmstrix.registry.regressions import compare
+from pytest_lmstrix.reports.changes import basis
 from tests.end_to_end.project import Project
 from tests.registry.results import a_result
 
@@ -45,6 +47,19 @@ def test_newly_working_and_larger_contexts_are_not_regressions() -> None:
     found = changes([a_result(4096), a_result(8192, "crashed")], a_result(8192))
     assert [change.kind for change in found] == ["newly_working", "larger_context"]
     assert not any(change.is_regression for change in found)
+
+
+@pytest.mark.parametrize("open_between", [[], [a_result(8192, "inconclusive")]])
+def test_a_size_that_works_again_says_since_when_it_did_not(open_between: list[Result]) -> None:
+    broken = [a_result(8192, "crashed"), *open_between, a_result(8192, "timeout")]
+    for day, each in enumerate(broken):
+        broken[day] = replace(each, at=each.at + timedelta(days=day))
+    good = [replace(a_result(8192), at=broken[0].at - timedelta(days=n)) for n in (2, 1)]
+    worked = changes([*good, *broken], a_result(8192))
+    assert [(change.kind, change.since) for change in worked if change.measure == "verdict"] == [
+        ("newly_working", broken[0].at)
+    ]
+    assert basis(worked[0]) == f"was broken since {broken[0].at:%Y-%m-%d}"
 
 
 @pytest.mark.parametrize("verdict", ["recall_failed", "out_of_memory", "timeout"])

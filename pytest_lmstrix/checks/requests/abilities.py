@@ -11,9 +11,12 @@ from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.verdicts import Phase
 from pytest_lmstrix.engines.request import Unable
 
+TOOL_RESULTS = "tool results"
+"""What a request needs whose history has them."""
 _REFUSED = re.compile(
     r"not (?:yet )?support|n't support|unsupported|not a multimodal|--jinja|mmproj"
-    r"|enable-auto-tool-choice|unrecognized|unexpected keyword|not implemented",
+    r"|enable-auto-tool-choice|unrecognized|unexpected keyword|not implemented"
+    r"|(?:unknown|unexpected|invalid) (?:message )?role|roles? (?:must|should) alternate",
     re.IGNORECASE,
 )
 _ABOUT = {
@@ -25,6 +28,7 @@ _ABOUT = {
     "thinking": re.compile(r"think|chat_template_kwargs|reasoning", re.IGNORECASE),
     "seed": re.compile(r"\bseed\b", re.IGNORECASE),
     "stop": re.compile(r"\bstop\b", re.IGNORECASE),
+    TOOL_RESULTS: re.compile(r"\brole|\btools?\b", re.IGNORECASE),
 }
 
 

@@ -6,19 +6,15 @@ Mistakes raise `TypeError` or `ValueError` before the engine is asked.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pytest_lmstrix.core.measured import MAX_TOKENS
-from pytest_lmstrix.core.types import Message
 from pytest_lmstrix.engines.request import Image
 
-Messages = str | Message | Mapping[str, str] | Sequence[Message | Mapping[str, str]]
-"""A text is one message of the user; a mapping has the keys `role` and `content`."""
 ImageSource = str | os.PathLike[str] | bytes
 
 MAX_TEMPERATURE = 100
-ROLES = ("system", "user", "assistant")
 _SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -72,39 +68,6 @@ def read_fill(value: object) -> int | float:
             raise ValueError(f"fill must be a share between 0 and 1, or tokens, got {value!r}")
         return value
     return read_count(value, "fill")
-
-
-def read_messages(messages: object, system: object = None) -> tuple[Message, ...]:
-    """Return the history: `messages` behind `system`, if that is given."""
-    if isinstance(messages, str):
-        messages = [Message(role="user", content=messages)]
-    elif isinstance(messages, Message | Mapping):
-        messages = [messages]
-    if not isinstance(messages, Iterable):
-        raise TypeError(f"messages must be a str or a list of messages, got {messages!r}")
-    history = tuple(map(_read_message, messages))
-    if not history:
-        raise ValueError("messages must not be empty")
-    if system is None:
-        return history
-    if history[0].role == "system":
-        raise ValueError("got system=... and messages that begin with one of the system")
-    return Message(role="system", content=read_text(system, "system")), *history
-
-
-def _read_message(message: object) -> Message:
-    if isinstance(message, Mapping):
-        if set(message) != {"role", "content"}:
-            keys = ", ".join(map(repr, message))
-            raise ValueError(f"a message has the keys 'role' and 'content', got {keys}")
-        message = Message(role=message["role"], content=message["content"])
-    if not isinstance(message, Message):
-        raise TypeError(f"a message must be a Message or a dict, got {message!r}")
-    read_text(message.content, "the content of a message")
-    if message.role not in ROLES:
-        choices = ", ".join(map(repr, ROLES))
-        raise ValueError(f"{message.role!r} is not a valid role; choose from {choices}")
-    return message
 
 
 def read_images(images: object) -> tuple[Image, ...]:

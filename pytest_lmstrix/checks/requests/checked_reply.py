@@ -7,7 +7,7 @@ from typing import Any
 
 from pytest_lmstrix.checks.requests.schema import Schema
 from pytest_lmstrix.checks.requests.tool_calls import grade_calls
-from pytest_lmstrix.core.types import Reply, ToolCall
+from pytest_lmstrix.core.types import Message, Reply, ToolCall
 from pytest_lmstrix.engines.request import Tool
 
 
@@ -47,9 +47,23 @@ class CheckedReply(Reply, frozen=True, kw_only=True):
             names = ", ".join(call.name for call in self.tool_calls)
             raise AssertionError(f"{len(self.tool_calls)} tools were called: {names}")
         (call,) = self.tool_calls
-        if call.fault is not None:
-            raise AssertionError(f"{call.fault}: {call.detail}\n{call.name} {call.arguments!r}")
-        return call
+        return _well_formed(call)
+
+    @property
+    def message(self) -> Message:
+        """The reply as a message of the assistant, for the history of the next request.
+
+        Raises:
+            AssertionError: A tool call has a fault, so that it can have no result: a wrong answer.
+        """
+        calls = tuple(map(_well_formed, self.tool_calls))
+        return Message(role="assistant", content=self.text, tool_calls=calls)
+
+
+def _well_formed(call: ToolCall) -> ToolCall:
+    if call.fault is not None:
+        raise AssertionError(f"{call.fault}: {call.detail}\n{call.name} {call.arguments!r}")
+    return call
 
 
 def judge(

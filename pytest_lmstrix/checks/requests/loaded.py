@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_lmstrix.checks.granted import ReportedLoad
 from pytest_lmstrix.checks.requests import arguments
-from pytest_lmstrix.checks.requests.abilities import EngineErrors, Refusals, missing_arguments
+from pytest_lmstrix.checks.requests.abilities import (
+    TOOL_RESULTS,
+    EngineErrors,
+    Refusals,
+    missing_arguments,
+)
 from pytest_lmstrix.checks.requests.checked_reply import CheckedReply, judge
+from pytest_lmstrix.checks.requests.history import (
+    Messages,
+    behind_filler,
+    has_tool_results,
+    read_messages,
+)
 from pytest_lmstrix.checks.requests.schema import Schema, read_schema
 from pytest_lmstrix.checks.requests.tools import AnyTool, read_tools
 from pytest_lmstrix.core.failure import Failure
@@ -53,6 +65,7 @@ class _Request(Struct, frozen=True, kw_only=True):
     """For the engine, those with a meaning."""
     schema: Schema | None
     tools: tuple[Tool, ...] = ()
+    has_tool_results: bool = False
     optional: frozenset[str]
     """The options that an engine may leave out."""
     required: bool
@@ -96,7 +109,7 @@ class LoadedModel(ReportedLoad):
 
     def chat(
         self,
-        messages: arguments.Messages,
+        messages: Messages,
         *,
         max_tokens: int,
         temperature: float | None = None,
@@ -113,7 +126,7 @@ class LoadedModel(ReportedLoad):
         """Answer one or more messages through the model's chat template.
 
         Args:
-            messages: A text, a message or a history of messages.
+            messages: A text, a message or a history of messages, with tool calls and results.
             max_tokens: The budget of the answer, tokens.
             temperature: 0 by default, and in a sample `SAMPLE_TEMPERATURE`.
             seed: Of the random choices; by default that of the sample, if there are several.
@@ -123,8 +136,8 @@ class LoadedModel(ReportedLoad):
             images: Paths or bytes, for the last message.
             thinking: Whether the model is to think before it answers.
             system: The first message, of the system.
-            fill: Filler before the last message, so that the prompt has so many tokens, or fills
-                this share of the context.
+            fill: Filler before the last message of the user, so that the prompt has so many
+                tokens, or fills this share of the context.
             required: Whether an engine that cannot do this fails the test instead of skipping it.
 
         Raises:
@@ -132,7 +145,7 @@ class LoadedModel(ReportedLoad):
             Unable: The engine or the model cannot do it.
             Failure: The engine failed.
         """
-        history = arguments.read_messages(messages, system)
+        history = read_messages(messages, system)
         pictures, offered = arguments.read_images(images), read_tools(tools)
         if pictures and history[-1].role != "user":
             raise ValueError("images belong to the last message, which must be of the user")
@@ -140,6 +153,7 @@ class LoadedModel(ReportedLoad):
             "chat", max_tokens, temperature, seed, stop, schema, fill, required,
             tools=offered, images=pictures, thinking=arguments.read_switch(thinking, "thinking"),
         )  # fmt: skip
+        request = replace(request, has_tool_results=has_tool_results(history))
         return self._answer(request, history)
 
     def generate(self, prompt: str, *, tokens: int) -> Reply:
@@ -222,7 +236,8 @@ class LoadedModel(ReportedLoad):
         while True:
             options = {k: v for k, v in request.options.items() if k not in left_out}
             instance = self._loader.instance_of(self)
-            missing = missing_arguments(getattr(instance, request.method), options)
+            needed = [*options, "tools"] if request.has_tool_results else options
+            missing = missing_arguments(getattr(instance, request.method), needed)
             try:
                 for name in missing:
                     engine = self.model.engine
@@ -245,11 +260,13 @@ class LoadedModel(ReportedLoad):
     ) -> Reply:
         ask: Any = getattr(instance, request.method)
         return self._recorded(
-            instance, lambda: ask(subject, max_tokens=request.max_tokens, **options), options
+            instance,
+            lambda: ask(subject, max_tokens=request.max_tokens, **options),
+            [*options, TOOL_RESULTS] if request.has_tool_results else options,
         )
 
     def _recorded(
-        self, instance: Instance, ask: Callable[[], Reply], options: Mapping[str, Any]
+        self, instance: Instance, ask: Callable[[], Reply], options: Container[str]
     ) -> Reply:
         try:
             with (
@@ -289,5 +306,4 @@ class LoadedModel(ReportedLoad):
         filler = self._prose[tokens]
         if isinstance(subject, str):
             return f"{filler}\n\n{subject}"
-        *before, last = subject
-        return *before, Message(role=last.role, content=f"{filler}\n\n{last.content}")
+        return behind_filler(filler, subject)

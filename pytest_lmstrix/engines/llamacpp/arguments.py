@@ -25,6 +25,8 @@ _WHERE_KNOWN = (
     ("--sse-ping-interval", "-1"),  # a ping does not show progress of the model
 )
 """Programs without these flags do not have what they switch off either."""
+_DRY_RUN = (("--fit", "on"), ("--verbosity", "4"), ("--no-warmup", None))
+"""llama.cpp plans the load, and logs its memory table at this verbosity."""
 _CPU_BATCH_TOKENS, _GPU_BATCH_TOKENS = 128, 512
 """Prefilled between two heartbeats, as the embedded engine does."""
 
@@ -37,17 +39,23 @@ def serve_arguments(
     *,
     gpu: bool,
     replace_chat_template: bool = False,
+    dry_run: bool = False,
 ) -> list[str]:
-    """Return the arguments that load the model in `path`.
+    """Return the arguments that load the model in `path`, or with `dry_run` plan the load first.
 
     Raises:
-        Failure: The program does not know the flag of a setting.
+        Failure: The program does not know the flag of a setting, or has no dry run.
     """
     words = ["--model", str(path), "--ctx-size", str(context_length)]
     words += [word for pair in _ALWAYS for word in pair]
-    for flag, value in _WHERE_KNOWN:
-        if flag in flags:
-            words += [flag] if value is None else [flag, value]
+    known = dict(pair for pair in _WHERE_KNOWN if pair[0] in flags)
+    if dry_run:
+        known |= _DRY_RUN
+        for flag, _ in _DRY_RUN:
+            if flag not in flags:
+                raise unsupported(flag, "its dry run of a load")
+    for flag, value in known.items():
+        words += [flag] if value is None else [flag, value]
     if replace_chat_template:
         words += ["--chat-template", "chatml"]
     batch = load.batch_size or (_GPU_BATCH_TOKENS if gpu else _CPU_BATCH_TOKENS)

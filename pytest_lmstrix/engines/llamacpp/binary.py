@@ -6,6 +6,7 @@ import os
 import queue
 import re
 import shutil
+import sys
 import time
 from collections.abc import Mapping
 from functools import cached_property
@@ -14,6 +15,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from pytest_lmstrix.core.failure import Failure
+from pytest_lmstrix.core.memory import Device
 from pytest_lmstrix.core.sanitize import clean
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import NO_ENGINE
@@ -26,7 +28,8 @@ _MOST_LINES = 5_000
 _VERSION = re.compile(r"^version: +(.+)$", re.M)
 _BUILD = re.compile(r"\(build (\d+), commit (\w+)\)|(\d+) \((\w+)\)")
 _FLAGS = re.compile(r"^(--?[A-Za-z][\w.-]*(?:,\s+--?[A-Za-z][\w.-]*)*)(.*)$", re.M)
-_DEVICE = re.compile(r"^\s+(\w+): (.+) \(\d+ MiB, \d+ MiB free\)\s*$", re.M)
+_DEVICE = re.compile(r"^\s+(\w+): (.+) \((\d+) MiB, (\d+) MiB free\)\s*$", re.M)
+_MIB = 1024 * 1024
 _REQUIRED = ("--model", "--ctx-size", "--parallel", "--host", "--port")
 _WORDS = 300
 """Characters quoted of what a wrong program prints."""
@@ -109,7 +112,28 @@ class Binary:
         """The devices besides the processor, such as `CUDA0` -> its name; `None` if unknown."""
         if "--list-devices" not in self.flags:
             return None
-        return dict(_DEVICE.findall(self._ask("--list-devices")))
+        return {name: title for name, title, *_ in self._listed_devices()}
+
+    def read_devices(self) -> tuple[Device, ...]:
+        """Return the devices besides the processor with their memory as of now.
+
+        Raises:
+            Failure: The program does not run.
+        """
+        if "--list-devices" not in self.flags:
+            return ()
+        return tuple(
+            Device(
+                name=name,
+                total_bytes=int(total) * _MIB,
+                free_bytes=int(free) * _MIB,
+                shares_host_memory=sys.platform == "darwin",
+            )
+            for name, _, total, free in self._listed_devices()
+        )
+
+    def _listed_devices(self) -> list[tuple[str, str, str, str]]:
+        return _DEVICE.findall(self._ask("--list-devices"))
 
     def _ask(self, flag: str) -> str:
         try:

@@ -11,9 +11,11 @@ from __future__ import annotations
 import json
 import queue
 import re
+import secrets
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -24,6 +26,8 @@ from pytest_lmstrix.core.memory import Device, DeviceNeed, MachineMemory, Needs
 from pytest_lmstrix.core.types import LoadSettings
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.llamacpp import child as child_program
+from pytest_lmstrix.engines.llamacpp.arguments import serve_arguments
+from pytest_lmstrix.engines.llamacpp.binary import Binary, environment
 from pytest_lmstrix.engines.llamacpp.causes import error_lines
 from pytest_lmstrix.system.child_process import Child, describe_exit
 
@@ -46,19 +50,30 @@ def estimate(
     load: LoadSettings,
     context_length: int,
     *,
+    program: Binary | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> Needs:
     """Return the memory that each device needs to load the model in `path`.
 
-    `path` may be a sparse file of the right length with the header alone.
+    `path` may be a sparse file of the right length with the header alone. `program` is the user's
+    own llama.cpp; by default it is the embedded one.
 
     Raises:
         Failure: llama.cpp refuses the model, prints no table, or takes too long.
         OSError: The child process cannot be started.
     """
-    configuration = child_program.configuration(
-        path, context_length, structs.asdict(load), api_key="", dry_run=True
-    )
+    if program is None:
+        configuration = child_program.configuration(
+            path, context_length, structs.asdict(load), api_key="", dry_run=True
+        )
+    else:
+        gpu = bool(program.devices) and load.gpu_layers != 0
+        words = serve_arguments(path, context_length, load, program.flags, gpu=gpu, dry_run=True)
+        configuration = child_program.command_configuration(
+            [str(program.path), *words],
+            environment(LLAMA_API_KEY=secrets.token_hex()),
+            lines=True,
+        )
     command = [sys.executable, "-P", child_program.__file__]
     child = Child(command, json.dumps(configuration).encode() + b"\n")
     log: list[str] = []
@@ -78,13 +93,31 @@ def estimate(
     raise _no_table(child, log, path)
 
 
-def read_machine_memory(*, timeout_seconds: float = TIMEOUT_SECONDS) -> MachineMemory:
+def read_machine_memory(
+    program: Binary | None = None, *, timeout_seconds: float = TIMEOUT_SECONDS
+) -> MachineMemory:
     """Return the memory of this machine and of the devices that llama.cpp finds.
+
+    Those that `program` finds take precedence over those of the embedded one.
 
     Raises:
         Failure: llama.cpp cannot list the devices.
         OSError: The child process cannot be started.
     """
+    devices: dict[str, Device] = {}
+    if program is None or find_spec("xllamacpp") is not None:
+        devices = {each.name: each for each in _embedded_devices(timeout_seconds)}
+    if program is not None:
+        devices |= {each.name: each for each in program.read_devices()}
+    memory = psutil.virtual_memory()
+    return MachineMemory(
+        total_bytes=memory.total,
+        available_bytes=memory.available,
+        devices=tuple(devices.values()),
+    )
+
+
+def _embedded_devices(timeout_seconds: float) -> list[Device]:
     child = Child([sys.executable, "-P", child_program.__file__, "devices"], b"\n")
     try:
         lines = list(_lines(child, timeout_seconds))
@@ -93,12 +126,7 @@ def read_machine_memory(*, timeout_seconds: float = TIMEOUT_SECONDS) -> MachineM
     found = [line for line in lines if line.startswith("[")]
     if len(found) != 1:
         raise _failure("llama.cpp cannot list the devices", [*lines, *child.log()])
-    memory = psutil.virtual_memory()
-    return MachineMemory(
-        total_bytes=memory.total,
-        available_bytes=memory.available,
-        devices=tuple(Device(**each) for each in json.loads(found[0])),
-    )
+    return [Device(**each) for each in json.loads(found[0])]
 
 
 def parse_table(log: list[str]) -> Needs:

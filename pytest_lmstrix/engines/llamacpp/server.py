@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar, Unpack
@@ -20,6 +21,7 @@ from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Message, Reply
 from pytest_lmstrix.core.verdicts import Phase, Verdict
 from pytest_lmstrix.engines.base import Progress
+from pytest_lmstrix.engines.counting import KnownCounts
 from pytest_lmstrix.engines.llamacpp.causes import DEATH_SECONDS, ServerProcess, death, silence
 from pytest_lmstrix.engines.openai_form import (
     LlamaCppProperties,
@@ -128,10 +130,16 @@ class LlamaCppInstance:
         self.context_length = properties.default_generation_settings.n_ctx
         """Granted, tokens: rounded up to 256 and cut to what the model was trained for."""
         self.capabilities = properties.capabilities
-        self.special_tokens = len(self._tokens("", add_special=True))
-        """Tokens such as BOS that the model wants before every prompt, counted in a reply's
-        `prompt_tokens` but not by `count_tokens`."""
+        self._counts = KnownCounts(lambda text: len(self._tokens(text)))
         self._phase = "predict"
+
+    @cached_property
+    def special_tokens(self) -> int:
+        """Tokens such as BOS that the model wants before every prompt.
+
+        They are counted in a reply's `prompt_tokens`, but not by `count_tokens`.
+        """
+        return len(self._tokens("", add_special=True))
 
     @property
     def peak_memory_bytes(self) -> int | None:
@@ -169,7 +177,7 @@ class LlamaCppInstance:
 
     def count_tokens(self, text: str) -> int:
         """Tokens of `text`, names of special tokens in it read as such, none added."""
-        return len(self._tokens(text))
+        return self._counts(text)
 
     def unload(self) -> None:
         """End the process and confirm its exit; idempotent."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -31,6 +33,9 @@ _T = TypeVar("_T")
 RPC_SECONDS = 30.0
 """Time limit for a connection or a short call; then the server counts as unreachable."""
 
+FRESH_SECONDS = 10.0
+"""How long an answer shows that a connection is alive."""
+
 CLOSE_SECONDS = 5.0
 """Time limit for closing a client: the SDK has none."""
 
@@ -57,6 +62,9 @@ class Link:
     def __init__(self, host: str | None) -> None:
         self._host = host_port(host) if host else None
         self._client: Client | None = None
+        self._answered_at = -math.inf
+        self._listing: list[dict[str, Any]] | None = None
+        """The loaded models, as long as nothing was asked since."""
         for name in _SDK_LOGGERS:
             # Where logging is not configured, it writes warnings to stderr, in JSON.
             if not (logger := logging.getLogger(name)).handlers:
@@ -125,11 +133,13 @@ class Link:
         limit = get_sync_api_timeout()
         try:
             client = self._connected(namespace)
+            self._listing = None
             set_sync_api_timeout(silence_seconds)
             with warnings.catch_warnings():
                 # A newer server may send fields unknown to the SDK; an error would end the call.
                 warnings.simplefilter("ignore", LMStudioUnknownMessageWarning)
                 yield client
+            self._answered_at = time.monotonic()
         except Exception as error:
             # The limit may have been changed on the way; what counts is the one that ran out.
             ran_out = get_sync_api_timeout() or silence_seconds
@@ -147,16 +157,31 @@ class Link:
         finally:
             set_sync_api_timeout(limit)
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the server has answered just now, and the connection is open as far as known."""
+        if self._client is None or time.monotonic() - self._answered_at > FRESH_SECONDS:
+            return False
+        return _is_open(self._client.llm)
+
     def loaded(self, phase: Phase) -> dict[str, str | None]:
         """Return all language model instances: their identifiers, and their linked devices."""
-        return self.ask(
-            lambda client: {
-                each["identifier"]: each.get("deviceIdentifier")
-                for each in client.llm.remote_call("listLoaded")
-            },
+        return {each["identifier"]: each.get("deviceIdentifier") for each in self.instances(phase)}
+
+    def instances(self, phase: Phase) -> list[dict[str, Any]]:
+        """Return all language model instances as the server describes them."""
+        listing: list[dict[str, Any]] = self.ask(
+            lambda client: client.llm.remote_call("listLoaded"),
             phase=phase,
             doing="listing the loaded models",
         )
+        self._listing = listing
+        return listing
+
+    def last_instances(self, phase: Phase) -> list[dict[str, Any]]:
+        """Return the same; not asked again where it was the last question, a moment ago."""
+        listing = self._listing if self.is_alive else None
+        return self.instances(phase) if listing is None else listing
 
     def drop(self) -> None:
         """Close the client; the next call creates another."""
@@ -170,8 +195,10 @@ class Link:
         if self._client is None:
             self._client = _Client(self.host)
         session = self._client.llm if namespace == "llm" else self._client.system
-        if session.connected:
+        if session.connected and _is_open(session):
             return self._client
+        if session.connected:  # the server has closed it; the SDK would go on using it
+            session.disconnect()
         try:
             _within(RPC_SECONDS, session.connect)
         except Exception as error:
@@ -242,6 +269,11 @@ class _Client(Client):
         except (httpx.HTTPError, ValueError) as error:
             raise httpx.ConnectError("no LM Studio") from error
         return response
+
+
+def _is_open(session: Any) -> bool:
+    """Whether the WebSocket of a session is open, as far as the SDK's thread has noticed."""
+    return getattr(getattr(session, "_lmsws", None), "_httpx_ws", None) is not None
 
 
 def _within(seconds: float, call: Callable[[], object]) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 import msgspec
-from lmstudio import Chat, Client, LlmLoadModelConfig, LlmLoadModelConfigDict
-from lmstudio._sdk_models import LlmChannelLoadModelCreationParameter
+from lmstudio import Chat, Client, LlmLoadModelConfig, LlmLoadModelConfigDict, ToolCallRequest
+from lmstudio._sdk_models import LlmChannelLoadModelCreationParameter, ToolCallResultDataDict
 from lmstudio.json_api import ChatResponseEndpoint, CompletionEndpoint, LoadModelEndpoint
 from lmstudio.schemas import LMStudioStruct
 from lmstudio.sync_api import PredictionStream
 
-from pytest_lmstrix.core.types import ToolCall
+from pytest_lmstrix.core.types import Message, ToolCall
 
 Fields = Mapping[str, object]
 
@@ -124,6 +124,28 @@ def respond(
     endpoint = _Response(identifier, history, None, config, None, None, None, None, hear)
     endpoint.send("predictionConfigStack", fields)
     return PredictionStream(client.llm._create_channel(endpoint), endpoint)
+
+
+def history_of(messages: Iterable[Message]) -> Chat:
+    """Return messages as the SDK's history, in which results of tools name their calls."""
+    history = Chat()
+    for message in messages:
+        if message.role == "tool":
+            result: ToolCallResultDataDict = {
+                "type": "toolCallResult",
+                "content": message.content,
+                "toolCallId": message.tool_call_id,
+            }
+            history.add_tool_result(result)
+        elif message.tool_calls:
+            calls = [
+                ToolCallRequest(type="function", name=c.name, id=c.id, arguments=c.arguments)
+                for c in message.tool_calls
+            ]
+            history.add_assistant_response(message.content, calls)
+        else:
+            history.add_entry(message.role, message.content)
+    return history
 
 
 def stop_reason(stream: PredictionStream) -> str:

@@ -6,7 +6,7 @@ import itertools
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property
 
@@ -154,7 +154,8 @@ class LmStudioEngine:
         if context_length is not None:
             asked = load_fields(model, context_length, listed.runtime if listed else "llama")
         device = listed.device if listed else UNSET
-        self._release_strays()  # a request that detects a broken connection
+        if self._strays or not self.link.is_alive:
+            self._release_strays()  # a request that detects a broken connection
         identifier = f"{PREFIX}{self.owner}-{secrets.token_hex(4)}"
         doing = f"loading {model.id}"
         self._open.add(identifier)
@@ -191,8 +192,12 @@ class LmStudioEngine:
             self.abandon(identifier, error, loading=True, heard=heard)
             raise
 
-    def unload(self, identifier: str) -> None:
+    def unload(
+        self, identifier: str, device: str | None = None, *, is_listed: bool = False
+    ) -> None:
         """Unload one of our instances and wait until it is no longer listed; idempotent.
+
+        One that `is_listed`, as far as is known, is on the linked `device`.
 
         Raises:
             Failure: LM Studio refuses, or goes on listing it.
@@ -200,18 +205,20 @@ class LmStudioEngine:
         if not identifier.startswith(PREFIX):
             raise ValueError(f"{identifier!r} is not one of our instances")
         try:
-            self._unload(identifier)
+            self._unload(identifier, {identifier: device} if is_listed else None)
         except Failure:
             self._strays.add(identifier)
             raise
         self._open.discard(identifier)
         self._strays.discard(identifier)
 
-    def _unload(self, identifier: str) -> None:
+    def _unload(self, identifier: str, listed: Mapping[str, str | None] | None) -> None:
         doing = f"unloading {identifier}"
         deadline = time.monotonic() + self.unload_seconds
+        if listed is None:
+            listed = self.link.loaded("unload")
         looks = itertools.count()
-        while identifier in (listed := self.link.loaded("unload")):
+        while identifier in listed:
             match next(looks):
                 case 0:
                     self._ask_to_unload(identifier, listed[identifier], doing, final=False)
@@ -227,6 +234,7 @@ class LmStudioEngine:
                         f" {doing}"
                     )
                     raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="unload")
+            listed = self.link.loaded("unload")
 
     def sweep(self, is_dead: Callable[[str], bool]) -> list[str]:
         """Unload the instances whose `is_dead(owner)` is true; return their identifiers.
@@ -234,9 +242,10 @@ class LmStudioEngine:
         Raises:
             Failure: The server does not answer.
         """
-        ours = [name for name in self.link.loaded("connect") if name.startswith(PREFIX)]
+        listed = self.link.loaded("connect")
+        ours = [name for name in listed if name.startswith(PREFIX)]
         dead = [name for name in ours if is_dead(name.removeprefix(PREFIX).rpartition("-")[0])]
-        return [identifier for identifier in dead if self._unloaded(identifier)]
+        return [identifier for identifier in dead if self._unloaded(identifier, listed[identifier])]
 
     def close(self) -> None:
         """Unload all remaining instances, including abandoned loads that finished late."""
@@ -285,11 +294,7 @@ class LmStudioEngine:
         Raises:
             Failure: The server does not answer.
         """
-        listed = self.link.ask(
-            lambda client: client.llm.remote_call("listLoaded"),
-            phase="load",
-            doing="listing the loaded models",
-        )
+        listed = self.link.last_instances("load")
         sizes: dict[str, int | None] = dict.fromkeys(sorted(self._strays))
         for each in listed:
             if each["identifier"] not in self._open - self._strays:
@@ -307,17 +312,18 @@ class LmStudioEngine:
                 f" {self.ttl_seconds} idle seconds"
             )
         while True:
-            for identifier in self._strays.intersection(self.link.loaded("connect")):
-                if not self._unloaded(identifier):
+            listed = self.link.loaded("connect")
+            for identifier in self._strays.intersection(listed):
+                if not self._unloaded(identifier, listed[identifier]):
                     return
             if not self._strays or time.monotonic() >= deadline:
                 return
             time.sleep(_POLL_SECONDS)
 
-    def _unloaded(self, identifier: str) -> bool:
+    def _unloaded(self, identifier: str, device: str | None) -> bool:
         """Unload a leftover; a refusal is only logged, since the next model is not to blame."""
         try:
-            self.unload(identifier)
+            self.unload(identifier, device, is_listed=True)
         except Failure as trouble:
             if trouble.verdict is Verdict.UNREACHABLE:
                 raise

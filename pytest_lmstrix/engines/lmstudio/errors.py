@@ -1,8 +1,9 @@
-"""Errors of the `lmstudio` SDK as `Failure`: the server's own text, undecorated."""
+"""Errors of the `lmstudio` SDK and broken-off predictions as `Failure`, undecorated."""
 
 from __future__ import annotations
 
 from concurrent.futures import CancelledError
+from typing import Literal
 
 import httpx
 import msgspec
@@ -18,6 +19,21 @@ from pytest_lmstrix.core.verdicts import Phase, Verdict
 
 # Closing a client cancels what waits on it, with an error from outside the SDK.
 _LOST = (LMStudioWebsocketError, CancelledError, httpx.HTTPError)
+
+COMPLETE_REASONS: dict[str, Literal["stop", "length"]] = {
+    "eosFound": "stop",
+    "stopStringFound": "stop",
+    "toolCalls": "stop",
+    "maxPredictedTokensReached": "length",
+    "contextLengthReached": "length",
+}
+_BROKEN_OFF = {
+    "modelUnloaded": (Verdict.CRASHED, "LM Studio unloaded the instance while it answered"),
+    "userStopped": (Verdict.HOST_TROUBLE, "the answer was stopped in LM Studio"),
+    "failed": (Verdict.ENGINE_ERROR, "LM Studio reports a failed prediction"),
+}
+_DIED = "engineDied"
+"""Newer than the SDK. It may follow a complete answer."""
 
 
 def failure_from(
@@ -67,3 +83,20 @@ def _code(error: LMStudioServerError) -> str | None:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def broken_off(reason: str, *, answered: bool) -> Failure | None:
+    """Return the failure of a prediction that ended for `reason`; a complete one has none.
+
+    Reasons that are newer than the SDK do not count where there is an answer to judge.
+    """
+    if reason in _BROKEN_OFF:
+        verdict, text = _BROKEN_OFF[reason]
+    elif reason in COMPLETE_REASONS or answered:
+        return None
+    elif reason == _DIED:
+        verdict, text = Verdict.CRASHED, "LM Studio's engine died before it answered"
+    else:
+        verdict = Verdict.UNREACHABLE
+        text = f"this LM Studio is newer than the SDK: it ended an empty answer with {reason!r}"
+    return Failure(text, verdict=verdict, phase="predict")

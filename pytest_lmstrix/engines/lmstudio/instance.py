@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Literal, TypeVar, Unpack
+from typing import TYPE_CHECKING, TypeVar, Unpack
 
 from lmstudio import (
     LLM,
-    Chat,
     Client,
     FileHandle,
     LlmPredictionConfigDict,
@@ -22,8 +21,10 @@ from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Message, Reply
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Progress
+from pytest_lmstrix.engines.counting import KnownCounts
 from pytest_lmstrix.engines.lmstudio import endpoints
 from pytest_lmstrix.engines.lmstudio.connection import stalling
+from pytest_lmstrix.engines.lmstudio.errors import COMPLETE_REASONS, broken_off
 from pytest_lmstrix.engines.lmstudio.settings import (
     InForce,
     LoadFields,
@@ -47,20 +48,9 @@ SLOWEST_PREFILL = 50.0
 MEASURABLE_PROMPT_TOKENS = 512
 """With fewer, the time to the first token measures the connection more than the prefill."""
 
-_STOP_REASONS: dict[str, Literal["stop", "length"]] = {
-    "eosFound": "stop",
-    "stopStringFound": "stop",
-    "toolCalls": "stop",
-    "maxPredictedTokensReached": "length",
-    "contextLengthReached": "length",
-}
-_BROKEN_OFF = {
-    "modelUnloaded": (Verdict.CRASHED, "LM Studio unloaded the instance while it answered"),
-    "userStopped": (Verdict.HOST_TROUBLE, "the answer was stopped in LM Studio"),
-    "failed": (Verdict.ENGINE_ERROR, "LM Studio reports a failed prediction"),
-}
-_DIED = "engineDied"
-"""Newer than the SDK. It may follow a complete answer."""
+SHORT_PROMPT_BYTES = 2_000
+"""A prompt up to it is not counted before it is sent: its prefill is too short to be watched."""
+_BYTES_PER_TOKEN = 4
 
 
 class LmStudioInstance:
@@ -82,6 +72,7 @@ class LmStudioInstance:
         self._sent: list[str] = []
         self._lost: Failure | None = None
         self._unloaded = False
+        self._counts = KnownCounts(self._count_tokens)
         self._context_length = self._read_context_length()
         self._in_force = self._read_in_force(asked)
 
@@ -139,9 +130,7 @@ class LmStudioInstance:
         config = _prediction_config(max_tokens, temperature)
         thinking = thinking_fields(max_tokens, thinking=options.get("thinking", False))
         fields = {**thinking, **option_fields(options)}
-        history = Chat()
-        for message in messages:
-            history.add_entry(message.role, message.content)
+        history = endpoints.history_of(messages)
         if images := options.get("images"):
             history.add_user_message([], images=self._prepared(images))
 
@@ -162,6 +151,10 @@ class LmStudioInstance:
 
     def count_tokens(self, text: str) -> int:
         """Count the tokens of `text` in the model's vocabulary."""
+        self._check_held()
+        return self._counts(text)
+
+    def _count_tokens(self, text: str) -> int:
         return self._ask(
             lambda client: LLM(self.identifier, client.llm).count_tokens(text), "counting tokens"
         )
@@ -173,7 +166,7 @@ class LmStudioInstance:
             Failure: It is still loaded, or the server does not answer.
         """
         if not self._unloaded:
-            self._engine.unload(self.identifier)
+            self._engine.unload(self.identifier, self._device, is_listed=True)
             self._unloaded = True
 
     def _read_context_length(self) -> int:
@@ -201,10 +194,13 @@ class LmStudioInstance:
         return in_force(asked, reported)
 
     def _ask(self, question: Callable[[Client], _T], doing: str) -> _T:
-        if self._lost is not None:
-            raise self._lost
+        self._check_held()
         # Not found in this phase means that the instance died, not that the model is missing.
         return self._engine.link.ask(question, phase="predict", doing=doing)
+
+    def _check_held(self) -> None:
+        if self._lost is not None:
+            raise self._lost
 
     def _predict(
         self,
@@ -212,9 +208,9 @@ class LmStudioInstance:
         start: Callable[[Client, Callable[[float], None]], PredictionStream],
         max_tokens: int,
     ) -> Reply:
-        # Asked first: it sets the limit, and a connection that died meanwhile is found out by it.
-        total = self.count_tokens(prompt)
+        self._check_held()
         silence = self._engine.reply_timeout
+        total = self._prompt_tokens(prompt, silence)
         patience = max(silence, total / SLOWEST_PREFILL)
         fresh, first = self._is_fresh(prompt), not self._sent
         self._sent.append(prompt)
@@ -256,14 +252,14 @@ class LmStudioInstance:
             raise
         reason = endpoints.stop_reason(stream)
         answered = bool("".join(text).strip() or endpoints.tool_calls(stream))
-        broken_off = _broken_off(reason, answered=answered)
-        if broken_off is not None:
-            raise broken_off
+        failure = broken_off(reason, answered=answered)
+        if failure is not None:
+            raise failure
         return Reply(
             text="".join(text),
             reasoning="".join(reasoning),
             tool_calls=endpoints.tool_calls(stream),
-            stop_reason=_STOP_REASONS.get(reason),
+            stop_reason=COMPLETE_REASONS.get(reason),
             # A prompt has at least one token: none means that they were not counted.
             prompt_tokens=stats.prompt_tokens_count or None,
             cached_prompt_tokens=0 if first else None,
@@ -274,6 +270,18 @@ class LmStudioInstance:
             decode_tokens_per_second=_measured(stats.tokens_per_second),
         )
 
+    def _prompt_tokens(self, prompt: str, silence: float) -> int:
+        """Count the tokens of `prompt`, which set the limit; estimate them where they cannot.
+
+        A token has a byte or more. A connection that died meanwhile is found out by a count.
+        """
+        size = len(prompt.encode(errors="surrogatepass"))
+        if not self._engine.link.is_alive:
+            return self._count_tokens(prompt)
+        if size > min(SHORT_PROMPT_BYTES, silence * SLOWEST_PREFILL):
+            return self.count_tokens(prompt)
+        return size // _BYTES_PER_TOKEN + 1
+
     def _is_fresh(self, prompt: str) -> bool:
         """Whether the KV cache can hold next to nothing of `prompt`, judging by all before it.
 
@@ -281,23 +289,6 @@ class LmStudioInstance:
         """
         head = prompt[: len(prompt) // 50 + 1]
         return not any(sent.startswith(head) for sent in self._sent)
-
-
-def _broken_off(reason: str, *, answered: bool) -> Failure | None:
-    """Return the failure of a prediction that ended for `reason`; a complete one has none.
-
-    Reasons that are newer than the SDK do not count where there is an answer to judge.
-    """
-    if reason in _BROKEN_OFF:
-        verdict, text = _BROKEN_OFF[reason]
-    elif reason in _STOP_REASONS or answered:
-        return None
-    elif reason == _DIED:
-        verdict, text = Verdict.CRASHED, "LM Studio's engine died before it answered"
-    else:
-        verdict = Verdict.UNREACHABLE
-        text = f"this LM Studio is newer than the SDK: it ended an empty answer with {reason!r}"
-    return Failure(text, verdict=verdict, phase="predict")
 
 
 def _prediction_config(max_tokens: int, temperature: float) -> LlmPredictionConfigDict:

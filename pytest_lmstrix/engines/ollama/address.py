@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 from contextlib import suppress
-from urllib.parse import urlsplit
 
-OLLAMA_PORT = 11434
+from pytest_lmstrix.system.addresses import OLLAMA_PORT
 
 _LOCAL = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Addresses that a server listens at -> where a client reaches it."""
@@ -30,25 +29,6 @@ def ollama_url(given: str) -> str:
     name = f"[{name}]" if ":" in name else name
     path = f"/{path.strip('/')}" if path.strip("/") else ""
     return f"{'https' if scheme == 'https' else 'http'}://{name}:{number}{path}"
-
-
-def ollama_host(given: str) -> str:
-    """Return the `host:port` in `ollama://host[:port]`.
-
-    Raises:
-        ValueError: It is not such an address.
-    """
-    wrong = ValueError(f"'{given}' is not ollama://host:port, such as ollama://127.0.0.1:11434")
-    parts = urlsplit(given)
-    try:
-        name, port = parts.hostname, parts.port
-    except ValueError:
-        raise wrong from None
-    extra = parts.path.strip("/") or parts.query or parts.fragment or parts.username
-    if parts.scheme.lower() != "ollama" or not name or extra or port == 0:
-        raise wrong
-    name = f"[{name}]" if ":" in name else name
-    return f"{name}:{port or OLLAMA_PORT}"
 
 
 def _split(address: str) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Model, ModelFacts
 from pytest_lmstrix.core.verdicts import Phase, Verdict
 from pytest_lmstrix.engines.base import Progress
-from pytest_lmstrix.engines.ollama.address import ollama_host, ollama_url
+from pytest_lmstrix.engines.ollama.address import ollama_url
 from pytest_lmstrix.engines.ollama.client import OllamaClient, in_use
 from pytest_lmstrix.engines.ollama.instance import OllamaInstance, OllamaLoad
 from pytest_lmstrix.engines.ollama.listing import (
@@ -31,6 +31,7 @@ from pytest_lmstrix.engines.ollama.listing import (
     is_complete_tag,
     load_options,
 )
+from pytest_lmstrix.system.addresses import ollama_host
 from pytest_lmstrix.system.load_notes import LoadNote, LoadNotes
 
 _log = logging.getLogger(__name__)
@@ -279,7 +280,8 @@ class OllamaEngine:
                 body = {"model": note.model, "keep_alive": 0, "stream": False}
                 self.client.post("/api/generate", body, _Done, phase="unload")
                 deadline = time.monotonic() + self._confirm_seconds
-            elif time.monotonic() >= deadline:
+                continue  # most are gone at once
+            if time.monotonic() >= deadline:
                 seconds = f"{self._confirm_seconds:g} s"
                 text = f"Ollama still lists {note.model} {seconds} after it accepted the unload"
                 raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="unload")

@@ -17,6 +17,7 @@ from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.counting import TokenCounter
 from pytest_lmstrix.engines.ollama.listing import Running, gpu_note
+from pytest_lmstrix.engines.ollama.messages import turns_of
 from pytest_lmstrix.engines.reasoning import with_reasoning_apart
 from pytest_lmstrix.engines.reply_limit import ReplyLimit
 from pytest_lmstrix.engines.request import ChatOptions, CompletionOptions, Unable
@@ -137,11 +138,10 @@ class OllamaInstance:
         A thinking model answers at once unless `thinking` is asked for. Thoughts that Ollama leaves
         in the text are separated by their `<think>` tags.
         """
-        turns = msgspec.to_builtins(messages)
-        body: dict[str, object] = {"messages": turns, **self._fields(options)}
-        if images := options.get("images"):
+        images = options.get("images", ())
+        body: dict[str, object] = {"messages": turns_of(messages, images), **self._fields(options)}
+        if images:
             self._check_capability("vision", "see images")
-            turns[-1]["images"] = [image.base64 for image in images]
         if tools := options.get("tools"):
             self._check_capability("tools", "call tools")
             body["tools"] = [tool.declaration for tool in tools]

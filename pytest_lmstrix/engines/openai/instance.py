@@ -12,7 +12,7 @@ from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Message, Reply
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Progress
-from pytest_lmstrix.engines.counting import TokenCounter
+from pytest_lmstrix.engines.counting import KnownCounts, TokenCounter
 from pytest_lmstrix.engines.openai.client import OpenAiClient, PathMissing
 from pytest_lmstrix.engines.openai.messages import Count, StreamEvent, Timings, Usage
 from pytest_lmstrix.engines.openai_form import ToolCallParts, chat_fields, completion_fields
@@ -61,6 +61,7 @@ class OpenAiInstance:
         self._text_field: str | None = "prompt"
         """The field of `/tokenize` with the text; `None` without that path."""
         self._counter = TokenCounter(self._measure, served.context_length)
+        self._counts = KnownCounts(self._count_tokens)
         self.context_length = served.context_length
         self.usable_context_length = served.usable_context_length
         self.ignored_settings = served.ignored_settings
@@ -125,6 +126,9 @@ class OpenAiInstance:
             Failure: `inconclusive` where the server does neither.
         """
         self._check_open()
+        return self._counts(text)
+
+    def _count_tokens(self, text: str) -> int:
         while self._text_field is not None:
             count = self._tokenized(text, self._text_field)
             if count is not None:

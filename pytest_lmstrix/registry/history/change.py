@@ -56,7 +56,7 @@ class Change(Struct, frozen=True, kw_only=True, omit_defaults=True):
     baseline: datetime | None = None
     """When the first of the earlier values was measured, if the newest ones are no better."""
     since: datetime | None = None
-    """When a size that is still broken failed for the first time."""
+    """When a size that is still broken, or works again, failed for the first time."""
     elsewhere: str = ""
     """The difference in setup: another machine, host, engine or engine version."""
 

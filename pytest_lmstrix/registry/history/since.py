@@ -24,6 +24,7 @@ State = Literal["works", "broken", "never_worked"]
 
 FLAPPING = 3
 """From this many changes between working and failing on, their number is mentioned."""
+LOCAL = "this machine"
 _WORKS: dict[Verdict, bool | None] = {
     verdict: traits.evidence == "good"
     if traits.subject in ("model", "size") and traits.evidence not in ("unclear", "none")
@@ -255,6 +256,11 @@ def remote_host(host: str | None) -> str | None:
     except ValueError:
         local = name.lower() in ("localhost", "local")  # the embedded engine is `local`
     return None if local else host
+
+
+def shown_host(host: str | None) -> str:
+    """Return the host of a result in words: its name or address, or `this machine`."""
+    return remote_host(host) or LOCAL
 
 
 def most_relevant(found: Iterable[Since], machine: str | None = None) -> Since | None:

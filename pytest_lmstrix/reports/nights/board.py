@@ -128,8 +128,10 @@ def board_of(registry: Registry, *, most_nights: int = MOST_NIGHTS) -> Board:
             cells = rows.setdefault(key, [None] * len(dates))
             cells[place] = representative_of(results.values())
     models = list(_models(registry, rows))
-    shown = {row.model for row in models}
-    breaks = [since for model in shown for since in _breaks(registry, model, rows)]
+    shown: dict[str, list[_RowKey]] = {}
+    for key in rows:
+        shown.setdefault(key.model, []).append(key)
+    breaks = [since for keys in shown.values() for since in _breaks(registry, keys)]
     return Board(
         nights=dates,
         places=tuple(_places(rows, len(dates))),
@@ -245,10 +247,9 @@ def _tally(group: Iterable[tuple[_RowKey, list[NightResult | None]]], night: int
     return Tally(works=works, tested=len(tested)) if tested else None
 
 
-def _breaks(registry: Registry, model: str, rows: Iterable[_RowKey]) -> Iterator[Since]:
-    """Yield the breaks of the newest weights of `model` at the places that are shown."""
-    keys = [key for key in rows if key.model == model]
-    known = registry.since(model)
+def _breaks(registry: Registry, keys: Sequence[_RowKey]) -> Iterator[Since]:
+    """Yield the breaks of the newest weights of a model at the places that are shown."""
+    known = registry.since(keys[0].model)
     for since in known:
         newest = next(each for each in known if _setup(each) == _setup(since))
         if since.state == "broken" and since.fingerprint == newest.fingerprint \

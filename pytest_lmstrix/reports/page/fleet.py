@@ -16,6 +16,7 @@ from pytest_lmstrix.core.verdicts import TRAITS, Verdict
 from pytest_lmstrix.hooks.collection import ascii_id
 from pytest_lmstrix.plan.plan import Plan
 from pytest_lmstrix.registry.history.earlier import History
+from pytest_lmstrix.registry.history.since import remote_host, shown_host
 from pytest_lmstrix.reports.run_json import CaseReport, RunReport
 
 MOST_COLUMNS = 16
@@ -44,6 +45,8 @@ class Row(Struct, frozen=True, kw_only=True):
 
     model: str
     check: str
+    host: str
+    """That of its results, or those, as people know it."""
     declared: int | None
     verified: int | None
     cells: dict[int, MapCell]
@@ -74,6 +77,10 @@ class Fleet(Struct, frozen=True, kw_only=True):
             for verdict, traits in TRAITS.items()
         ]
         return [each for each in (*meanings, (*SKIPPED, "skipped, not judged")) if each[0] in used]
+
+    @property
+    def hosts(self) -> int:
+        return len({shown_host(result.host) for result in self.results})
 
     @property
     def checks(self) -> int:
@@ -115,6 +122,7 @@ def fleet_of(plan: Plan, run: RunReport, history: History) -> Fleet:
             row = Row(
                 model=one_line(model.id),
                 check=check,
+                host=one_line(", ".join(sorted({shown_host(it.host) for it in results.values()}))),
                 declared=model.context_limit,
                 verified=report.verified_context if report else _best(results),
                 cells={},
@@ -169,7 +177,8 @@ def _cell(result: Result, run: RunReport) -> MapCell:
 
 
 def _label_lines(result: Result, now: bool) -> Iterable[str]:
-    yield f"{one_line(result.model)}, {one_line(result.check)}: {result.verdict}"
+    place = f" on {one_line(host)}" if (host := remote_host(result.host)) else ""
+    yield f"{one_line(result.model)}, {one_line(result.check)}: {result.verdict}{place}"
     granted = result.granted_context_length
     suffix = f", granted {tokens(granted)}" if granted is not None else ""
     yield f"asked {count_of(result.context_length, 'token')}{suffix}"
@@ -218,6 +227,7 @@ def _with_columns(
         Row(
             model=row.model,
             check=row.check,
+            host=row.host,
             declared=row.declared,
             verified=row.verified,
             cells={size: cell for size, cell in cells.items() if size in sizes},

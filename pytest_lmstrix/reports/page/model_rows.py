@@ -12,13 +12,12 @@ from pytest_lmstrix.core.types import Model, Result
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.plan.plan import Plan
 from pytest_lmstrix.registry.history.earlier import History
-from pytest_lmstrix.registry.history.since import most_relevant, remote_host, short_text
+from pytest_lmstrix.registry.history.since import most_relevant, short_text, shown_host
 from pytest_lmstrix.reports.overview.standing import Standing, failures_first, standing
 from pytest_lmstrix.reports.page.fleet import earlier_results, newest_results
 from pytest_lmstrix.reports.page.strips import LAST_RUNS, Axis, state_name
 from pytest_lmstrix.reports.run_json import ModelReport, RunReport, representative_of
 
-LOCAL = "this machine"
 STANDING_NAMES: dict[Standing, str] = {
     "declared": "works",
     "as_tested": "works as tested",
@@ -116,7 +115,7 @@ def _row(
         changed=model.id in changed,
         tested=bool(now),
         engine=one_line(f"{model.engine} {version}"),
-        host=one_line((remote_host(last.host) if last else None) or LOCAL),
+        host=one_line(shown_host(last.host if last else None)),
         recommended=best if how_far not in ("not_at_all", "unknown") else None,
         declared=model.context_limit,
         peak_memory_bytes=memory.peak_memory_bytes if memory else None,

@@ -7,11 +7,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import pytest
 
 from pytest_lmstrix.checks.loader import ModelLoader
+from pytest_lmstrix.checks.requests.history import behind_filler, read_messages
 from pytest_lmstrix.checks.requests.loaded import LoadedModel
-from pytest_lmstrix.core.types import Message, Model
+from pytest_lmstrix.core.types import Message, Model, ToolCall
 from tests.engines.silence import Silent
 from tests.standin.fake_engine import FakeEngine
 
@@ -25,7 +27,7 @@ class Odd:
 def loaded() -> LoadedModel:
     engine = FakeEngine()
     loader = ModelLoader(
-        lambda model, gone: engine, host_lock=lambda _: nullcontext(), watch=Silent()
+        lambda model, gone: engine, host_lock=lambda *_: nullcontext(), watch=Silent()
     )
     return loader.load(Model(id="tiny", engine="fake"), 1024)
 
@@ -38,11 +40,53 @@ def many(*cities: str) -> None:
     pass
 
 
+A_CALL = ToolCall(name="a", arguments={}, id="1")
+CALLED: list[dict[str, Any]] = [
+    {"role": "user", "content": "Hello"},
+    {"role": "assistant", "content": None, "tool_calls": [A_CALL]},
+    {"role": "tool", "content": "b"},
+]
+
+
+def called(**changed: Any) -> list[dict[str, Any]]:
+    call = {"name": "a", "arguments": "{}", "id": "1", **changed}
+    return [{"role": "assistant", "content": "", "tool_calls": [call]}, CALLED[2]]
+
+
 MISTAKES: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"messages": 42}, TypeError, "messages must be a str or a list of messages, got 42"),
     ({"messages": [42]}, TypeError, "a message must be a Message or a dict, got 42"),
     ({"messages": []}, ValueError, "messages must not be empty"),
     ({"messages": [{"role": "user"}]}, ValueError, "has the keys 'role' and 'content', got 'role'"),
+    (
+        {"messages": {"role": "tool", "content": "a", "tool_id": "b"}},
+        ValueError,
+        "'content' (of 'tool' also 'name', 'tool_call_id'), got 'role', 'content', 'tool_id'",
+    ),
+    ({"messages": [*CALLED[:2], CALLED[0]]}, ValueError, "no result of tool calls: 'a'; a message"),
+    ({"messages": CALLED[:2]}, ValueError, "no result of tool calls: 'a'"),
+    ({"messages": [*CALLED, CALLED[2]]}, ValueError, "must follow the tool calls of an assistant"),
+    (
+        {"messages": [*CALLED[:2], {**CALLED[2], "tool_call_id": "2"}]},
+        ValueError,
+        "no tool call has the id '2'; choose from '1'",
+    ),
+    (
+        {"messages": [*CALLED[:2], {**CALLED[2], "name": "b"}]},
+        ValueError,
+        "the tool call '1' is of 'a', not 'b'",
+    ),
+    ({"messages": called(arguments="[1]")}, ValueError, "must be an object of JSON, got '[1]'"),
+    ({"messages": called(arguments="{")}, ValueError, "must be an object of JSON, got '{'"),
+    ({"messages": called(name=5)}, TypeError, "a tool call has a name and arguments, got"),
+    ({"messages": called(id=5)}, TypeError, "the id of a tool call must be a str, got 5"),
+    ({"messages": {**CALLED[1], "tool_calls": [5]}}, TypeError, "must be a ToolCall or a dict"),
+    ({"messages": {**CALLED[1], "tool_calls": "a"}}, TypeError, "tool_calls must be a list"),
+    (
+        {"messages": Message(role="user", content="", tool_calls=(A_CALL,))},
+        ValueError,
+        "a message of 'user' has no tool calls",
+    ),
     ({"messages": {"role": "usr", "content": ""}}, ValueError, "'usr' is not a valid role; choose"),
     ({"messages": {"role": "user", "content": 4}}, TypeError, "content of a message must be a str"),
     ({"system": 4}, TypeError, "system must be a str, got 4"),
@@ -116,3 +160,40 @@ def test_a_prompt_that_is_no_text_is_a_mistake(loaded: LoadedModel) -> None:
 def test_parsed_needs_a_schema(loaded: LoadedModel) -> None:
     with pytest.raises(ValueError, match="`parsed` needs a request with schema="):
         _ = loaded.chat("Hello", max_tokens=5).parsed
+
+
+def test_results_of_tools_are_linked_to_their_calls() -> None:
+    function = {"name": "b", "arguments": '{"city": "Paris"}'}
+    given = [
+        *CALLED[:1],
+        {"role": "assistant", "content": None, "tool_calls": [
+            {"id": "x", "type": "function", "function": function}, {"name": "c", "arguments": {}},
+        ]},
+        {"role": "tool", "content": "of b", "tool_call_id": "x", "name": "b"},
+        {"role": "tool", "content": "of c", "tool_call_id": ""},
+        {"role": "assistant", "content": "", "tool_calls": [
+            msgspec.structs.replace(A_CALL, id="", fault="cut_off", detail="gone")
+        ]},
+        Message(role="tool", content="of a"),
+    ]  # fmt: skip
+    history = read_messages(given)
+    assert [(m.content, m.tool_call_id, m.tool_name) for m in history if m.role == "tool"] == [
+        ("of b", "x", "b"),
+        ("of c", "call_0", "c"),
+        ("of a", "call_1", "a"),
+    ]
+    assert [each for message in history for each in message.tool_calls] == [
+        ToolCall(name="b", arguments={"city": "Paris"}, id="x"),
+        ToolCall(name="c", arguments={}, id="call_0"),
+        ToolCall(name="a", arguments={}, id="call_1"),
+    ]
+    assert read_messages(history) == history
+    assert msgspec.to_builtins(history[0]) == {"role": "user", "content": "Hello"}
+
+
+def test_filler_leaves_a_call_and_its_result_together() -> None:
+    history = behind_filler("Long ago.", read_messages(CALLED))
+    assert [message.content for message in history] == ["Long ago.\n\nHello", "", "b"]
+    assert [len(message.tool_calls) for message in history] == [0, 1, 0]
+    (alone,) = behind_filler("Long ago.", read_messages({"role": "system", "content": "Hi"}))
+    assert (alone.role, alone.content) == ("system", "Long ago.\n\nHi")

@@ -22,6 +22,7 @@ from pytest_lmstrix.plan.memory import largest_context
 from pytest_lmstrix.weights.source import parts
 from tests.end_to_end.project import Project
 from tests.standin import header_file, model_files
+from tests.standin.llama_server.program import write_llama_server
 from tests.standin.range_server import range_server
 from tests.standin.tiny_models import write_tiny_model
 
@@ -88,7 +89,7 @@ def test_the_json_has_these_keys_and_no_others(fitted: Project) -> None:
 
 def test_a_70b_model_does_not_fit(fitted: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = MachineMemory(total_bytes=32 * GIB, available_bytes=30 * GIB)
-    monkeypatch.setattr(fit, "read_machine", lambda progress: machine)
+    monkeypatch.setattr(fit, "read_machine", lambda *_: machine)
     rows = as_json(fitted, "-k", "big")["models"]
     assert [row["fits"] for row in rows] == [False, False]
     assert all(37 * GIB < row["total_bytes"] < 42 * GIB for row in rows)
@@ -100,7 +101,7 @@ def test_the_largest_context_that_fits_is_a_row(
     fitted: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = MachineMemory(total_bytes=64 * GIB, available_bytes=44 * GIB)
-    monkeypatch.setattr(fit, "read_machine", lambda progress: machine)
+    monkeypatch.setattr(fit, "read_machine", lambda *_: machine)
     rows = as_json(fitted, "-k", "big")["models"]
     largest = {row["kv_cache_type"]: row["context_length"] for row in rows if row["fits"]}
     # 320 KiB a token in f16, beside 37 GiB of weights.
@@ -334,3 +335,59 @@ def test_processes_add_to_one_cache(tmp_path: Path) -> None:
     first.add("a", [], headers={"a": "2"})
     assert EstimateCache(registry).get("b") == ()
     assert EstimateCache(registry).get("a") == ()
+
+
+def taken(report: dict[str, Any]) -> dict[tuple[int, str], list[tuple[str, int, int]]]:
+    """Return the memory by context length and type of KV cache, device for device."""
+    parts = ("name", "kv_cache_bytes", "total_bytes")
+    return {
+        (row["context_length"], row["kv_cache_type"]): [
+            tuple(device[part] for part in parts) for device in row["devices"]
+        ]
+        for row in report["models"]
+    }
+
+
+def use_llama_server(project: Project, behaviour: str, contexts: str) -> None:
+    program = write_llama_server(project.path / "bin", behaviour)
+    project.pytester.makeini(f"[pytest]\nlmstrix_llama_server = {program}\n")
+    project.manifest(
+        "[{id: tiny, engine: llama-server, source: tiny.gguf, context_limit: 8192,"
+        f" contexts: {contexts}}}]"
+    )
+
+
+def test_the_users_own_llama_server_estimates_its_models(fitted: Project) -> None:
+    embedded = taken(as_json(fitted, "-k", "tiny"))
+    use_llama_server(fitted, "", "[512]")
+    report = as_json(fitted)
+    assert {row["engine"] for row in report["models"]} == {"llama-server"}
+    own = taken(report)
+    common = own.keys() & embedded.keys()
+    assert common >= {(512, "f16"), (512, "q8_0")}
+    assert {each: own[each] for each in common} == {each: embedded[each] for each in common}
+
+
+def test_its_gpu_decides_what_fits(fitted: Project) -> None:
+    use_llama_server(fitted, "gpu", "[2048, 8192]")
+    report = as_json(fitted)
+    assert [each["name"] for each in report["machine"]["devices"]] == ["Vulkan0"]
+    rows = [row for row in report["models"] if row["kv_cache_type"] == "f16"]
+    # Of 8,000 MiB, 4,100 are taken by weights and compute buffers.
+    assert [(row["context_length"], row["fits"]) for row in rows] == [
+        (2048, True), (3840, True), (8192, False),
+    ]  # fmt: skip
+    assert rows[0]["devices"][0]["free_bytes"] == 8000 * 1024**2
+
+
+def test_what_does_not_fit_its_gpu_is_not_loaded(fitted: Project) -> None:
+    use_llama_server(fitted, "gpu", "[2048, 8192]")
+    result = fitted.run("-m", "fast", "--lmstrix-skip-unfit", "-rs")
+    result.assert_outcomes(passed=1, skipped=1)
+    result.stdout.fnmatch_lines(["*does not fit: needs 12,292 MiB of Vulkan0, 8,000 MiB free*"])
+
+
+def test_a_llama_server_without_a_dry_run_is_named(fitted: Project) -> None:
+    use_llama_server(fitted, "old", "[512]")
+    result = fitted.run("--lmstrix-fit")
+    result.stdout.fnmatch_lines(["*this llama-server does not know --fit*its dry run*"])

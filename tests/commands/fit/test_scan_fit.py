@@ -25,8 +25,8 @@ def scanned(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     monkeypatch.setenv("LMSTRIX_CACHE_DIR", str(project.path / "cache"))
     monkeypatch.setenv("COLUMNS", "200")
     machine = MachineMemory(total_bytes=64 * GIB, available_bytes=30 * GIB)
-    monkeypatch.setattr(fit, "read_machine", lambda progress: machine)
-    monkeypatch.setattr(scan_fit, "read_machine", lambda progress: machine)
+    monkeypatch.setattr(fit, "read_machine", lambda *_: machine)
+    monkeypatch.setattr(scan_fit, "read_machine", lambda *_: machine)
     folder = project.path / "weights"
     folder.mkdir()
     header_file.write_tiny_llama(folder / "tiny.gguf")

@@ -43,6 +43,27 @@ def test_auto_starts_one_worker_a_host_and_models_go_where_they_are(project: Pro
     assert len(project.results) == 14
 
 
+def test_hosts_of_the_manifest_are_used_by_name_and_given_ones_win(project: Project) -> None:
+    models = "models: [{id: a, contexts: [512]}, {id: b, contexts: [512]}]\n"
+    with ExitStack() as stack:
+        servers = started(stack, ["a", "b"], ["a", "b"], ["a"])
+        entries = "".join(
+            f"  - {{name: {name}, url: '{server.host}'}}\n"
+            for name, server in zip(("den", "attic"), servers, strict=False)
+        )
+        project.pytester.makefile(".yaml", models=f"hosts:\n{entries}{models}")
+        project.run_apart("--lmstrix", "-n", "auto").assert_outcomes(passed=2)
+        assert {r.host for r in project.results} == {"den", "attic"}
+        args = ("--lmstrix", "--lmstrix-all", "--lmstrix-host", "attic")
+        project.run(*args).assert_outcomes(passed=2)
+        assert [r.host for r in project.results[2:]] == ["attic", "attic"]
+        result = project.run(*args, "--lmstrix-host", servers[2].host, "-k", "a-512")
+        result.assert_outcomes(passed=1)
+        assert len(servers[1].loads()) == 1 + 2 + 1
+    misspelt = project.run("--lmstrix", "--lmstrix-host=atic")
+    misspelt.stderr.fnmatch_lines(["ERROR: --lmstrix-host: 'atic' is not *; did you mean 'attic'?"])
+
+
 def test_workers_without_a_host_are_told_and_not_left_waiting(project: Project) -> None:
     manifest(project, "a", "b", "c")
     with ExitStack() as stack:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -12,9 +13,12 @@ import pytest
 import pytest_lmstrix.commands.run  # noqa: F401 - once: pytester forgets what a run imports
 from tests.end_to_end.project import Project
 from tests.standin.http.faults import HttpFault
+from tests.standin.llama_server.program import write_llama_server
+from tests.standin.llama_server.router import Preset, Router
 from tests.standin.lmstudio import StandInModel
 from tests.standin.ollama import OllamaServer, Quirks
 from tests.standin.openai import OpenAiServer
+from tests.standin.tiny_models import write_tiny_model
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
 
@@ -100,3 +104,61 @@ def test_an_openai_server_has_nothing_to_unload(project: Project) -> None:
         run.assert_outcomes(passed=2)
         paths = {path for path, _ in server.requests[before:]}
         assert paths <= {"/v1/models", "/version", "/tokenize", "/v1/completions"}
+
+
+def test_a_router_in_the_middle_of_a_reply(project: Project) -> None:
+    pytest.importorskip("xllamacpp")
+    manifest(project, "llama-server")
+    path = write_tiny_model(project.path / "tiny.gguf")
+    hangs = write_llama_server(project.path / "bin", "hangs in prediction", name="hangs")
+    presets = {
+        "tiny-512": Preset(path, 512, hangs),
+        "tiny-1024": Preset(path, 1024),
+        "users": Preset(path, 2048, hangs),
+    }
+    with Router(write_llama_server(project.path / "bin"), presets) as router:
+        router.start("users")
+        kill_when(
+            project,
+            lambda: router.address_of("tiny-512") is not None,
+            "--lmstrix-host",
+            router.host,
+        )
+        assert router.running() == ["users", "tiny-512"]
+        router.presets["tiny-512"] = Preset(path, 512)
+        run = project.run("--lmstrix", "--all", "-m", "full", "--lmstrix-host", router.host)
+        run.assert_outcomes(passed=2)
+        assert router.unloads == ["tiny-512", "tiny-512", "tiny-1024"]
+        assert router.running() == ["users"]
+
+
+def test_a_llama_server_that_has_outlived_its_run(project: Project) -> None:
+    pytest.importorskip("xllamacpp")
+    exited = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from pytest_lmstrix.system import owners as o; print(o.owner_token())",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    program = write_llama_server(project.path / "bin", "hangs", name="hangs")
+    owners = {"exited": exited.stdout.strip(), "another": "0" * 12 + "-1-1"}
+    left, foreign = (
+        subprocess.Popen([program], env={**os.environ, "LMSTRIX_OWNER": owner})
+        for owner in owners.values()
+    )
+    project.started += [left, foreign]
+    path = write_tiny_model(project.path / "tiny.gguf")
+    project.pytester.makeini(
+        f"[pytest]\nlmstrix_llama_server = {write_llama_server(project.path / 'bin')}\n"
+    )
+    project.pytester.makefile(
+        ".yaml",
+        models=f"models: [{{id: tiny, engine: llama-server, source: '{path}', contexts: [512]}}]\n",
+    )
+    project.run("--lmstrix", "--all", "-m", "full").assert_outcomes(passed=1)
+    assert left.poll() is not None
+    assert foreign.poll() is None

@@ -25,9 +25,7 @@ from pytest_lmstrix.probes.speed_text import DECODE_TOKENS
 from tests.end_to_end.project import Project
 from tests.standin import weights
 
-pytestmark = pytest.mark.skipif(
-    not os.environ.get("LMSTRIX_TEST_DEEP"), reason="needs LMSTRIX_TEST_DEEP"
-)
+pytestmark = pytest.mark.long
 
 SIZES = (1_024,)
 EARLIER = "2026.9.11063"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.standin.lmstudio import LmStudioServer, StandInModel, UserInstance
 
 TINY = StandInModel(key="tiny")
 MODEL = Model(id="tiny", engine="lmstudio")
+PATIENCE_SECONDS = 30.0
 USERS = UserInstance(key="tiny", identifier="tiny")
 """An instance of the tested model that the user has loaded under its own key."""
 
@@ -48,6 +50,21 @@ class Studio:
 
     def load(self, context_length: int = 4096, progress: Watched | None = None) -> LmStudioInstance:
         return self.engine.load(MODEL, context_length, progress or Watched())
+
+    def drop_connections(self) -> None:
+        """Break every connection, and return once the SDK's thread has noticed."""
+        self.server.drop_connections()
+        self._notice()
+
+    def restart(self) -> None:
+        """Lose every connection and instance, likewise."""
+        self.server.restart()
+        self._notice()
+
+    def _notice(self) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while self.engine.link.is_alive and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def ours(self) -> list[str]:
         """Instances of this plugin that are loaded."""

@@ -40,20 +40,20 @@ def test_a_load_that_loses_its_connection_leaves_no_instance(studio: Any) -> Non
 def test_a_dropped_connection_is_reopened(studio: Any) -> None:
     own = studio()
     instance = own.load()
-    own.server.drop_connections()
+    own.drop_connections()
     assert instance.complete("2 + 3 =", max_tokens=4).text.strip() == "5"
-    own.server.drop_connections()
+    own.drop_connections()
     instance.unload()
-    own.server.drop_connections()
+    own.drop_connections()
     own.load().unload()
-    own.server.drop_connections()
+    own.drop_connections()
     assert len(own.engine.models()) == 1
 
 
 def test_a_restarted_server_has_lost_the_instance(studio: Any) -> None:
     own = studio()
     instance = own.load()
-    own.server.restart()
+    own.restart()
     with pytest.raises(Failure) as failed:
         instance.complete("2 + 3 =", max_tokens=4)
     assert failed.value.verdict is Verdict.CRASHED

@@ -216,7 +216,7 @@ def test_the_prefill_timeout_grows_with_the_prompt(
     tokens = instance.count_tokens(prompt)
     limits.clear()
     instance.complete(prompt, max_tokens=2)
-    first, *rest = limits[2:]
+    first, *rest = limits  # the tokens are known
     assert first == tokens / 50 > 2.0
     assert 2.0 in rest
     assert lmstudio.get_sync_api_timeout() == usual

@@ -12,9 +12,10 @@ import pytest
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import LoadSettings, Message, Model
 from pytest_lmstrix.core.verdicts import Verdict
-from pytest_lmstrix.engines.ollama.address import ollama_host, ollama_url
+from pytest_lmstrix.engines.ollama.address import ollama_url
 from pytest_lmstrix.engines.ollama.engine import OllamaEngine
 from pytest_lmstrix.engines.ollama.instance import OllamaInstance
+from pytest_lmstrix.system.addresses import ollama_host
 from tests.standin.lmstudio import Crashes, Reasons, Says, StandInModel
 from tests.standin.lmstudio.models import brain
 from tests.standin.ollama import OllamaServer, Quirks

@@ -35,6 +35,7 @@ FLAGS: Mapping[str, str | None] = {
     "-ctk, --cache-type-k": "TYPE", "-ctv, --cache-type-v": "TYPE", "-t, --threads": "N",
     "-tb, --threads-batch": "N", "-fa, --flash-attn": "[on|off|auto]", "--list-devices": None,
     "--swa-full": None, "--rope-scaling": "{none,linear,yarn}", "-v, --verbose": None,
+    "-lv, --verbosity, --log-verbosity": "N", "--warmup, --no-warmup": None,
 }  # fmt: skip
 
 
@@ -125,6 +126,9 @@ def _serve(asked: argparse.Namespace) -> None:
     params.port = int(asked.port)
     params.api_keys = [os.environ["LLAMA_API_KEY"]]
     params.fit_params = asked.fit != "off"
+    if asked.log_verbosity:
+        params.verbosity = int(asked.log_verbosity)
+    params.warmup = not asked.no_warmup
     params.ctx_shift = not asked.no_context_shift
     params.offline = bool(asked.offline)
     params.cache_ram_mib = int(asked.cache_ram or 8192)
@@ -220,6 +224,23 @@ def _grant_half(asked: argparse.Namespace) -> None:
     _serve(asked)
 
 
+def _serve_on_gpu(asked: argparse.Namespace) -> None:
+    """Plan a load of 4,000 MiB of weights and 1 MiB of KV cache a token, if it is a dry run."""
+    if asked.fit == "on":
+        context = int(asked.ctx_size)
+        for row in (
+            "| memory breakdown [MiB]     | total   free     self   model   context   compute    "
+            "unaccounted |",
+            f"|   - Vulkan0 (Test GPU)     |  8192 = 8000 + ({4_100 + context} =  4000 +  {context}"
+            " +     100) +        -100 |",
+            "|   - Host                   |                    300 =   200 +       0 +     100"
+            "                |",
+        ):
+            _log(f"I cmn  common_memory_breakdown_print: {row}")
+        _log("I cmn  common_fit_params: successfully fit params to free device memory")
+    _serve_wrongly("gpu")(asked)
+
+
 class _Answers(BaseHTTPRequestHandler):
     """A server that grants a context, counts tokens, and is broken in its predictions."""
 
@@ -242,6 +263,8 @@ class _Answers(BaseHTTPRequestHandler):
             timings = {
                 "prompt_n": 3, "predicted_n": 1, "prompt_per_second": 1, "predicted_per_second": 1,
             }  # fmt: skip
+            if self.kind != "old":
+                timings["cache_n"] = 0
             event = {"content": "5", "stop_type": "limit", "timings": timings}
             self._send(b"data: " + json.dumps(event).encode() + b"\n\n")
 
@@ -274,7 +297,7 @@ _WRONG_SERVERS = {
     "hangs at load": _hang_at_load,
     "logs endlessly": _log_endlessly,
     "grants half": _grant_half,
-    "gpu": _serve_wrongly("gpu"),
+    "gpu": _serve_on_gpu,
     **{kind: _serve_wrongly(kind) for kind in (
         "old", "crashes in prediction", "hangs in prediction", "prints junk in prediction",
     )},

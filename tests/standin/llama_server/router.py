@@ -29,7 +29,8 @@ class Preset(Struct, frozen=True):
 
     path: Path
     context_length: int | None = None
-    behaviour: str = ""
+    program: Path | None = None
+    """Its server, if it is not the router's."""
     arguments: tuple[str, ...] = ()
 
 
@@ -89,7 +90,8 @@ class Router:
         if len(self.running()) >= self.models_max:
             self.end(self.running()[0])
         size = str(preset.context_length or 0)
-        words = [self._program, "-m", preset.path, "-c", size, "-np", "1", "--host", "127.0.0.1"]
+        program = preset.program or self._program
+        words = [program, "-m", preset.path, "-c", size, "-np", "1", "--host", "127.0.0.1"]
         process = subprocess.Popen(
             [*words, "--port", "0", "-t", "1", *preset.arguments],
             stderr=subprocess.PIPE,

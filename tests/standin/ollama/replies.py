@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from base64 import b64decode
 from collections.abc import Iterator
 from typing import Any
 
 from tests.standin.lmstudio.errors import Refused
 from tests.standin.lmstudio.models import brain
-from tests.standin.lmstudio.models.asked import Asked
+from tests.standin.lmstudio.models.asked import Asked, Called
 from tests.standin.lmstudio.models.minds import Message, Mind, Prediction, Request, render
 from tests.standin.ollama.machine import Machine, Resident, tagged
 from tests.standin.ollama.quirks import RUNNER_GONE, OllamaError, Quirks
@@ -27,7 +28,7 @@ def predict(
     """
     quiet = body.get("think") is False
     mind = resident.silent_mind if quiet else resident.mind
-    messages = [Message(role=m["role"], text=m["content"]) for m in body.get("messages", ())]
+    messages = _messages(body)
     messages = messages or [Message(role="user", text=body.get("prompt", ""))]
     chat = chat or not body.get("raw")
     messages = _fitting(messages, resident, body, machine.quirks, chat=chat)
@@ -50,6 +51,24 @@ def predict(
         if refused.fatal:
             raise OllamaError(500, RUNNER_GONE) from None
         raise OllamaError(500, refused.error.title) from None
+
+
+def _messages(body: dict[str, Any]) -> list[Message]:
+    """Return the messages of a chat: each result of a tool names its call."""
+    messages: list[Message] = []
+    calls: dict[str, Called] = {}
+    for message in body.get("messages", ()):
+        for each in message.get("tool_calls", ()):
+            function = each["function"]
+            if not isinstance(function["arguments"], dict):
+                raise OllamaError(400, "json: cannot unmarshal string into Go struct field")
+            calls[each["id"]] = Called(function["name"], json.dumps(function["arguments"]))
+        call = None
+        if message["role"] == "tool":
+            call = calls[message["tool_call_id"]]
+            assert call.name == message["tool_name"], message
+        messages.append(Message(role=message["role"], text=message["content"], called=call))
+    return messages
 
 
 def _asked(body: dict[str, Any]) -> Asked:

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from tests.standin.http.faults import HttpFault, HttpFaults, hang, lose_connection
 from tests.standin.http.server import StandInHttpServer
 from tests.standin.lmstudio.errors import Refused
-from tests.standin.lmstudio.models.asked import Asked
+from tests.standin.lmstudio.models.asked import Asked, Called
 from tests.standin.lmstudio.models.minds import Message, Prediction, Request, StandInMind
 from tests.standin.lmstudio.models.model import StandInModel
 from tests.standin.openai.quirks import Dialect, Faults
@@ -169,7 +169,11 @@ class _Handler(BaseHTTPRequestHandler):
         if body["model"] != openai.model.key:
             self._refuse(404, f"The model `{body['model']}` does not exist.", "NotFoundError")
             return
-        messages = [Message(role=m["role"], text=_text(m)) for m in body.get("messages", ())]
+        try:
+            messages = _messages(body)
+        except LookupError as error:
+            self._refuse(400, f"{error.args[0]}", "BadRequestError")
+            return
         chat = bool(messages)
         request = Request(
             messages=tuple(messages) or (Message(role="user", text=body["prompt"]),),
@@ -284,6 +288,27 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
+
+
+def _messages(body: dict[str, Any]) -> list[Message]:
+    """Return the messages of a chat; raise `LookupError` for a result without its call."""
+    messages: list[Message] = []
+    called: dict[str, Called] = {}
+    for message in body.get("messages", ()):
+        call = None
+        if message["role"] == "tool":
+            if message["tool_call_id"] not in called:
+                raise LookupError("messages with role 'tool' must follow one with 'tool_calls'")
+            call = called.pop(message["tool_call_id"])
+        elif called:
+            raise LookupError(f"tool_call_ids did not have response messages: {list(called)}")
+        for each in message.get("tool_calls", ()):
+            assert each["type"] == "function", each
+            function = each["function"]
+            arguments = json.dumps(json.loads(function["arguments"]))
+            called[each["id"]] = Called(function["name"], arguments)
+        messages.append(Message(role=message["role"], text=_text(message), called=call))
+    return messages
 
 
 def _text(message: dict[str, Any]) -> str:

@@ -73,17 +73,23 @@ class Asked(Struct, frozen=True, kw_only=True):
             return f"{Random(self.seed).randrange(10**6)} {reply}"
         return reply
 
-    def calls(self, prompt: str, behaviours: Sequence[Behaviour]) -> tuple[Called, ...]:
-        """Return the calls of the tools that the end of `prompt` names, or of a behaviour."""
+    def calls(
+        self, prompt: str, behaviours: Sequence[Behaviour], results: int
+    ) -> tuple[Called, ...]:
+        """Return the calls of the tools that the end of `prompt` names, or of a behaviour.
+
+        `results` are those of tools in the history.
+        """
         if not self.tools:
             return ()
         scripted = [each for each in behaviours if isinstance(each, CallsTool)]
-        if scripted:
-            return tuple(Called(each.name, each.arguments) for each in scripted)
         users = [each for each in behaviours if isinstance(each, UsesTools)]
-        if users:
+        if users and not results:
             calls = _understood(users[-1], self.tools, prompt)
             return tuple(filter(None, (_spoilt(call, users[-1].fault) for call in calls)))
+        if scripted or results:
+            now = (s for s in scripted if s.after == results and s.when in prompt)
+            return tuple(Called(each.name, each.arguments) for each in now)
         functions = [tool["function"] for tool in self.tools]
         return tuple(
             Called(each["name"], json.dumps(instance_of(each["parameters"], each["parameters"])))

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from tests.standin.lmstudio import errors
 from tests.standin.lmstudio.errors import Refused
+from tests.standin.lmstudio.models import brain
 
 Check = Literal["full", "deep"]
 ReasoningType = Literal["none", "reasoning", "reasoningStartTag", "reasoningEndTag"]
@@ -370,6 +371,17 @@ class CallsTool(Behaviour, frozen=True, tag=True):
 
     name: str = ""
     arguments: str = "{}"
+    after: int = 0
+    """The results of tools in the history at which it calls."""
+    when: str = ""
+    """A text that the prompt must have."""
+
+
+class Admits(Behaviour, frozen=True, tag=True):
+    """Says that it does not know instead of inventing an answer."""
+
+    def reply(self, prompt: Prompt, reply: str) -> str:
+        return "I don't know." if reply == brain.FALLBACK else reply
 
 
 ToolFault = Literal["fenced", "in_reasoning", "wrong_name", "not_an_object", "cut_off", "none"]
@@ -412,6 +424,7 @@ class Embedded(Behaviour, frozen=True, tag=True):
 
 AnyBehaviour = (
     SeesLast
+    | Admits
     | CallsTool
     | UsesTools
     | SeesStripes

@@ -29,7 +29,7 @@ _NUMBER_WORD = re.compile(
 )
 _QUESTION = re.compile(r"\b(?:what|who|where|which) (is|are|was|were) ([^?]{3,})\?$")
 _LONGEST_ECHO = 400
-_FALLBACK = " It was a quiet day, and nobody in the village spoke of it again."
+FALLBACK = " It was a quiet day, and nobody in the village spoke of it again."
 
 
 @lru_cache(maxsize=4)
@@ -63,12 +63,12 @@ def answer(text: str) -> str:
     text = text.rstrip("… \n")
     lowered = text.lower()
     if len(lowered) != len(text):  # some capitals have a longer lower case
-        return _FALLBACK
+        return FALLBACK
     stem = _SENTENCE_END.split(lowered[-2 * _LONGEST_ECHO :])[-1].lstrip()
     before = lowered[: len(lowered) - len(stem)]
     if " " in stem and (found := _continuation(text, before, stem)):
         return found
-    return _computed(lowered) or _greeting(stem) or _recalled(text, before, stem) or _FALLBACK
+    return _computed(lowered) or _greeting(stem) or _recalled(text, before, stem) or FALLBACK
 
 
 def _continuation(text: str, before: str, phrase: str) -> str:

@@ -23,6 +23,8 @@ class Message(Struct, frozen=True, kw_only=True):
 
     role: str
     text: str
+    called: Called | None = None
+    """Of a tool: the call that has this result."""
 
 
 class Request(Struct, frozen=True, kw_only=True):
@@ -144,7 +146,7 @@ class StandInMind:
             stop_reason=stop_reason,
             ttft_seconds=fresh / self._model.prefill_tokens_per_second,
             tokens_per_second=speed,
-            calls=request.asked.calls(text, self._model.behaviours),
+            calls=request.asked.calls(text, self._model.behaviours, len(results_in(request))),
         )
 
     def close(self) -> None:
@@ -157,7 +159,8 @@ class StandInMind:
         text = "".join(seen)
         if request.chat:
             text = text.removesuffix(_ASSISTANT).removesuffix(_END_OF_TURN)
-        reply = brain.answer(text)
+        last = request.messages[-1].called
+        reply = brain.answer(text) if last is None else " ".join(results_in(request))
         thoughts: tuple[Piece, ...] = ()
         for behaviour in self._model.behaviours:
             reply = behaviour.reply(prompt, reply)
@@ -179,6 +182,15 @@ class StandInMind:
         if len(pieces) > room:
             return pieces[:room], "contextLengthReached"
         return pieces, stop_reason
+
+
+def results_in(request: Request) -> list[str]:
+    """Return what each result of a tool says, with its call."""
+    return [
+        f"{message.called.name} of {message.called.arguments} gives {message.text}."
+        for message in request.messages
+        if message.called is not None
+    ]
 
 
 def _joined(messages: Sequence[Message]) -> str:

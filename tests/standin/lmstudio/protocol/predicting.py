@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lmstudio._sdk_models import ChatHistoryData, FileHandle, PredictionChannelRequest, TextData
+from lmstudio._sdk_models import (
+    ChatHistoryData,
+    FileHandle,
+    PredictionChannelRequest,
+    TextData,
+    ToolCallRequestData,
+    ToolCallResultData,
+)
 
 from tests.standin.lmstudio import errors, versions
 from tests.standin.lmstudio.errors import Refused
@@ -53,14 +61,22 @@ async def predict(channel: Channel, parameter: PredictionChannelRequest, note: N
 
 
 def messages(history: ChatHistoryData) -> tuple[Message, ...]:
-    """Return the messages of a history, text only."""
-    return tuple(
-        Message(
-            role=type(message).role,
-            text="".join(p.text for p in message.content if isinstance(p, TextData)),
-        )
-        for message in history.messages
-    )
+    """Return the messages of a history, text only; a result of a tool names its call."""
+    found: list[Message] = []
+    calls: dict[str | None, Called] = {}
+    for message in history.messages:
+        call, texts = None, []
+        for part in message.content:
+            if isinstance(part, TextData):
+                texts.append(part.text)
+            elif isinstance(part, ToolCallRequestData):
+                made = part.tool_call_request
+                calls[made.id] = Called(made.name, json.dumps(made.arguments))
+            elif isinstance(part, ToolCallResultData):
+                call = calls[part.tool_call_id]
+                texts.append(part.content)
+        found.append(Message(role=type(message).role, text="".join(texts), called=call))
+    return tuple(found)
 
 
 async def _predict(
