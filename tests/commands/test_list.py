@@ -197,6 +197,7 @@ def test_json_has_stable_keys(listed: Project) -> None:
         "estimated_memory_bytes": 3_500_000_000,
         "decode_tokens_per_second": 80.0,
         "imported": 0,
+        "capability_proofs": {},
     }
     assert (models["vectors"]["type"], models["vectors"]["status"]) == ("embedding",) * 2
     assert models["gamma"]["status"] == "untested"
