@@ -5,12 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
+
+
+def numbers(given: Sequence[str], *defaults: int) -> Iterator[int]:
+    """Yield the numbers of a command line, those that are missing by default."""
+    for place, default in enumerate(defaults):
+        yield int(given[place]) if place < len(given) else default
 
 
 class Took(NamedTuple):
@@ -34,6 +41,19 @@ def seconds(work: Callable[[], object]) -> float:
     return took(work).clock
 
 
+def processor_seconds(work: Callable[[], object]) -> float:
+    """Return the processor time of `work` in this process: waiting for others is left out."""
+    begin = time.process_time()
+    work()
+    return time.process_time() - begin
+
+
+def user_environment() -> dict[str, str]:
+    """Return the environment, in which Python keeps its bytecode as it does for users."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    return environment | {"PYTHONPYCACHEPREFIX": str(Path(tempfile.gettempdir()) / "pycache")}
+
+
 def run_pytest(folder: Path, *args: str, check: bool = True) -> str:
     """Run pytest with this checkout's plugin in `folder`, and return its output.
 
@@ -41,8 +61,9 @@ def run_pytest(folder: Path, *args: str, check: bool = True) -> str:
         RuntimeError: `check`, and it does not pass.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *args]
-    environment = os.environ | {
+    # Not hypothesis: its plugin is of these tests, not of a user's run.
+    command = [sys.executable, "-m", "pytest", "-p", "no:hypothesispytest", *args]
+    environment = user_environment() | {
         "PYTHONPATH": str(ROOT),
         "COLUMNS": "120",
         "PYTEST_LMSTRIX_LOCKS": str(folder / "locks"),

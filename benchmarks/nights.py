@@ -1,7 +1,8 @@
 """What `reports/index.html` costs: `python benchmarks/nights.py [MODELS NIGHTS]`.
 
-By default 300 models and 60 nights. Each night tests each model at two sizes; one model in ten begins to fail, or works again, on some
-night. Compared with decoding the same lines by msgspec.
+By default 300 models and 60 nights, processor time. Each night tests each model at two sizes; one
+model in ten begins to fail, or works again, on some night. Compared with msgspec's decoding of the
+same lines.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
-from measuring import ROOT, seconds
+from measuring import ROOT, numbers, processor_seconds
 
 sys.path.insert(0, str(ROOT))
 
@@ -38,7 +39,11 @@ def main(models: int, nights: int) -> None:
         path.write_bytes(b"".join(map(encode, lines)))
         print(f"{models} models, {nights} nights: {len(lines):,} lines")
         rounds = [
-            (seconds(lambda: decode(path)), seconds(lambda: build(path, folder))) for _ in range(5)
+            (
+                processor_seconds(lambda: decode(path)),
+                processor_seconds(lambda: build(path, folder)),
+            )
+            for _ in range(5)
         ]
         bare, built = (statistics.median(column) for column in zip(*rounds, strict=True))
         size = (folder / "index.html").stat().st_size
@@ -72,4 +77,4 @@ def build(path: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:] or (300, 60)))
+    main(*numbers(sys.argv[1:], 300, 60))

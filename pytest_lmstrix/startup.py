@@ -34,11 +34,13 @@ from pytest_lmstrix.plan.memory import MemoryEstimator
 from pytest_lmstrix.plan.plan import Plan
 from pytest_lmstrix.progress.live import Live
 from pytest_lmstrix.system import host_lock, owners
+from pytest_lmstrix.system.garbage import collector_paused
 from pytest_lmstrix.system.machine_id import machine_id
 from pytest_lmstrix.system.workflow_commands import guarded
 from pytest_lmstrix.weights import fetch
 
 
+@collector_paused()
 def start(config: pytest.Config) -> None:
     """Make the plan, or receive it from the controller, and register the plugins.
 
@@ -161,13 +163,16 @@ def _loader(settings: Settings, engines: Engines, plan: Plan, live: Live) -> Mod
         hosts = planned[model.id].hosts if model.id in planned else ()
         return engines.get(model.engine, hosts, gone)
 
-    def lock(engine: Engine, case: Case) -> AbstractContextManager[None]:
+    def lock(
+        engine: Engine, case: Case, wait_seconds: float | None
+    ) -> AbstractContextManager[None]:
         host = engines.host(engine)
         return host_lock.host_lock(
             host_of(engine),
             slots=host.slots,
             take=slots_taken(planned.get(case.model.id), case.context_length, host),
             on_wait=partial(live.waiting, engines.host_name(engine)),
+            timeout=wait_seconds,
         )
 
     return ModelLoader(

@@ -206,6 +206,18 @@ def test_the_installed_plugin_imports_nothing_heavy() -> None:
     assert not HEAVY & set(loaded)
 
 
+def test_a_worker_imports_nothing_that_is_the_controllers() -> None:
+    program = "import pytest_lmstrix.startup, sys; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "pytest_lmstrix.checks.loader" in loaded
+    assert not {"yaml", "rich", "httpx", "jinja2", "lmstudio", "jsonschema"} & set(loaded)
+    ours = {".".join(name.split(".")[1:3]) for name in loaded if name.startswith("pytest_lmstrix.")}
+    assert not {"plan.build", "hooks.scheduler", "hooks.xdist", "registry.store"} & ours
+    assert not {name for name in ours if name.startswith(("reports", "manifest", "commands"))}
+
+
 def test_a_model_run_imports_no_test_dependencies() -> None:
     tree = ast.parse(Path(__file__).with_name("conftest.py").read_text(encoding="utf-8"))
     names = {

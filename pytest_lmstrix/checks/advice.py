@@ -14,6 +14,11 @@ from pytest_lmstrix.probes.questions import THROUGH_TEMPLATE
 _SEE_LOG = "See the log in the folder `logs` of the reports."
 _SEE_LM_STUDIO = "See LM Studio's log in its Developer tab."
 _NO_BLAME = "nothing counts against the model."
+_AT_ONCE = r"^\d+ requests at once (?:do not )?get|\n\d+ requests at once (?:do not )?get"
+_SHARED = (
+    "The engine divides one window among its slots: give it more context for all of them, or ask"
+    " for fewer with `parallel`."
+)
 _CAUSES: dict[Verdict, tuple[tuple[str, str], ...]] = {
     Verdict.HOST_TROUBLE: (
         (
@@ -54,7 +59,10 @@ _CAUSES: dict[Verdict, tuple[tuple[str, str], ...]] = {
             "See whether the server or a proxy before it answers; check `--lmstrix-host`.",
         ),
     ),
+    Verdict.CONTEXT_TOO_LARGE: ((_AT_ONCE, _SHARED),),
+    Verdict.PROMPT_TRUNCATED: ((_AT_ONCE, _SHARED),),
     Verdict.CONTEXT_NOT_GRANTED: (
+        (_AT_ONCE, _SHARED),
         (
             r"\(one of \d+ slots\)",
             "Set the server's parallel requests to 1, or let them share one KV cache.",

@@ -10,14 +10,13 @@ from typing import TypeVar
 from msgspec.structs import asdict, replace
 
 from pytest_lmstrix.checks.case_memory import CaseMemory
-from pytest_lmstrix.checks.granted import context_refusal, padded
 from pytest_lmstrix.checks.hosts import HostRows
 from pytest_lmstrix.checks.loader import ModelLoader
 from pytest_lmstrix.checks.requests.loaded import LoadedModel
 from pytest_lmstrix.checks.slow import slow_note
 from pytest_lmstrix.core.checks import CHECKS, evidence_of
 from pytest_lmstrix.core.failure import Failure
-from pytest_lmstrix.core.measured import drop_insane
+from pytest_lmstrix.core.measured import drop_insane, padded
 from pytest_lmstrix.core.sanitize import clean
 from pytest_lmstrix.core.types import (
     LEAST_RATE_TOKENS,
@@ -93,7 +92,7 @@ class Attempts:
 
         def examine() -> ProbeResult:
             loaded = self.loader.load(case.model, case.context_length)
-            return context_refusal(case.context_length, loaded.context_length) or probe(loaded)
+            return loaded.refusal(case.context_length) or probe(loaded)
 
         return self.run(check, case, examine, budget)
 
@@ -134,7 +133,7 @@ class Attempts:
             lambda: self.loader.load(case.model, case.context_length), case.model, before
         )
         loaded.retried = loaded.retried or bool(before)
-        refusal = context_refusal(case.context_length, loaded.context_length)
+        refusal = loaded.refusal(case.context_length)
         if refusal is not None:
             raise Failure(refusal.detail, verdict=refusal.verdict)
         return loaded
@@ -228,6 +227,7 @@ class Attempts:
             estimated_memory_bytes=self._estimated_bytes(case, finding.verdict),
             recall=finding.recall,
             capabilities=finding.capabilities,
+            tiers=finding.tiers,
             seed=finding.seed,
             check_version=check_version or (CHECKS[check].version if check in CHECKS else 1),
             machine=self._machine,

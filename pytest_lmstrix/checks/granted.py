@@ -5,31 +5,31 @@ from __future__ import annotations
 import re
 
 from pytest_lmstrix.core.failure import Failure
-from pytest_lmstrix.core.measured import MAX_TOKENS
+from pytest_lmstrix.core.measured import MAX_TOKENS, padded
 from pytest_lmstrix.core.types import Model, ProbeResult
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Instance
 
-PADDING = 256
-"""llama.cpp rounds a context length up to a multiple of this (`llama_context`, GGML_PAD)."""
-
-_ROOM = re.compile(r"\bn_ctx\W{1,4}(\d{1,9})\b")
+_ROOM = re.compile(r"\b(?:n_ctx\W{1,4}|available context size \()(\d{1,9})\b")
 """The context that a request had, as llama.cpp names it where a prompt is too long."""
 
 
-def padded(context_length: int) -> int:
-    """Return what an engine may grant for `context_length` by rounding alone, tokens."""
-    return -(-context_length // PADDING) * PADDING
+def context_refusal(asked: int, granted: int, requests: int = 1) -> ProbeResult | None:
+    """Return the failure of a granted context length, tokens: more than asked is none.
 
-
-def context_refusal(asked: int, granted: int) -> ProbeResult | None:
-    """Return the failure of a granted context length, tokens: more than asked is none."""
+    It is that of each of so many `requests` at once.
+    """
     if granted >= asked:
         return None
-    return ProbeResult(
-        verdict=Verdict.CONTEXT_NOT_GRANTED,
-        detail=f"asked for {asked:,} tokens of context, granted {granted:,}",
-    )
+    detail = f"asked for {asked:,} tokens of context, granted {granted:,}"
+    if requests > 1:
+        detail = share(requests, granted, asked)
+    return ProbeResult(verdict=Verdict.CONTEXT_NOT_GRANTED, detail=detail)
+
+
+def share(requests: int, tokens: int, asked: int) -> str:
+    """Say what each of `requests` at once gets of the context that it was to have."""
+    return f"{requests} requests at once get {tokens:,} of {asked:,} tokens each"
 
 
 def usable_part(failure: Failure, granted: int) -> int | None:
@@ -59,7 +59,8 @@ class ReportedLoad:
         self.asked_context_length = asked_context_length
         """Tokens."""
         self.context_length = 0
-        """Granted by the engine, read back after the load; tokens."""
+        """Granted by the engine, read back after the load; tokens. With several requests at once
+        what each of them gets."""
         self.usable_context_length = 0
         """The part of it that one request gets, if several share it; tokens."""
         self.ignored_settings: tuple[str, ...] = ()
@@ -78,6 +79,10 @@ class ReportedLoad:
             return self.asked_context_length
         return max(self.asked_context_length, self.usable_context_length)
 
+    def refusal(self, size: int) -> ProbeResult | None:
+        """Return the failure of a case of `size` tokens if less was granted."""
+        return context_refusal(size, self.context_length, self.model.load.requests)
+
     def serves(self, model: Model, context_length: int) -> bool:
         """Whether `model` can be tested at `context_length` in it."""
         asked = self.asked_context_length
@@ -92,6 +97,8 @@ class ReportedLoad:
         self.claimed = _texts(getattr(instance, "capabilities", ()))
         usable = getattr(instance, "usable_context_length", None)
         self.usable_context_length = self.context_length if usable is None else whole(usable)
+        if self.model.load.requests > 1:  # then what each of them gets counts
+            self.context_length = min(self.context_length, self.usable_context_length)
 
     def explained(self, failure: Failure) -> Failure:
         """Return `failure`, or another one if it shows that a request gets only a share."""
@@ -103,6 +110,19 @@ class ReportedLoad:
             f" (one of {round(self.context_length / usable)} slots): {failure.text}"
         )
         return Failure(text, verdict=Verdict.CONTEXT_NOT_GRANTED, phase=failure.phase)
+
+    def explained_at_once(self, failure: Failure, requests: int) -> Failure:
+        """Return a `failure` of so many `requests` at once with what each of them gets."""
+        asked = self.asked_context_length
+        room = _ROOM.search(failure.text)
+        if room and 0 < int(room[1]) < asked:
+            text, verdict = share(requests, int(room[1]), asked), Verdict.CONTEXT_NOT_GRANTED
+        elif failure.verdict is Verdict.CONTEXT_TOO_LARGE:
+            text = f"{requests} requests at once do not get {asked:,} tokens each"
+            verdict = failure.verdict
+        else:
+            return failure
+        return Failure(f"{text}: {failure.text}", verdict=verdict, phase=failure.phase)
 
 
 def _texts(given: object) -> tuple[str, ...]:

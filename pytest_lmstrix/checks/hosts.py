@@ -49,11 +49,11 @@ class HostRows:
         `worked` is whether the model answered anything at all.
         """
         host, verdict = result.host, result.verdict
-        words = same_words(result.detail, result.model)
         if worked or (verdict.subject == "size" and verdict not in MAY_BE_SHARED):
             self._rows.pop(host, None)
             return result
-        if verdict not in MAY_BE_SHARED or not words:
+        words = same_words(result.detail, result.model) if verdict in MAY_BE_SHARED else ""
+        if not words:
             return result
         row = self._rows.get(host)
         if row is None or row.words != words:

@@ -44,15 +44,16 @@ class ModelLoader:
 
     `engine_of` finds a model's engine, on a host that is not among those given if another has it;
     `host_name` is how results name a host, and `host_lock` excludes other processes from the slots
-    of it that a case takes. `prepare` is called once for each engine before its first load, while
-    its host is locked. `cooldown` is a pause after an unload, in seconds.
+    of it that a case takes, or raises `TimeoutError` after some seconds. `prepare` is called once
+    for each engine before its first load, while its host is locked. `cooldown` is a pause after an
+    unload, in seconds.
     """
 
     def __init__(
         self,
         engine_of: Callable[[Model, Collection[str]], Engine],
         *,
-        host_lock: Callable[[Engine, Case], AbstractContextManager[None]],
+        host_lock: Callable[[Engine, Case, float | None], AbstractContextManager[None]],
         host_name: Callable[[Engine], str] = host_of,
         watch: Watch,
         prepare: Callable[[Engine], None] = lambda engine: None,
@@ -61,6 +62,8 @@ class ModelLoader:
         self._find_engine = engine_of
         self._engines: dict[str, Engine] = {}
         """Model id -> the engine that was chosen for it."""
+        self._placed: set[str] = set()
+        """Models that have been loaded there."""
         self.unusable: dict[str, Failure] = {}
         """Model id -> why none of its sizes can be tested: missing, corrupted, unsupported."""
         self.gone: dict[str, Failure] = {}
@@ -90,19 +93,33 @@ class ModelLoader:
     def choose_host(self, model: Model) -> None:
         """Move `model` to another host if its own is gone and another has it.
 
-        A host that has been gone for a while is asked first whether it is back.
+        Hosts that it would be tested on rather, and that have been gone for a while, are asked
+        first whether they are back.
         """
-        engine = self.engine_of(model)
-        host = host_of(engine)
-        if host not in self.gone:
+        own = self._engines.get(model.id)
+        if own is not None and host_of(own) not in self.gone:
             return
+        still_gone: set[str] = set()
+        while True:
+            engine = self._find_engine(model, still_gone)
+            host = host_of(engine)
+            if host not in self.gone or host in still_gone or self._is_back(engine):
+                break
+            still_gone.add(host)
+        self._engines[model.id] = engine
+        self._placed.discard(model.id)
+
+    def _is_back(self, engine: Engine) -> bool:
+        host = host_of(engine)
         since = self._asked_at.setdefault(host, time.monotonic())
-        if time.monotonic() - since >= RETURN_SECONDS:
-            self._asked_at[host] = time.monotonic()
-            with suppress(Exception):  # third-party engines may raise anything
-                engine.models()
-                del self.gone[host], self._asked_at[host]
-        del self._engines[model.id]
+        if time.monotonic() - since < RETURN_SECONDS:
+            return False
+        self._asked_at[host] = time.monotonic()
+        with suppress(Exception):  # third-party engines may raise anything
+            engine.models()
+            del self.gone[host], self._asked_at[host]
+            return True
+        return False
 
     def load(self, model: Model, context_length: int) -> LoadedModel:
         """Load `model` with `context_length` tokens, unless it is loaded so already.
@@ -123,15 +140,11 @@ class ModelLoader:
         if self._current is not None and self._current[0] is loaded and not loaded.failed:
             return self._current[1]
         self.unload()
-        engine = self.engine_of(loaded.model)
-        host = host_of(engine)
-        known = self.unusable.get(loaded.model.id) or self.unreachable_reason(loaded.model)
-        if known is not None:
-            raise known
         granted_before = loaded.context_length
-        with self.remember_failures(loaded.model):
-            self._fetch(loaded.model, engine)
-            self._load(loaded, engine, host)
+        while not self._load_on(loaded, self.engine_of(loaded.model)):
+            # Others use that host; the one that the model would rather be on may be back.
+            del self._engines[loaded.model.id]
+            self.choose_host(loaded.model)
         assert self._current is not None
         if granted_before not in (0, loaded.context_length):
             self.unload()
@@ -142,6 +155,20 @@ class ModelLoader:
                 phase="load",
             )
         return self._current[1]
+
+    def _load_on(self, loaded: LoadedModel, engine: Engine) -> bool:
+        """Load on the host of `engine`; return whether it was free in time."""
+        model = loaded.model
+        known = self.unusable.get(model.id) or self.unreachable_reason(model)
+        if known is not None:
+            raise known
+        may_move = bool(self.gone) and model.id not in self._placed
+        with self.remember_failures(model):
+            self._fetch(model, engine)
+            if not self._load(loaded, engine, RETURN_SECONDS if may_move else None):
+                return False
+        self._placed.add(model.id)
+        return True
 
     def _fetch(self, model: Model, engine: Engine) -> None:
         """Download the weights: not part of a load, and possible without the host's lock."""
@@ -200,13 +227,16 @@ class ModelLoader:
         host = host_of(self.engine_of(model))
         return self.gone.get(host) or self.gone.get(model.id) or self.gone.get(model.engine)
 
-    def _load(self, loaded: LoadedModel, engine: Engine, host: str) -> None:
+    def _load(self, loaded: LoadedModel, engine: Engine, wait_seconds: float | None) -> bool:
+        host = host_of(engine)
         with ExitStack() as undo, EngineErrors("load"):
             undo.callback(self._watch.idle)
             try:
                 case = Case(model=loaded.model, context_length=loaded.asked_context_length)
                 if not attaches(engine):
-                    undo.enter_context(self._host_lock(engine, case))
+                    undo.enter_context(self._host_lock(engine, case, wait_seconds))
+            except TimeoutError:
+                return False
             except OSError as error:
                 text = f"{host} cannot be locked: {error}"
                 self.gone[host] = Failure(text, verdict=Verdict.UNREACHABLE, phase="connect")
@@ -227,6 +257,7 @@ class ModelLoader:
         except Failure:
             self.unload()
             raise
+        return True
 
     def loaded(self) -> LoadedModel | None:
         """Return the current model."""

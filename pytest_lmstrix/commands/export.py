@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from pytest_lmstrix.checks.granted import PADDING
 from pytest_lmstrix.core.failure import Failure
+from pytest_lmstrix.core.measured import PADDING
 from pytest_lmstrix.core.sanitize import clean, one_line
 from pytest_lmstrix.core.types import Model
 from pytest_lmstrix.export.apps import APPS, files_of, parse_targets

@@ -21,9 +21,10 @@ from pytest_lmstrix.core.types import Acceptance, Model, Result
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.registry.fold import Fold
 from pytest_lmstrix.registry.history.earlier import History
-from pytest_lmstrix.registry.history.since import Since, remote_host, since_text
+from pytest_lmstrix.registry.history.since import Since, since_text
 from pytest_lmstrix.registry.regressions import compare_speeds
 from pytest_lmstrix.registry.store import Registry
+from pytest_lmstrix.system.addresses import remote_host
 
 HISTORY_SCHEMA = 1
 """Increased when a JSON key is removed or changes its meaning; new keys do not count."""

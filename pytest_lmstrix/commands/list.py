@@ -26,7 +26,7 @@ from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.options import Settings
 from pytest_lmstrix.plan.memory import MemoryEstimator
 from pytest_lmstrix.plan.plan import ordered, planned
-from pytest_lmstrix.registry.history.since import Since, short_text, shown_host
+from pytest_lmstrix.registry.history.since import Since, short_text
 from pytest_lmstrix.registry.status import (
     VariantComparison,
     compare_variants,
@@ -37,6 +37,7 @@ from pytest_lmstrix.registry.status import (
 )
 from pytest_lmstrix.registry.store import ModelStatus, Registry
 from pytest_lmstrix.reports.overview.variants import STATUS_STYLES, VARIANT_HEADINGS, variant_cells
+from pytest_lmstrix.system.addresses import shown_host
 from pytest_lmstrix.system.machine_id import machine_id
 
 LIST_SCHEMA = 1
@@ -51,11 +52,11 @@ _SORTED_BY = {
     "size": "size", "estimate": "estimate", "declared": "declared", "ctx": "verified",
     "status": "status", "ttft": "TTFT", "tps": "tokens/s", "tested": "tested (UTC)",
 }  # fmt: skip
-_EXPENDABLE = ("engine", CAPABILITIES, "host", "estimate", "TTFT", "size", "declared", "tokens/s",
-               "tested (UTC)", "since", "first bad", "verified", "status")  # fmt: skip
+_EXPENDABLE = ("engine", CAPABILITIES, "estimate", "TTFT", "size", "declared", "tokens/s",
+               "tested (UTC)", "host", "since", "first bad", "verified", "status")  # fmt: skip
 _FROM_MODEL = ("id", "variant_of", "engine", "type", "tags", "size_bytes", "context_limit",
                "architecture", "quantization", "capabilities")  # fmt: skip
-_FROM_REGISTRY = ("fingerprint", "verified_context", "verified_check", "largest_good",
+_FROM_REGISTRY = ("fingerprint", "verified_context", "verified_check", "tiers", "largest_good",
                   "smallest_bad", "smallest_bad_verdict", "verdict", "last_tested", "host",
                   "load_seconds",
                   "ttft_seconds", "decode_tokens_per_second", "peak_memory_bytes",
@@ -127,10 +128,13 @@ def as_ids(listed: Iterable[Entry]) -> Iterator[str]:
 def as_table(
     listed: Sequence[Entry], *, key: str, paint: Paint, width: int | None
 ) -> Iterator[str]:
-    """Return the lines of the table; the column of sort key `key` is never dropped."""
+    """Return the lines of the table, and what `deep` has shown of models besides its verdict.
+
+    The column of sort key `key` is never dropped.
+    """
     sorted_by = _SORTED_BY.get(key) or _SORTED_BY.get(key.removesuffix("d"))
     headings, rows = _columns(listed)
-    return table(
+    yield from table(
         headings,
         rows,
         paint=paint,
@@ -138,6 +142,14 @@ def as_table(
         left=("engine", "host", "status", "since", CAPABILITIES),
         expendable=[each for each in _EXPENDABLE if each != sorted_by and each in headings],
     )
+    yield from prose([[text] for text in _tiers(listed)], paint=paint, width=width)
+
+
+def _tiers(listed: Iterable[Entry]) -> Iterator[str]:
+    """Yield `tiny, deep: reach 8,192, resist 4,096`."""
+    for entry in listed:
+        if entry.known.tiers is not None:
+            yield f"{entry.model.id}, deep: {entry.known.tiers.text}"
 
 
 def _columns(listed: Iterable[Entry]) -> tuple[list[str], list[list[TableCell]]]:
@@ -173,6 +185,8 @@ def as_markdown(listed: Iterable[Entry]) -> Iterator[str]:
     yield _markdown_row(["---"] * len(headings))
     for row in rows:
         yield _markdown_row(_markdown_cells(row))
+    if tiers := [f"- {escape_markdown(text, 1_000)}" for text in _tiers(listed)]:
+        yield from ("", *tiers)
     for comparison in compared(listed):
         yield ""
         yield escape_markdown(f"Variants of {comparison.model}", 1_000)

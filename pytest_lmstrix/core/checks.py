@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 
 class Check(NamedTuple):
@@ -32,6 +32,11 @@ PROVABLE = ("tools", "vision", "thinking")
 def judges_size(check: str) -> bool:
     """Return whether `check` shows at which context lengths a model works: most built-in ones."""
     return check in CHECKS and CHECKS[check].judges_size
+
+
+Tier = Literal["resist", "follow"]
+TIERS: tuple[Tier, ...] = get_args(Tier)
+"""What `deep` asks besides its verdict, which is `reach`, in the order of their difficulty."""
 
 
 def evidence_of(check: str) -> str:

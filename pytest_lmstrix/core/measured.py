@@ -1,4 +1,4 @@
-"""What is measured, and the plausible values of it: engines report anything."""
+"""Measurements and their plausible values: engines report anything."""
 
 from __future__ import annotations
 
@@ -18,6 +18,13 @@ MAX_TOKENS = 2**31 - 1
 MAX_SECONDS = 10_000_000
 MAX_TOKENS_PER_SECOND = 1_000_000_000
 MAX_SIZE_BYTES = 2**63 - 1
+PADDING = 256
+"""llama.cpp rounds a context length up to a multiple of this (`llama_context`, GGML_PAD)."""
+
+
+def padded(context_length: int) -> int:
+    """Return what an engine may grant for `context_length` by rounding alone, tokens."""
+    return -(-context_length // PADDING) * PADDING
 
 
 def is_sane(value: object, most: float) -> bool:
@@ -80,14 +87,3 @@ class Speed(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def __post_init__(self) -> None:
         drop_insane(self)
-
-
-class Medians(Struct, frozen=True, kw_only=True):
-    """The measurements of `speed` in the form of a `Result`."""
-
-    speed: Speed
-    ttft_seconds: float | None = None
-    prefill_tokens_per_second: float | None = None
-    decode_tokens_per_second: float | None = None
-    prefill_tokens: int | None = None
-    decode_tokens: int | None = None

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import force_setattr
 
-from pytest_lmstrix.core.measured import Medians, Speed, drop_insane
+from pytest_lmstrix.core.measured import Speed, drop_insane
 from pytest_lmstrix.core.sanitize import well_formed
 from pytest_lmstrix.core.verdicts import Outcome, Verdict
 
@@ -53,6 +53,14 @@ class LoadSettings(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Layers whose experts stay in the memory of the processor (llama-server)."""
     extra_args: tuple[str, ...] | None = None
     """Further arguments for the program (llama-server)."""
+    parallel: int | None = None
+    """Requests at once, each with the tested context (lmstudio, llamacpp, llama-server); how many
+    are sent (openai)."""
+
+    @property
+    def requests(self) -> int:
+        """How many requests at once a load is for."""
+        return self.parallel or 1
 
 
 class Model(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -152,10 +160,8 @@ class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
     content: str
     tool_calls: tuple[ToolCall, ...] = ()
     """Of the assistant: the calls that it asked for, each with an id."""
-    tool_call_id: str = ""
-    """Of a tool: the call that has this result."""
+    tool_call_id: str = ""  # of a tool: the call that has this result
     tool_name: str = ""
-    """Of a tool: its name."""
 
 
 class Reply(Struct, frozen=True, kw_only=True):
@@ -173,6 +179,8 @@ class Reply(Struct, frozen=True, kw_only=True):
     cached_prompt_tokens: int | None = None
     """Prompt tokens found in the KV cache, not prefilled again."""
     completion_tokens: int | None = None
+    likeliest: dict[str, float] = {}
+    """Log-probabilities of the likeliest first tokens, where they were asked for."""
     ttft_seconds: float | None = None
     """From the request to the first token, prefill included."""
     prefill_seconds: float | None = None
@@ -244,6 +252,8 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Depth such as "0.25" -> whether the needle there was recalled."""
     capabilities: dict[str, Proof] | None = None
     """What `capability` found of each that is declared."""
+    tiers: dict[str, bool] | None = None
+    """`resist` and `follow` -> whether `deep` passed that too; without what its control failed."""
     seed: int | None = None
     check_version: int = 1
     """Increased when the check changes."""
@@ -278,6 +288,17 @@ class Acceptance(Struct, frozen=True, kw_only=True, tag_field="kind", tag="accep
     model: str
 
 
+class Medians(Struct, frozen=True, kw_only=True):
+    """The measurements of `speed` in the form of a `Result`."""
+
+    speed: Speed
+    ttft_seconds: float | None = None
+    prefill_tokens_per_second: float | None = None
+    decode_tokens_per_second: float | None = None
+    prefill_tokens: int | None = None
+    decode_tokens: int | None = None
+
+
 class ProbeResult(Struct, frozen=True, kw_only=True):
     """The result of a probe."""
 
@@ -285,6 +306,7 @@ class ProbeResult(Struct, frozen=True, kw_only=True):
     detail: str = ""
     recall: dict[str, bool] | None = None
     capabilities: dict[str, Proof] | None = None
+    tiers: dict[str, bool] | None = None
     seed: int | None = None
     form: Prompts | None = None
     """The form of the prompts that gave this result."""

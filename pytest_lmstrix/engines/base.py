@@ -66,7 +66,10 @@ class Instance(Protocol):
 
     @property
     def context_length(self) -> int:
-        """The granted context length in tokens, read back from the engine."""
+        """The granted context length in tokens, read back from the engine.
+
+        With the load setting `parallel`, that of each of so many requests at once.
+        """
 
     def complete(self, prompt: str, *, max_tokens: int, temperature: float = 0.0) -> Reply:
         """Continue `prompt` as it is, without a chat template."""
@@ -96,7 +99,10 @@ class Engine(Protocol):
 
     Optional attributes of an instance:
 
+    - `at_once(asks) -> list[Reply]`: call `asks`, requests of this instance, each from a thread of
+      its own. Without it the setting `parallel` does so from outside.
     - `generate(prompt, *, max_tokens) -> Reply`: `complete`, past an end of text; for `speed`.
+    - `rank(prompt) -> Reply`: one token after `prompt`, and `Reply.likeliest`; for `deep`.
     - `peak_memory_bytes: int | None`, and `fingerprint: str | None`.
     - `capabilities: tuple[str, ...]`: those that it claims, such as `tools`, where no listing does.
     - `usable_context_length: int`: what one request may fill, where several share the context.

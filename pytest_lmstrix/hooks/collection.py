@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,7 +18,8 @@ from pytest_lmstrix.core.checks import CHECKS
 from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, Case
 from pytest_lmstrix.options import Settings, selects
 from pytest_lmstrix.plan.plan import Plan, PlannedModel, check_key
-from pytest_lmstrix.wake import is_same_file, names_manifest
+from pytest_lmstrix.system.garbage import collector_paused
+from pytest_lmstrix.wake import is_same_file, names_manifest, path_of
 
 CASE = "lmstrix_case"
 LEFT_OUT = "lmstrix_left_out"
@@ -59,6 +61,11 @@ class Collection:
         self._model_order = {each.model.id: place for place, each in enumerate(plan.models)}
         self._left_out = 0
 
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection(self) -> Generator[None, object, object]:
+        with collector_paused():
+            return (yield)
+
     def pytest_collect_file(
         self, file_path: Path, parent: pytest.Collector
     ) -> pytest.Collector | None:
@@ -67,7 +74,11 @@ class Collection:
         manifest = ManifestFile.from_parent(parent, path=file_path)
         expression = parent.config.option.markexpr
         named = names_manifest(parent.config, self._settings.models, inside=True)
-        chosen = list(CHECKS) if named else [each for each in CHECKS if selects(expression, each)]
+        chosen = (
+            _named_checks(parent.config, self._settings.models)
+            if named
+            else [each for each in CHECKS if selects(expression, each)]
+        )
         manifest.wanted = frozenset(chosen or ("full",))
         return manifest
 
@@ -83,7 +94,7 @@ class Collection:
         elif mark is not None:
             cases = {case.id: case for case in _cases_of_mark(mark, self._plan, self._cases)}
         params = [
-            pytest.param(case, id=name, marks=[getattr(pytest.mark, t) for t in case.model.tags])
+            pytest.param(case, id=name, marks=_marks_of(case.model.tags))
             for name, case in cases.items()
         ]
         if not params:
@@ -115,12 +126,17 @@ class Collection:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         # After --lf and other plugins have deselected tests.
         planned = {each.model.id: each for each in self._plan.models}
-        for check in ONE_LOAD:
-            cases = [case_of(item) for item in session.items if check_of(item) == check]
-            self._size_policy.expect(check, (
-                case for case in cases if case is not None
+        cases: dict[str, list[Case]] = {check: [] for check in ONE_LOAD}
+        for item in session.items:
+            case, check = case_of(item), check_of(item)
+            if (
+                case is not None
+                and check in cases
                 and planned[case.model.id].why_unfit(case.context_length) is None
-            ))  # fmt: skip
+            ):
+                cases[check].append(case)
+        for check, its in cases.items():
+            self._size_policy.expect(check, its)
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Succeed without tests if all have cached results."""
@@ -156,6 +172,23 @@ class Collection:
             return (-1, 0, 0)
         apart = _LAST.index(check) + 1 if (check := check_of(item)) in _LAST else 0
         return (self._model_order[case.model.id], apart, case.context_length)
+
+
+def _named_checks(config: pytest.Config, manifest: Path) -> list[str]:
+    """Return the checks that node ids name; all of them if any other path is given, too."""
+    if not all("::" in arg for arg in config.args):
+        return list(CHECKS)
+    names = [
+        arg.partition("::test_")[2].partition("[")[0]
+        for arg in config.args
+        if is_same_file(path_of(config, arg), manifest)
+    ]
+    return [check for check in CHECKS if check in names]
+
+
+@cache
+def _marks_of(tags: tuple[str, ...]) -> tuple[pytest.MarkDecorator, ...]:
+    return tuple(getattr(pytest.mark, tag) for tag in tags)
 
 
 def case_of(item: pytest.Item) -> Case | None:

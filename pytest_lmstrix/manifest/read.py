@@ -25,6 +25,7 @@ from pytest_lmstrix.manifest.nodes import (
 )
 from pytest_lmstrix.manifest.schema import (
     DEFAULT_KEYS,
+    ENGINES_SETTINGS,
     HOST_KEYS,
     LOAD_KEYS,
     LOADING_ENGINES,
@@ -34,6 +35,7 @@ from pytest_lmstrix.manifest.schema import (
     Wrong,
 )
 from pytest_lmstrix.manifest.variants import combinations
+from pytest_lmstrix.system.garbage import collector_paused
 
 __all__ = [
     "Manifest",
@@ -100,6 +102,7 @@ def read_bytes(path: Path) -> bytes:
         raise ManifestError([f"{path}: cannot be read: {error.strerror or error}"]) from None
 
 
+@collector_paused()
 def parse_manifest(
     data: bytes, path: Path, *, engine: str = "lmstudio", may_be_empty: bool = False
 ) -> Manifest:
@@ -220,6 +223,9 @@ class _Reader:
             text = f"{where}: {keys[0]} is a key of engine openai, not of {fields['engine']}"
             self._problems.add(line, text)
         fields["load"] = {**defaults.get("load", {}), **own.get("load", {})}
+        for setting in fields["load"]:
+            if instead := ENGINES_SETTINGS.get((fields["engine"], setting)):
+                self._problems.add(line, f"{where}: load: {setting} cannot be set: {instead}")
         limit, contexts = fields.get("context_limit"), fields.get("contexts")
         if limit is not None and contexts is not None and "contexts" not in own:
             # A model's own contexts are tested even beyond its declared limit.

@@ -101,7 +101,8 @@ def _line(text: str) -> str:
         raise ValueError("must not be empty")
     if len(text) > 1000:
         raise ValueError("must be no longer than 1,000 characters")
-    if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in text):
+    unusual = "" if text.isprintable() else text
+    if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in unusual):
         raise ValueError("must be one line without control characters")
     return text
 
@@ -203,6 +204,8 @@ def _choice(literal: Any) -> Rule:
 
 
 _COUNT = 2**31 - 1
+MOST_PARALLEL = 64
+"""Requests at once: more are a load test, not a test of the context."""
 
 _LOAD_RULES: Mapping[str, Rule] = {
     "kv_cache_type": _choice(KvCacheType),
@@ -212,6 +215,7 @@ _LOAD_RULES: Mapping[str, Rule] = {
     "batch_size": _number(2, _COUNT),  # llama.cpp aborts in batches of one token
     "threads": _number(1, _COUNT),
     "n_cpu_moe": _number(0, _COUNT),
+    "parallel": _number(1, MOST_PARALLEL),
 }
 LOAD_LISTS: Mapping[str, Rule] = {
     "tensor_split": Rule(
@@ -279,3 +283,10 @@ SERVER_KEYS = ("url", "api_key_env", "model")
 """Keys of models that a running server has: those of the engine `openai`."""
 LOADING_ENGINES = ("lmstudio", "llamacpp", "llama-server", "ollama")
 """Built-in engines without these keys; registered ones may read them."""
+ENGINES_SETTINGS: Mapping[tuple[str, str], str] = {
+    ("ollama", "parallel"): (
+        "Ollama's server has it for all models, in its environment variable OLLAMA_NUM_PARALLEL; to"
+        " test what that gives, name the server with engine openai and url"
+    ),
+}
+"""Engine and key of `load` that it cannot set -> what to do instead."""

@@ -16,7 +16,7 @@ MOST_VARIANTS = 64
 """Of one model."""
 _WORDS = {
     "gpu_layers": "gpu", "gpu_offload": "offload", "batch_size": "batch", "threads": "threads",
-    "n_cpu_moe": "cpumoe",
+    "n_cpu_moe": "cpumoe", "parallel": "parallel",
 }  # fmt: skip
 """Setting -> what precedes its value in the id of a variant."""
 

@@ -16,7 +16,7 @@ ROOMY = 4_096
 LADDER = (30_000, 40_000, 60_000, 80_000, 100_000, 120_000)
 
 
-class PlannedModel(Struct, frozen=True, kw_only=True):
+class PlannedModel(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A model with the facts of its engine, and the sizes to test it at."""
 
     model: Model

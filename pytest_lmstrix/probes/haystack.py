@@ -18,6 +18,7 @@ from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.probes.filler import sentence
 from pytest_lmstrix.probes.needles import NEEDLE_KINDS, NeedleKind
+from pytest_lmstrix.probes.tiers.facts import Rivals, TierFacts, TierText
 
 DEPTHS = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Depths of the facts: 0.0 is the beginning of the prose, 1.0 its end."""
@@ -40,6 +41,8 @@ _ROUNDS = 4  # rounds of laying out the text
 _AIMED = 8  # attempts to place the end by estimate, before plain bisection
 _TOLERANCE = 0.005  # share of the length of the prose
 _SAMPLE = 200  # sentences used to estimate the characters per token
+_PREFILL = 1.1  # prompt tokens to process for all sizes, as a multiple of the largest
+_EXTRA = 2  # tokens that an engine may process besides those of a prompt
 
 
 class Needle(Struct, frozen=True, kw_only=True):
@@ -84,6 +87,8 @@ class Haystack(Struct, frozen=True, kw_only=True):
     """The facts of this size, in the order of their depths."""
     prompt_tokens: tuple[int, ...]
     """Tokens of the prose with the question for each needle, without special tokens."""
+    tiers: TierFacts | None = None
+    """What else is asked for; nothing at small sizes."""
 
     @property
     def control(self) -> str:
@@ -96,12 +101,14 @@ def fill(
     sizes: Iterable[int],
     count_tokens: CountTokens,
     reserved: Callable[[int], int] = lambda size: 0,
+    tiers: bool = False,
 ) -> tuple[Haystack, ...]:
     """Build a haystack for each size, in ascending order; deterministic for a seed and vocabulary.
 
     `count_tokens` counts in the model's own vocabulary. It is called about ten times for each
     size, with the whole prompt. `reserved` tokens of a size stay free besides those reserved for
-    a raw completion; the facts do not depend on them.
+    a raw completion; the facts do not depend on them. With `tiers`, the text also holds their facts
+    and rivals, for those sizes where that keeps the prefill small.
 
     Raises:
         ValueError: There are more sizes than `MAX_SIZES`.
@@ -129,9 +136,13 @@ def fill(
             for depth, kind in zip(DEPTHS, drawn[size], strict=True)
         )
         spans.append(_Span(size, needles, pitch, reserved(size)))
+    text_of_tiers = TierText(seed)
+    if tiers:
+        _add_tiers(text_of_tiers, spans, count_tokens)
     # The places of the facts depend on the length of the prose, which depends on the facts.
     for _ in range(_ROUNDS):
-        stream = _write(Random(seed), spans)
+        rivals = text_of_tiers.rivals(seed) if any(span.tiers for span in spans) else None
+        stream = _write(Random(seed), spans, rivals)
         haystacks = tuple(span.cut(seed, stream, count_tokens) for span in spans)
         settled = [span.settles(h.prose) for span, h in zip(spans, haystacks, strict=True)]
         if all(settled):
@@ -148,6 +159,7 @@ class _Span:
     def __init__(self, size: int, needles: tuple[Needle, ...], pitch: float, reserved: int) -> None:
         self.size = size
         self.needles = needles
+        self.tiers: TierFacts | None = None
         self.pitch = pitch
         self.most = size - ANSWER_TOKENS - SPECIAL_TOKENS - reserved
         least = math.ceil(FILL * (size - ANSWER_TOKENS - reserved))
@@ -163,8 +175,15 @@ class _Span:
         """Estimated characters of the prose."""
 
     def places(self) -> list[tuple[float, str]]:
-        """Return the position of each fact, in characters, with its sentence."""
-        return [(n.depth * (self.length - len(n.sentence)), n.sentence) for n in self.needles]
+        """Return the position of each fact, in characters, with its paragraph."""
+        return [
+            (n.depth * (self.length - len(n.sentence)), f"{n.sentence}\n\n") for n in self.needles
+        ]
+
+    def places_of_tiers(self) -> list[tuple[float, str]]:
+        """Return the position of each sentence of the tiers, which is part of a paragraph."""
+        hidden = self.tiers.hidden if self.tiers else ()
+        return [(depth * (self.length - len(text)), f"{text} ") for depth, text in hidden]
 
     def cut(self, seed: int, stream: str, count_tokens: CountTokens) -> Haystack:
         """Cut the prose to size, after a sentence if that fills the context, else after a word."""
@@ -189,6 +208,7 @@ class _Span:
                     prose=prose,
                     needles=self.needles,
                     prompt_tokens=used,
+                    tiers=self.tiers,
                 )
             fits, over = (end, over) if max(used) < self.least else (fits, end)
             aim = end + int((self.least + self.slack - max(used)) * self.pitch)
@@ -205,6 +225,24 @@ class _Span:
         return stream.rfind(" ", 0, max(0, end))
 
 
+def _add_tiers(text: TierText, spans: list[_Span], count_tokens: CountTokens) -> None:
+    """Give the sizes their facts for the tiers, the largest first, while the prefill allows it."""
+    left = _PREFILL * spans[-1].size - spans[-1].most
+    for span in spans:
+        questions = [needle.question for needle in span.needles]
+        lines = [needle.sentence for needle in span.needles]
+        left -= count_tokens("\n".join((*lines, *questions, *questions)))
+        left -= 2 * len(questions) * _EXTRA
+    for span in reversed(spans):
+        facts = text.facts()
+        tails = [question.tail for each in facts.questions.values() for question in each]
+        left -= count_tokens(" ".join((facts.control, *tails, *tails))) + 2 * len(tails) * _EXTRA
+        if left < 0:
+            break
+        if max(map(count_tokens, tails)) <= max(count_tokens(n.question) for n in span.needles):
+            span.tiers = facts
+
+
 def _too_small(size: int) -> Failure:
     return Failure(
         f"a context of {size:,} tokens is too small to hide {len(DEPTHS)} facts in it",
@@ -212,18 +250,21 @@ def _too_small(size: int) -> Failure:
     )
 
 
-def _write(rng: Random, spans: list[_Span]) -> str:
+def _write(rng: Random, spans: list[_Span], rivals: Rivals | None) -> str:
     """Write more prose than the largest size can hold, each fact a paragraph at its place."""
     hidden = sorted((place for span in spans for place in span.places()), reverse=True)
+    within = sorted((place for span in spans for place in span.places_of_tiers()), reverse=True)
     enough = 1.2 * max(span.length for span in spans)
     text = [sentence(rng) + " "]
     written = len(text[0])
     piece = sentence(rng)
-    while hidden or written < enough:
+    while hidden or within or written < enough:
         if hidden and hidden[-1][0] < written + len(piece) / 2:
-            text += f"{text.pop().rstrip()}\n\n", f"{hidden.pop()[1]}\n\n"
+            text += f"{text.pop().rstrip()}\n\n", hidden.pop()[1]
+        elif within and within[-1][0] < written + len(piece) / 2:
+            text.append(within.pop()[1])
         else:
             text.append(piece + (" " if len(text) % _PARAGRAPH else "\n\n"))
-            piece = sentence(rng)
+            piece = (rivals.next() if rivals else None) or sentence(rng)
         written += len(text[-1])
     return "".join(text)

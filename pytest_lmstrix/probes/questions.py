@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from msgspec import Struct
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
         """A loaded model."""
 
         model: Model
+
+        def at_once(self, asks: Sequence[Callable[[Instance], Reply]]) -> list[Reply]:
+            """Return the replies to requests that are all sent at once."""
 
 
 COMPLETION_TOKENS = 8
@@ -114,14 +118,30 @@ def _say_hello(loaded: Loaded, prompts: Prompts) -> ProbeResult:
 
 
 def answer_questions(loaded: Loaded) -> ProbeResult:
-    """Probe of `full`: ask both semantic questions; one right answer passes."""
+    """Probe of `full`: ask both semantic questions; one right answer passes.
+
+    With several requests at once, each of them is asked both.
+    """
     return _in_the_form_that_works(loaded, _answer_questions)
 
 
 def _answer_questions(loaded: Loaded, prompts: Prompts) -> ProbeResult:
-    replies = [ask(loaded, prompts, question, loaded.model.answer_tokens) for question in FULL]
-    verdict, detail = grade_full(replies, prompts)
-    notes = _repetition_notes(replies)
+    asks = [
+        partial(ask, prompts=prompts, question=question, chat_tokens=loaded.model.answer_tokens)
+        for question in FULL
+    ]
+    requests = loaded.model.load.requests
+    if requests > 1:
+        rounds = [loaded.at_once([each] * requests) for each in asks]
+    else:
+        rounds = [[each(loaded)] for each in asks]
+    by_request = list(zip(*rounds, strict=True))
+    graded = [grade_full(replies, prompts) for replies in by_request]
+    verdict, detail = max(graded, key=lambda each: _LEAST_SEVERE_FIRST.index(each[0]))
+    if requests > 1 and verdict is not Verdict.OK:
+        failed = sum(each is not Verdict.OK for each, _ in graded)
+        detail = f"{failed} of {requests} requests at once: {detail}"
+    notes = _repetition_notes(by_request[0])
     return ProbeResult(verdict=verdict, detail=detail, notes=notes, form=prompts)
 
 

@@ -59,7 +59,7 @@ def ask_control(
     Call it for all sizes before the first `ask_filled`: it drops the prose from the prefix cache.
     """
     prompts = [haystack.control + needle.question for needle in haystack.needles]
-    replies = [_ask(instance, prompt, form, answer_tokens) for prompt in prompts]
+    replies = [ask_fact(instance, prompt, form, answer_tokens) for prompt in prompts]
     counted = replies[0].prompt_tokens
     offset = 0 if counted is None else counted - instance.count_tokens(prompts[0])
     most = SPECIAL_TOKENS if form == "completion" else max(0, offset)
@@ -96,7 +96,7 @@ def ask_filled(instance: Instance, haystack: Haystack, control: Control) -> Reca
         verdict, detail = judge_deep(control.score, {})
         return Recall(verdict=verdict, detail=detail, recalled={})
     replies = tuple(
-        _ask(instance, haystack.prose + n.question, control.form, control.answer_tokens)
+        ask_fact(instance, haystack.prose + n.question, control.form, control.answer_tokens)
         for n in haystack.needles
     )
     return grade_recall(haystack, control, replies)
@@ -132,7 +132,8 @@ def judge_deep(control: int, recalled: dict[str, bool]) -> tuple[Verdict, str]:
     return Verdict.RECALL_FAILED, f"does not recall what is hidden at a depth of {lost}"
 
 
-def _ask(instance: Instance, prompt: str, form: Prompts, max_tokens: int) -> Reply:
+def ask_fact(instance: Instance, prompt: str, form: Prompts, max_tokens: int) -> Reply:
+    """Ask for the fact that `prompt` ends with."""
     if form == "chat":
         return instance.chat((Message(role="user", content=prompt),), max_tokens=max_tokens)
     return instance.complete(prompt, max_tokens=max_tokens)

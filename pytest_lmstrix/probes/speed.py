@@ -13,8 +13,8 @@ from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 
-from pytest_lmstrix.core.measured import DecodeClock, Medians, PrefillClock, Speed, Spread
-from pytest_lmstrix.core.types import LEAST_RATE_TOKENS, ProbeResult, Reply
+from pytest_lmstrix.core.measured import DecodeClock, PrefillClock, Speed, Spread
+from pytest_lmstrix.core.types import LEAST_RATE_TOKENS, Medians, ProbeResult, Reply
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.probes.speed_text import Amounts, Fill, SpeedTexts
 

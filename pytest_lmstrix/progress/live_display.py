@@ -67,7 +67,8 @@ class LiveDisplay:
             self._estimate = Estimate(tests, self.expected(tests), workers)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        self._plan([item.nodeid for item in session.items])
+        if not self._config.option.collectonly:
+            self._plan([item.nodeid for item in session.items])
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: WorkerController) -> None:

@@ -14,6 +14,7 @@ again. Imported lines are only counted.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime
 from operator import itemgetter
 
@@ -24,6 +25,7 @@ from pytest_lmstrix.core.types import ANY_SIZE, Origin, Proof, Result
 from pytest_lmstrix.core.verdicts import TRAITS, Status, Verdict
 from pytest_lmstrix.registry.known import (
     VERIFYING,
+    DeepTiers,
     Known,
     Size,
     VerifyingCheck,
@@ -32,6 +34,7 @@ from pytest_lmstrix.registry.known import (
     largest_proof,
     of_setup,
     of_weights,
+    tiers_of,
 )
 
 _OF_HOSTS = (Verdict.UNREACHABLE, Verdict.HOST_TROUBLE)
@@ -53,6 +56,7 @@ class _Mark(Struct, frozen=True, gc=False):
     decode_tokens_per_second: float | None
     peak_memory_bytes: int | None
     estimated_memory_bytes: int | None
+    tiers: Mapping[str, bool] | None = None
     any_size: bool = False
     capabilities: dict[str, Proof] | None = None
     run: str = ""
@@ -78,6 +82,8 @@ class ModelStatus(Struct, frozen=True, kw_only=True):
     in any check."""
     verified_check: VerifyingCheck | None = None
     """The check that verified it; `deep` when both did."""
+    tiers: DeepTiers | None = None
+    """What `deep` has shown besides; `None` if no size was asked."""
     largest_good: int | None = None
     """The largest size that works in `full` or `deep`, even if a smaller one fails."""
     smallest_bad: int | None = None
@@ -146,6 +152,7 @@ class Fold:
             line.decode_tokens_per_second,
             line.peak_memory_bytes,
             line.estimated_memory_bytes,
+            line.tiers,
             ANY_SIZE in line.notes,
             line.capabilities,
             run,
@@ -212,6 +219,7 @@ class Fold:
             fingerprint=fingerprint,
             verified_context=best.context_length if best else None,
             verified_check=VERIFYING[proof.check] if proof else None,
+            tiers=tiers_of(sizes),
             largest_good=max(
                 (size.tokens for size in good if size.check in VERIFYING), default=None
             ),
@@ -261,6 +269,7 @@ def _known(setup: _Setup, size: int, mark: _Mark) -> Known:
         decode_tokens_per_second=mark.decode_tokens_per_second,
         peak_memory_bytes=mark.peak_memory_bytes,
         estimated_memory_bytes=mark.estimated_memory_bytes,
+        tiers=mark.tiers,
     )
 
 

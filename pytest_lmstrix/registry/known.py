@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
-from pytest_lmstrix.core.checks import evidence_of, judges_size
+from pytest_lmstrix.core.checks import TIERS, evidence_of, judges_size
 from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, Origin, Proof
 from pytest_lmstrix.core.verdicts import Verdict
 
@@ -45,6 +45,46 @@ class Known(Struct, frozen=True, kw_only=True):
     peak_memory_bytes: int | None = None
     estimated_memory_bytes: int | None = None
     capabilities: dict[str, Proof] | None = None
+    tiers: Mapping[str, bool] | None = None
+
+
+class DeepTiers(Struct, frozen=True, kw_only=True):
+    """The largest sizes that `deep` has shown, with nothing smaller failing; in tokens."""
+
+    reach: int
+    """All that was hidden is recalled: the verdict."""
+    resist: int | None = None
+    """Facts are also told from rivals of the same wording."""
+    follow: int | None = None
+    """The fact that another one names is found too."""
+
+    @property
+    def text(self) -> str:
+        """Return `reach 120,000, resist 32,000, follow 16,000`, without what is not claimed."""
+        found = (("reach", self.reach), ("resist", self.resist), ("follow", self.follow))
+        return ", ".join(f"{name} {size:,}" for name, size in found if size is not None)
+
+
+def tiers_of(sizes: Mapping[Size, Known]) -> DeepTiers | None:
+    """Return the tiers of the newest verdicts, `None` if no size was asked for any."""
+    deep = sorted((size.tokens, line) for size, line in sizes.items() if size.check == "deep")
+    failed = (size for size, line in deep if line.verdict.evidence in ("bad", "open"))
+    bar = next(failed, MAX_CONTEXT_LENGTH + 1)
+    good = [(size, line) for size, line in deep if line.verdict is Verdict.OK and size < bar]
+    if not any(line.tiers for _, line in good):
+        return None
+    return DeepTiers(reach=good[-1][0], **{tier: _largest(good, tier) for tier in TIERS})
+
+
+def _largest(good: Iterable[tuple[int, Known]], tier: str) -> int | None:
+    """Return the largest size that passed `tier`, with nothing smaller failing; ascending."""
+    found = None
+    for size, line in good:
+        shown = (line.tiers or {}).get(tier)
+        if shown is False:
+            break
+        found = size if shown else found
+    return found
 
 
 def of_setup(lines: Iterable[Known], engine: str | None, settings: str | None) -> list[Known]:

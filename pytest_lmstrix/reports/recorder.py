@@ -72,20 +72,19 @@ class Recorder:
 
     def _expected(self, tests: Iterable[str]) -> dict[str, float]:
         """Return node id -> seconds that its load and prefill took in the last run."""
-        cases = {f"{ascii_id(case.id)}]": case for case in self._plan.cases()}
-        took: dict[str, dict[tuple[str, int], float]] = {}
+        took = {each.model.id: self._took(each.model.id) for each in self._plan.models}
+        cases = {
+            f"{ascii_id(case.id)}]": case for case in self._plan.cases() if took[case.model.id]
+        }
         expected = {}
-        for test in tests:
+        for test in tests if cases else ():
             name, _, parameters = test.partition("[")
             case = cases.get(parameters)
             if case is None:
                 continue
-            model = case.model.id
-            if model not in took:
-                took[model] = self._took(model)
             key = name.rpartition("::test_")[2], case.context_length
-            if key in took[model]:
-                expected[test] = took[model][key]
+            if key in took[case.model.id]:
+                expected[test] = took[case.model.id][key]
         return expected
 
     def _took(self, model: str) -> dict[tuple[str, int], float]:
@@ -157,6 +156,8 @@ class Recorder:
         """Replace results of earlier cases that are `host_trouble` now; return the other ones."""
         trouble = (each for each in results[1:] if each.verdict is Verdict.HOST_TROUBLE)
         now = {_place(each): each for each in trouble}
+        if not now:
+            return results
         found: set[object] = set()
         for number, case in enumerate(self.cases):
             if hit := now.keys() & {_place(each) for each in case.results}:

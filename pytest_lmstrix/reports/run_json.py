@@ -16,7 +16,7 @@ from pytest_lmstrix.registry.fold import ModelStatus
 from pytest_lmstrix.registry.history.change import Change
 from pytest_lmstrix.registry.history.since import Since
 from pytest_lmstrix.registry.history.updates import EngineUpdate
-from pytest_lmstrix.registry.known import VerifyingCheck
+from pytest_lmstrix.registry.known import DeepTiers, VerifyingCheck
 from pytest_lmstrix.registry.status import VariantComparison
 
 
@@ -47,6 +47,8 @@ class ModelReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
     status: Status = "untested"
     verified_context: int | None = None
     verified_check: VerifyingCheck | None = None
+    tiers: DeepTiers | None = None
+    """What `deep` has shown besides its verdict, if any size was asked."""
     smallest_bad: int | None = None
     capabilities: tuple[str, ...] = ()
     """Declared by the manifest or the listing of its engine."""
@@ -132,7 +134,8 @@ def model_report(
     found = results or earlier
     representative = representative_of(found) if found else None
     known: Mapping[str, Any] = msgspec.structs.asdict(status) if status else {}
-    names = ("status", "verified_context", "verified_check", "smallest_bad", "capability_proofs")
+    names = ("status", "verified_context", "verified_check", "tiers", "smallest_bad",
+             "capability_proofs")  # fmt: skip
     return ModelReport(
         id=model.id,
         engine=model.engine,

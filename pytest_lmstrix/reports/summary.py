@@ -9,7 +9,7 @@ from pytest_lmstrix.core.formatting import NOTHING, count_of, rate, seconds, tok
 from pytest_lmstrix.core.sanitize import escape_markdown
 from pytest_lmstrix.core.table import TableCell, without_alike
 from pytest_lmstrix.core.types import PROOFS, Result
-from pytest_lmstrix.registry.history.since import shown_host, since_text
+from pytest_lmstrix.registry.history.since import since_text
 from pytest_lmstrix.registry.history.updates import update_text
 from pytest_lmstrix.reports.changes import MEASURES, basis, format_measure, where
 from pytest_lmstrix.reports.overview.broken import break_text
@@ -19,6 +19,7 @@ from pytest_lmstrix.reports.overview.problems import Affected, causes
 from pytest_lmstrix.reports.overview.standing import failures_first, has_problem
 from pytest_lmstrix.reports.overview.variants import VARIANT_HEADINGS, variant_cells
 from pytest_lmstrix.reports.run_json import ModelReport, RunReport, representative_of
+from pytest_lmstrix.system.addresses import shown_host
 
 SUMMARY_MARK = "<!-- pytest-lmstrix -->"
 """First line of a summary.md that the plugin may replace."""

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pytest_lmstrix.core.formatting import count_of, rate, seconds, tokens, verdict_text
 from pytest_lmstrix.core.table import Paint, TableCell, prose, table, without_alike
 from pytest_lmstrix.core.verdicts import Verdict
-from pytest_lmstrix.registry.history.since import shown_host
 from pytest_lmstrix.reports.changes import MEASURES, basis, format_measure, where
 from pytest_lmstrix.reports.overview.broken import break_text
 from pytest_lmstrix.reports.overview.headline import headline
@@ -15,6 +14,7 @@ from pytest_lmstrix.reports.overview.notes import explained_notes
 from pytest_lmstrix.reports.overview.problems import Cause, causes
 from pytest_lmstrix.reports.overview.standing import failures_first
 from pytest_lmstrix.reports.run_json import RunReport, representative_of
+from pytest_lmstrix.system.addresses import shown_host
 
 _HEADINGS = (
     "model",

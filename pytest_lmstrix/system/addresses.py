@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 _ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+):(\d{1,5})")
 OLLAMA_PORT = 11434
+LOCAL = "this machine"
 URL_ENGINES = ("openai", "llama-server")
 """Engines whose hosts are URLs."""
 _ROOT = re.compile(r"/?|/v1/?|/api/v[01]/?")
@@ -107,6 +110,7 @@ def ollama_host(given: str) -> str:
     return f"{name}:{port or OLLAMA_PORT}"
 
 
+@lru_cache
 def server_url(given: str) -> str:
     """Return the base URL of an OpenAI-compatible server, without its `/v1`.
 
@@ -128,3 +132,22 @@ def server_url(given: str) -> str:
     path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
     host = f"[{name}]" if ":" in name else name
     return f"{parts.scheme.lower()}://{host}{f':{port}' if port else ''}{path}"
+
+
+@lru_cache(maxsize=1_000)
+def remote_host(host: str | None) -> str | None:
+    """Return `host`, or `None` if it is this machine, whatever the port."""
+    if host is None:
+        return None
+    name = host.partition("://")[2] or host
+    name = name.rpartition(":")[0].strip("[]") if ":" in name else name
+    try:
+        local = ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        local = name.lower() in ("localhost", "local")  # the embedded engine is `local`
+    return None if local else host
+
+
+def shown_host(host: str | None) -> str:
+    """Return the host of a result in words: its name or address, or `this machine`."""
+    return remote_host(host) or LOCAL

@@ -109,6 +109,18 @@ def test_a_log_is_advised_only_where_there_is_one() -> None:
             "a request gets 2,048 of the 8,192 tokens granted (one of 4 slots): too long",
             "Set the server's parallel requests to 1",
         ),
+        *(
+            (
+                verdict,
+                f"4 requests at once {get} 8,192 tokens each",
+                "The engine divides one window",
+            )
+            for verdict, get in (
+                ("context_not_granted", "get 2,048 of"),
+                ("prompt_truncated", "get 2,048 of"),
+                ("context_too_large", "do not get"),
+            )
+        ),
         ("context_not_granted", "asked for 2,048 tokens, granted 1,024", "Ask for a smaller"),
         (
             "engine_error",

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager, nullcontext
 
 import pytest
 
@@ -83,7 +83,7 @@ def engine() -> BareEngine:
 @pytest.fixture
 def loader(engine: BareEngine) -> ModelLoader:
     @contextmanager
-    def host_lock(used: Engine, case: Case) -> Iterator[None]:
+    def host_lock(used: Engine, case: Case, wait_seconds: float | None) -> Iterator[None]:
         engine.log.append(f"lock {host_of(used)}")
         try:
             yield
@@ -119,7 +119,7 @@ def test_the_host_is_released_after_the_pause_that_follows_an_unload(
     engine: BareEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextmanager
-    def host_lock(used: Engine, case: Case) -> Iterator[None]:
+    def host_lock(used: Engine, case: Case, wait_seconds: float | None) -> Iterator[None]:
         yield
         engine.log.append("free")
 
@@ -317,3 +317,54 @@ def test_a_host_that_is_back_is_used_again(
     monkeypatch.setattr(time, "monotonic", lambda: later)
     loader.choose_host(A)
     assert loader.unreachable_reason(A) is None
+
+
+def test_a_host_that_is_back_is_used_for_models_that_it_never_had(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pytest_lmstrix.checks.loader.RETURN_SECONDS", 0)
+    home, other = BareEngine(), BareEngine()
+    home.host, other.host = "home", "other"  # type: ignore[attr-defined]
+
+    def engine_of(model: Model, gone: Container[str]) -> Engine:
+        found = home if "home" not in gone or "other" in gone else other
+        return found  # type: ignore[return-value]
+
+    loader = ModelLoader(engine_of, host_lock=lambda *_: nullcontext(), watch=Watching())
+    away = Failure("away", verdict=Verdict.UNREACHABLE)
+    home.raises["models"] = loader.gone["home"] = away
+    loader.choose_host(A)
+    loader.load(A, 5)
+    assert (home.log, other.log) == ([], ["load a 5"])
+    del home.raises["models"]
+    loader.choose_host(A)
+    loader.load(A, 6)
+    assert home.log == [], "a model stays where its results are"
+    loader.choose_host(B)
+    loader.load(B, 5)
+    assert home.log == ["load b 5"]
+
+
+def test_who_waits_for_a_host_of_others_goes_back_to_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pytest_lmstrix.checks.loader.RETURN_SECONDS", 0)
+    home, other = BareEngine(), BareEngine()
+    home.host, other.host = "home", "other"  # type: ignore[attr-defined]
+
+    def engine_of(model: Model, gone: Container[str]) -> Engine:
+        return other if "home" in gone else home  # type: ignore[return-value]
+
+    @contextmanager
+    def host_lock(used: Engine, case: Case, wait_seconds: float | None) -> Iterator[None]:
+        if host_of(used) == "other":
+            assert wait_seconds == 0
+            del home.raises["models"]
+            raise TimeoutError
+        yield
+
+    loader = ModelLoader(engine_of, host_lock=host_lock, watch=Watching())
+    home.raises["models"] = loader.gone["home"] = Failure("away", verdict=Verdict.UNREACHABLE)
+    loader.choose_host(A)
+    loader.load(A, 5)
+    assert (home.log, other.log) == (["load a 5"], [])

@@ -30,7 +30,7 @@ KEYS = {
     "fingerprint", "id", "largest_good", "last_tested", "load_seconds", "quantization",
     "size_bytes", "smallest_bad", "smallest_bad_verdict", "status", "tags", "ttft_seconds", "type",
     "verdict", "verified_check", "verified_context", "peak_memory_bytes", "estimated_memory_bytes",
-    "imported", "host", "capability_proofs",
+    "imported", "host", "tiers", "capability_proofs",
     "variant_of",
     "since",
 }  # fmt: skip

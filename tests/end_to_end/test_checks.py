@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
@@ -89,6 +90,21 @@ def test_deep_at_three_sizes_takes_one_load(project: Project) -> None:
     project.manifest("[{id: tiny, contexts: [1024, 2048, 4095]}]")
     project.run("-m", "deep").assert_outcomes(passed=3)
     assert project.engine_log == ["load tiny 4095", "unload tiny"]
+
+
+def test_the_tiers_of_deep_are_shown_and_recorded(project: Project) -> None:
+    project.manifest("[{id: tiny, contexts: [6000]}]")
+    run = project.run("-m", "deep")
+    run.assert_outcomes(passed=1)
+    text = "tiny, deep: reach 6,000, resist 6,000, follow 6,000"
+    run.stdout.fnmatch_lines([text])
+    assert [result.tiers for result in project.results] == [{"resist": True, "follow": True}]
+    reports = project.path / "reports"
+    assert text in (reports / "summary.md").read_text()
+    assert text.partition("deep: ")[2] in (reports / "report.html").read_text()
+    (model,) = json.loads((reports / "run.json").read_text())["models"]
+    assert model["tiers"] == {"reach": 6_000, "resist": 6_000, "follow": 6_000}
+    project.run("--lmstrix-list").stdout.fnmatch_lines([text])
 
 
 def test_deep_and_limit_run_after_checks_that_share_loads(project: Project) -> None:

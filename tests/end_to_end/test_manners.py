@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.project import Project
+from tests.sampling import few_of
 
 OWN_ALL = """
 def pytest_addoption(parser):
@@ -206,7 +207,7 @@ def test_paths_that_contain_the_manifest_activate_the_plugin(mixed: Project, pat
     assert [each.check for each in mixed.results] == ["fast"]
 
 
-@pytest.mark.parametrize("args", [(), ("-n", "2")], ids=["serial", "xdist"])
+@pytest.mark.parametrize("args", few_of([(), ("-n", "2")], 1), ids=["serial", "xdist"])
 def test_without_paths_the_manifest_is_collected_beside_testpaths(
     mixed: Project, args: tuple[str, ...]
 ) -> None:
@@ -219,7 +220,9 @@ def test_without_paths_the_manifest_is_collected_beside_testpaths(
 
 
 @pytest.mark.parametrize("args", [(), ("-n", "2")], ids=["serial", "xdist"])
-@pytest.mark.parametrize("form", ["{name}", "./{name}", "{folder}/{name}", "x/../{name}"])
+@pytest.mark.parametrize(
+    "form", few_of(["{name}", "./{name}", "{folder}/{name}", "x/../{name}"], 1)
+)
 def test_a_node_id_in_the_manifest_activates_the_plugin(
     mixed: Project, form: str, args: tuple[str, ...]
 ) -> None:
@@ -270,7 +273,7 @@ def test_a_node_id_through_a_link_activates_the_plugin(mixed: Project) -> None:
     result.assert_outcomes(passed=1)
 
 
-@pytest.mark.parametrize("args", [(), ("-n", "2")], ids=["serial", "xdist"])
+@pytest.mark.parametrize("args", few_of([(), ("-n", "2")], 1), ids=["serial", "xdist"])
 def test_the_ini_key_activates_the_plugin_and_keeps_other_tests(
     mixed: Project, args: tuple[str, ...]
 ) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.project import Project
+from tests.sampling import few_of
 
 OWN = """
 import os
@@ -53,7 +54,7 @@ def workers_of_classes(project: Project) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize(
-    "mode", ["load", "loadscope", "loadfile", "loadgroup", "worksteal", "each", "no"]
+    "mode", few_of(["load", "each", "loadscope", "loadfile", "loadgroup", "worksteal", "no"], 2)
 )
 def test_own_tests_keep_their_mode_and_each_model_runs_once(mixed: Project, mode: str) -> None:
     result = mixed.run("-n", "2", "--dist", mode, "-m", "fast")

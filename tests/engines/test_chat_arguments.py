@@ -27,6 +27,7 @@ from tests.standin.lmstudio import LmStudioServer, StandInModel
 from tests.standin.lmstudio.models.behaviours import CallsTool, Reasons, Says
 from tests.standin.ollama import OllamaServer
 from tests.standin.openai import Dialect, Faults, OpenAiServer
+from tests.standin.tiny_models import write_tiny_model
 
 CONTEXT = 2048
 TINY = StandInModel(key="tiny", vision=True, trained_for_tool_use=True)
@@ -213,26 +214,67 @@ def test_results_of_tools_reach_the_model_with_their_calls(stand_in: LoadedModel
     assert (answer.tool_calls, stand_in.failed) == ((), False)
 
 
-def test_results_of_two_tools_are_not_mixed_up(loaded: LoadedModel) -> None:
-    history = [
-        {"role": "user", "content": "What is the weather in Rome and Oslo?"},
-        {"role": "assistant", "content": None, "tool_calls": [
-            {"id": "a", "name": "get_weather", "arguments": {"city": "Rome"}},
-            {"id": "b", "name": "get_weather", "arguments": {"city": "Oslo"}},
-        ]},
-        {"role": "tool", "content": "snow", "tool_call_id": "b"},
-        {"role": "tool", "content": "sun", "tool_call_id": "a"},
-    ]  # fmt: skip
-    answer = loaded.chat(history, max_tokens=60, tools=[get_weather])
-    if loaded.model.engine == "llamacpp":  # answers as its model can, from what its template shows
-        assert answer.prompt_tokens is not None
-        without = loaded.chat(history[:1], max_tokens=1, tools=[get_weather])
-        assert answer.prompt_tokens > (without.prompt_tokens or 0) + 10
-        return
+TWO_CALLS: list[dict[str, Any]] = [
+    {"role": "user", "content": "What is the weather in Rome and Oslo?"},
+    {"role": "assistant", "content": None, "tool_calls": [
+        {"id": "a", "name": "get_weather", "arguments": {"city": "Rome"}},
+        {"id": "b", "name": "get_weather", "arguments": {"city": "Oslo"}},
+    ]},
+    {"role": "tool", "content": "snow", "tool_call_id": "b"},
+    {"role": "tool", "content": "sun", "tool_call_id": "a"},
+]  # fmt: skip
+
+
+def test_results_of_two_tools_are_not_mixed_up(stand_in: LoadedModel) -> None:
+    answer = stand_in.chat(TWO_CALLS, max_tokens=60, tools=[get_weather])
     first, second = '{"city": "Oslo"}', '{"city": "Rome"}'
     assert answer.text == f"get_weather of {first} gives snow. get_weather of {second} gives sun."
-    again = [*history, answer.message, {"role": "user", "content": "Say hello"}]
-    assert loaded.chat(again, max_tokens=60, fill=0.5).text == "Hello!"
+    again = [*TWO_CALLS, answer.message, {"role": "user", "content": "Say hello"}]
+    assert stand_in.chat(again, max_tokens=60, fill=0.5).text == "Hello!"
+
+
+def templated(cleanup: ExitStack, folder: Path, template: str) -> LoadedModel:
+    """Load a tiny model with this chat template in llama.cpp."""
+    from pytest_lmstrix.engines.llamacpp.engine import LlamaCppEngine
+
+    engine = LlamaCppEngine(load_timeout=120, reply_timeout=120)
+    cleanup.callback(engine.close)
+    path = write_tiny_model(folder / "model.gguf", tokenizer__chat_template=template)
+    return loaded_in(engine, cleanup, source=str(path))
+
+
+@NO_LLAMACPP
+def test_llamacpp_shows_results_of_tools_to_the_template(tmp_path: Path) -> None:
+    template = (
+        "{% if messages | length > 3 %}{{ raise_exception('seen ' ~ (messages | tojson)) }}"
+        "{% endif %}{{ messages[0].content }}{{ tools }}"
+    )
+    with pytest.raises(Failure, match="seen") as failure, ExitStack() as cleanup:
+        templated(cleanup, tmp_path, template).chat(TWO_CALLS, max_tokens=2)
+    text = failure.value.text
+    seen, _ = json.JSONDecoder().raw_decode(text, text.index("seen [") + len("seen "))
+    assert [call["id"] for call in seen[1]["tool_calls"]] == ["a", "b"]
+    called = [call["function"] for call in seen[1]["tool_calls"]]
+    assert [json.loads(each["arguments"])["city"] for each in called] == ["Rome", "Oslo"]
+    assert seen[2:] == [
+        {"role": "tool", "content": "snow", "name": "get_weather", "tool_call_id": "b"},
+        {"role": "tool", "content": "sun", "name": "get_weather", "tool_call_id": "a"},
+    ]
+
+
+@NO_LLAMACPP
+def test_a_template_without_a_role_for_tools_is_less_than_it_takes(tmp_path: Path) -> None:
+    template = (
+        "{% for m in messages %}{% if m.role == 'tool' %}"
+        "{{ raise_exception('Unexpected message role.') }}{% endif %}{{ m.content }}{% endfor %}"
+    )
+    with ExitStack() as cleanup:
+        loaded = templated(cleanup, tmp_path, template)
+        with pytest.raises(Unable, match=r"Unexpected message role\."):
+            loaded.chat(TWO_CALLS, max_tokens=2)
+        with pytest.raises(RuntimeError, match=r"required by the test: .*"):
+            loaded.chat(TWO_CALLS, max_tokens=2, required=True)
+        assert not loaded.failed
 
 
 def test_images_reach_the_model(stand_in: LoadedModel, tmp_path: Path) -> None:

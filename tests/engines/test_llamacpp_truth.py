@@ -14,6 +14,7 @@ from pytest_lmstrix.core.types import LoadSettings, Model
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Instance
 from pytest_lmstrix.engines.llamacpp.engine import LlamaCppEngine
+from pytest_lmstrix.engines.llamacpp.server import LlamaCppInstance
 from pytest_lmstrix.probes.haystack import Haystack, fill
 from pytest_lmstrix.probes.questions import FULL, HELLO, Question, ask, grade
 from pytest_lmstrix.probes.recall import Control, Recall, ask_control, ask_filled
@@ -33,7 +34,7 @@ class Silent:
 
 
 @pytest.fixture(scope="module")
-def instance() -> Iterator[Instance]:
+def instance() -> Iterator[LlamaCppInstance]:
     """SmolLM2-135M with room for the largest of `SIZES`."""
     model = Model(
         id="smollm2",
@@ -62,6 +63,15 @@ def test_a_small_model_answers(instance: Instance, question: Question) -> None:
     assert grade(question, ask(instance, "completion", question)) is Verdict.OK
 
 
+def test_the_likeliest_token_is_the_one_that_is_written(instance: LlamaCppInstance) -> None:
+    reply = instance.rank("The pass key is lemon. Remember it: the pass key is")
+    likeliest = max(reply.likeliest, key=reply.likeliest.__getitem__)
+    assert (likeliest, reply.text) == (" lemon", " lemon")
+    assert len(reply.likeliest) > 10
+    assert all(value <= 0 for value in reply.likeliest.values())
+    assert instance.complete("1 + 1 =", max_tokens=2).likeliest == {}
+
+
 @pytest.mark.long
 def test_every_size_is_filled_and_recalled(filled: list[tuple[Haystack, Recall]]) -> None:
     for haystack, recall in filled:
@@ -71,6 +81,7 @@ def test_every_size_is_filled_and_recalled(filled: list[tuple[Haystack, Recall]]
         assert 0.98 * room <= min(prompts) <= max(prompts) <= room
 
 
+@pytest.mark.long
 def test_the_filler_is_processed_once(filled: list[tuple[Haystack, Recall]]) -> None:
     fresh = [
         (reply.prompt_tokens or 0) - (reply.cached_prompt_tokens or 0)

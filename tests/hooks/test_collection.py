@@ -293,3 +293,32 @@ def test_a_manifest_is_found_through_a_symlink(project: Project) -> None:
     assert project.ids("--lmstrix") == ids
     assert project.ids("--lmstrix", "models.yaml") == ids
     assert project.ids("--lmstrix", "models.yaml::test_full") == ids
+
+
+def test_only_the_checks_that_a_run_wants_are_parametrized(project: Project) -> None:
+    # Items that are made only to be dropped cost as much as the others.
+    project.pytester.makepyfile(
+        conftest="""
+        from tests.standin.fake_engine import FakeEngine
+
+        def pytest_lmstrix_engines(config):
+            return [FakeEngine(())]
+
+        def pytest_generate_tests(metafunc):
+            print(f"parametrized {metafunc.definition.name}")
+
+        def pytest_collection_modifyitems(items):
+            print("marks", len({id(mark) for item in items for mark in item.own_markers}))
+        """
+    )
+    models = ",".join(f"{{id: m{n}, contexts: [1, 2, 3], tags: [nightly, small]}}" for n in "abc")
+    project.manifest(f"[{models}]")
+
+    def printed(*args: str) -> list[str]:
+        lines = project.run(*args, "--collect-only", "-q", "-s").outlines
+        return [line for line in lines if line.startswith(("parametrized", "marks"))]
+
+    # The mark of the check and those of two tags, whatever the number of cases.
+    assert printed("--lmstrix") == ["parametrized test_full", "marks 3"]
+    assert printed("models.yaml::test_fast[ma-1]") == ["parametrized test_fast", "marks 3"]
+    assert len(printed("models.yaml::test_fast", "models.yaml")) == 6

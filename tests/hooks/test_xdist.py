@@ -43,3 +43,12 @@ def test_engines_without_a_host_share_this_machine() -> None:
     addresses = ["ollama://b:11434", "a:1234", "openai+http://unused:1"]
     hosts = [Host(address=each) for each in addresses]
     assert places_of(models[2:4], hosts) == ["ollama://b:11434", "a:1234"]
+
+
+def test_a_host_is_there_for_each_slot_and_only_where_a_model_asks_for_it() -> None:
+    hosts = [Host(address="a:1", slots=3, tags=("x",)), Host(address="b:1"), Host(address="c:1")]
+    anywhere = Model(id="m", engine="lmstudio")
+    asking = Model(id="n", engine="lmstudio", hosts=("x",))
+    assert places_of([asking, anywhere], hosts) == ["a:1", "b:1", "c:1", "a:1", "a:1"]
+    assert places_of([asking], hosts) == ["a:1"] * 3
+    assert places_of([Model(id="o", engine="lmstudio", hosts=("y",))], hosts) == []

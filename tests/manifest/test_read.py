@@ -170,6 +170,7 @@ WRONG_VALUES = [
     ("tags: nightly", "tags must be a list of words, got 'nightly'"),
     ("tags: [on]", "tags must be text, got on"),
     ("tags: ['']", "tags must not be empty, got ''"),
+    ("load: {parallel: 65}", "load: parallel must be a whole number from 1 to 64, got 65"),
     ("load: {threads: 0}", "load: threads must be a whole number from 1"),
     (
         "load: {batch_size: 1}",
@@ -393,3 +394,14 @@ def test_any_content_gives_models_or_one_error(seed: int) -> None:
             assert len({model.id for model in models}) == len(models)
         assert said.startswith("models.yaml:")
         assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    "text", ["models: [{id: a, engine: ollama, load: {parallel: 4}}]",
+             "defaults: {load: {parallel: [1, 4]}}\nmodels: [{id: a, engine: ollama}]"]
+)  # fmt: skip
+def test_what_an_engine_cannot_set_is_an_error_with_the_way_out(text: str) -> None:
+    (problem,) = problems(text)
+    assert "model 'a': load: parallel cannot be set: Ollama's server has it for all" in problem
+    assert problem.endswith("OLLAMA_NUM_PARALLEL; to test what that gives, name the server with"
+                            " engine openai and url")  # fmt: skip

@@ -102,6 +102,11 @@ def test_lists_of_a_program_make_no_variants() -> None:
     assert model.load == LoadSettings(
         tensor_split=(3.0, 1.0), extra_args=("--swa-full", "--poll", "0"), n_cpu_moe=2
     )
+    slots = read("- {id: a, load: {parallel: [1, 4]}}")
+    assert [(each.id, each.load.requests) for each in slots] == [
+        ("a+parallel1", 1),
+        ("a+parallel4", 4),
+    ]
     two = read("- {id: a, load: {n_cpu_moe: [0, 8], tensor_split: [3, 1]}}")
     assert [each.id for each in two] == ["a+cpumoe0", "a+cpumoe8"]
 

@@ -13,7 +13,6 @@ from xml.etree import ElementTree
 import jsonschema
 import msgspec
 import pytest
-import yaml
 
 from pytest_lmstrix.registry.store import Registry
 from pytest_lmstrix.reports.run_json import RunReport, encode_run, json_schema
@@ -22,7 +21,6 @@ from tests.end_to_end.project import Project
 from tests.registry.results import a_result
 from tests.reports.conftest import GOLDEN, HOSTILE, a_run
 
-WORKFLOW = Path(__file__).parents[2] / "docs" / "examples" / "github-models.yml"
 SCHEMA = Path(__file__).parents[2] / "docs" / "run.schema.json"
 Golden = Callable[[str, str], None]
 
@@ -232,22 +230,3 @@ def test_an_unwritable_summary_affects_no_other_report(
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(["lmstrix: step summary left out: *"])
     assert result.ret == 0
-
-
-def test_the_workflow_uploads_the_registry_of_every_attempt() -> None:
-    steps = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))["jobs"]["models"]["steps"]
-    caches = {step["uses"].partition("@")[0]: step["with"] for step in steps
-              if step.get("with", {}).get("path") == "reports/registry.jsonl"}  # fmt: skip
-    restore, save = caches["actions/cache/restore"], caches["actions/cache/save"]
-    assert {"run_id", "run_attempt"} <= set(re.findall(r"github\.(\w+)", save["key"]))
-    assert save["key"].startswith(restore["restore-keys"])
-
-
-def test_the_workflow_uses_valid_options_and_uploads_its_reports(project: Project) -> None:
-    steps = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))["jobs"]["models"]["steps"]
-    (command,) = [step["run"] for step in steps if step.get("run", "").startswith("pytest")]
-    project.run(*command.split()[1:]).assert_outcomes(passed=2)
-    kept = {step["with"]["path"] for step in steps if "path" in step.get("with", {})}
-    assert {"reports/", "reports/registry.jsonl"} <= kept
-    assert (project.path / "reports" / "registry.jsonl").exists()
-    assert (project.path / "reports" / "junit.xml").exists()

@@ -23,8 +23,14 @@ from pytest_lmstrix.engines.base import Progress
 from tests.standin.lmstudio import errors
 from tests.standin.lmstudio.errors import Refused
 from tests.standin.lmstudio.models import brain
-from tests.standin.lmstudio.models.behaviours import Load, MissingFromDisk, Prompt, SharesContext
+from tests.standin.lmstudio.models.behaviours import (
+    Load,
+    MissingFromDisk,
+    Prompt,
+    SharesContext,
+)
 from tests.standin.lmstudio.models.model import StandInModel
+from tests.standin.lmstudio.models.window import window_of
 
 
 class FakeEngine:
@@ -84,6 +90,7 @@ class FakeInstance:
         shares = next((b for b in model.behaviours if isinstance(b, SharesContext)), None)
         self._room = context_length // shares.slots if shares else context_length
         self.usable_context_length = self._room if shares and shares.reported else context_length
+        self._window = window_of(model, context_length)
         self._engine = engine
         self._model = model
         self._progress = progress
@@ -121,6 +128,9 @@ class FakeInstance:
             raise _failure(errors.prompt_too_long(len(sent), self._room), "predict")
         self._engine.attempts[f"predict {model.key}"] += 1
         tokens: Sequence[str] = sent
+        if self._window is not None:
+            with _refusals("predict"):
+                tokens = self._window.taken(tokens)
         for behaviour in model.behaviours:
             tokens = behaviour.counted(tokens)
         prompt = Prompt(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,7 +25,8 @@ HOST = "localhost:1234"
 HOLD = """
 import sys
 from pytest_lmstrix.system.host_lock import host_lock
-with host_lock(sys.argv[1]):
+slots, take = map(int, sys.argv[2:] or (1, 1))
+with host_lock(sys.argv[1], slots=slots, take=take):
     print("held", flush=True)
     sys.stdin.read()
 print("released", flush=True)
@@ -145,6 +147,37 @@ def test_the_lock_is_released_after_an_error_and_from_another_thread() -> None:
     thread.start()
     thread.join()
     assert is_free()
+
+
+def slots_left(slots: int, take: int = 1) -> bool:
+    try:
+        with host_lock(HOST, slots=slots, take=take, timeout=0):
+            return True
+    except TimeoutError:
+        return False
+
+
+def test_each_slot_is_held_once_and_all_may_be_taken() -> None:
+    with host_lock(HOST, slots=3):
+        assert not is_free(), "to those that know of one slot"
+        assert slots_left(3, take=2)
+        assert not slots_left(3, take=3)
+        with host_lock(HOST, slots=3, take=2):
+            assert not slots_left(3)
+        assert slots_left(3, take=2), "given back"
+    with host_lock(HOST, slots=2, take=9):
+        assert not slots_left(2)
+    assert slots_left(2, take=2)
+
+
+def test_who_collects_slots_is_not_overtaken(spawn: Spawn) -> None:
+    with host_lock(HOST, slots=2):
+        process = spawn(HOLD, HOST, "2", "2")
+        deadline = time.monotonic() + 60
+        while slots_left(2):  # until the process has the other slot, and waits for this one
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert line_of(process) == "held"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from pytest_lmstrix.checks.fills.at_once import ask_at_once
 from pytest_lmstrix.checks.fills.shared_load import SharedLoad
+from pytest_lmstrix.checks.fills.tiers import TierFill
 from pytest_lmstrix.checks.loader import ModelLoader
 from pytest_lmstrix.checks.requests.loaded import LoadedModel
 from pytest_lmstrix.core.failure import Failure
@@ -33,7 +35,13 @@ class DeepFill:
         self._changed_form = False
         """Whether it is asked so because raw completions give nothing."""
         self._filled_in: LoadedModel | None = None
-        self._filled: dict[int, tuple[Haystack, Control]] = {}
+        self._filled: dict[int, list[tuple[Haystack, Control]]] = {}
+        """Size -> what fills it, for each of the requests at once."""
+        self._tiers = TierFill()
+        self._asks_tiers = model.load.requests == 1
+        """Whether texts may hold the facts of tiers, and rivals of them."""
+        self._beside_rivals = False
+        """Whether the last text does."""
         self._in_larger: set[int] = set()
         """The sizes that passed in a larger load."""
         self._beside_others = False
@@ -45,13 +53,13 @@ class DeepFill:
         """Test whether the needles in a context filled up to `size` tokens are recalled.
 
         A size may pass in a larger load and beside the needles of other sizes, but fails only in a
-        separate load and text: neither a too large context nor distracting needles must be
-        blamed on this size.
+        separate load and text, without rivals: neither a too large context nor distracting facts
+        must be blamed on this size.
 
         Raises:
             Failure: The engine failed.
         """
-        passed = self._shared.try_larger(size, self._asked)
+        passed = self._shared.try_larger(size, self._asked_fairly)
         if passed is not None:
             self._in_larger.add(size)
             return passed
@@ -59,9 +67,9 @@ class DeepFill:
         if isinstance(loaded, ProbeResult):
             return loaded
         finding = self._asked(loaded, size)
-        if finding.verdict is Verdict.RECALL_FAILED and self._beside_others:
-            self._filled.clear()
-            finding = self._asked(loaded, size)
+        distracted = self._beside_others or self._beside_rivals
+        if finding.verdict is Verdict.RECALL_FAILED and distracted:
+            finding = self._asked_without_rivals(loaded, size)
         return finding
 
     def withdraw(self) -> set[int]:
@@ -78,16 +86,31 @@ class DeepFill:
         """Return, once, how `size` failed before its turn, to be reported with its result."""
         return self._shared.failed_loads(size)
 
+    def _asked_fairly(self, loaded: LoadedModel, size: int) -> ProbeResult:
+        finding = self._asked(loaded, size)
+        if finding.verdict is Verdict.RECALL_FAILED and self._beside_rivals:
+            return self._asked_without_rivals(loaded, size)
+        return finding
+
+    def _asked_without_rivals(self, loaded: LoadedModel, size: int) -> ProbeResult:
+        """Ask again in a text as if there were no tiers; this and all following sizes have none."""
+        self._asks_tiers = False
+        self._filled.clear()
+        return self._asked(loaded, size)
+
     def _asked(self, loaded: LoadedModel, size: int) -> ProbeResult:
         if loaded is not self._filled_in:
             self._filled_in, self._filled = loaded, {}
         if size not in self._filled:
             self._prepare(loaded, size)
-        haystack, control = self._filled[size]
-        recall = ask_filled(loaded, haystack, control)
-        verdict, detail = recall.verdict, recall.detail
+        filled = self._filled[size]
+        haystack, control = filled[0]
+        at_once = len(filled) > 1
+        recall = ask_at_once(loaded, filled) if at_once else ask_filled(loaded, haystack, control)
+        verdict, detail, tiers = recall.verdict, recall.detail, None
         if verdict is Verdict.OK:
             self._recalled = haystack
+            tiers = self._tiers.ask_filled(loaded, haystack, control.form)
         elif verdict is Verdict.INCONCLUSIVE and self._recalled is not None:
             # The model is able: does it only fail at this larger context?
             before = self._recalled
@@ -99,6 +122,7 @@ class DeepFill:
             verdict=verdict,
             detail=detail,
             recall=recall.recalled or None,
+            tiers=tiers,
             seed=self._seed,
             form=control.form,
             notes=(CHAT_NOTE,) if self._changed_form and verdict is Verdict.OK else (),
@@ -113,25 +137,35 @@ class DeepFill:
             self._template_tokens = template_tokens(loaded)
         room = loaded.room
         following = sorted({size, *(each for each in self._shared.sizes if size <= each <= room)})
-        haystacks = self._haystacks(loaded, size, following)
+        haystacks = self._haystacks(loaded, size, following, self._seed)
         controls = [self._control(loaded, each) for each in haystacks]
         if controls[0].unanswered and self._is_answered_by_chat(loaded, haystacks[0]):
-            haystacks = self._haystacks(loaded, size, following)
+            haystacks = self._haystacks(loaded, size, following, self._seed)
             controls = [self._control(loaded, each) for each in haystacks]
         self._beside_others = len(haystacks) > 1
+        self._beside_rivals = any(each.tiers for each in haystacks)
         for haystack, control in zip(haystacks, controls, strict=True):
-            self._filled[haystack.size] = haystack, control
+            self._filled[haystack.size] = [(haystack, control)]
+            if control.score >= LEAST_CONTROL:
+                self._tiers.ask_control(loaded, haystack, control.form)
+        for number in range(1, self._model.load.requests):
+            for haystack in self._haystacks(loaded, size, following, self._seed + number):
+                control = self._control(loaded, haystack)
+                self._filled[haystack.size].append((haystack, control))
 
     def _haystacks(
-        self, loaded: LoadedModel, size: int, following: list[int]
+        self, loaded: LoadedModel, size: int, following: list[int], seed: int
     ) -> tuple[Haystack, ...]:
         try:
-            return fill(self._seed, following[:MAX_SIZES], loaded.count_tokens, self._reserved)
+            return self._fill(loaded, following[:MAX_SIZES], seed)
         except Failure as failure:
             if failure.verdict is not Verdict.INCONCLUSIVE or following == [size]:
                 raise
             # Is it too small alone?
-            return fill(self._seed, [size], loaded.count_tokens, self._reserved)
+            return self._fill(loaded, [size], seed)
+
+    def _fill(self, loaded: LoadedModel, sizes: list[int], seed: int) -> tuple[Haystack, ...]:
+        return fill(seed, sizes, loaded.count_tokens, self._reserved, self._asks_tiers)
 
     def _reserved(self, size: int) -> int:
         """Return what a chat needs beyond a raw completion: its template and its reasoning."""

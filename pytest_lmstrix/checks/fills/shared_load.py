@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable
 
 from pytest_lmstrix.checks.attempt import retries_of
-from pytest_lmstrix.checks.granted import context_refusal
 from pytest_lmstrix.checks.loader import ModelLoader
 from pytest_lmstrix.checks.requests.loaded import LoadedModel
 from pytest_lmstrix.core.failure import Failure
@@ -66,7 +65,7 @@ class SharedLoad:
         """
         self.sizes.discard(size)
         loaded = self._loader.load(self._model, size)
-        return context_refusal(size, loaded.context_length) or loaded
+        return loaded.refusal(size) or loaded
 
     def _larger_load(self, size: int) -> LoadedModel | None:
         """Load the model at the largest size that loads, if that is larger than `size`."""
@@ -75,8 +74,7 @@ class SharedLoad:
                 break
             try:
                 loaded = self._loader.load(self._model, larger)
-                refused = context_refusal(larger, loaded.context_length)
-                if refused is None and loaded.usable_context_length >= larger:
+                if loaded.refusal(larger) is None and loaded.usable_context_length >= larger:
                     return loaded
             except Failure as failure:
                 if retries_of(failure.verdict):

@@ -13,6 +13,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from pytest_lmstrix.checks.requests.arguments import read_text
+from pytest_lmstrix.core.sanitize import well_formed
 from pytest_lmstrix.core.types import Message, ToolCall
 
 AnyMessage = Message | Mapping[str, Any]
@@ -103,9 +104,12 @@ def _read_call(given: object) -> ToolCall:
 
 
 def _read_arguments(call: ToolCall) -> dict[str, Any]:
+    """Return what every engine can send: models write NaN, and halves of characters."""
     arguments = call.arguments
     try:
-        read = json.loads(arguments if isinstance(arguments, str) else json.dumps(arguments))
+        read = json.loads(arguments) if isinstance(arguments, str) else arguments
+        text = json.dumps(read, allow_nan=False, ensure_ascii=False)
+        read = json.loads(well_formed(text))
     except (TypeError, ValueError, RecursionError):
         read = None
     if not isinstance(read, dict):

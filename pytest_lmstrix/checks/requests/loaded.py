@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+import math
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal, Protocol
 
 from msgspec import Struct
@@ -27,6 +30,7 @@ from pytest_lmstrix.checks.requests.schema import Schema, read_schema
 from pytest_lmstrix.checks.requests.tools import AnyTool, read_tools
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Message, Model, Reply
+from pytest_lmstrix.engines.at_once import Sharing
 from pytest_lmstrix.engines.base import Instance
 from pytest_lmstrix.engines.request import Tool, Unable
 from pytest_lmstrix.probes.filler import filler_text
@@ -162,6 +166,22 @@ class LoadedModel(ReportedLoad):
         generate: Any = getattr(instance, "generate", instance.complete)
         return self._recorded(instance, lambda: generate(prompt, max_tokens=tokens), {})
 
+    def rank(self, prompt: str) -> Reply | None:
+        """Return one token after `prompt`, and the likeliest ones, where the engine can."""
+        instance = self._loader.instance_of(self)
+        rank: Any = getattr(instance, "rank", None)
+        return None if rank is None else self._recorded(instance, lambda: rank(prompt), {})
+
+    def at_once(self, asks: Sequence[Callable[[Instance], Reply]]) -> list[Reply]:
+        """Return the replies to requests that are all sent at once."""
+        instance = self._loader.instance_of(self)
+        calls = [partial(ask, instance) for ask in asks]
+        run: Any = getattr(instance, "at_once", Sharing(math.inf).run)
+        with self._watching(instance, partial(self.explained_at_once, requests=len(asks))):
+            replies: list[Reply] = run(calls)
+        self.replies += replies
+        return replies
+
     def count_tokens(self, text: str) -> int:
         """Tokens of `text` in the model's own vocabulary."""
         arguments.read_text(text, "a text")
@@ -268,20 +288,24 @@ class LoadedModel(ReportedLoad):
     def _recorded(
         self, instance: Instance, ask: Callable[[], Reply], options: Container[str]
     ) -> Reply:
-        try:
-            with (
-                self._loader.remember_failures(self.model),
-                Refusals(options),
-                EngineErrors("predict"),
-            ):
-                reply = ask()
-        except Failure as failure:
-            self.failed = True
-            raise self.explained(failure) from failure.__cause__
-        finally:
-            self.read(instance)
+        with self._watching(instance, self.explained), Refusals(options), EngineErrors("predict"):
+            reply = ask()
         self.replies.append(reply)
         return reply
+
+    @contextmanager
+    def _watching(
+        self, instance: Instance, explained: Callable[[Failure], Failure]
+    ) -> Iterator[None]:
+        """Note a failure of the engine, raise it `explained`, and read how the load is now."""
+        try:
+            with self._loader.remember_failures(self.model), EngineErrors("predict"):
+                yield
+        except Failure as failure:
+            self.failed = True
+            raise explained(failure) from failure.__cause__
+        finally:
+            self.read(instance)
 
     def _filled(
         self, request: _Request, subject: str | tuple[Message, ...]

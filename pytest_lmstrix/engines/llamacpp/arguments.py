@@ -11,7 +11,6 @@ from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.llamacpp.binary import Flag
 
 _ALWAYS = (
-    ("--parallel", "1"),
     ("--host", "127.0.0.1"),
     ("--port", "0"),
 )
@@ -46,7 +45,8 @@ def serve_arguments(
     Raises:
         Failure: The program does not know the flag of a setting, or has no dry run.
     """
-    words = ["--model", str(path), "--ctx-size", str(context_length)]
+    words = ["--model", str(path), "--ctx-size", str(context_length * load.requests)]
+    words += ["--parallel", str(load.requests)]
     words += [word for pair in _ALWAYS for word in pair]
     known = dict(pair for pair in _WHERE_KNOWN if pair[0] in flags)
     if dry_run:

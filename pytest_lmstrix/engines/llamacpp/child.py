@@ -43,7 +43,9 @@ _LINE_BYTES = 64 * 1024
 _PR_SET_PDEATHSIG = 1
 _DRAIN_SECONDS = 5.0
 """Time limit for the remaining output of a server that has exited."""
-_LOAD_SETTINGS = ("batch_size", "gpu_layers", "threads", "flash_attention", "kv_cache_type")
+_LOAD_SETTINGS = (
+    "batch_size", "gpu_layers", "threads", "flash_attention", "kv_cache_type", "parallel",
+)  # fmt: skip
 
 
 def configuration(
@@ -192,7 +194,9 @@ def _serve() -> NoReturn:
     llama: Any = importlib.import_module("xllamacpp")
     params = llama.CommonParams()
     params.model.path = settings["path"]
-    params.n_ctx = settings["context_length"]
+    params.n_parallel = settings["parallel"] or 1
+    params.kv_unified = False  # else one request may take the context of the others
+    params.n_ctx = settings["context_length"] * params.n_parallel
     layers = settings["gpu_layers"]
     gpu = any(map(_is_gpu, llama.get_device_info()))
     if layers and not gpu:
@@ -209,7 +213,6 @@ def _serve() -> NoReturn:
     else:  # before 2026.10
         params.hostname = "127.0.0.1"
     params.port = 0
-    params.n_parallel = 1
     params.fit_params = dry_run  # if not: the requested context, or an error
     if dry_run:
         params.warmup = False

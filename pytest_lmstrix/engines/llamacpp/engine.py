@@ -18,6 +18,7 @@ import httpx
 from msgspec import structs
 
 from pytest_lmstrix.core.failure import Failure
+from pytest_lmstrix.core.measured import padded
 from pytest_lmstrix.core.types import LoadSettings, Model, ModelFacts
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Progress
@@ -169,6 +170,8 @@ class ChildEngine:
                 template_error,
                 keep_log=keep_log,
                 notes=self._notes(model.load),
+                # With one cache for all slots, the server reports all of it for each of them.
+                most_context=padded(context_length) if model.load.requests > 1 else None,
             )
         except Failure as failure:
             child.end()

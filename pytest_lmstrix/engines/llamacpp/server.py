@@ -5,6 +5,7 @@ Source: the README of llama.cpp's server, https://github.com/ggml-org/llama.cpp/
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,20 +21,19 @@ from msgspec import Struct
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Message, Reply
 from pytest_lmstrix.core.verdicts import Phase, Verdict
+from pytest_lmstrix.engines.at_once import Sharing
 from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.counting import KnownCounts
 from pytest_lmstrix.engines.llamacpp.causes import DEATH_SECONDS, ServerProcess, death, silence
-from pytest_lmstrix.engines.openai_form import (
-    LlamaCppProperties,
-    ToolCallPart,
-    ToolCallParts,
-    chat_fields,
-)
+from pytest_lmstrix.engines.llamacpp.protocol.events import ReplyChoice, ReplyEvent
+from pytest_lmstrix.engines.openai_form import LlamaCppProperties, ToolCallParts, chat_fields
 from pytest_lmstrix.engines.reply_limit import ReplyLimit
 from pytest_lmstrix.engines.request import ChatOptions, CompletionOptions, Unable
 
 _REFUSAL_BYTES = 1_000_000
 """Read of the answer to a refused request."""
+_RANKED = 40
+"""Likeliest tokens that are asked for."""
 
 
 class _Settings(Struct):
@@ -46,42 +46,6 @@ class _Properties(LlamaCppProperties, frozen=True, kw_only=True):
 
 class _Tokens(Struct):
     tokens: list[int]
-
-
-class _Prefill(Struct):
-    total: int
-    processed: int
-    """Tokens, those found in the KV cache included."""
-
-
-class _Timings(Struct, kw_only=True):
-    cache_n: int | None = None
-    """Missing in servers before September 2025."""
-    prompt_n: int
-    predicted_n: int
-    prompt_per_second: float
-    predicted_per_second: float
-
-
-class _Delta(Struct, kw_only=True):
-    content: str | None = None
-    reasoning_content: str | None = None
-    tool_calls: tuple[ToolCallPart, ...] | None = None
-
-
-class _Choice(Struct, kw_only=True):
-    delta: _Delta
-    finish_reason: str | None = None
-
-
-class _Event(_Delta, kw_only=True):
-    """An event of `/completion`, where it is a delta itself, or of `/v1/chat/completions`."""
-
-    choices: tuple[_Choice, ...] = ()
-    stop_type: str | None = None
-    prompt_progress: _Prefill | None = None
-    timings: _Timings | None = None
-    error: msgspec.Raw | None = None
 
 
 class _Error(Struct):
@@ -109,15 +73,17 @@ class LlamaCppInstance:
         *,
         keep_log: Callable[[Failure], Failure] = lambda failure: failure,
         notes: tuple[str, ...] = (),
+        most_context: int | None = None,
         body: Mapping[str, object] = MappingProxyType({}),
     ) -> None:
         """Take over `child`; `template_error` is why it runs without the model's chat template.
 
-        `keep_log` is called for a failure of the server after its load; `body` is part of every
-        request.
+        `keep_log` is called for a failure of the server after its load; `most_context` is all that
+        a request can count on, tokens; `body` is part of every request.
         """
         self._child = child
         self._client = client
+        self._reply_timeout = client.timeout.read
         self._path = path
         self._progress = progress
         self._template_error = template_error
@@ -125,11 +91,15 @@ class LlamaCppInstance:
         self.notes = notes
         self._body = body
         self._phase: Phase = "load"
+        self._sharing: Sharing | None = None
+        """That of the requests at once that are running."""
         with self._watched():
             properties = _decoded(client.get("/props"), _Properties)
-        self.context_length = properties.default_generation_settings.n_ctx
-        """Granted, tokens: rounded up to 256 and cut to what the model was trained for."""
         self.capabilities = properties.capabilities
+        granted = properties.default_generation_settings.n_ctx
+        self.context_length = granted if most_context is None else min(granted, most_context)
+        """Granted to a request, tokens: rounded up to 256 and cut to what the model was trained
+        for."""
         self._counts = KnownCounts(lambda text: len(self._tokens(text)))
         self._phase = "predict"
 
@@ -162,6 +132,11 @@ class LlamaCppInstance:
         body = {"prompt": prompt, "n_predict": max_tokens, "temperature": 0.0, "ignore_eos": True}
         return self._reply("/completion", body, max_tokens)
 
+    def rank(self, prompt: str) -> Reply:
+        """Return one token after `prompt`, and the log-probabilities of the likeliest ones."""
+        body = {"prompt": prompt, "n_predict": 1, "temperature": 0.0, "n_probs": _RANKED}
+        return self._reply("/completion", body, 1)
+
     def chat(
         self, messages: Sequence[Message], *, max_tokens: int, temperature: float = 0.0,
         **options: Unpack[ChatOptions],
@@ -174,6 +149,19 @@ class LlamaCppInstance:
         body = {"max_tokens": max_tokens, "temperature": temperature}
         body |= chat_fields(messages, options)
         return self._reply("/v1/chat/completions", body, max_tokens)
+
+    def at_once(self, asks: Sequence[Callable[[], Reply]]) -> list[Reply]:
+        """Return the answers to requests of this instance, all sent at once; see `Engine`."""
+        with self._watched():
+            self._sharing = Sharing(self._reply_timeout or math.inf)
+            try:
+                return self._sharing.run(asks, end=self._child.end)
+            except Failure as failure:
+                if failure.verdict is not Verdict.TIMEOUT:
+                    raise
+                raise self._kept(failure) from None
+            finally:
+                self._sharing = None
 
     def count_tokens(self, text: str) -> int:
         """Tokens of `text`, names of special tokens in it read as such, none added."""
@@ -194,13 +182,18 @@ class LlamaCppInstance:
         text, reasoning, stop, timings = "", "", "", None
         limit, calls = ReplyLimit("llama.cpp", max_tokens), ToolCallParts()
         ttft_seconds: float | None = None
+        likeliest: dict[str, float] = {}
         started = time.monotonic()
         with self._watched():
             for event in self._events(url, body, limit):
                 if (prefill := event.prompt_progress) is not None:
-                    self._progress.prefill(prefill.processed, prefill.total)
+                    done, total = prefill.processed, prefill.total
+                    if self._sharing is None:
+                        self._progress.prefill(done, total)
+                    else:
+                        self._sharing.prefill(self._progress, done, total)
                     self._child.activity()
-                choice = event.choices[0] if event.choices else _Choice(delta=event)
+                choice = event.choices[0] if event.choices else ReplyChoice(delta=event)
                 said, thought = choice.delta.content or "", choice.delta.reasoning_content or ""
                 called = "".join(map(calls.add, choice.delta.tool_calls or ()))
                 if said or thought or called:
@@ -209,6 +202,7 @@ class LlamaCppInstance:
                 reasoning += thought
                 if ttft_seconds is None and (text or reasoning):
                     ttft_seconds = time.monotonic() - started
+                likeliest = likeliest or event.likeliest
                 stop = event.stop_type or choice.finish_reason or stop
                 timings = event.timings or timings
         if timings is None:
@@ -228,6 +222,7 @@ class LlamaCppInstance:
             prompt_tokens=timings.cache_n + timings.prompt_n,
             cached_prompt_tokens=timings.cache_n,
             completion_tokens=timings.predicted_n,
+            likeliest=likeliest,
             ttft_seconds=ttft_seconds,
             prefill_seconds=timings.prompt_n / speed
             if (speed := timings.prompt_per_second)
@@ -236,20 +231,26 @@ class LlamaCppInstance:
             decode_tokens_per_second=timings.predicted_per_second or None,
         )
 
-    def _events(self, url: str, body: Mapping[str, object], limit: ReplyLimit) -> Iterator[_Event]:
+    def _events(
+        self, url: str, body: Mapping[str, object], limit: ReplyLimit
+    ) -> Iterator[ReplyEvent]:
         fixed = {"stream": True, "return_progress": True, "cache_prompt": True}
         body = {**body, **fixed, **self._body}
-        with self._client.stream("POST", url, json=body) as response:
+        sharing = self._sharing
+        timeout = httpx.Timeout(self._reply_timeout, read=None if sharing else self._reply_timeout)
+        with self._client.stream("POST", url, json=body, timeout=timeout) as response:
             if response.is_error:
                 raise _refusal(next(response.iter_bytes(_REFUSAL_BYTES), b""))
             # The last event repeats the prompt, and JSON escapes a character in up to six bytes.
             most_bytes = 6 * (len(response.request.content) + limit.most_characters)
             for line in _lines(response, most_bytes, limit):
+                if sharing is not None:
+                    sharing.moved()
                 field, _, data = line.partition(b": ")
                 if field == b"error":
                     raise _refusal(data)
                 if field == b"data" and data != b"[DONE]":
-                    event = _parsed(data, _Event)
+                    event = _parsed(data, ReplyEvent)
                     if event.error is not None:
                         raise _refusal(data)
                     yield event
@@ -260,7 +261,13 @@ class LlamaCppInstance:
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
-        """Raise errors of a request as `Failure`; cancel its computation."""
+        """Raise errors of a request as `Failure`; cancel its computation.
+
+        Those of requests at once are raised as they are, since they have one cause.
+        """
+        if self._sharing is not None:
+            yield
+            return
         if self._client.is_closed:
             raise Failure("the model is unloaded", verdict=Verdict.ENGINE_ERROR, phase=self._phase)
         self._child.forget_log()
@@ -268,7 +275,7 @@ class LlamaCppInstance:
             yield
         except httpx.TimeoutException as error:
             self.unload()
-            silent = silence(self._client.timeout.read, "answering", self._phase)
+            silent = silence(self._reply_timeout, "answering", self._phase)
             raise self._kept(silent) from error
         except httpx.TransportError as error:
             if self._child.wait(DEATH_SECONDS) is not None:

@@ -65,6 +65,7 @@ class Link:
         self._answered_at = -math.inf
         self._listing: list[dict[str, Any]] | None = None
         """The loaded models, as long as nothing was asked since."""
+        self._lent: Client | None = None
         for name in _SDK_LOGGERS:
             # Where logging is not configured, it writes warnings to stderr, in JSON.
             if not (logger := logging.getLogger(name)).handlers:
@@ -130,6 +131,17 @@ class Link:
         Raises:
             Failure: Whatever goes wrong inside, be it the SDK's or its libraries' error.
         """
+        if self._lent is not None:
+            try:
+                yield self._lent
+            except Exception as error:
+                failure = failure_from(
+                    error, phase, doing=doing, silence_seconds=silence_seconds, silent=silent
+                )
+                if failure is error:
+                    raise
+                raise failure from error
+            return
         limit = get_sync_api_timeout()
         try:
             client = self._connected(namespace)
@@ -156,6 +168,16 @@ class Link:
             raise
         finally:
             set_sync_api_timeout(limit)
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Within `talking`, let other threads talk on its client, all without a time limit."""
+        self._lent = self._client
+        set_sync_api_timeout(None)
+        try:
+            yield
+        finally:
+            self._lent = None
 
     @property
     def is_alive(self) -> bool:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from itertools import groupby
 from typing import Any, ClassVar
 
 import msgspec
-from lmstudio import Chat, Client, LlmLoadModelConfig, LlmLoadModelConfigDict, ToolCallRequest
+from lmstudio import (
+    Chat,
+    Client,
+    LlmLoadModelConfig,
+    LlmLoadModelConfigDict,
+    LlmPredictionStats,
+    ToolCallRequest,
+)
 from lmstudio._sdk_models import LlmChannelLoadModelCreationParameter, ToolCallResultDataDict
 from lmstudio.json_api import ChatResponseEndpoint, CompletionEndpoint, LoadModelEndpoint
 from lmstudio.schemas import LMStudioStruct
 from lmstudio.sync_api import PredictionStream
 
+from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Message, ToolCall
 
 Fields = Mapping[str, object]
@@ -29,6 +40,10 @@ STOP_REASONS: frozenset[str] = frozenset(
     )
 )
 """The reasons that the SDK reads."""
+
+
+MEASURABLE_PROMPT_TOKENS = 512
+"""With fewer, the time to the first token measures the connection more than the prefill."""
 
 
 class _Query(LMStudioStruct[dict[str, object]], rename="camel"):
@@ -127,31 +142,61 @@ def respond(
 
 
 def history_of(messages: Iterable[Message]) -> Chat:
-    """Return messages as the SDK's history, in which results of tools name their calls."""
+    """Return messages as the SDK's history: all results of a message's calls in one message."""
     history = Chat()
-    for message in messages:
-        if message.role == "tool":
-            result: ToolCallResultDataDict = {
-                "type": "toolCallResult",
-                "content": message.content,
-                "toolCallId": message.tool_call_id,
-            }
-            history.add_tool_result(result)
-        elif message.tool_calls:
-            calls = [
-                ToolCallRequest(type="function", name=c.name, id=c.id, arguments=c.arguments)
-                for c in message.tool_calls
-            ]
-            history.add_assistant_response(message.content, calls)
-        else:
-            history.add_entry(message.role, message.content)
+    for is_result, group in groupby(messages, key=lambda message: message.role == "tool"):
+        if is_result:
+            history.add_tool_results(map(_tool_result, group))
+            continue
+        for message in group:
+            if message.tool_calls:
+                history.add_assistant_response(message.content, map(_call, message.tool_calls))
+            else:
+                history.add_entry(message.role, message.content)
     return history
+
+
+def _tool_result(message: Message) -> ToolCallResultDataDict:
+    call_id = message.tool_call_id
+    return {"type": "toolCallResult", "content": message.content, "toolCallId": call_id}
+
+
+def _call(call: ToolCall) -> ToolCallRequest:
+    return ToolCallRequest(type="function", name=call.name, id=call.id, arguments=call.arguments)
 
 
 def stop_reason(stream: PredictionStream) -> str:
     """Return why a finished prediction ended, in the server's word."""
     endpoint = stream._endpoint
     return endpoint.stop_reason if isinstance(endpoint, _Newer) else ""
+
+
+def prefill_rate(stats: LlmPredictionStats) -> float | None:
+    """Return the tokens per second of a prefill that nothing was cached of."""
+    tokens, seconds = stats.prompt_tokens_count, positive(stats.time_to_first_token_sec)
+    if seconds is None or tokens is None or tokens < MEASURABLE_PROMPT_TOKENS:
+        return None
+    return tokens / seconds
+
+
+def positive(value: float | None) -> float | None:
+    """Return a measured value if it can be one."""
+    return value if value is not None and math.isfinite(value) and value > 0 else None
+
+
+@contextmanager
+def cancelling(stream: PredictionStream) -> Iterator[None]:
+    """Cancel an abandoned prediction; the SDK itself would let it run on."""
+    # An SDK stream that has raised has closed its channel, and can no longer cancel.
+    channel = stream._channel
+    try:
+        yield
+    except BaseException as error:
+        given_up = isinstance(error, TimeoutError | Failure) or not isinstance(error, Exception)
+        if given_up and channel is not None:
+            with suppress(Exception):
+                channel.cancel()
+        raise
 
 
 def hear_tool_calls(stream: PredictionStream, hear: Callable[[], None]) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar, Unpack
 
 from lmstudio import (
@@ -12,7 +12,6 @@ from lmstudio import (
     Client,
     FileHandle,
     LlmPredictionConfigDict,
-    LlmPredictionStats,
     set_sync_api_timeout,
 )
 from lmstudio.sync_api import PredictionStream
@@ -20,6 +19,7 @@ from lmstudio.sync_api import PredictionStream
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Message, Reply
 from pytest_lmstrix.core.verdicts import Verdict
+from pytest_lmstrix.engines.at_once import Sharing
 from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.counting import KnownCounts
 from pytest_lmstrix.engines.lmstudio import endpoints
@@ -41,12 +41,11 @@ if TYPE_CHECKING:
     from pytest_lmstrix.engines.lmstudio.engine import LmStudioEngine
 
 _T = TypeVar("_T")
+_Talk = tuple[Client, Callable[[], None], Callable[[float], None]]
+"""A client, and what to call for a sign of life and for the progress of a prefill."""
 
 SLOWEST_PREFILL = 50.0
 """Prompt tokens per second below which a prefill without progress counts as hung."""
-
-MEASURABLE_PROMPT_TOKENS = 512
-"""With fewer, the time to the first token measures the connection more than the prefill."""
 
 SHORT_PROMPT_BYTES = 2_000
 """A prompt up to it is not counted before it is sent: its prefill is too short to be watched."""
@@ -71,20 +70,26 @@ class LmStudioInstance:
         self._progress = progress
         self._sent: list[str] = []
         self._lost: Failure | None = None
+        self._sharing: Sharing | None = None
+        """That of the requests at once that are running."""
         self._unloaded = False
+        self._requests = asked.requests
         self._counts = KnownCounts(self._count_tokens)
         self._context_length = self._read_context_length()
         self._in_force = self._read_in_force(asked)
 
     @property
     def context_length(self) -> int:
-        """The granted context length in tokens, as the server reports it after the load."""
-        return self._context_length
+        """The granted context length in tokens, as the server reports it after the load.
+
+        The part of each of the requests at once that the load is for.
+        """
+        return self._context_length // self._requests
 
     @property
     def usable_context_length(self) -> int:
         """What one request may fill of it, where parallel requests share it; tokens."""
-        return self._context_length // self._in_force.slots
+        return min(self.context_length, self._context_length // self._in_force.slots)
 
     @property
     def ignored_settings(self) -> tuple[str, ...]:
@@ -139,6 +144,19 @@ class LmStudioInstance:
 
         reply = self._predict("\n".join(m.content for m in messages), start, max_tokens)
         return with_reasoning_apart(reply)
+
+    def at_once(self, asks: Sequence[Callable[[], Reply]]) -> list[Reply]:
+        """Return the answers to requests of this instance, all sent at once; see `Engine`."""
+        link, silence = self._engine.link, self._engine.reply_timeout
+        self._sharing = sharing = Sharing(silence)
+        try:
+            with link.talking("predict", "answering", silence), link.lent():
+                return sharing.run(asks, end=link.drop)
+        except BaseException as error:
+            self._give_up(error)
+            raise
+        finally:
+            self._sharing = None
 
     def _prepared(self, images: Sequence[Image]) -> list[FileHandle]:
         """Upload images; a message refers to them."""
@@ -209,47 +227,30 @@ class LmStudioInstance:
         max_tokens: int,
     ) -> Reply:
         self._check_held()
-        silence = self._engine.reply_timeout
-        total = self._prompt_tokens(prompt, silence)
-        patience = max(silence, total / SLOWEST_PREFILL)
+        with self._in_order():
+            total = self._prompt_tokens(prompt, self._engine.reply_timeout)
         fresh, first = self._is_fresh(prompt), not self._sent
         self._sent.append(prompt)
-
-        def prefilled(fraction: float) -> None:
-            if fraction > 0:
-                set_sync_api_timeout(silence)
-                moved()
-            self._progress.prefill(round(fraction * total), total)
-
         text: list[str] = []
         reasoning: list[str] = []
         limit = ReplyLimit("LM Studio", max_tokens)
         clock = StreamClock()
-        try:
-            with (
-                self._engine.link.talking("predict", "answering", patience) as client,
-                stalling(patience, silence) as moved,
-                start(client, prefilled) as stream,
-                _cancelled(stream),
-            ):
-                endpoints.hear_tool_calls(stream, moved)
-                for fragment in stream:
-                    moved()
-                    limit.count(fragment.content)
-                    clock.arrived()
-                    match fragment.reasoning_type:
-                        case "none":
-                            text.append(fragment.content)
-                        case "reasoning":
-                            reasoning.append(fragment.content)
-                stats = stream.result().stats
-        except BaseException as error:
-            if not isinstance(error, Failure) or error.verdict is Verdict.TIMEOUT:
-                self._lost = error if isinstance(error, Failure) else None
-                self._engine.abandon(self.identifier, error, loading=False)
-            elif error.code == BEYOND_LIMIT:
-                self._engine.link.drop()  # else the rest would still be received and parsed
-            raise
+        with ExitStack() as stack:
+            client, moved, prefilled = stack.enter_context(self._talking(total))
+            with self._in_order():
+                stream = stack.enter_context(start(client, prefilled))
+            stack.enter_context(endpoints.cancelling(stream))
+            endpoints.hear_tool_calls(stream, moved)
+            for fragment in stream:
+                moved()
+                limit.count(fragment.content)
+                clock.arrived()
+                match fragment.reasoning_type:
+                    case "none":
+                        text.append(fragment.content)
+                    case "reasoning":
+                        reasoning.append(fragment.content)
+            stats = stream.result().stats
         reason = endpoints.stop_reason(stream)
         answered = bool("".join(text).strip() or endpoints.tool_calls(stream))
         failure = broken_off(reason, answered=answered)
@@ -264,11 +265,53 @@ class LmStudioInstance:
             prompt_tokens=stats.prompt_tokens_count or None,
             cached_prompt_tokens=0 if first else None,
             completion_tokens=stats.predicted_tokens_count,
-            ttft_seconds=_measured(stats.time_to_first_token_sec) or clock.first_seconds,
+            ttft_seconds=endpoints.positive(stats.time_to_first_token_sec) or clock.first_seconds,
             decode_seconds=clock.decode_seconds,
-            prefill_tokens_per_second=_prefill_speed(stats) if fresh else None,
-            decode_tokens_per_second=_measured(stats.tokens_per_second),
+            prefill_tokens_per_second=endpoints.prefill_rate(stats) if fresh else None,
+            decode_tokens_per_second=endpoints.positive(stats.tokens_per_second),
         )
+
+    @contextmanager
+    def _talking(self, total: int) -> Iterator[_Talk]:
+        """A client for the prediction of a prompt of `total` tokens, watched for its silence."""
+        link, silence = self._engine.link, self._engine.reply_timeout
+        if (sharing := self._sharing) is not None:
+            sharing.allow(total / SLOWEST_PREFILL)
+            with link.talking("predict", "answering", silence) as client:
+                yield client, sharing.moved, partial(self._prefilled, sharing, total)
+            return
+        patience = max(silence, total / SLOWEST_PREFILL)
+
+        def prefilled(fraction: float) -> None:
+            if fraction > 0:
+                set_sync_api_timeout(silence)
+                moved()
+            self._progress.prefill(round(fraction * total), total)
+
+        try:
+            with (
+                link.talking("predict", "answering", patience) as client,
+                stalling(patience, silence) as moved,
+            ):
+                yield client, moved, prefilled
+        except BaseException as error:
+            self._give_up(error)
+            raise
+
+    def _in_order(self) -> AbstractContextManager[object]:
+        """A lock on the connection: the SDK may send a later call before an earlier one."""
+        return nullcontext() if self._sharing is None else self._sharing.turn
+
+    def _prefilled(self, sharing: Sharing, total: int, fraction: float) -> None:
+        sharing.prefill(self._progress, round(fraction * total), total)
+
+    def _give_up(self, error: BaseException) -> None:
+        """Unload an instance that may still be computing what nobody waits for."""
+        if not isinstance(error, Failure) or error.verdict is Verdict.TIMEOUT:
+            self._lost = error if isinstance(error, Failure) else None
+            self._engine.abandon(self.identifier, error, loading=False)
+        elif error.code == BEYOND_LIMIT:
+            self._engine.link.drop()  # else the rest would still be received and parsed
 
     def _prompt_tokens(self, prompt: str, silence: float) -> int:
         """Count the tokens of `prompt`, which set the limit; estimate them where they cannot.
@@ -298,29 +341,3 @@ def _prediction_config(max_tokens: int, temperature: float) -> LlmPredictionConf
         # The default would silently cut the middle out of a prompt that is too long.
         "contextOverflowPolicy": "stopAtLimit",
     }
-
-
-def _prefill_speed(stats: LlmPredictionStats) -> float | None:
-    tokens, seconds = stats.prompt_tokens_count, _measured(stats.time_to_first_token_sec)
-    if seconds is None or tokens is None or tokens < MEASURABLE_PROMPT_TOKENS:
-        return None
-    return tokens / seconds
-
-
-def _measured(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) and value > 0 else None
-
-
-@contextmanager
-def _cancelled(stream: PredictionStream) -> Iterator[None]:
-    """Cancel an abandoned prediction; the SDK itself would let it run on."""
-    # An SDK stream that has raised has closed its channel, and can no longer cancel.
-    channel = stream._channel
-    try:
-        yield
-    except BaseException as error:
-        given_up = isinstance(error, TimeoutError | Failure) or not isinstance(error, Exception)
-        if given_up and channel is not None:
-            with suppress(Exception):
-                channel.cancel()
-        raise

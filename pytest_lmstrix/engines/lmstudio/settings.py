@@ -71,12 +71,14 @@ class LoadFields(Struct, frozen=True, kw_only=True):
     """Load setting of the manifest -> the keys that it stands for."""
     unsupported: tuple[str, ...] = ()
     """Load settings that the model's runtime does not have."""
+    requests: int = 1
+    """Requests at once, each with a context of that length."""
 
     def all(self) -> dict[str, object]:
         """Return every key that is sent."""
         if self.context_length is None:
             return {}
-        fields: dict[str, object] = {CONTEXT: self.context_length, **AS_ASKED}
+        fields: dict[str, object] = {CONTEXT: self.context_length * self.requests, **AS_ASKED}
         for keys in self.by_setting.values():
             fields |= keys
         return fields
@@ -115,7 +117,10 @@ def load_fields(model: Model, context_length: int, runtime: Runtime = "llama") -
         else:
             unsupported.append(setting)
     return LoadFields(
-        context_length=context_length, by_setting=by_setting, unsupported=tuple(unsupported)
+        context_length=context_length,
+        by_setting=by_setting,
+        unsupported=tuple(unsupported),
+        requests=model.load.requests,
     )
 
 
@@ -154,12 +159,16 @@ def _llama_keys(setting: str, value: object) -> Mapping[str, object] | None:
             return {"llm.load.llama.flashAttention": value}
         case "gpu_offload", float() | int():
             return {"llm.load.llama.acceleration.offloadRatio": float(value)}
+        case "parallel", int():
+            return {SLOTS: value}
         case "batch_size", int():
             return {"llm.load.llama.evalBatchSize": value}
     return None
 
 
 def _mlx_keys(setting: str, value: object) -> Mapping[str, object]:
+    if setting == "parallel":
+        return {SLOTS: value}
     if setting != "kv_cache_type":
         return {}
     if value in _MLX_FULL_PRECISION:
@@ -199,7 +208,7 @@ def _same(asked: object, reported: object) -> bool:
 
 
 def _not_honoured(model: Model, setting: str, value: object) -> Failure:
-    honoured = "kv_cache_type (not bf16), flash_attention, gpu_offload, batch_size"
+    honoured = "kv_cache_type (not bf16), flash_attention, gpu_offload, batch_size, parallel"
     text = (
         f"model {model.id!r}: LM Studio does not support load setting {setting}: {value!r};"
         f" it supports {honoured}"

@@ -118,13 +118,15 @@ class OpenAiEngine:
         slot = properties.default_generation_settings
         asked = min(context_length, model.context_limit or context_length)
         granted = reported or asked
+        given = msgspec.to_builtins(model.load)
         served = ServedModel(
             name=name,
             context_length=granted,
             is_reported=reported is not None,
             usable_context_length=min((slot and slot.n_ctx) or granted, granted),
             capabilities=properties.capabilities,
-            ignored_settings=tuple(msgspec.to_builtins(model.load)),
+            # The server has its own number of slots, but as many requests are sent at once.
+            ignored_settings=tuple(name for name in given if name != "parallel"),
             reports_prefill=is_llamacpp,
         )
         progress(1.0)

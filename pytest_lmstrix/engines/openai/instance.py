@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import Unpack
@@ -11,6 +12,7 @@ import msgspec
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Message, Reply
 from pytest_lmstrix.core.verdicts import Verdict
+from pytest_lmstrix.engines.at_once import Sharing
 from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.counting import KnownCounts, TokenCounter
 from pytest_lmstrix.engines.openai.client import OpenAiClient, PathMissing
@@ -55,6 +57,10 @@ class OpenAiInstance:
         self._progress = progress
         self._reply_timeout = reply_timeout
         self._unloaded = False
+        self._sharing: Sharing | None = None
+        """That of the requests at once that are running."""
+        self._requests = 1
+        """How many are."""
         self._only_chats = False
         self._usage_option: dict[str, object] = {"stream_options": {"include_usage": True}}
         self._past_end: dict[str, object] = {_PAST_END: True}
@@ -118,6 +124,18 @@ class OpenAiInstance:
             text = f"the server has no chat completions: {error}"
             raise Failure(text, verdict=Verdict.UNSUPPORTED, phase="predict") from None
         return with_reasoning_apart(reply)
+
+    def at_once(self, asks: Sequence[Callable[[], Reply]]) -> list[Reply]:
+        """Return the answers to requests of this instance, all sent at once; see `Engine`.
+
+        Whether the server answers them at the same time is its own matter.
+        """
+        # Each has a limit of its own that allows for the others.
+        self._sharing, self._requests = Sharing(math.inf), len(asks)
+        try:
+            return self._sharing.run(asks)
+        finally:
+            self._sharing, self._requests = None, 1
 
     def count_tokens(self, text: str) -> int:
         """Count the tokens of `text` by `/tokenize`, else by the usage that requests report.
@@ -194,15 +212,26 @@ class OpenAiInstance:
 
     def _streamed(self, path: str, body: Mapping[str, object], text: str, max_tokens: int) -> Reply:
         # Few texts have more than one token for two bytes.
-        patience = max(self._reply_timeout, len(text.encode()) / 2 / _SLOWEST_PREFILL)
+        sharing, limit = self._sharing, self._reply_timeout
+        patience = max(limit, self._requests * len(text.encode()) / 2 / _SLOWEST_PREFILL)
         collected = _Collected(ReplyLimit("the server", max_tokens))
         events = self._client.events(
-            path, body, StreamEvent, prefill_seconds=patience, silence_seconds=self._reply_timeout
+            path,
+            body,
+            StreamEvent,
+            prefill_seconds=patience,
+            silence_seconds=patience if sharing else limit,
         )
         with closing(events):  # a reply that is given up must not be computed further
             for event in events:
+                if sharing is not None and sharing.given_up.is_set():
+                    text = "given up, since another of the requests at once has failed"
+                    raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="predict")
                 if (prefill := event.prompt_progress) is not None:
-                    self._progress.prefill(prefill.processed, prefill.total)
+                    if sharing is not None:
+                        sharing.prefill(self._progress, prefill.processed, prefill.total)
+                    else:
+                        self._progress.prefill(prefill.processed, prefill.total)
                 collected.add(event)
         return collected.reply(self._client.key.redact)
 

@@ -13,7 +13,7 @@ from statistics import median
 from typing import NamedTuple
 
 from pytest_lmstrix.core.types import Result
-from pytest_lmstrix.registry.history.since import remote_host
+from pytest_lmstrix.system.addresses import remote_host
 
 BLOCK = 5
 """Results of a block."""

@@ -7,8 +7,9 @@ from collections import defaultdict, deque
 from pytest_lmstrix.core.types import Acceptance, Result
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.registry.history.baselines import Baselines
-from pytest_lmstrix.registry.history.since import Timelines, remote_host
+from pytest_lmstrix.registry.history.since import Timelines
 from pytest_lmstrix.registry.history.updates import EngineVersions
+from pytest_lmstrix.system.addresses import remote_host
 
 MOST_HISTORY = 20
 """Newest results kept as the history of each setup, check and size."""

@@ -8,10 +8,8 @@ model has none) belongs to the newest known ones.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 from datetime import date, datetime
-from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from msgspec import Struct
@@ -19,12 +17,12 @@ from msgspec import Struct
 from pytest_lmstrix.core.checks import CHECKS
 from pytest_lmstrix.core.types import Acceptance, Result
 from pytest_lmstrix.core.verdicts import TRAITS, Verdict
+from pytest_lmstrix.system.addresses import remote_host
 
 State = Literal["works", "broken", "never_worked"]
 
 FLAPPING = 3
 """From this many changes between working and failing on, their number is mentioned."""
-LOCAL = "this machine"
 _WORKS: dict[Verdict, bool | None] = {
     verdict: traits.evidence == "good"
     if traits.subject in ("model", "size") and traits.evidence not in ("unclear", "none")
@@ -242,25 +240,6 @@ def result_moment(result: Result) -> Moment:
         context_length=result.context_length,
         verdict=result.verdict,
     )
-
-
-@lru_cache(maxsize=1_000)
-def remote_host(host: str | None) -> str | None:
-    """Return `host`, or `None` if it is this machine, whatever the port."""
-    if host is None:
-        return None
-    name = host.partition("://")[2] or host
-    name = name.rpartition(":")[0].strip("[]") if ":" in name else name
-    try:
-        local = ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        local = name.lower() in ("localhost", "local")  # the embedded engine is `local`
-    return None if local else host
-
-
-def shown_host(host: str | None) -> str:
-    """Return the host of a result in words: its name or address, or `this machine`."""
-    return remote_host(host) or LOCAL
 
 
 def most_relevant(found: Iterable[Since], machine: str | None = None) -> Since | None:

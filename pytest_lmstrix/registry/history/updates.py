@@ -9,7 +9,7 @@ from datetime import datetime
 from msgspec import Struct
 
 from pytest_lmstrix.core.types import Result
-from pytest_lmstrix.registry.history.since import remote_host
+from pytest_lmstrix.system.addresses import remote_host
 
 SOFTWARE = {"llamacpp": "llama.cpp", "lmstudio": "LM Studio", "ollama": "Ollama"}
 """Engine -> the name of its software."""

@@ -10,10 +10,11 @@ from msgspec import Struct
 
 from pytest_lmstrix.core.types import Acceptance, Origin, Result
 from pytest_lmstrix.core.verdicts import TRAITS, Outcome, Verdict
-from pytest_lmstrix.registry.history.since import Since, most_relevant, remote_host
+from pytest_lmstrix.registry.history.since import Since, most_relevant
 from pytest_lmstrix.registry.store import Registry
 from pytest_lmstrix.reports.nights.events import Event, Events
 from pytest_lmstrix.reports.run_json import representative_of
+from pytest_lmstrix.system.addresses import remote_host
 
 MOST_NIGHTS = 60
 """Nights with a run that the page shows, the newest ones."""

@@ -10,9 +10,9 @@ from msgspec import Struct
 from pytest_lmstrix.core.formatting import count_of, duration
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.core.types import Result
-from pytest_lmstrix.registry.history.since import remote_host
 from pytest_lmstrix.reports.overview.standing import Standing, counted_models, standing
 from pytest_lmstrix.reports.run_json import ModelReport, RunReport
+from pytest_lmstrix.system.addresses import remote_host
 
 _MOST_NAMES = 6
 """Longest list of engines or hosts."""

@@ -13,6 +13,7 @@ from pytest_lmstrix.reports.run_json import RunReport
 def explained_notes(run: RunReport) -> Iterator[str]:
     """Yield `tiny, full at 60,000: slow: decodes 3.1 tokens/s, 40.2 at 30,000`.
 
+    And what `deep` has shown of a model, such as `tiny, deep: reach 8,192, resist 4,096`.
     A note that several sizes of a model have is named once, at the first of them.
     """
     for model in failures_first(run):
@@ -22,3 +23,5 @@ def explained_notes(run: RunReport) -> Iterator[str]:
                 if ":" in note and note not in known:
                     known.add(note)
                     yield f"{model.id}, {result.check} at {tokens(result.context_length)}: {note}"
+        if model.tiers is not None and any(each.tiers for each in run.results[model.id]):
+            yield f"{model.id}, deep: {model.tiers.text}"

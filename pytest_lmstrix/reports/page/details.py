@@ -134,6 +134,7 @@ def _facts(row: ModelRow) -> dict[str, str]:
         "architecture": " ".join(filter(None, (model.architecture, model.quantization))),
         "settings": last.settings if last else "",
         "capabilities": capabilities_text(model.capabilities, proofs) if capable else "",
+        "deep": row.report.tiers.text if row.report.tiers else "",
         "tags": ", ".join(model.tags),
     }
 

@@ -16,8 +16,8 @@ from pytest_lmstrix.core.verdicts import TRAITS, Verdict
 from pytest_lmstrix.hooks.collection import ascii_id
 from pytest_lmstrix.plan.plan import Plan
 from pytest_lmstrix.registry.history.earlier import History
-from pytest_lmstrix.registry.history.since import remote_host, shown_host
 from pytest_lmstrix.reports.run_json import CaseReport, RunReport
+from pytest_lmstrix.system.addresses import remote_host, shown_host
 
 MOST_COLUMNS = 16
 """Sizes with their own column; rarer sizes share the last one."""

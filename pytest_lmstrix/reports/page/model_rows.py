@@ -12,11 +12,12 @@ from pytest_lmstrix.core.types import Model, Result
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.plan.plan import Plan
 from pytest_lmstrix.registry.history.earlier import History
-from pytest_lmstrix.registry.history.since import most_relevant, short_text, shown_host
+from pytest_lmstrix.registry.history.since import most_relevant, short_text
 from pytest_lmstrix.reports.overview.standing import Standing, failures_first, standing
 from pytest_lmstrix.reports.page.fleet import earlier_results, newest_results
 from pytest_lmstrix.reports.page.strips import LAST_RUNS, Axis, state_name
 from pytest_lmstrix.reports.run_json import ModelReport, RunReport, representative_of
+from pytest_lmstrix.system.addresses import shown_host
 
 STANDING_NAMES: dict[Standing, str] = {
     "declared": "works",

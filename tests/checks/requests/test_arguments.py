@@ -78,6 +78,7 @@ MISTAKES: list[tuple[dict[str, Any], type[Exception], str]] = [
     ),
     ({"messages": called(arguments="[1]")}, ValueError, "must be an object of JSON, got '[1]'"),
     ({"messages": called(arguments="{")}, ValueError, "must be an object of JSON, got '{'"),
+    ({"messages": called(arguments='{"x": NaN}')}, ValueError, "must be an object of JSON, got"),
     ({"messages": called(name=5)}, TypeError, "a tool call has a name and arguments, got"),
     ({"messages": called(id=5)}, TypeError, "the id of a tool call must be a str, got 5"),
     ({"messages": {**CALLED[1], "tool_calls": [5]}}, TypeError, "must be a ToolCall or a dict"),
@@ -189,6 +190,13 @@ def test_results_of_tools_are_linked_to_their_calls() -> None:
     ]
     assert read_messages(history) == history
     assert msgspec.to_builtins(history[0]) == {"role": "user", "content": "Hello"}
+
+
+def test_arguments_with_half_a_character_can_be_sent() -> None:
+    history = read_messages(called(arguments='{"city": "Paris \\ud83d"}'))
+    (call,) = history[0].tool_calls
+    assert call.arguments == {"city": "Paris \ufffd"}
+    assert msgspec.json.encode(history)
 
 
 def test_filler_leaves_a_call_and_its_result_together() -> None:

@@ -8,6 +8,7 @@ from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.manifest.read import read_manifest
 from tests.end_to_end.project import Project
 from tests.standin.lmstudio import (
+    GrantsAtMost,
     GrantsMore,
     LmStudioServer,
     Reasons,
@@ -52,6 +53,21 @@ def test_slots_that_share_the_context_are_named(project: Project) -> None:
         run(project, server, "-m", "deep").assert_outcomes(failed=2)
     assert {result.verdict for result in project.results} == {Verdict.CONTEXT_NOT_GRANTED}
     assert all("(one of 4 slots)" in result.detail for result in project.results)
+
+
+def test_what_requests_at_once_really_get_is_found_out(project: Project) -> None:
+    manifest(project, "{id: tiny, contexts: [8192], load: {parallel: 4}}")
+    small = StandInModel(key="tiny", behaviours=(GrantsAtMost(tokens=16_384),))
+    with LmStudioServer([small], version="0.4.24") as server:
+        result = run(project, server, "-m", "deep")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*fails at 8,192; works at 4,096*"])
+    failed, works = project.results
+    assert failed.verdict is Verdict.CONTEXT_NOT_GRANTED
+    assert "4 requests at once get 4,096 of 8,192 tokens each" in failed.detail
+    assert (works.verdict, works.context_length, works.settings) == (
+        Verdict.OK, 4096, '{"parallel":4}'
+    )  # fmt: skip
 
 
 def test_a_refused_token_is_said_once(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

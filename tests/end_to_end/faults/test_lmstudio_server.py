@@ -35,7 +35,7 @@ NOT_FOUND = no_matching_model({}, ())
 
 @pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.parametrize("kind", ["error", "hang", "close_socket", "garbage", "restart"])
-@pytest.mark.parametrize("where", ["listLoaded", "getModelInfo", "countTokens"])
+@pytest.mark.parametrize("where", ["listLoaded", "getModelInfo", "getLoadConfig"])
 def test_a_short_call_that_fails_once_is_retried(
     project: Project, where: Any, kind: Any, tier: str
 ) -> None:
@@ -48,6 +48,16 @@ def test_a_short_call_that_fails_once_is_retried(
     found = verdicts(project.results)
     assert len(found) == len(MODELS)
     assert set(found.values()) <= {OK, RETRIED}
+
+
+@pytest.mark.parametrize("kind", ["error", "hang", "close_socket"])
+def test_a_count_of_tokens_that_fails_once_is_retried(project: Project, kind: Any) -> None:
+    fault = Fault(where="countTokens", kind=kind, skip=1, error=REFUSED)
+    with stand_in(["one"], faults=[fault]) as server:
+        run(project, server, ["one"], "deep", contexts=(1024,))
+        assert server.faults_left() == ()
+        assert ours(server) == []
+    assert set(verdicts(project.results).values()) <= {OK, RETRIED}
 
 
 UNLOADS: dict[str, dict[str, Any]] = {

@@ -34,8 +34,8 @@ FLAGS: Mapping[str, str | None] = {
     "-ts, --tensor-split": "N0,N1,N2,...", "-ncmoe, --n-cpu-moe": "N",
     "-ctk, --cache-type-k": "TYPE", "-ctv, --cache-type-v": "TYPE", "-t, --threads": "N",
     "-tb, --threads-batch": "N", "-fa, --flash-attn": "[on|off|auto]", "--list-devices": None,
-    "--swa-full": None, "--rope-scaling": "{none,linear,yarn}", "-v, --verbose": None,
-    "-lv, --verbosity, --log-verbosity": "N", "--warmup, --no-warmup": None,
+    "--swa-full": None, "-kvu, --kv-unified": None, "--rope-scaling": "{none,linear,yarn}",
+    "-v, --verbose": None, "-lv, --verbosity, --log-verbosity": "N", "--warmup, --no-warmup": None,
 }  # fmt: skip
 
 
@@ -116,12 +116,14 @@ def _field(names: str) -> str:
 
 
 def _serve(asked: argparse.Namespace) -> None:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the embedded engine does
     import xllamacpp as llama
 
     params = llama.CommonParams()
     params.model.path = asked.model
     params.n_ctx = int(asked.ctx_size)
     params.n_parallel = int(asked.parallel)
+    params.kv_unified = bool(asked.kv_unified)
     params.hostnames = [asked.host]
     params.port = int(asked.port)
     params.api_keys = [os.environ["LLAMA_API_KEY"]]

@@ -25,6 +25,7 @@ from tests.standin.lmstudio.models.behaviours import (
     Says,
     SeesLast,
     SharesContext,
+    SharesWindow,
     SlowDecode,
     Unsupported,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "SeesLast",
     "ServerError",
     "SharesContext",
+    "SharesWindow",
     "SlowDecode",
     "StandInModel",
     "Unsupported",

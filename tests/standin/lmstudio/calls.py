@@ -40,6 +40,8 @@ class Call(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="call"):
     """Whether the client has cancelled."""
     outcome: str = "pending"
     """`ok`, `cancelled`, `invalid`, `lost`, or `error: TITLE`."""
+    seconds: float = 0.0
+    """From its arrival to its outcome."""
 
 
 class Change(Struct, frozen=True, kw_only=True, tag="change"):

@@ -158,6 +158,11 @@ def prompt_too_long(prompt_tokens: int, context_length: int) -> ServerError:
     )
 
 
+def context_exceeded() -> ServerError:
+    """The prompts of all requests at once do not fit in the window that they share."""
+    return ServerError(title="Context size has been exceeded.")
+
+
 def canceled() -> ServerError:
     """A load that was cancelled."""
     return ServerError(title="Operation canceled.")

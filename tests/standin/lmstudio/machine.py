@@ -42,8 +42,8 @@ class Instance:
         self.ttl_ms = ttl_ms
         self.last_used = now
         self.config = config
-        self.turn = asyncio.Lock()
-        """Held by a prediction: those of one instance run one after the other."""
+        self.turn = asyncio.Semaphore(config.get("llm.load.numParallelSessions", 1))
+        """Held by a prediction: those of one slot run one after the other."""
         self.running: set[asyncio.Task[None]] = set()
         """Number of running and waiting predictions."""
 

@@ -116,6 +116,19 @@ class ForgetsMiddle(Behaviour, frozen=True, tag=True):
         return [*tokens[: self.start], *tokens[len(tokens) - self.end :]]
 
 
+class Confuses(Behaviour, frozen=True, tag=True):
+    """Takes a fact for another of the same wording, or loses a link, in more tokens than these."""
+
+    resists: int
+    follows: int
+
+    def reply(self, prompt: Prompt, reply: str) -> str:
+        text = "".join(prompt.tokens)
+        if len(prompt.tokens) > self.follows and brain.linked(text):
+            return " not known."
+        return (len(prompt.tokens) > self.resists and brain.rival(text)) or reply
+
+
 class CutsPrompt(Behaviour, frozen=True, tag=True):
     """Cuts a prompt silently to its last `tokens`, and counts only those."""
 
@@ -167,6 +180,17 @@ class SharesContext(Behaviour, frozen=True, tag=True):
             return settings
         shared = {"llm.load.numParallelSessions": self.slots, "llm.load.useUnifiedKvCache": False}
         return settings | shared
+
+
+class SharesWindow(Behaviour, frozen=True, tag=True):
+    """Answers `slots` long prompts only at once, and has room for `windows` contexts for them all.
+
+    Where they need more, they are refused, or `cuts` each to its share.
+    """
+
+    slots: int = 4
+    windows: float = 1.0
+    cuts: bool = False
 
 
 class Gibberish(Behaviour, frozen=True, tag=True):
@@ -425,6 +449,7 @@ class Embedded(Behaviour, frozen=True, tag=True):
 AnyBehaviour = (
     SeesLast
     | Admits
+    | Confuses
     | CallsTool
     | UsesTools
     | SeesStripes
@@ -434,6 +459,7 @@ AnyBehaviour = (
     | GrantsAtMost
     | GrantsMore
     | SharesContext
+    | SharesWindow
     | Gibberish
     | OutOfMemory
     | Guardrail

@@ -1,7 +1,8 @@
 """A small deterministic language model: it tokenizes, and answers like a competent model.
 
 It is independent of the probes. An unfinished sentence continues as the same beginning did
-earlier in the visible text (as an induction head does); sums and number words are computed.
+earlier in the visible text (as an induction head does), or as that of another owner to which a
+sentence such as "Emma has the code word of Oslo." refers; sums and number words are computed.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ _NUMBER_WORD = re.compile(
     rf"\b({'|'.join(_TENS)})[- ]({'|'.join(_UNITS[1:10])})\b|\b({'|'.join(_NUMBERS)})\b"
 )
 _QUESTION = re.compile(r"\b(?:what|who|where|which) (is|are|was|were) ([^?]{3,})\?$")
+_OF = re.compile(r"(.+ of )(\w+)( is)")
 _LONGEST_ECHO = 400
 FALLBACK = " It was a quiet day, and nobody in the village spoke of it again."
 
@@ -68,6 +70,8 @@ def answer(text: str) -> str:
     before = lowered[: len(lowered) - len(stem)]
     if " " in stem and (found := _continuation(text, before, stem)):
         return found
+    if reference := linked(lowered):
+        return _continuation(text, before, reference)
     return _computed(lowered) or _greeting(stem) or _recalled(text, before, stem) or FALLBACK
 
 
@@ -79,6 +83,27 @@ def _continuation(text: str, before: str, phrase: str) -> str:
     rest = text[at + len(phrase) : at + len(phrase) + _LONGEST_ECHO]
     end = re.search(r"[.!?](?=\s|$)|\n", rest)
     return rest[: end.end()] if end else rest
+
+
+def linked(text: str) -> str:
+    """Return the beginning of the sentence that the last one refers to, if there is such a link."""
+    *_, last = text.lower().rsplit("\n", 1)
+    if (asked := _OF.fullmatch(last)) is None:
+        return ""
+    kind, owner, verb = asked.groups()
+    links = re.findall(rf"\b{re.escape(owner)} has {re.escape(kind)}(\w+)\.", text.lower())
+    return f"{kind}{links[-1]}{verb}" if links else ""
+
+
+def rival(text: str) -> str:
+    """Return how a sentence about another owner ends that begins like the last one."""
+    *_, last = text.rsplit("\n", 1)
+    if (asked := _OF.fullmatch(last)) is None:
+        return ""
+    kind, owner, verb = map(re.escape, asked.groups())
+    others = re.findall(rf"{kind}(?!{owner}\b)\w+{verb}([^.\n]+\.)", text)
+    mine = re.findall(rf"{kind}{owner}{verb}([^.\n]+\.)", text)
+    return next((other for other in reversed(others) if other not in mine), "")
 
 
 def _computed(lowered: str) -> str:

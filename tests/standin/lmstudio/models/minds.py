@@ -13,6 +13,7 @@ from tests.standin.lmstudio.models import brain
 from tests.standin.lmstudio.models.asked import Asked, Called
 from tests.standin.lmstudio.models.behaviours import Piece, Prompt, Says
 from tests.standin.lmstudio.models.model import StandInModel
+from tests.standin.lmstudio.models.window import window_of
 
 _END_OF_TURN = "<|end|>\n"
 _ASSISTANT = "<|assistant|>\n"
@@ -94,14 +95,18 @@ def render(messages: Sequence[Message]) -> str:
 class StandInMind:
     """Answers with `brain`; keeps its last prompt like a KV cache."""
 
-    blocks = False
-
     def __init__(self, model: StandInModel, context_length: int) -> None:
         self.context_length = context_length
         self.slots = 1
         """Requests that share the context, each with a part of it."""
         self._model = model
         self._cache: Sequence[str] = ()
+        self._window = window_of(model, context_length)
+
+    @property
+    def blocks(self) -> bool:
+        """Whether a prompt waits for others."""
+        return self._window is not None
 
     def tokenize(self, text: str) -> Sequence[int]:
         return [brain.token_id(token) for token in brain.tokenize(text)]
@@ -109,7 +114,7 @@ class StandInMind:
     def predict(self, request: Request) -> Prediction:
         text = render(request.messages) if request.chat else _joined(request.messages)
         sent = brain.tokenize(text)
-        taken: Sequence[str] = sent
+        taken: Sequence[str] = sent if self._window is None else self._window.taken(sent)
         bos = self._model.bos_tokens
         for behaviour in self._model.behaviours:
             taken = behaviour.counted(taken)

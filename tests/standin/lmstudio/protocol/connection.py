@@ -250,4 +250,4 @@ class Note:
     def end(self, outcome: str) -> None:
         """Set the outcome; the first one is kept."""
         if self.call.outcome == "pending":
-            self.add(outcome=outcome)
+            self.add(outcome=outcome, seconds=self._server.clock() - self.call.time)

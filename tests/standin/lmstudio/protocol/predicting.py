@@ -65,7 +65,7 @@ def messages(history: ChatHistoryData) -> tuple[Message, ...]:
     found: list[Message] = []
     calls: dict[str | None, Called] = {}
     for message in history.messages:
-        call, texts = None, []
+        role, texts = type(message).role, []
         for part in message.content:
             if isinstance(part, TextData):
                 texts.append(part.text)
@@ -73,9 +73,12 @@ def messages(history: ChatHistoryData) -> tuple[Message, ...]:
                 made = part.tool_call_request
                 calls[made.id] = Called(made.name, json.dumps(made.arguments))
             elif isinstance(part, ToolCallResultData):
-                call = calls[part.tool_call_id]
-                texts.append(part.content)
-        found.append(Message(role=type(message).role, text="".join(texts), called=call))
+                found.append(
+                    Message(role=role, text=part.content, called=calls.pop(part.tool_call_id))
+                )
+        if role != "tool":
+            found.append(Message(role=role, text="".join(texts)))
+    assert not calls, f"no results of {list(calls)}"
     return tuple(found)
 
 

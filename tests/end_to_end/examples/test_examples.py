@@ -19,7 +19,7 @@ from tests.standin import weights
 from tests.standin.lmstudio import LmStudioServer, Says, StandInModel
 from tests.standin.lmstudio.models.behaviours import Admits, AnyBehaviour, CallsTool
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[3] / "examples"
 ON_SMOLLM2 = ("json_extraction", "summarizer", "prompt_regression")
 WITHOUT_WORKED_EXAMPLES = "Review: {review}\nSentiment:"
 
