@@ -65,7 +65,10 @@ def test_each_model_has_one_case_and_a_claim_that_does_not_hold_fails(
     again.stdout.fnmatch_lines(["*Ollama reports that this model cannot think*"])
 
 
-def test_declared_and_proven_are_side_by_side(project: Project, server: OllamaServer) -> None:
+def test_declared_and_proven_are_side_by_side(
+    project: Project, server: OllamaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)  # all columns have room
     run(project, server, "-m", "capability or full", "--lmstrix-ctx", "2048")
     listed = project.run("--lmstrix-list").outlines
     rows = {line.split()[0]: line for line in listed}
