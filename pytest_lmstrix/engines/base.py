@@ -119,6 +119,7 @@ class Engine(Protocol):
     - `generate(prompt, *, max_tokens) -> Reply`: `complete`, past an end of text; for `speed`.
     - `rank(prompt) -> Reply`: one token after `prompt`, and `Reply.likeliest`; for `deep`.
     - `peak_memory_bytes: int | None`, and `fingerprint: str | None`.
+    - `capabilities: tuple[str, ...]`: those that it claims, such as `tools`, where no listing does.
     - `usable_context_length: int`: what one request may fill, where several share the context.
     - `ignored_settings: tuple[str, ...]`: load settings that are not in force after all.
     - `notes: tuple[str, ...]`: what a person should know of the load, each `topic: text`.

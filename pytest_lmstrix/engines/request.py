@@ -83,3 +83,5 @@ class ChatOptions(CompletionOptions, total=False):
 
     tools: tuple[Tool, ...]
     images: tuple[Image, ...]
+    thinking: bool
+    """Whether the model thinks before it answers; each engine has a default of its own."""

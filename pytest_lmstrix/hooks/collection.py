@@ -29,6 +29,8 @@ ONE_LOAD = ("deep", "speed")
 """Checks of which one load serves all sizes of a model."""
 _LAST = ("deep", "limit", "speed")
 """Checks that run after all sizes of the others, in this order."""
+ONE_CASE = {"limit": PlannedModel.whole, "capability": PlannedModel.smallest_roomy}
+"""Checks with one case of each model, and which."""
 MOST_SAMPLES = 1_000
 _MARK_ARGUMENTS = "match=..., contexts=..., samples=... and at_least=..."
 known_left_out = pytest.StashKey[int]()
@@ -93,8 +95,10 @@ class Collection:
             models, known = self._plan.embedding, self._plan.embedding_cases()
         cases = {case.id: case for case in known}
         mark = metafunc.definition.get_closest_marker("lmstrix")
-        if check_of(metafunc.definition) == "limit":
-            cases = {planned.model.id: planned.whole() for planned in self._plan.models}
+        check = check_of(metafunc.definition)
+        if check in ONE_CASE:
+            case_of_model = ONE_CASE[check]
+            cases = {each.model.id: case_of_model(each) for each in self._plan.models}
         elif mark is not None:
             cases = {case.id: case for case in _cases_of_mark(mark, models, known)}
         params = [

@@ -11,6 +11,8 @@ from msgspec.structs import replace
 from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, Case, Host, Model, ModelFacts, fingerprint
 from pytest_lmstrix.weights.source import identity
 
+ROOMY = 4_096
+"""Room for questions with tools or a picture, and a long answer; tokens."""
 LADDER = (30_000, 40_000, 60_000, 80_000, 100_000, 120_000)
 EMBEDDING_CONTEXT = 512
 """Size of an embedding model whose declared maximum is unknown, tokens: few have less."""
@@ -40,6 +42,12 @@ class PlannedModel(Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Return the model at its declared maximum, or at the largest size to test."""
         largest = self.model.context_limit or self.context_lengths[-1]
         return Case(model=self.model, context_length=largest)
+
+    def smallest_roomy(self) -> Case:
+        """Return the model at its smallest size from `ROOMY` up, else at its largest."""
+        sizes = self.context_lengths
+        size = next((each for each in sizes if each >= ROOMY), sizes[-1])
+        return Case(model=self.model, context_length=size)
 
 
 class KnownRange(Struct, frozen=True, kw_only=True):

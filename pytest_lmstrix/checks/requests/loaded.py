@@ -123,6 +123,7 @@ class LoadedModel(ReportedLoad):
         schema: object = None,
         tools: Sequence[AnyTool] = (),
         images: Sequence[arguments.ImageSource] = (),
+        thinking: bool | None = None,
         system: str | None = None,
         fill: float | None = None,
         required: bool = False,
@@ -138,6 +139,7 @@ class LoadedModel(ReportedLoad):
             schema: What the answer must keep, see `CheckedReply.parsed`: a JSON schema or a type.
             tools: Functions with type hints or JSON schemas, see `CheckedReply.tool_calls`.
             images: Paths or bytes, for the last message.
+            thinking: Whether the model is to think before it answers.
             system: The first message, of the system.
             fill: Filler before the last message of the user, so that the prompt has so many
                 tokens, or fills this share of the context.
@@ -154,7 +156,7 @@ class LoadedModel(ReportedLoad):
             raise ValueError("images belong to the last message, which must be of the user")
         request = self._request(
             "chat", max_tokens, temperature, seed, stop, schema, fill, required,
-            tools=offered, images=pictures,
+            tools=offered, images=pictures, thinking=arguments.read_switch(thinking, "thinking"),
         )  # fmt: skip
         request = replace(request, has_tool_results=has_tool_results(history))
         return self._answer(request, history)

@@ -32,6 +32,7 @@ from pytest_lmstrix.engines.llamacpp.protocol.answers import (
 from pytest_lmstrix.engines.llamacpp.protocol.events import ReplyChoice, ReplyEvent
 from pytest_lmstrix.engines.openai_form import (
     EmbeddingAnswer,
+    LlamaCppProperties,
     ToolCallParts,
     chat_fields,
     embedding_fields,
@@ -56,7 +57,7 @@ class _Settings(Struct):
     n_ctx: int
 
 
-class _Properties(Struct):
+class _Properties(LlamaCppProperties, frozen=True, kw_only=True):
     default_generation_settings: _Settings
 
 
@@ -102,6 +103,7 @@ class LlamaCppInstance:
         """That of the requests at once that are running."""
         with self._watched():
             properties = decoded_answer(client.get("/props"), _Properties)
+        self.capabilities = properties.capabilities
         granted = properties.default_generation_settings.n_ctx
         self.context_length = granted if most_context is None else min(granted, most_context)
         """Granted to a request, tokens: rounded up to 256 and cut to what the model was trained
@@ -150,8 +152,8 @@ class LlamaCppInstance:
         """Answer `messages`; see `Instance.chat`."""
         if (failure := self._template_error) is not None:
             raise Failure(failure.text, verdict=failure.verdict, phase="predict")
-        if options.get("images"):
-            raise Unable("images need the projector of a model, which this engine does not load")
+        if options.get("images") and "vision" not in self.capabilities:
+            raise Unable("images need the projector of a model, and none is loaded")
         body = {"max_tokens": max_tokens, "temperature": temperature}
         body |= chat_fields(messages, options)
         return self._reply("/v1/chat/completions", body, max_tokens)

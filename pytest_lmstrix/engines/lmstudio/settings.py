@@ -52,14 +52,14 @@ def option_fields(options: Mapping[str, Any]) -> dict[str, object]:
     return fields
 
 
-def without_thinking(max_tokens: int) -> dict[str, object]:
-    """Return the settings of a chat that is answered at once, as far as the model can do that.
+def thinking_fields(max_tokens: int, *, thinking: bool) -> dict[str, object]:
+    """Return the settings of a chat with or without `thinking`, as far as the model can do that.
 
-    Where it thinks anyway, a quarter of `max_tokens` is left for the answer.
+    Where it thinks, a quarter of `max_tokens` is left for the answer.
     """
     budget = {"checked": True, "value": max_tokens - max(1, max_tokens // 4)}
     return {
-        "llm.prediction.reasoning.enableThinking": False,
+        "llm.prediction.reasoning.enableThinking": thinking,
         "llm.prediction.reasoning.budgetTokens": budget,
     }
 

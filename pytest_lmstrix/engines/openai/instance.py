@@ -24,7 +24,7 @@ from pytest_lmstrix.engines.openai_form import (
     completion_fields,
     embedding_fields,
 )
-from pytest_lmstrix.engines.reasoning import split_reasoning
+from pytest_lmstrix.engines.reasoning import with_reasoning_apart
 from pytest_lmstrix.engines.reply_limit import ReplyLimit
 from pytest_lmstrix.engines.request import ChatOptions, CompletionOptions, Embeddings, Unable
 from pytest_lmstrix.engines.stream_clock import StreamClock
@@ -48,6 +48,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     ignored_settings: tuple[str, ...] = ()
     embeds: bool = False
     """Whether it is an embedding model."""
+    capabilities: tuple[str, ...] = ()
     reports_prefill: bool = False
     """Whether it can report the progress of a prefill, as llama.cpp can."""
 
@@ -78,6 +79,7 @@ class OpenAiInstance:
         self.context_length = served.context_length
         self.usable_context_length = served.usable_context_length
         self.ignored_settings = served.ignored_settings
+        self.capabilities = served.capabilities
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -129,10 +131,7 @@ class OpenAiInstance:
         except PathMissing as error:
             text = f"the server has no chat completions: {error}"
             raise Failure(text, verdict=Verdict.UNSUPPORTED, phase="predict") from None
-        if reply.reasoning:
-            return reply
-        reasoning, text = split_reasoning(reply.text)
-        return msgspec.structs.replace(reply, text=text, reasoning=reasoning)
+        return with_reasoning_apart(reply)
 
     def embed(self, texts: Sequence[str]) -> Embeddings:
         """Return the vectors of `texts`; see `Embeds`."""

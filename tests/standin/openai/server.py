@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode
 from collections.abc import Iterable, Iterator
 from http.server import BaseHTTPRequestHandler
 from itertools import cycle, islice
@@ -126,7 +127,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, {"version": VERSION})
         elif self.path == "/props" and dialect is Dialect.LLAMACPP:
             settings = {"n_ctx": openai.mind.context_length}
-            build = {"build_info": VERSION, "default_generation_settings": settings}
+            names = ("supports_tool_calls", "supports_parallel_tool_calls")
+            template = dict.fromkeys(names, openai.model.trained_for_tool_use)
+            build = {"build_info": VERSION, "default_generation_settings": settings,
+                     "modalities": {"vision": openai.model.vision, "audio": False},
+                     "chat_template_caps": template, "chat_template": ""}  # fmt: skip
             self._answer(200, build)
         elif self.path == "/tokenize" and dialect is not Dialect.PLAIN and not faults.no_tokenize:
             self._tokenize(body)
@@ -326,6 +331,7 @@ def _asked(body: dict[str, Any]) -> Asked:
         schema=form.get("json_schema", {}).get("schema"),
         tools=tuple(body.get("tools", ())),
         images=len(images),
+        pictures=tuple(b64decode(url.partition(",")[2], validate=True) for url in images),
     )
 
 

@@ -190,7 +190,7 @@ class StandInMind:
         for behaviour in self._model.behaviours:
             reply = behaviour.reply(prompt, reply)
             thoughts += behaviour.thoughts(prompt)
-        reply = request.asked.reply(reply, request.temperature)
+        reply = request.asked.reply(text, reply, request.temperature, self._model.behaviours)
         says = [each for each in self._model.behaviours if isinstance(each, Says)]
         if says:
             size = says[-1].fragment_characters
