@@ -21,11 +21,8 @@ from pytest_lmstrix.checks.requests.abilities import (
 )
 from pytest_lmstrix.checks.requests.checked_reply import CheckedReply, judge
 from pytest_lmstrix.checks.requests.history import (
-    Messages,
-    behind_filler,
-    has_tool_results,
-    read_messages,
-)
+    Messages, behind_filler, has_tool_results, read_messages,
+)  # fmt: skip
 from pytest_lmstrix.checks.requests.schema import Schema, read_schema
 from pytest_lmstrix.checks.requests.tools import AnyTool, read_tools
 from pytest_lmstrix.core.failure import Failure
