@@ -11,7 +11,8 @@ import pytest
 # Imported once here: pytester discards the modules imported by each in-process run.
 import pytest_lmstrix.manifest.read
 import pytest_lmstrix.manifest.recognize
-import pytest_lmstrix.reports.page.plots  # noqa: F401
+import pytest_lmstrix.reports.page.plots
+import pytest_lmstrix.reports.writer  # noqa: F401
 import tests.standin.fake_engine  # noqa: F401
 from pytest_lmstrix.core.types import Result
 
