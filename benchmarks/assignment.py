@@ -1,22 +1,32 @@
 """How models are given out to hosts, in virtual time: `python benchmarks/assignment.py [SEED]`.
 
 The plugin's own assignment, with workers that know their next model before they end one, as those
-of pytest-xdist do. Real durations differ from the expected ones by a factor of 0.5 to 2.
+of pytest-xdist do. Real durations differ from the expected ones by a factor of 0.5 to 2. Of the
+fleet `by memory`, half of the hosts have 16 GB, and a quarter each 24 and 80 GB: models go where
+the plugin's own placement finds that they fit.
 """
 
 from __future__ import annotations
 
 import random
 import sys
+from collections.abc import Iterable
 from heapq import heappop, heappush
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from msgspec.structs import replace
+
+from pytest_lmstrix.core.types import Host, Model
 from pytest_lmstrix.plan.assignment import Assignment, Job, lower_bound
+from pytest_lmstrix.plan.hosts.placement import placed
+from pytest_lmstrix.plan.plan import PlannedModel
 
 FLEETS = ((64, 8), (10_000, 100))
 """Models and hosts."""
+MEMORY_GB = (16, 16, 24, 80)
+"""Of the hosts, in turn."""
 
 
 def main() -> None:
@@ -25,23 +35,66 @@ def main() -> None:
     print("models hosts placement                  makespan/bound  idle  with a dead host/bound")
     for models, hosts in FLEETS:
         workers = [str(number) for number in range(hosts)]
-        for name, share in (("anywhere", 0.0), ("half of them on 2 hosts", 0.5)):
+        for name, make_jobs in PLACEMENTS.items():
             rng = random.Random(seed)
-            jobs = [_job(rng, number, workers, share) for number in range(models)]
+            jobs = make_jobs(rng, models, workers)
             took = {job.model: job.seconds * rng.uniform(0.5, 2) for job in jobs}
-            real = [Job(model=job.model, seconds=took[job.model]) for job in jobs]
-            bound = lower_bound(real, hosts)
+            real = [replace(job, seconds=took[job.model]) for job in jobs]
+            bound = _bound(real, workers)
             makespan, idle = _run(jobs, took, workers)
             after_death, _ = _run(jobs, took, workers, dies_at=bound / 2)
-            left = lower_bound(real, hosts) * hosts / (hosts - 0.5)
+            left = _bound(real, workers, lost=0.5)
             print(f"{models:>6} {hosts:>5} {name:<26} {makespan / bound:>13.3f} {idle:>6.1%}"
                   f" {after_death / left:>12.3f}")  # fmt: skip
 
 
-def _job(rng: random.Random, number: int, workers: list[str], share: float) -> Job:
-    seconds = rng.lognormvariate(4, 1)
-    places = rng.sample(workers, 2) if rng.random() < share else ()
-    return Job(model=str(number), seconds=seconds, workers=frozenset(places))
+def _anywhere(rng: random.Random, models: int, workers: list[str]) -> list[Job]:
+    return [_job(rng, number, ()) for number in range(models)]
+
+
+def _half_on_two(rng: random.Random, models: int, workers: list[str]) -> list[Job]:
+    return [
+        _job(rng, number, rng.sample(workers, 2) if rng.random() < 0.5 else ())
+        for number in range(models)
+    ]
+
+
+def _by_memory(rng: random.Random, models: int, workers: list[str]) -> list[Job]:
+    hosts = [
+        Host(address=worker, memory_bytes=MEMORY_GB[place % len(MEMORY_GB)] * 10**9)
+        for place, worker in enumerate(workers)
+    ]
+    jobs = []
+    for number in range(models):
+        size = int(min(rng.lognormvariate(2, 0.8), max(MEMORY_GB)) * 10**9)
+        model = PlannedModel(model=Model(id=str(number), engine="lmstudio"), context_lengths=(1,))
+        jobs.append(_job(rng, number, placed(model, hosts, {1: size}.get).hosts))
+    return jobs
+
+
+def _job(rng: random.Random, number: int, places: Iterable[str]) -> Job:
+    return Job(model=str(number), seconds=rng.lognormvariate(4, 1), workers=frozenset(places))
+
+
+PLACEMENTS = {
+    "anywhere": _anywhere,
+    "half of them on 2 hosts": _half_on_two,
+    "by memory": _by_memory,
+}
+
+
+def _bound(jobs: list[Job], workers: list[str], lost: float = 0.0) -> float:
+    """Return what no plan can stay below, with a part of the first worker `lost`.
+
+    Where models share few sets of hosts, such as those with enough memory, each set has a bound.
+    """
+    sets = {job.workers for job in jobs if job.workers}
+    sets = {frozenset(workers), *(sets if len(sets) <= len(MEMORY_GB) else ())}
+    return max(
+        lower_bound(alone, len(some)) * len(some) / (len(some) - lost * (workers[0] in some))
+        for some in sets
+        if (alone := [job for job in jobs if (job.workers or frozenset(workers)) <= some])
+    )
 
 
 def _run(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pytest_lmstrix.checks.requests.checked_reply import CheckedReply
+    from pytest_lmstrix.checks.requests.embedding import EmbeddingModel
     from pytest_lmstrix.checks.requests.loaded import LoadedModel
     from pytest_lmstrix.core.classify import classify
     from pytest_lmstrix.core.failure import Failure
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pytest_lmstrix.core.verdicts import Verdict
     from pytest_lmstrix.engines.base import (
         Closes,
+        Embeds,
         Engine,
         EngineOptions,
         Fetches,
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
         Sweeps,
         Weights,
     )
-    from pytest_lmstrix.engines.request import Image, Tool, Unable
+    from pytest_lmstrix.engines.request import Embeddings, Image, Tool, Unable
     from pytest_lmstrix.registry.history.since import Since
     from pytest_lmstrix.registry.store import (
         ModelStatus,
@@ -48,6 +50,9 @@ if TYPE_CHECKING:
 __all__ = [
     "CheckedReply",
     "Closes",
+    "EmbeddingModel",
+    "Embeddings",
+    "Embeds",
     "Engine",
     "EngineOptions",
     "Failure",
@@ -81,6 +86,7 @@ __all__ = [
 _HOMES = {
     "engines.base": (
         "Closes",
+        "Embeds",
         "Engine",
         "EngineOptions",
         "Fetches",
@@ -91,8 +97,9 @@ _HOMES = {
         "Sweeps",
         "Weights",
     ),
-    "engines.request": ("Image", "Tool", "Unable"),
+    "engines.request": ("Embeddings", "Image", "Tool", "Unable"),
     "checks.requests.checked_reply": ("CheckedReply",),
+    "checks.requests.embedding": ("EmbeddingModel",),
     "checks.requests.loaded": ("LoadedModel",),
     "registry.store": ("ModelStatus", "Recommendation", "Registry", "RegistryError"),
     "registry.history.since": ("Since",),

@@ -1,14 +1,22 @@
-"""Plugin of runs without model tests: skips tests with the fixture `lmstrix_model`."""
+"""Plugin of runs without model tests: skips the tests that ask for a model."""
 
 from __future__ import annotations
 
 import pytest
 
+_REASON = "models are tested with --lmstrix only"
+
 
 @pytest.fixture(scope="session")
 def lmstrix_model() -> None:
     """A loaded model, in a run with --lmstrix."""
-    pytest.skip("models are tested with --lmstrix only")
+    pytest.skip(_REASON)
+
+
+@pytest.fixture(scope="session")
+def lmstrix_embedding() -> None:
+    """A loaded embedding model, in a run with --lmstrix."""
+    pytest.skip(_REASON)
 
 
 class HeaderLine:

@@ -79,7 +79,7 @@ def start(config: pytest.Config) -> None:
         recorder = Recorder(config, settings, plan)
         register(recorder, "lmstrix-recorder")
         register(Writer(config, settings, plan, machine_id(), recorder), "lmstrix-writer")
-    for tag in {tag for each in plan.models for tag in each.model.tags}:
+    for tag in {tag for each in plan.all_models() for tag in each.model.tags}:
         config.addinivalue_line("markers", f"{tag}: models with this tag in the manifest")
     loader = _loader(settings, engines, plan, live)
     config.add_cleanup(partial(_finish, loader, partial(_print_line, config, live)))
@@ -157,7 +157,7 @@ def _memory(engines: Engines, settings: Settings) -> CaseMemory:
 
 
 def _loader(settings: Settings, engines: Engines, plan: Plan, live: Live) -> ModelLoader:
-    planned = {each.model.id: each for each in plan.models}
+    planned = {each.model.id: each for each in plan.all_models()}
 
     def engine_of(model: Model, gone: Container[str]) -> Engine:
         hosts = planned[model.id].hosts if model.id in planned else ()
@@ -197,7 +197,7 @@ def _sweep_all(
     """Sweep every host of the run; the engines report failed unloads themselves."""
     used = {
         id(engine): engine
-        for planned in plan.models
+        for planned in plan.all_models()
         for host in planned.hosts or hosts_for(planned.model, settings.hosts) or [None]
         for engine in [engines.get(planned.model.engine, [host] if host else ())]
     }

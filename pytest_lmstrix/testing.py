@@ -15,12 +15,14 @@ from contextlib import contextmanager
 from typing import ClassVar
 
 import pytest
+from msgspec.structs import replace
 
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Message, Model, ModelFacts, Reply
 from pytest_lmstrix.core.verdicts import Verdict
-from pytest_lmstrix.engines.base import Closes, Engine, Instance, ListsOthers, Sweeps
+from pytest_lmstrix.engines.base import Closes, Embeds, Engine, Instance, ListsOthers, Sweeps
 from pytest_lmstrix.engines.catalog import attaches, facts_of, host_of
+from pytest_lmstrix.probes.vectors import cosine
 
 __all__ = ["FEW_SHOT", "STORY", "EngineContract", "RecordedProgress"]
 
@@ -84,6 +86,8 @@ class EngineContract:
     """A raw prompt that the model continues with `expected`."""
     expected: ClassVar[str] = "5"
     """Part of the first 4 tokens after `prompt`."""
+    embedding: ClassVar[str | Model | None] = None
+    """An embedding model that the engine has; `None` if it embeds nothing."""
     measured: ClassVar[frozenset[str]] = frozenset(
         {"prompt_tokens", "completion_tokens", "ttft_seconds"}
     )
@@ -133,6 +137,18 @@ class EngineContract:
         """The engine with nothing loaded: not every engine has two instances of a model."""
         shared.unload()
         return engine
+
+    @pytest.fixture
+    def embedder(self, unused: Engine) -> Iterator[Instance]:
+        """The embedding model, loaded with the context length `small`."""
+        if self.embedding is None:
+            pytest.skip("the engine has no embedding model")
+        model = replace(self.entry(unused, self.embedding), type="embedding")
+        instance = unused.load(model, self.small, RecordedProgress())
+        try:
+            yield instance
+        finally:
+            instance.unload()
 
     def entry(self, engine: Engine, given: str | Model) -> Model:
         """Return `model` or `missing` as an entry of a manifest."""
@@ -271,6 +287,27 @@ class EngineContract:
         assert self.count_loaded(unused) == before
 
     # Optional members
+
+    def test_an_embedding_model_gives_a_vector_for_each_text(self, embedder: Instance) -> None:
+        assert isinstance(embedder, Embeds), "an embedding model has embed()"
+        assert embedder.context_length == self.small
+        texts = ["A cat sat on the mat.", "Interest rates rose.", "A cat sat on the rug."]
+        found = embedder.embed(texts)
+        first, other, near = found.vectors
+        assert len(first) == len(other) == len(near) > 1
+        assert all(type(value) is float for value in first)
+        assert cosine(first, near) > cosine(first, other), "the second text is the odd one"
+        assert cosine(first, embedder.embed(texts[:1]).vectors[0]) > 0.999, "the order is another"
+        counted = sum(map(embedder.count_tokens, texts))
+        assert found.prompt_tokens is None or 0 <= found.prompt_tokens - counted <= 4 * len(texts)
+
+    def test_a_text_longer_than_the_context_is_not_embedded(self, embedder: Instance) -> None:
+        assert isinstance(embedder, Embeds), "an embedding model has embed()"
+        text = STORY * (13 * embedder.context_length // (10 * embedder.count_tokens(STORY)) + 2)
+        with pytest.raises(Failure) as failed:
+            embedder.embed([text])
+        assert failed.value.verdict in (Verdict.CONTEXT_TOO_LARGE, Verdict.PROMPT_TRUNCATED)
+        assert embedder.embed([STORY]).vectors
 
     def test_sweep_leaves_what_living_owners_have_loaded(self, unused: Engine) -> None:
         if not isinstance(unused, Sweeps):

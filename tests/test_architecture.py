@@ -146,7 +146,7 @@ def test_a_public_name_is_defined_once() -> None:
         for name in defined(ast.parse(path.read_text(encoding="utf-8"))):
             places[name].append(module)
     # pytest names the hooks; a fixture of the plugin's is replaced where the plugin is inert.
-    given = ("_", "pytest_", "lmstrix_model")
+    given = ("_", "pytest_", "lmstrix_model", "lmstrix_embedding")
     repeated = {
         name: modules
         for name, modules in places.items()

@@ -8,6 +8,7 @@ from pytest_lmstrix.core.error_patterns.rules import COMPANION
 from pytest_lmstrix.core.failure import LOG_LINE
 from pytest_lmstrix.core.types import Result
 from pytest_lmstrix.core.verdicts import Verdict
+from pytest_lmstrix.probes.capability.prove import DOES_NOT_HOLD, NOTHING_DECLARED
 from pytest_lmstrix.probes.questions import THROUGH_TEMPLATE
 
 _SEE_LOG = "See the log in the folder `logs` of the reports."
@@ -80,6 +81,8 @@ _CAUSES: dict[Verdict, tuple[tuple[str, str], ...]] = {
 
 def advice_for(result: Result) -> str:
     """Return a remedy in one line, or an empty text."""
+    if result.check == "capability" and (advice := _on_the_capability(result)) is not None:
+        return advice
     for cause, advice in _CAUSES.get(result.verdict, ()):
         if re.search(cause, result.detail, re.IGNORECASE):
             return advice
@@ -91,6 +94,20 @@ def advice_for(result: Result) -> str:
         case Verdict.CRASHED | Verdict.ENGINE_ERROR | Verdict.TIMEOUT:
             return " ".join(filter(None, (_on_the_log(result), result.verdict.advice)))
     return result.verdict.advice
+
+
+def _on_the_capability(result: Result) -> str | None:
+    budget = Verdict.NO_ANSWER_IN_BUDGET
+    if result.verdict.outcome == "failed" and DOES_NOT_HOLD in result.detail:
+        if result.verdict is budget:
+            return budget.advice
+        return (
+            "Update the engine or the model's chat template, or rely on this capability no more:"
+            " take it out of `capabilities` in the manifest if it is there."
+        )
+    if result.verdict is Verdict.INCONCLUSIVE and NOTHING_DECLARED in result.detail:
+        return "Add to `capabilities` in the manifest what the model should be able to do."
+    return None
 
 
 def _asks_by_chat(result: Result) -> bool:

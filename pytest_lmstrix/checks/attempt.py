@@ -226,6 +226,7 @@ class Attempts:
             peak_memory_bytes=loaded.peak_memory_bytes if loaded else None,
             estimated_memory_bytes=self._estimated_bytes(case, finding.verdict),
             recall=finding.recall,
+            capabilities=finding.capabilities,
             tiers=finding.tiers,
             seed=finding.seed,
             check_version=check_version or (CHECKS[check].version if check in CHECKS else 1),

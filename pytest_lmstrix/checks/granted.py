@@ -67,6 +67,8 @@ class ReportedLoad:
         """Load settings that are not in force."""
         self.engine_notes: tuple[str, ...] = ()
         """Remarks of the engine, each `topic: text`."""
+        self.claimed: tuple[str, ...] = ()
+        """Capabilities that the engine claims of the model since its load."""
         self.peak_memory_bytes: int | None = None
         """Peak memory of the engine's process so far, where the engine measures it."""
 
@@ -92,6 +94,7 @@ class ReportedLoad:
         self.peak_memory_bytes = getattr(instance, "peak_memory_bytes", None)
         self.ignored_settings = _texts(getattr(instance, "ignored_settings", ()))
         self.engine_notes = _texts(getattr(instance, "notes", ()))
+        self.claimed = _texts(getattr(instance, "capabilities", ()))
         usable = getattr(instance, "usable_context_length", None)
         self.usable_context_length = self.context_length if usable is None else whole(usable)
         if self.model.load.requests > 1:  # then what each of them gets counts

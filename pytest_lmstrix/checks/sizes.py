@@ -22,6 +22,7 @@ from pytest_lmstrix.plan.size_search import (
     search_below,
     search_up_to,
 )
+from pytest_lmstrix.probes.capability.prove import prove_capabilities
 from pytest_lmstrix.probes.questions import PROBES, answer_questions
 
 Trial = Callable[[int, LoadBudget], Result]
@@ -76,6 +77,8 @@ class SizePolicy:
             return self._limit(case)
         if check == "speed":
             return [self._speed(case)]
+        if check == "capability":  # shows nothing about sizes
+            return [self._attempts.trial(check, case, prove_capabilities)]
         result = self._attempts.trial(check, case, PROBES[check])
         # A mere hello shows too little to search by.
         return self._search_below(result, case, "full", partial(self._full, case))

@@ -11,7 +11,14 @@ import msgspec
 from msgspec import Struct
 
 from pytest_lmstrix.commands.keyword import matcher
-from pytest_lmstrix.core.formatting import NOTHING, file_size, rate, seconds, tokens
+from pytest_lmstrix.core.formatting import (
+    NOTHING,
+    capabilities_text,
+    file_size,
+    rate,
+    seconds,
+    tokens,
+)
 from pytest_lmstrix.core.sanitize import escape_markdown, one_line
 from pytest_lmstrix.core.table import Paint, TableCell, prose, table, without_alike
 from pytest_lmstrix.core.types import ANY_SIZE, Model, Result
@@ -36,22 +43,24 @@ from pytest_lmstrix.system.machine_id import machine_id
 LIST_SCHEMA = 1
 """Increased when a JSON key is removed or changes its meaning; new keys do not count."""
 
+CAPABILITIES = "capabilities"
+"""Heading of the last column, which is there if any model has some."""
 _HEADINGS = ("model", "engine", "host", "size", "estimate", "declared", "verified", "first bad",
-            "status", "since", "TTFT", "tokens/s", "tested (UTC)")  # fmt: skip
+             "status", "since", "TTFT", "tokens/s", "tested (UTC)", CAPABILITIES)  # fmt: skip
 _PAST_CELLS = ("", "at", "check", "host", "tokens", "verdict", "rate", "remarks")
 _SORTED_BY = {
     "size": "size", "estimate": "estimate", "declared": "declared", "ctx": "verified",
     "status": "status", "ttft": "TTFT", "tps": "tokens/s", "tested": "tested (UTC)",
 }  # fmt: skip
-_EXPENDABLE = ("engine", "estimate", "TTFT", "size", "declared", "tokens/s", "tested (UTC)",
-               "host", "since", "first bad", "verified", "status")  # fmt: skip
+_EXPENDABLE = ("engine", CAPABILITIES, "estimate", "TTFT", "size", "declared", "tokens/s",
+               "tested (UTC)", "host", "since", "first bad", "verified", "status")  # fmt: skip
 _FROM_MODEL = ("id", "variant_of", "engine", "type", "tags", "size_bytes", "context_limit",
                "architecture", "quantization", "capabilities")  # fmt: skip
 _FROM_REGISTRY = ("fingerprint", "verified_context", "verified_check", "tiers", "largest_good",
                   "smallest_bad", "smallest_bad_verdict", "verdict", "last_tested", "host",
                   "load_seconds",
                   "ttft_seconds", "decode_tokens_per_second", "peak_memory_bytes",
-                  "estimated_memory_bytes", "imported")  # fmt: skip
+                  "estimated_memory_bytes", "capability_proofs", "imported")  # fmt: skip
 
 
 class Entry(Struct, frozen=True, kw_only=True):
@@ -124,13 +133,13 @@ def as_table(
     The column of sort key `key` is never dropped.
     """
     sorted_by = _SORTED_BY.get(key) or _SORTED_BY.get(key.removesuffix("d"))
-    headings, rows = without_alike("host", _HEADINGS, [_cells(entry) for entry in listed])
+    headings, rows = _columns(listed)
     yield from table(
         headings,
         rows,
         paint=paint,
         width=width,
-        left=("engine", "host", "status", "since"),
+        left=("engine", "host", "status", "since", CAPABILITIES),
         expendable=[each for each in _EXPENDABLE if each != sorted_by and each in headings],
     )
     yield from prose([[text] for text in _tiers(listed)], paint=paint, width=width)
@@ -141,6 +150,14 @@ def _tiers(listed: Iterable[Entry]) -> Iterator[str]:
     for entry in listed:
         if entry.known.tiers is not None:
             yield f"{entry.model.id}, deep: {entry.known.tiers.text}"
+
+
+def _columns(listed: Iterable[Entry]) -> tuple[list[str], list[list[TableCell]]]:
+    """Return headings and rows, without the columns in which no model has anything of its own."""
+    headings, rows = without_alike("host", _HEADINGS, [_cells(entry) for entry in listed])
+    if all(row[-1] == NOTHING for row in rows):
+        return headings[:-1], [row[:-1] for row in rows]
+    return headings, rows
 
 
 def compared(listed: Iterable[Entry]) -> tuple[VariantComparison, ...]:
@@ -163,7 +180,7 @@ def as_history(past: ModelHistory, *, paint: Paint, width: int | None) -> Iterat
 def as_markdown(listed: Iterable[Entry]) -> Iterator[str]:
     """Return the lines of a Markdown table."""
     listed = list(listed)
-    headings, rows = without_alike("host", _HEADINGS, [_cells(entry) for entry in listed])
+    headings, rows = _columns(listed)
     yield _markdown_row(headings)
     yield _markdown_row(["---"] * len(headings))
     for row in rows:
@@ -204,6 +221,7 @@ def _cells(entry: Entry) -> list[TableCell]:
         seconds(known.ttft_seconds),
         rate(known.decode_tokens_per_second),
         f"{tested:%Y-%m-%d %H:%M}" if tested else NOTHING,
+        capabilities_text(model.capabilities, known.capability_proofs),
     ]
 
 

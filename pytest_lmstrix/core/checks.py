@@ -12,6 +12,8 @@ class Check(NamedTuple):
     """Increased when the check changes, which invalidates its cached results."""
     evidence: str
     """The check whose probe it uses; results with the same evidence are comparable."""
+    judges_size: bool = True
+    """Whether its verdicts show at which context lengths a model works."""
 
 
 CHECKS = {
@@ -20,8 +22,17 @@ CHECKS = {
     "deep": Check(version=1, evidence="deep"),
     "limit": Check(version=1, evidence="full"),
     "speed": Check(version=1, evidence="speed"),
+    "capability": Check(version=1, evidence="capability", judges_size=False),
 }
 """Marker -> check; `test_<marker>` is the test."""
+PROVABLE = ("tools", "vision", "thinking")
+"""Capabilities of listings and manifests that `capability` proves."""
+
+
+def judges_size(check: str) -> bool:
+    """Return whether `check` shows at which context lengths a model works: most built-in ones."""
+    return check in CHECKS and CHECKS[check].judges_size
+
 
 Tier = Literal["resist", "follow"]
 TIERS: tuple[Tier, ...] = get_args(Tier)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from pytest_lmstrix.core.types import Result
+from pytest_lmstrix.core.types import Proof, Result
 from pytest_lmstrix.core.verdicts import Verdict
 
 NOTHING = "-"
@@ -34,6 +34,15 @@ def verdict_text(verdict: Verdict, results: Sequence[Result]) -> str:
     if any(result.retried and result.verdict is Verdict.OK for result in results):
         names.append("retried")
     return ", ".join([verdict.value, *dict.fromkeys(names)])
+
+
+def capabilities_text(declared: Iterable[str], proofs: Mapping[str, Proof]) -> str:
+    """Return what is declared and what is proven: `tools proven, vision failed, audio declared`.
+
+    Capabilities that an engine claims after a load, and no listing, are only among the proofs.
+    """
+    names = dict.fromkeys((*declared, *proofs))
+    return ", ".join(f"{name} {proofs.get(name, 'declared')}" for name in names) or NOTHING
 
 
 def seconds(value: float | None) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 from msgspec import Struct
@@ -27,6 +27,9 @@ KvCacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_
 ModelType = Literal["llm", "embedding"]
 Prompts = Literal["completion", "chat"]
 Origin = Literal["case", "search"]
+Proof = Literal["proven", "failed", "inconclusive"]
+"""What `capability` found of a capability that is declared."""
+PROOFS: tuple[Proof, ...] = get_args(Proof)
 ANY_SIZE = "any size"
 """Note of a result whose load fails in the same way at the smallest size that was tried."""
 
@@ -221,7 +224,7 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     engine_version: str | None = None
     fingerprint: str | None = None
     check: str
-    """`fast`, `full`, `deep`, `limit`, `speed`, or the node name of a user's own check."""
+    """A built-in one, such as `full` (see `core.checks`), or the node name of a user's own."""
     origin: Origin = "case"
     """`search` for a size tried by a size search, `case` for a requested size."""
     context_length: int
@@ -247,6 +250,8 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Memory that the engine planned for the load, before it; see `--lmstrix-fit`."""
     recall: dict[str, bool] | None = None
     """Depth such as "0.25" -> whether the needle there was recalled."""
+    capabilities: dict[str, Proof] | None = None
+    """What `capability` found of each that is declared."""
     tiers: dict[str, bool] | None = None
     """`resist` and `follow` -> whether `deep` passed that too; without what its control failed."""
     seed: int | None = None
@@ -300,6 +305,7 @@ class ProbeResult(Struct, frozen=True, kw_only=True):
     verdict: Verdict
     detail: str = ""
     recall: dict[str, bool] | None = None
+    capabilities: dict[str, Proof] | None = None
     tiers: dict[str, bool] | None = None
     seed: int | None = None
     form: Prompts | None = None

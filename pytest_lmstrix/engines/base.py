@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 from msgspec import Struct
 
 from pytest_lmstrix.core.types import Message, Model, ModelFacts, Reply
+from pytest_lmstrix.engines.request import Embeddings
 from pytest_lmstrix.system.addresses import address_of, hosts_of
 
 _log = logging.getLogger(__name__)
@@ -86,6 +87,19 @@ class Instance(Protocol):
         """Unload the model and confirm it; idempotent."""
 
 
+@runtime_checkable
+class Embeds(Protocol):
+    """An instance of an embedding model, which is loaded as such if `Model.type` is `embedding`."""
+
+    def embed(self, texts: Sequence[str], /) -> Embeddings:
+        """Return a vector for each of `texts`.
+
+        Raises:
+            Failure: Among others, if a text is longer than the context.
+            Unable: The engine or the server gives no embeddings.
+        """
+
+
 class Engine(Protocol):
     """Loads models.
 
@@ -101,9 +115,11 @@ class Engine(Protocol):
 
     - `at_once(asks) -> list[Reply]`: call `asks`, requests of this instance, each from a thread of
       its own. Without it the setting `parallel` does so from outside.
+    - `embed(texts) -> Embeddings`, see `Embeds`; for embedding models.
     - `generate(prompt, *, max_tokens) -> Reply`: `complete`, past an end of text; for `speed`.
     - `rank(prompt) -> Reply`: one token after `prompt`, and `Reply.likeliest`; for `deep`.
     - `peak_memory_bytes: int | None`, and `fingerprint: str | None`.
+    - `capabilities: tuple[str, ...]`: those that it claims, such as `tools`, where no listing does.
     - `usable_context_length: int`: what one request may fill, where several share the context.
     - `ignored_settings: tuple[str, ...]`: load settings that are not in force after all.
     - `notes: tuple[str, ...]`: what a person should know of the load, each `topic: text`.

@@ -12,7 +12,36 @@ import msgspec
 from msgspec import Struct
 
 from pytest_lmstrix.core.types import Message, ToolCall
-from pytest_lmstrix.engines.request import ChatOptions, Image
+from pytest_lmstrix.engines.request import ChatOptions, Embeddings, Image
+
+
+class _Vector(Struct, frozen=True):
+    embedding: list[float]
+    index: int = 0
+
+
+class _EmbeddingUsage(Struct, frozen=True):
+    prompt_tokens: int | None = None
+
+
+class EmbeddingAnswer(Struct, frozen=True):
+    """The answer of `/v1/embeddings`."""
+
+    data: list[_Vector]
+    usage: _EmbeddingUsage | None = None
+
+    def embeddings(self) -> Embeddings:
+        vectors = sorted(self.data, key=lambda each: each.index)
+        tokens = self.usage.prompt_tokens if self.usage else None
+        # A text has at least one token: none means that they were not counted.
+        return Embeddings(
+            vectors=[each.embedding for each in vectors], prompt_tokens=tokens or None
+        )
+
+
+def embedding_fields(texts: Sequence[str]) -> dict[str, object]:
+    """Return the fields of a request for the vectors of `texts`."""
+    return {"input": list(texts), "encoding_format": "float"}
 
 
 class _FunctionPart(Struct, frozen=True):
@@ -70,6 +99,9 @@ def chat_fields(messages: Sequence[Message], options: ChatOptions) -> dict[str, 
     fields: dict[str, Any] = {"messages": _with_images(messages, options.get("images", ()))}
     if tools := options.get("tools"):
         fields["tools"] = [tool.declaration for tool in tools]
+    if (thinking := options.get("thinking")) is not None:
+        # llama.cpp, vLLM and SGLang hand it to the chat template.
+        fields["chat_template_kwargs"] = {"enable_thinking": thinking}
     return fields | completion_fields(options)
 
 
@@ -84,6 +116,27 @@ def completion_fields(options: Mapping[str, Any]) -> dict[str, Any]:
         named = {"name": "answer", "schema": schema}
         fields["response_format"] = {"type": "json_schema", "json_schema": named}
     return fields
+
+
+class LlamaCppProperties(Struct, frozen=True):
+    """What `/props` of llama.cpp's server reports of its model; releases differ."""
+
+    modalities: Any = None
+    chat_template_caps: Any = None
+    chat_template: Any = None
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        """The capabilities that it claims, see `Engine`."""
+        inputs = self.modalities if isinstance(self.modalities, dict) else {}
+        template = self.chat_template_caps if isinstance(self.chat_template_caps, dict) else {}
+        has = {
+            "vision": inputs.get("vision"),
+            "tools": template.get("supports_tool_calls"),
+            "parallel_tools": template.get("supports_parallel_tool_calls"),
+            "thinking": "enable_thinking" in str(self.chat_template),
+        }
+        return tuple(name for name, there in has.items() if there is True)
 
 
 def _with_images(messages: Sequence[Message], images: Sequence[Image]) -> list[dict[str, Any]]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
+from pytest_lmstrix.core.types import Reply
+
 
 def split_reasoning(text: str) -> tuple[str, str]:
     """Split `text` into reasoning and answer at `<think>` and `</think>`.
@@ -13,3 +17,11 @@ def split_reasoning(text: str) -> tuple[str, str]:
     if not closed and not text.lstrip().startswith("<think>"):
         return "", text
     return reasoning.strip().removeprefix("<think>").strip(), answer.lstrip()
+
+
+def with_reasoning_apart(reply: Reply) -> Reply:
+    """Return `reply` with the reasoning in its text, unless the engine has found it already."""
+    if reply.reasoning:
+        return reply
+    reasoning, text = split_reasoning(reply.text)
+    return replace(reply, text=text, reasoning=reasoning)

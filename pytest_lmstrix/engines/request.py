@@ -59,6 +59,14 @@ class Image(Struct, frozen=True, kw_only=True):
         return f"data:{self.media_type};base64,{self.base64}"
 
 
+class Embeddings(Struct, frozen=True, kw_only=True):
+    """The vectors of texts, in their order."""
+
+    vectors: list[list[float]]
+    prompt_tokens: int | None = None
+    """Tokens of all texts as the engine counted them, special ones included."""
+
+
 class CompletionOptions(TypedDict, total=False):
     """Optional arguments of `Instance.complete`."""
 
@@ -75,3 +83,5 @@ class ChatOptions(CompletionOptions, total=False):
 
     tools: tuple[Tool, ...]
     images: tuple[Image, ...]
+    thinking: bool
+    """Whether the model thinks before it answers; each engine has a default of its own."""

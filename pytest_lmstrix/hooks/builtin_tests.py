@@ -35,3 +35,9 @@ def test_limit(lmstrix_check: RunCheck) -> None:
 def test_speed(lmstrix_check: RunCheck) -> None:
     """Measure prefill and decode rates at depth 0 and in the filled context, three times each."""
     lmstrix_check("speed")
+
+
+@pytest.mark.capability
+def test_capability(lmstrix_check: RunCheck) -> None:
+    """What is declared of the model holds: tools, images, JSON by a schema, thinking."""
+    lmstrix_check("capability")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import zlib
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -17,16 +17,20 @@ from pytest_lmstrix.checks.sizes import SizePolicy
 from pytest_lmstrix.core.checks import CHECKS
 from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, Case
 from pytest_lmstrix.options import Settings, selects
-from pytest_lmstrix.plan.plan import Plan, check_key
+from pytest_lmstrix.plan.plan import Plan, PlannedModel, check_key
 from pytest_lmstrix.system.garbage import collector_paused
 from pytest_lmstrix.wake import is_same_file, names_manifest, path_of
 
 CASE = "lmstrix_case"
+MODEL, EMBEDDING = "lmstrix_model", "lmstrix_embedding"
+"""The fixtures of users' tests: a language model, and an embedding model."""
 LEFT_OUT = "lmstrix_left_out"
 ONE_LOAD = ("deep", "speed")
 """Checks of which one load serves all sizes of a model."""
 _LAST = ("deep", "limit", "speed")
 """Checks that run after all sizes of the others, in this order."""
+ONE_CASE = {"limit": PlannedModel.whole, "capability": PlannedModel.smallest_roomy}
+"""Checks with one case of each model, and which."""
 MOST_SAMPLES = 1_000
 _MARK_ARGUMENTS = "match=..., contexts=..., samples=... and at_least=..."
 known_left_out = pytest.StashKey[int]()
@@ -56,7 +60,7 @@ class Collection:
         self._size_policy = size_policy
         self._plan = plan
         self._cases = plan.cases()
-        self._model_order = {each.model.id: place for place, each in enumerate(plan.models)}
+        self._model_order = {each.model.id: place for place, each in enumerate(plan.all_models())}
         self._left_out = 0
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -83,18 +87,27 @@ class Collection:
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if CASE not in metafunc.fixturenames:
             return
-        cases = {case.id: case for case in self._cases}
+        models, known = self._plan.models, self._cases
+        if EMBEDDING in metafunc.fixturenames:
+            if MODEL in metafunc.fixturenames:
+                text = f"a test has {MODEL} or {EMBEDDING}: one model at a time is loaded"
+                pytest.fail(text, pytrace=False)
+            models, known = self._plan.embedding, self._plan.embedding_cases()
+        cases = {case.id: case for case in known}
         mark = metafunc.definition.get_closest_marker("lmstrix")
-        if check_of(metafunc.definition) == "limit":
-            cases = {planned.model.id: planned.whole() for planned in self._plan.models}
+        check = check_of(metafunc.definition)
+        if check in ONE_CASE:
+            case_of_model = ONE_CASE[check]
+            cases = {each.model.id: case_of_model(each) for each in self._plan.models}
         elif mark is not None:
-            cases = {case.id: case for case in _cases_of_mark(mark, self._plan, self._cases)}
+            cases = {case.id: case for case in _cases_of_mark(mark, models, known)}
         params = [
             pytest.param(case, id=name, marks=_marks_of(case.model.tags))
             for name, case in cases.items()
         ]
         if not params:
-            reason = "no model of the manifest is selected"
+            kind = "embedding model" if models is self._plan.embedding else "model"
+            reason = f"no {kind} of the manifest is selected"
             params = [pytest.param(None, id="no-model", marks=pytest.mark.skip(reason=reason))]
         metafunc.parametrize(CASE, params, indirect=True)
 
@@ -229,11 +242,13 @@ def check_version(item: pytest.Item) -> int:
 
 
 def asks_for_model(item: pytest.Item) -> bool:
-    """Whether an item uses the fixture `lmstrix_model`."""
-    return "lmstrix_model" in getattr(item, "fixturenames", ())
+    """Whether an item uses the fixture `lmstrix_model` or `lmstrix_embedding`."""
+    return not {MODEL, EMBEDDING}.isdisjoint(getattr(item, "fixturenames", ()))
 
 
-def _cases_of_mark(mark: pytest.Mark, plan: Plan, cases: Sequence[Case]) -> list[Case]:
+def _cases_of_mark(
+    mark: pytest.Mark, models: Iterable[PlannedModel], cases: Iterable[Case]
+) -> list[Case]:
     """Return the cases that `@pytest.mark.lmstrix(match=..., contexts=...)` selects."""
     problem = _mark_problem(mark)
     if problem is not None:
@@ -243,7 +258,7 @@ def _cases_of_mark(mark: pytest.Mark, plan: Plan, cases: Sequence[Case]) -> list
     if contexts is not None:
         cases = [
             Case(model=planned.model, context_length=size)
-            for planned in plan.models
+            for planned in models
             for size in sorted(set(contexts))
         ]
     return [

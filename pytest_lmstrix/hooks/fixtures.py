@@ -1,4 +1,4 @@
-"""Fixtures of the built-in checks, and `lmstrix_model` for checks of users."""
+"""Fixtures of the built-in checks, and of users' checks: a language or an embedding model."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from pytest_lmstrix.checks.attempt import Attempts
 from pytest_lmstrix.checks.loader import ModelLoader
+from pytest_lmstrix.checks.requests.embedding import EmbeddingModel
 from pytest_lmstrix.checks.requests.loaded import LoadedModel
 from pytest_lmstrix.checks.sizes import SizePolicy
 from pytest_lmstrix.core.failure import Failure
@@ -50,6 +51,18 @@ def lmstrix_model(
     Choose models and sizes with `@pytest.mark.lmstrix(match="*llama*", contexts=[8192])`.
     """
     return pytestconfig.stash[attempts_key].load(lmstrix_case)
+
+
+@pytest.fixture(scope="session")
+def lmstrix_embedding(
+    pytestconfig: pytest.Config, lmstrix_case: Case, lmstrix_loader: ModelLoader
+) -> EmbeddingModel:
+    """The embedding model of this test, loaded once for all tests of a model and size.
+
+    It has `embed`, `dimension`, `similarity` and `ranked`, `check_normalized`, `check_context` and
+    `check_overflow`. The embedding models of the manifest are chosen as for `lmstrix_model`.
+    """
+    return EmbeddingModel(pytestconfig.stash[attempts_key].load(lmstrix_case))
 
 
 @pytest.fixture

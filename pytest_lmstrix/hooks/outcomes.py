@@ -60,7 +60,7 @@ class Outcomes:
         unfit: CaseMemory | None = None,
     ) -> None:
         """Cases that do not fit by `plan` or `unfit` are skipped."""
-        self._planned = {each.model.id: each for each in plan.models}
+        self._planned = {each.model.id: each for each in plan.all_models()}
         self._unfit = unfit
         self._loader = loader
         self._attempts = attempts

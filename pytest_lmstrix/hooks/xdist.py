@@ -84,7 +84,7 @@ class Scheduling:
         notify: Callable[[str], None],
     ) -> None:
         self._plan = plan
-        self._places = places_of((each.model for each in plan.models), plan.hosts)
+        self._places = places_of((each.model for each in plan.all_models()), plan.hosts)
         self._sweep = sweep
         self._notify = notify
         self._slots: dict[str, int] = {}
@@ -146,7 +146,7 @@ class Scheduling:
                     )
                 ),
             )
-            for each in self._plan.models
+            for each in self._plan.all_models()
         }
 
     @pytest.hookimpl(optionalhook=True)
@@ -177,9 +177,9 @@ def _models_by_parameters(plan: Plan) -> dict[str, str]:
     """Return models by the parameters in node ids: those of its cases, and of `limit`."""
     return {
         ascii_id(f"{planned.model.id}-{size}"): planned.model.id
-        for planned in plan.models
+        for planned in plan.all_models()
         for size in planned.context_lengths
-    } | {ascii_id(planned.model.id): planned.model.id for planned in plan.models}
+    } | {ascii_id(planned.model.id): planned.model.id for planned in plan.all_models()}
 
 
 def model_in(node_id: str, models: Mapping[str, str]) -> str | None:

@@ -29,8 +29,8 @@ class Wrong(Exception):
 
 RESERVED_TAGS = frozenset({
     "skip", "skipif", "xfail", "parametrize", "usefixtures", "filterwarnings", "tryfirst",
-    "trylast", "fast", "full", "deep", "limit", "speed", "lmstrix", "and", "or", "not", "None",
-    "True", "False",
+    "trylast", "fast", "full", "deep", "limit", "speed", "capability", "lmstrix", "and", "or",
+    "not", "None", "True", "False",
 })  # fmt: skip
 """Markers of pytest and of the checks, and the words of marker expressions."""
 

@@ -26,7 +26,14 @@ from pytest_lmstrix.plan.hosts.listings import Found, Listings
 from pytest_lmstrix.plan.hosts.needs import LeastMemory
 from pytest_lmstrix.plan.hosts.placement import placed, without_host
 from pytest_lmstrix.plan.memory import MemoryEstimator
-from pytest_lmstrix.plan.plan import Plan, PlannedModel, ordered, planned, with_facts
+from pytest_lmstrix.plan.plan import (
+    Plan,
+    PlannedModel,
+    ordered,
+    planned,
+    planned_embedding,
+    with_facts,
+)
 from pytest_lmstrix.registry.status import sort_values
 from pytest_lmstrix.registry.store import Registry, RegistryError
 
@@ -40,7 +47,7 @@ def make_plan(
         pytest.UsageError: An engine that is not available, or a registry that cannot be read.
     """
     _check_engines(manifest.models, settings, engines)
-    embedding: list[str] = []
+    embedding: list[PlannedModel] = []
     chosen: list[PlannedModel] = []
     registry = Registry(settings.registry)
     estimator = MemoryEstimator(
@@ -53,11 +60,13 @@ def make_plan(
             found = listings.look_up(model)
             known = with_facts(model, found.facts)
             if known.type == "embedding":
-                embedding.append(known.id)
+                sized = planned_embedding(known, settings.contexts, ())
+                embedding.append(_placed(sized, found, needs))
             else:
                 chosen.append(_placed(planned(known, settings.contexts, ()), found, needs))
-        cached = _cached_results(registry, chosen, engines, machine)
+        cached = _cached_results(registry, [*chosen, *embedding], engines, machine)
         chosen = [_with_duration(each, registry) for each in chosen]
+        embedding = [_with_duration(each, registry) for each in embedding]
         values = sort_values(registry, [each.model for each in chosen])
         models_in_order = ordered(chosen, settings.sort, values, estimator.cached_bytes)
     except RegistryError as error:

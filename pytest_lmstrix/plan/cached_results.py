@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from pytest_lmstrix.core.checks import CHECKS, evidence_of
+from pytest_lmstrix.core.checks import CHECKS, PROVABLE, evidence_of
 from pytest_lmstrix.core.types import Case, Model, settings_of
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.plan.plan import KnownRange, PlannedModel, check_key
@@ -44,7 +44,11 @@ def settled(known: Sequence[Known], planned: PlannedModel) -> dict[str, int]:
         if each.check not in ("limit", "speed"):  # the answer of `limit` is at another size
             case = Case(model=planned.model, context_length=each.context_length)
             newest.setdefault(check_key(each.check, case.id), each)
-    versions = {key: each.check_version for key, each in newest.items() if each.verdict in SETTLED}
+    versions = {
+        key: each.check_version
+        for key, each in newest.items()
+        if each.verdict in SETTLED and not _is_outdated(each, planned.model)
+    }
     whole = planned.whole()
     found = ranges(known, planned.model).get(check_key("full", planned.model.id), KnownRange())
     if _is_limit(found, whole.context_length) and any(
@@ -52,6 +56,12 @@ def settled(known: Sequence[Known], planned: PlannedModel) -> dict[str, int]:
     ):
         versions[check_key("limit", whole.id)] = CHECKS["limit"].version
     return versions
+
+
+def _is_outdated(known: Known, model: Model) -> bool:
+    """Whether `model` has been declared a capability since."""
+    declared = set(PROVABLE).intersection(model.capabilities)
+    return known.check == "capability" and not declared <= set(known.capabilities or ())
 
 
 def ranges(known: Iterable[Known], model: Model) -> dict[str, KnownRange]:

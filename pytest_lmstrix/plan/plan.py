@@ -11,7 +11,11 @@ from msgspec.structs import replace
 from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, Case, Host, Model, ModelFacts, fingerprint
 from pytest_lmstrix.weights.source import identity
 
+ROOMY = 4_096
+"""Room for questions with tools or a picture, and a long answer; tokens."""
 LADDER = (30_000, 40_000, 60_000, 80_000, 100_000, 120_000)
+EMBEDDING_CONTEXT = 512
+"""Size of an embedding model whose declared maximum is unknown, tokens: few have less."""
 
 
 class PlannedModel(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -39,6 +43,12 @@ class PlannedModel(Struct, frozen=True, kw_only=True, omit_defaults=True):
         largest = self.model.context_limit or self.context_lengths[-1]
         return Case(model=self.model, context_length=largest)
 
+    def smallest_roomy(self) -> Case:
+        """Return the model at its smallest size from `ROOMY` up, else at its largest."""
+        sizes = self.context_lengths
+        size = next((each for each in sizes if each >= ROOMY), sizes[-1])
+        return Case(model=self.model, context_length=size)
+
 
 class KnownRange(Struct, frozen=True, kw_only=True):
     """The sizes that are known of a model in one check; tokens."""
@@ -55,8 +65,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     run: str
     models: tuple[PlannedModel, ...]
     hosts: tuple[Host, ...] = ()
-    embedding: tuple[str, ...] = ()
-    """Ids of the embedding models, which are never cases."""
+    embedding: tuple[PlannedModel, ...] = ()
+    """The embedding models, which only users' own tests use."""
     seed: int = 0
     """Determines the needles of `deep`."""
     known: dict[str, int] = {}
@@ -72,6 +82,17 @@ class Plan(Struct, frozen=True, kw_only=True):
             for planned in self.models
             for size in planned.context_lengths
         )
+
+    def embedding_cases(self) -> tuple[Case, ...]:
+        """Return the cases of tests with `lmstrix_embedding`."""
+        return tuple(
+            Case(model=planned.model, context_length=size)
+            for planned in self.embedding
+            for size in planned.context_lengths
+        )
+
+    def all_models(self) -> tuple[PlannedModel, ...]:
+        return (*self.models, *self.embedding)
 
 
 def ladder(context_limit: int | None) -> tuple[int, ...]:
@@ -112,6 +133,19 @@ def planned(model: Model, contexts: Sequence[int] | None, hosts: Iterable[str]) 
     """Plan `model` at `contexts` if given, else at its own sizes, else at the ladder."""
     sizes = contexts or model.contexts or ladder(model.context_limit)
     return PlannedModel(model=model, context_lengths=tuple(sorted(set(sizes))), hosts=tuple(hosts))
+
+
+def planned_embedding(
+    model: Model, contexts: Sequence[int] | None, hosts: Iterable[str]
+) -> PlannedModel:
+    """Plan an embedding model at `contexts` if given, else at its own sizes.
+
+    Those above its declared maximum are meant for language models; if none remains, that is tested.
+    """
+    limit = model.context_limit
+    sizes = contexts or model.contexts or ()
+    declared = [size for size in sizes if limit is None or size <= limit]
+    return planned(model, declared or (limit or EMBEDDING_CONTEXT,), hosts)
 
 
 def smart_key(model: Model, estimated_bytes: int | None = None) -> int:

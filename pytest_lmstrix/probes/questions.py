@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -35,6 +35,17 @@ COMPLETION_TOKENS = 8
 """Budget of a raw completion: enough for a number and a few tokens before it."""
 CHAT_TOKENS = 1024
 """Default budget of a chat reply: a reasoning model thinks before it answers."""
+
+
+class Said(Protocol):
+    """A reply as far as it is graded."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def reasoning(self) -> str: ...
+    @property
+    def stop_reason(self) -> Literal["stop", "length"] | None: ...
 
 
 class Question(Struct, frozen=True, kw_only=True):
@@ -175,7 +186,7 @@ def ask(
     return instance.complete(question.completion, max_tokens=COMPLETION_TOKENS)
 
 
-def grade(question: Question, reply: Reply, prompts: Prompts = "completion") -> Verdict:
+def grade(question: Question, reply: Said, prompts: Prompts = "completion") -> Verdict:
     """Return `ok`, `wrong_answer`, `empty_reply` or `no_answer_in_budget`.
 
     The answer of a completion is the first number on its first line, since the model continues

@@ -5,10 +5,10 @@ outrank later ones. `core.verdicts.Traits` describes the evidence of each verdic
 except those of evidence `none`, replaces the one before it with the same check and size. A `limit`
 line counts as `full` at the size that it found. An `ok` in `full`, `limit` or `deep` also replaces
 an earlier `fast` verdict at the same size. A search line that failed explains the failure that
-caused the search: a later pass at a larger size outdates it. Users' own checks never decide
-whether a size works. A `host_trouble` line is not about the model: it withdraws what the same run
-recorded before of the same check and size, and what earlier runs recorded stands again. Imported
-lines are only counted.
+caused the search: a later pass at a larger size outdates it. Users' own checks and `capability`
+never decide whether a size works. A `host_trouble` line is not about the model: it withdraws what
+the same run recorded before of the same check and size, and what earlier runs recorded stands
+again. Imported lines are only counted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from operator import itemgetter
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pytest_lmstrix.core.types import ANY_SIZE, Origin, Result
+from pytest_lmstrix.core.types import ANY_SIZE, Origin, Proof, Result
 from pytest_lmstrix.core.verdicts import TRAITS, Status, Verdict
 from pytest_lmstrix.registry.known import (
     VERIFYING,
@@ -58,6 +58,7 @@ class _Mark(Struct, frozen=True, gc=False):
     estimated_memory_bytes: int | None
     tiers: Mapping[str, bool] | None = None
     any_size: bool = False
+    capabilities: dict[str, Proof] | None = None
     run: str = ""
     """Of a verdict that may be withdrawn."""
     before: _Mark | None = None
@@ -101,6 +102,8 @@ class ModelStatus(Struct, frozen=True, kw_only=True):
     """Measured there."""
     estimated_memory_bytes: int | None = None
     """Planned by the engine before that load."""
+    capability_proofs: dict[str, Proof] = {}
+    """What `capability` found last."""
     imported: int = 0
     """Number of results imported from another tool, which decide nothing of the above."""
 
@@ -151,6 +154,7 @@ class Fold:
             line.estimated_memory_bytes,
             line.tiers,
             ANY_SIZE in line.notes,
+            line.capabilities,
             run,
             before,
         )
@@ -230,6 +234,7 @@ class Fold:
             decode_tokens_per_second=best.decode_tokens_per_second if best else None,
             peak_memory_bytes=best.peak_memory_bytes if best else None,
             estimated_memory_bytes=best.estimated_memory_bytes if best else None,
+            capability_proofs=next((each.capabilities for each in lines if each.capabilities), {}),
             imported=imported,
         )
 
@@ -258,6 +263,7 @@ def _known(setup: _Setup, size: int, mark: _Mark) -> Known:
         check_version=mark.check_version,
         origin=mark.origin,
         any_size=mark.any_size,
+        capabilities=mark.capabilities,
         load_seconds=mark.load_seconds,
         ttft_seconds=mark.ttft_seconds,
         decode_tokens_per_second=mark.decode_tokens_per_second,

@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
-from pytest_lmstrix.core.checks import CHECKS, TIERS, evidence_of
-from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, Origin
+from pytest_lmstrix.core.checks import TIERS, evidence_of, judges_size
+from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, Origin, Proof
 from pytest_lmstrix.core.verdicts import Verdict
 
 VerifyingCheck = Literal["full", "deep"]
@@ -44,6 +44,7 @@ class Known(Struct, frozen=True, kw_only=True):
     """Whether a smaller load failed in the same way."""
     peak_memory_bytes: int | None = None
     estimated_memory_bytes: int | None = None
+    capabilities: dict[str, Proof] | None = None
     tiers: Mapping[str, bool] | None = None
 
 
@@ -131,10 +132,10 @@ def current(newest_first: Iterable[Known]) -> Iterator[Known]:
 
 
 def by_size(lines: Iterable[Known]) -> dict[Size, Known]:
-    """Return the newest verdict of each built-in check at each size; lines are newest first."""
+    """Return the newest verdict at each size of each check of sizes; lines are newest first."""
     sizes: dict[Size, Known] = {}
     for line in lines:
-        if line.check not in CHECKS:
+        if not judges_size(line.check):
             continue
         check = evidence_of(line.check)
         size = Size(line.context_length, check)

@@ -72,10 +72,9 @@ class Recorder:
 
     def _expected(self, tests: Iterable[str]) -> dict[str, float]:
         """Return node id -> seconds that its load and prefill took in the last run."""
-        took = {each.model.id: self._took(each.model.id) for each in self._plan.models}
-        cases = {
-            f"{ascii_id(case.id)}]": case for case in self._plan.cases() if took[case.model.id]
-        }
+        took = {each.model.id: self._took(each.model.id) for each in self._plan.all_models()}
+        planned = (*self._plan.cases(), *self._plan.embedding_cases())
+        cases = {f"{ascii_id(case.id)}]": case for case in planned if took[case.model.id]}
         expected = {}
         for test in tests if cases else ():
             name, _, parameters = test.partition("[")
@@ -104,11 +103,12 @@ class Recorder:
     def pytest_report_header(self) -> list[str]:
         plan = self._plan
         cases = len(plan.cases())
-        left_out = f", {len(plan.embedding)} embedding left out" if plan.embedding else ""
+        embedding = count_of(len(plan.embedding), "embedding model")
         manifest = display_path(self._config, self._settings.models)
         models = count_of(len(plan.models), "model")
         return [
-            f"lmstrix: {models} in {manifest}, {count_of(cases, 'case')}{left_out}",
+            f"lmstrix: {models} in {manifest}, {count_of(cases, 'case')}"
+            + (f", {embedding}" if plan.embedding else ""),
             *(f"lmstrix: {note}" for note in self.notes),
         ]
 

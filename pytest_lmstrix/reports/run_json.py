@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 from msgspec import Struct
 
-from pytest_lmstrix.core.types import Model, Origin, Result
+from pytest_lmstrix.core.types import Model, ModelType, Origin, Proof, Result
 from pytest_lmstrix.core.verdicts import Outcome, Status, Verdict
 from pytest_lmstrix.registry.fold import ModelStatus
 from pytest_lmstrix.registry.history.change import Change
@@ -37,6 +37,7 @@ class ModelReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     id: str
     engine: str
+    type: ModelType = "llm"
     context_limit: int | None = None
     """Declared maximum."""
     size_bytes: int | None = None
@@ -50,6 +51,10 @@ class ModelReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
     tiers: DeepTiers | None = None
     """What `deep` has shown besides its verdict, if any size was asked."""
     smallest_bad: int | None = None
+    capabilities: tuple[str, ...] = ()
+    """Declared by the manifest or the listing of its engine."""
+    capability_proofs: dict[str, Proof] = {}
+    """What `capability` found last."""
     since: tuple[Since, ...] = ()
     """Since when each check works or fails, the newest result first."""
 
@@ -130,12 +135,15 @@ def model_report(
     found = results or earlier
     representative = representative_of(found) if found else None
     known: Mapping[str, Any] = msgspec.structs.asdict(status) if status else {}
-    names = ("status", "verified_context", "verified_check", "tiers", "smallest_bad")
+    names = ("status", "verified_context", "verified_check", "tiers", "smallest_bad",
+             "capability_proofs")  # fmt: skip
     return ModelReport(
         id=model.id,
         engine=model.engine,
+        type=model.type or "llm",
         context_limit=model.context_limit,
         size_bytes=model.size_bytes,
+        capabilities=model.capabilities,
         verdict=representative.verdict if representative else None,
         earlier=None if results else representative,
         since=since,

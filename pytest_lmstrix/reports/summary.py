@@ -8,7 +8,7 @@ from urllib.parse import quote
 from pytest_lmstrix.core.formatting import NOTHING, count_of, rate, seconds, tokens, verdict_text
 from pytest_lmstrix.core.sanitize import escape_markdown
 from pytest_lmstrix.core.table import TableCell, without_alike
-from pytest_lmstrix.core.types import Result
+from pytest_lmstrix.core.types import PROOFS, Result
 from pytest_lmstrix.registry.history.since import since_text
 from pytest_lmstrix.registry.history.updates import update_text
 from pytest_lmstrix.reports.changes import MEASURES, basis, format_measure, where
@@ -53,6 +53,7 @@ def summary(run: RunReport, links: Mapping[str, str]) -> str:
         *_changes(run),
         *_problems(run),
         *_models(run),
+        *_capabilities(run),
         *_variants(run),
         " · ".join(f"[{name}]({_encode_address(address)})" for name, address in links.items()),
     ]
@@ -154,6 +155,23 @@ def _models(run: RunReport) -> Iterator[str]:
     if notes:
         yield "\n".join(notes[:_MOST_NOTES])
         yield _more(len(notes) - _MOST_NOTES, "note")
+
+
+def _capabilities(run: RunReport) -> Iterator[str]:
+    """Yield what is declared and proven of each model of which `capability` found something."""
+    judged = [model for model in run.models if model.capability_proofs]
+    if not judged:
+        return
+    yield "### Capabilities"
+    yield _table(("model", "declared", *PROOFS), map(_proofs, judged[:MOST_MODELS]))
+    yield _more(len(judged) - MOST_MODELS, "model")
+
+
+def _proofs(model: ModelReport) -> Sequence[str]:
+    found = model.capability_proofs
+    by_proof = ([name for name, proof in found.items() if proof == each] for each in PROOFS)
+    listed = (", ".join(names) or NOTHING for names in (model.capabilities, *by_proof))
+    return [escape_markdown(cell) for cell in (model.id, *listed)]
 
 
 def _variants(run: RunReport) -> Iterator[str]:

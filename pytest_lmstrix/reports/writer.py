@@ -175,7 +175,7 @@ class Writer:
 
     def _history(self) -> History:
         history = History()
-        models = {planned.model.id for planned in self._plan.models}
+        models = {planned.model.id for planned in self._plan.all_models()}
         for line in self._recorder.registry.lines():
             if isinstance(line, Acceptance):
                 history.accept(line)
@@ -237,16 +237,19 @@ class Writer:
             yield from (one_line(display_path(self._config, arg)) for arg in self._config.args)
 
     def _models(self, history: History) -> Iterator[ModelReport]:
-        """Yield all models; those not tested in this run with their earlier results."""
+        """Yield all models; those not tested in this run with their earlier results.
+
+        Of the embedding models, those with results.
+        """
         found: dict[str, list[Result]] = {}
         for case in self._recorder.cases:
             for result in case.results:
                 found.setdefault(result.model, []).append(result)
-        for planned in self._plan.models:
-            model = planned.model
+        for model in (planned.model for planned in self._plan.all_models()):
             results = found.get(model.id, [])
             earlier = earlier_results(model, history, self._machine)
-            yield self._model(model, results, earlier)
+            if results or earlier or model.type != "embedding":
+                yield self._model(model, results, earlier)
 
     def _model(
         self, model: Model, results: Sequence[Result], earlier: Sequence[Result]

@@ -93,6 +93,12 @@ class Preflight(Struct, frozen=True, kw_only=True):
     reason: str = ""
     """The same in words, without the path."""
 
+    @property
+    def pooling_type(self) -> int | None:
+        """How the vectors of tokens become one, as `llama_pooling_type`; `None` if not named."""
+        key = f"{self.architecture}.pooling_type"
+        return _number(self.header, key) if self.header is not None else None
+
     def require(self) -> Preflight:
         """Return this preflight.
 

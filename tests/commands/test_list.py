@@ -30,7 +30,7 @@ KEYS = {
     "fingerprint", "id", "largest_good", "last_tested", "load_seconds", "quantization",
     "size_bytes", "smallest_bad", "smallest_bad_verdict", "status", "tags", "ttft_seconds", "type",
     "verdict", "verified_check", "verified_context", "peak_memory_bytes", "estimated_memory_bytes",
-    "imported", "host", "tiers",
+    "imported", "host", "tiers", "capability_proofs",
     "variant_of",
     "since",
 }  # fmt: skip
@@ -197,6 +197,7 @@ def test_json_has_stable_keys(listed: Project) -> None:
         "estimated_memory_bytes": 3_500_000_000,
         "decode_tokens_per_second": 80.0,
         "imported": 0,
+        "capability_proofs": {},
     }
     assert (models["vectors"]["type"], models["vectors"]["status"]) == ("embedding",) * 2
     assert models["gamma"]["status"] == "untested"

@@ -34,7 +34,10 @@ def test_the_documented_custom_check_works(project: Project, document: str) -> N
 
 
 def test_the_documented_arguments_work(project: Project) -> None:
-    given = [each for each in examples("docs/own-checks.md") if "test_json" not in each]
+    apart = ("test_json", "lmstrix_embedding")
+    given = [
+        each for each in examples("docs/own-checks.md") if not any(word in each for word in apart)
+    ]
     project.pytester.makepyfile(test_own="\n".join(given))
     with OpenAiServer(StandInModel(key="tiny"), 1024) as server:
         entry = f"{{id: tiny, engine: openai, url: {server.url!r}, contexts: [1024]}}"
@@ -47,6 +50,18 @@ def test_the_documented_arguments_work(project: Project) -> None:
         "test_history": (Verdict.OK, None),
         "test_agent": (Verdict.OK, None),
         "test_greets": (Verdict.OK, 10),
+    }
+
+
+def test_the_documented_checks_of_embedding_models_work(project: Project) -> None:
+    (example,) = (each for each in examples("docs/own-checks.md") if "lmstrix_embedding" in each)
+    project.pytester.makepyfile(test_own=example)
+    project.engine(vectors='type="embedding", max_context_length=512')
+    project.manifest("[{id: vectors}]")
+    project.run("--lmstrix").assert_outcomes(passed=2)
+    assert {(each.check, each.context_length) for each in project.results} == {
+        ("test_search", 512),
+        ("test_no_text_is_cut", 256),
     }
 
 
@@ -68,7 +83,7 @@ def test_the_documented_engine_works(parrot: Project) -> None:
 
 def test_the_documented_engine_passes_the_contract(parrot: Project) -> None:
     result = parrot.run("test_parrot.py", "-rs")
-    result.assert_outcomes(passed=16, skipped=2)
+    result.assert_outcomes(passed=16, skipped=4)
     result.stdout.fnmatch_lines(["SKIPPED*the engine has no sweep()", "SKIPPED*has no others()"])
 
 

@@ -18,12 +18,13 @@ from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Message, Model
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Engine
+from pytest_lmstrix.engines.openai.engine import OpenAiEngine
 from pytest_lmstrix.engines.request import Unable
 from tests.engines.silence import Silent
 from tests.standin import weights
 from tests.standin.fake_engine import FakeEngine
 from tests.standin.lmstudio import LmStudioServer, StandInModel
-from tests.standin.lmstudio.models.behaviours import CallsTool, Says
+from tests.standin.lmstudio.models.behaviours import CallsTool, Reasons, Says
 from tests.standin.ollama import OllamaServer
 from tests.standin.openai import Dialect, Faults, OpenAiServer
 from tests.standin.tiny_models import write_tiny_model
@@ -355,6 +356,34 @@ def test_what_a_server_refuses_is_more_than_it_can() -> None:
         with pytest.raises(RuntimeError, match=r"required by the test: .*response_format"):
             loaded.chat("Say hello", max_tokens=20, schema=SCHEMA, required=True)
         assert not loaded.failed
+
+
+def test_a_model_thinks_where_that_is_asked() -> None:
+    with ExitStack() as cleanup:
+        model = StandInModel(key="tiny", behaviours=(Reasons(tokens=9),))
+        loaded = ollama(cleanup, model)
+        assert "hmm" in loaded.chat("Say hello", max_tokens=60, thinking=True).reasoning
+        assert loaded.chat("Say hello", max_tokens=60, thinking=False).reasoning == ""
+        assert loaded.chat("Say hello", max_tokens=60).reasoning == ""
+        with pytest.raises(TypeError, match="thinking must be True, False or None, got 'on'"):
+            loaded.chat("Say hello", max_tokens=60, thinking="on")
+
+
+def test_thinking_is_handed_to_the_chat_template() -> None:
+    with OpenAiServer(TINY, CONTEXT, Dialect.LLAMACPP) as server, ExitStack() as cleanup:
+        loaded = loaded_in(OpenAiEngine(server.host, reply_timeout=60), cleanup)
+        for thinking in (True, False, None):
+            loaded.chat("Say hello", max_tokens=9, thinking=thinking)
+        sent = [
+            body.get("chat_template_kwargs") for path, body in server.requests if "chat" in path
+        ]
+        assert sent == [{"enable_thinking": True}, {"enable_thinking": False}, None]
+    with ExitStack() as cleanup:
+        loaded = openai(cleanup, faults=Faults(refuses=("chat_template_kwargs",)))
+        with pytest.raises(Unable, match="chat_template_kwargs is not supported"):
+            loaded.chat("Say hello", max_tokens=9, thinking=True)
+        with pytest.raises(Unable, match="Ollama reports that this model cannot think"):
+            ollama(cleanup).chat("Say hello", max_tokens=9, thinking=True)
 
 
 def test_an_engine_with_the_old_signature_does_what_it_can() -> None:

@@ -74,7 +74,7 @@ def test_embedding_models_are_not_collected(project: Project) -> None:
     project.manifest("[{id: tiny, contexts: [512]}, {id: vectors, contexts: [512]}]")
     result = project.run("--lmstrix")
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["lmstrix: 1 model in models.yaml, 1 case, 1 embedding left out"])
+    result.stdout.fnmatch_lines(["lmstrix: 1 model in models.yaml, 1 case, 1 embedding model"])
     assert project.engine_log == ["load tiny 512", "unload tiny"]
 
 

@@ -6,7 +6,16 @@ from hypothesis import strategies as st
 
 from pytest_lmstrix.core.types import Model, ModelFacts
 from pytest_lmstrix.options import selects
-from pytest_lmstrix.plan.plan import LADDER, ladder, ordered, planned, smart_key, with_facts
+from pytest_lmstrix.plan.plan import (
+    EMBEDDING_CONTEXT,
+    LADDER,
+    ladder,
+    ordered,
+    planned,
+    planned_embedding,
+    smart_key,
+    with_facts,
+)
 
 
 def model(name: str = "a", **fields: object) -> Model:
@@ -102,3 +111,24 @@ def test_a_marker_expression_selects_a_check_if_the_check_decides_it(
     expression: str, active: bool
 ) -> None:
     assert selects(expression, "fast") is active
+
+
+@pytest.mark.parametrize(
+    ("limit", "own", "asked", "sizes"),
+    [
+        (512, None, None, (512,)),
+        (None, None, None, (EMBEDDING_CONTEXT,)),
+        (2_048, (256, 512), None, (256, 512)),
+        (2_048, (256,), (30_000, 1_024), (1_024,)),
+        (512, (256,), (30_000,), (512,)),
+        (None, None, (30_000,), (30_000,)),
+    ],
+)
+def test_an_embedding_model_is_planned_up_to_its_declared_maximum(
+    limit: int | None,
+    own: tuple[int, ...] | None,
+    asked: tuple[int, ...] | None,
+    sizes: tuple[int, ...],
+) -> None:
+    model = Model(id="a", engine="e", type="embedding", context_limit=limit, contexts=own)
+    assert planned_embedding(model, asked, ()).context_lengths == sizes

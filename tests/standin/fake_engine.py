@@ -20,6 +20,7 @@ from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Message, Model, ModelFacts, Reply, fingerprint
 from pytest_lmstrix.core.verdicts import Phase
 from pytest_lmstrix.engines.base import Progress
+from pytest_lmstrix.engines.request import Embeddings, Unable
 from tests.standin.lmstudio import errors
 from tests.standin.lmstudio.errors import Refused
 from tests.standin.lmstudio.models import brain
@@ -29,6 +30,7 @@ from tests.standin.lmstudio.models.behaviours import (
     Prompt,
     SharesContext,
 )
+from tests.standin.lmstudio.models.minds import embed
 from tests.standin.lmstudio.models.model import StandInModel
 from tests.standin.lmstudio.models.window import window_of
 
@@ -105,6 +107,17 @@ class FakeInstance:
         self, messages: Sequence[Message], *, max_tokens: int, temperature: float = 0.0
     ) -> Reply:
         return self._predict("\n".join(m.content for m in messages), max_tokens, chat=True)
+
+    def embed(self, texts: Sequence[str]) -> Embeddings:
+        self._check_loaded()
+        if self._model.type != "embedding":
+            raise Unable(f"{self._model.key} is not an embedding model")
+        with _refusals("predict"):
+            found = [embed(self._model, text, self.context_length) for text in texts]
+        return Embeddings(
+            vectors=[vector for vector, _ in found],
+            prompt_tokens=sum(tokens for _, tokens in found),
+        )
 
     def count_tokens(self, text: str) -> int:
         self._check_loaded()

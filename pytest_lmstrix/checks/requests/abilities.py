@@ -25,6 +25,8 @@ _ABOUT = {
     "schema": re.compile(
         r"schema|grammar|response_format|structured output|\bformat\b", re.IGNORECASE
     ),
+    "embeddings": re.compile(r"\bembed", re.IGNORECASE),
+    "thinking": re.compile(r"think|chat_template_kwargs|reasoning", re.IGNORECASE),
     "seed": re.compile(r"\bseed\b", re.IGNORECASE),
     "stop": re.compile(r"\bstop\b", re.IGNORECASE),
     TOOL_RESULTS: re.compile(r"\brole|\btools?\b", re.IGNORECASE),

@@ -37,6 +37,12 @@ def read_count(value: object, name: str, *, least: int = 1) -> int:
     return value
 
 
+def read_switch(value: object, name: str) -> bool | None:
+    if value is not None and not isinstance(value, bool):
+        raise TypeError(f"{name} must be True, False or None, got {value!r}")
+    return value
+
+
 def read_temperature(value: object) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise TypeError(f"temperature must be a number, got {value!r}")

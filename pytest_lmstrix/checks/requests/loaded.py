@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -39,6 +39,7 @@ SAMPLE_TEMPERATURE = 0.8
 """Default in a sample of several: at 0, all of them would be the same."""
 TEMPLATE_TOKENS = 64
 """Left free besides a filled prompt and its answer, for the chat template."""
+_T = TypeVar("_T")
 
 
 class Loader(Protocol):
@@ -122,6 +123,7 @@ class LoadedModel(ReportedLoad):
         schema: object = None,
         tools: Sequence[AnyTool] = (),
         images: Sequence[arguments.ImageSource] = (),
+        thinking: bool | None = None,
         system: str | None = None,
         fill: float | None = None,
         required: bool = False,
@@ -137,6 +139,7 @@ class LoadedModel(ReportedLoad):
             schema: What the answer must keep, see `CheckedReply.parsed`: a JSON schema or a type.
             tools: Functions with type hints or JSON schemas, see `CheckedReply.tool_calls`.
             images: Paths or bytes, for the last message.
+            thinking: Whether the model is to think before it answers.
             system: The first message, of the system.
             fill: Filler before the last message of the user, so that the prompt has so many
                 tokens, or fills this share of the context.
@@ -153,7 +156,7 @@ class LoadedModel(ReportedLoad):
             raise ValueError("images belong to the last message, which must be of the user")
         request = self._request(
             "chat", max_tokens, temperature, seed, stop, schema, fill, required,
-            tools=offered, images=pictures,
+            tools=offered, images=pictures, thinking=arguments.read_switch(thinking, "thinking"),
         )  # fmt: skip
         request = replace(request, has_tool_results=has_tool_results(history))
         return self._answer(request, history)
@@ -162,7 +165,7 @@ class LoadedModel(ReportedLoad):
         """Continue `prompt` for `tokens` tokens, past an end of text where the engine can."""
         instance = self._loader.instance_of(self)
         generate: Any = getattr(instance, "generate", instance.complete)
-        return self._recorded(instance, lambda: generate(prompt, max_tokens=tokens), {})
+        return self._recorded(instance, lambda: generate(prompt, max_tokens=tokens))
 
     def rank(self, prompt: str) -> Reply | None:
         """Return one token after `prompt`, and the likeliest ones, where the engine can."""
@@ -284,12 +287,30 @@ class LoadedModel(ReportedLoad):
         )
 
     def _recorded(
-        self, instance: Instance, ask: Callable[[], Reply], options: Container[str]
+        self, instance: Instance, ask: Callable[[], Reply], options: Container[str] = ()
     ) -> Reply:
+        return self.recorded(instance, ask, lambda reply: reply, options)
+
+    def instance(self) -> Instance:
+        """Return the engine's instance; load it again if necessary."""
+        return self._loader.instance_of(self)
+
+    def recorded(
+        self,
+        instance: Instance,
+        ask: Callable[[], _T],
+        reply_of: Callable[[_T], Reply],
+        options: Container[str] = (),
+    ) -> _T:
+        """Return the answer of `instance`, and record its `reply_of`.
+
+        Raises:
+            Failure: The engine failed. Or `Unable`: it refuses one of the `options`.
+        """
         with self._watching(instance, self.explained), Refusals(options), EngineErrors("predict"):
-            reply = ask()
-        self.replies.append(reply)
-        return reply
+            answer = ask()
+        self.replies.append(reply_of(answer))
+        return answer
 
     @contextmanager
     def _watching(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from msgspec import Struct
+
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import LoadSettings
 from pytest_lmstrix.core.verdicts import Verdict
@@ -26,8 +28,29 @@ _WHERE_KNOWN = (
 """Programs without these flags do not have what they switch off either."""
 _DRY_RUN = (("--fit", "on"), ("--verbosity", "4"), ("--no-warmup", None))
 """llama.cpp plans the load, and logs its memory table at this verbosity."""
+_EMBEDS = ("--embeddings", "--embedding")
+_UNSPECIFIED, _NO_POOLING, _LAST_TOKEN = -1, 0, 3
+_PADDING = 256
+"""llama.cpp rounds a context length up to a multiple of this."""
 _CPU_BATCH_TOKENS, _GPU_BATCH_TOKENS = 128, 512
 """Prefilled between two heartbeats, as the embedded engine does."""
+
+
+class EmbeddingLoad(Struct, frozen=True, kw_only=True):
+    """How an embedding model is loaded."""
+
+    takes_mean: bool
+    """Whether the mean of the tokens is the vector: for models that do not name their pooling."""
+    in_one_batch: bool
+    """Whether a text must fit one batch, as for all poolings but that of the last token."""
+
+
+def embedding_load(pooling_type: int | None) -> EmbeddingLoad:
+    """Return how a model of this `llama_pooling_type` is loaded."""
+    return EmbeddingLoad(
+        takes_mean=pooling_type in (None, _UNSPECIFIED, _NO_POOLING),
+        in_one_batch=pooling_type != _LAST_TOKEN,
+    )
 
 
 def serve_arguments(
@@ -38,6 +61,7 @@ def serve_arguments(
     *,
     gpu: bool,
     replace_chat_template: bool = False,
+    embedding: EmbeddingLoad | None = None,
     dry_run: bool = False,
 ) -> list[str]:
     """Return the arguments that load the model in `path`, or with `dry_run` plan the load first.
@@ -59,7 +83,12 @@ def serve_arguments(
     if replace_chat_template:
         words += ["--chat-template", "chatml"]
     batch = load.batch_size or (_GPU_BATCH_TOKENS if gpu else _CPU_BATCH_TOKENS)
-    words += ["--batch-size", str(batch), "--ubatch-size", str(min(batch, _GPU_BATCH_TOKENS))]
+    part = min(batch, _GPU_BATCH_TOKENS)
+    if embedding is not None and embedding.in_one_batch:
+        batch = part = load.batch_size or -(-context_length // _PADDING) * _PADDING
+    words += ["--batch-size", str(batch), "--ubatch-size", str(part)]
+    if embedding is not None:
+        words += _embedding_flags(embedding, load, flags)
     for setting, arguments in _settings(load, flags):
         if arguments and arguments[0] not in flags:
             raise unsupported(arguments[0], f"the setting {setting!r}")
@@ -68,6 +97,16 @@ def serve_arguments(
         if word not in flags:
             raise unsupported(word, "'extra_args'")
     return [*words, *(load.extra_args or ())]
+
+
+def _embedding_flags(
+    embedding: EmbeddingLoad, load: LoadSettings, flags: Mapping[str, Flag]
+) -> list[str]:
+    flag = next((each for each in _EMBEDS if each in flags), None)
+    if flag is None:
+        raise unsupported(_EMBEDS[0], "an embedding model")
+    takes_mean = embedding.takes_mean and "--pooling" not in (load.extra_args or ())
+    return [flag, "--pooling", "mean"] if takes_mean and "--pooling" in flags else [flag]
 
 
 def _settings(load: LoadSettings, flags: Mapping[str, Flag]) -> Iterator[tuple[str, list[str]]]:

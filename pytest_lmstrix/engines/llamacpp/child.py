@@ -34,6 +34,8 @@ _ORPHAN_POLL_SECONDS = 1.0
 _GPU_BATCH_TOKENS = 512
 _CPU_BATCH_TOKENS = 128
 """Prefilled between two heartbeats; larger batches are no faster on a CPU."""
+_PADDING = 256
+"""llama.cpp rounds a context length up to a multiple of this."""
 _DRY_RUN_VERBOSITY = 4
 """The least at which llama.cpp logs its memory table."""
 _DRY_RUN_BYTES = 4 * 1024**3
@@ -56,10 +58,12 @@ def configuration(
     api_key: str,
     dry_run: bool = False,
     replace_chat_template: bool = False,
+    embedding: Mapping[str, bool] | None = None,
 ) -> dict[str, object]:
     """Return the configuration of a server; `load` has the fields of `LoadSettings`.
 
-    A `dry_run` plans the load and logs the memory that it takes, to standard output.
+    `embedding` has the fields of `EmbeddingLoad`, for an embedding model. A `dry_run` plans the
+    load and logs the memory that it takes, to standard output.
     """
     return {
         "path": str(path),
@@ -67,6 +71,7 @@ def configuration(
         "api_key": api_key,
         "dry_run": dry_run,
         "replace_chat_template": replace_chat_template,
+        "embedding": embedding,
         **{name: load[name] for name in _LOAD_SETTINGS},
     }
 
@@ -207,6 +212,13 @@ def _serve() -> NoReturn:
     batches = _CPU_BATCH_TOKENS if layers == 0 or not gpu else _GPU_BATCH_TOKENS
     params.n_batch = settings["batch_size"] or batches
     params.n_ubatch = min(params.n_ubatch, params.n_batch)
+    if (embedding := settings["embedding"]) is not None:
+        params.embedding = True
+        if embedding["takes_mean"]:
+            params.pooling_type = llama.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+        if embedding["in_one_batch"]:
+            whole = -(-settings["context_length"] // _PADDING) * _PADDING
+            params.n_batch = params.n_ubatch = settings["batch_size"] or whole
     params.api_keys = [settings["api_key"]]
     if hasattr(params, "hostnames"):
         params.hostnames = ["127.0.0.1"]

@@ -23,6 +23,7 @@ from pytest_lmstrix.core.types import LoadSettings, Model, ModelFacts
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.llamacpp import child as child_program
+from pytest_lmstrix.engines.llamacpp.arguments import EmbeddingLoad, embedding_load
 from pytest_lmstrix.engines.llamacpp.causes import death, silence
 from pytest_lmstrix.engines.llamacpp.logs import ServerLogs
 from pytest_lmstrix.engines.llamacpp.server import LlamaCppInstance
@@ -121,6 +122,7 @@ class ChildEngine:
         *,
         api_key: str,
         replace_chat_template: bool,
+        embedding: EmbeddingLoad | None,
     ) -> Mapping[str, object]:
         """Return the configuration of the child process, see `child`."""
         raise NotImplementedError
@@ -140,12 +142,15 @@ class ChildEngine:
     ) -> LlamaCppInstance:
         """Load a model, with another chat template if its own has a `template_error`."""
         api_key = secrets.token_urlsafe(32)
+        embeds = model.type == "embedding"
+        embedding = embedding_load(found.pooling_type) if embeds else None
         configuration = self._configuration(
             found.path,
             context_length,
             model.load,
             api_key=api_key,
             replace_chat_template=template_error is not None,
+            embedding=embedding,
         )
         child = Child(
             [sys.executable, "-P", child_program.__file__],
@@ -169,7 +174,7 @@ class ChildEngine:
                 progress,
                 template_error,
                 keep_log=keep_log,
-                notes=self._notes(model.load),
+                notes=(*self._notes(model.load), *_pooling_notes(embedding)),
                 # With one cache for all slots, the server reports all of it for each of them.
                 most_context=padded(context_length) if model.load.requests > 1 else None,
             )
@@ -215,6 +220,12 @@ class ChildEngine:
                 raise silence(self._load_timeout, "loading", "load")
 
 
+def _pooling_notes(embedding: EmbeddingLoad | None) -> tuple[str, ...]:
+    if embedding is None or not embedding.takes_mean:
+        return ()
+    return ("pooling: the file does not name one, so a vector is the mean of its tokens",)
+
+
 def _needs_no_template(failure: Failure, model: Model) -> bool:
     """Whether `model` can be asked in spite of the `failure` of its chat template."""
     return failure.verdict is Verdict.TEMPLATE_ERROR and model.prompts != "chat"
@@ -250,6 +261,7 @@ class LlamaCppEngine(ChildEngine):
         *,
         api_key: str,
         replace_chat_template: bool,
+        embedding: EmbeddingLoad | None,
     ) -> Mapping[str, object]:
         return child_program.configuration(
             path,
@@ -257,4 +269,5 @@ class LlamaCppEngine(ChildEngine):
             structs.asdict(load),
             api_key=api_key,
             replace_chat_template=replace_chat_template,
+            embedding=None if embedding is None else structs.asdict(embedding),
         )

@@ -13,7 +13,7 @@ from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import LoadSettings, Model, ModelFacts
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.llamacpp import child as child_program
-from pytest_lmstrix.engines.llamacpp.arguments import serve_arguments
+from pytest_lmstrix.engines.llamacpp.arguments import EmbeddingLoad, serve_arguments
 from pytest_lmstrix.engines.llamacpp.binary import Binary, environment
 from pytest_lmstrix.engines.llamacpp.engine import ChildEngine
 
@@ -111,6 +111,7 @@ class LlamaServerEngine(ChildEngine):
         *,
         api_key: str,
         replace_chat_template: bool,
+        embedding: EmbeddingLoad | None,
     ) -> Mapping[str, object]:
         arguments = serve_arguments(
             path,
@@ -119,6 +120,7 @@ class LlamaServerEngine(ChildEngine):
             self._binary.flags,
             gpu=bool(self._binary.devices) and load.gpu_layers != 0,
             replace_chat_template=replace_chat_template,
+            embedding=embedding,
         )
         marks = {"LLAMA_API_KEY": api_key}
         if self._owner is not None:

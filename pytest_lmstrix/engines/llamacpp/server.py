@@ -12,10 +12,9 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeVar, Unpack
+from typing import Unpack
 
 import httpx
-import msgspec
 from msgspec import Struct
 
 from pytest_lmstrix.core.failure import Failure
@@ -25,11 +24,29 @@ from pytest_lmstrix.engines.at_once import Sharing
 from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.counting import KnownCounts
 from pytest_lmstrix.engines.llamacpp.causes import DEATH_SECONDS, ServerProcess, death, silence
+from pytest_lmstrix.engines.llamacpp.protocol.answers import (
+    decoded_answer,
+    parsed_answer,
+    refusal_in,
+)
 from pytest_lmstrix.engines.llamacpp.protocol.events import ReplyChoice, ReplyEvent
-from pytest_lmstrix.engines.openai_form import ToolCallParts, chat_fields
+from pytest_lmstrix.engines.openai_form import (
+    EmbeddingAnswer,
+    LlamaCppProperties,
+    ToolCallParts,
+    chat_fields,
+    embedding_fields,
+)
 from pytest_lmstrix.engines.reply_limit import ReplyLimit
-from pytest_lmstrix.engines.request import ChatOptions, CompletionOptions, Unable
+from pytest_lmstrix.engines.request import (
+    ChatOptions,
+    CompletionOptions,
+    Embeddings,
+    Unable,
+)
 
+_SLOWEST_PREFILL = 50.0
+"""Tokens per second below which the prefill of a text to embed counts as hung."""
 _REFUSAL_BYTES = 1_000_000
 """Read of the answer to a refused request."""
 _RANKED = 40
@@ -40,21 +57,12 @@ class _Settings(Struct):
     n_ctx: int
 
 
-class _Properties(Struct):
+class _Properties(LlamaCppProperties, frozen=True, kw_only=True):
     default_generation_settings: _Settings
 
 
 class _Tokens(Struct):
     tokens: list[int]
-
-
-class _Error(Struct):
-    message: str
-    type: str | None = None
-
-
-class _Refusal(Struct):
-    error: _Error
 
 
 class LlamaCppInstance:
@@ -94,7 +102,8 @@ class LlamaCppInstance:
         self._sharing: Sharing | None = None
         """That of the requests at once that are running."""
         with self._watched():
-            properties = _decoded(client.get("/props"), _Properties)
+            properties = decoded_answer(client.get("/props"), _Properties)
+        self.capabilities = properties.capabilities
         granted = properties.default_generation_settings.n_ctx
         self.context_length = granted if most_context is None else min(granted, most_context)
         """Granted to a request, tokens: rounded up to 256 and cut to what the model was trained
@@ -143,11 +152,21 @@ class LlamaCppInstance:
         """Answer `messages`; see `Instance.chat`."""
         if (failure := self._template_error) is not None:
             raise Failure(failure.text, verdict=failure.verdict, phase="predict")
-        if options.get("images"):
-            raise Unable("images need the projector of a model, which this engine does not load")
+        if options.get("images") and "vision" not in self.capabilities:
+            raise Unable("images need the projector of a model, and none is loaded")
         body = {"max_tokens": max_tokens, "temperature": temperature}
         body |= chat_fields(messages, options)
         return self._reply("/v1/chat/completions", body, max_tokens)
+
+    def embed(self, texts: Sequence[str]) -> Embeddings:
+        """Return the vectors of `texts`; see `Embeds`."""
+        # Without progress: a text has at most a token for two bytes, with few exceptions.
+        tokens = sum(len(text.encode()) for text in texts) / 2
+        patience = max(self._client.timeout.read or 0.0, tokens / _SLOWEST_PREFILL)
+        body = {**self._body, **embedding_fields(texts)}
+        with self._watched():
+            response = self._client.post("/v1/embeddings", json=body, timeout=patience)
+            return decoded_answer(response, EmbeddingAnswer).embeddings()
 
     def at_once(self, asks: Sequence[Callable[[], Reply]]) -> list[Reply]:
         """Return the answers to requests of this instance, all sent at once; see `Engine`."""
@@ -175,7 +194,7 @@ class LlamaCppInstance:
     def _tokens(self, text: str, *, add_special: bool = False) -> list[int]:
         body = {**self._body, "content": text, "add_special": add_special}
         with self._watched():
-            return _decoded(self._client.post("/tokenize", json=body), _Tokens).tokens
+            return decoded_answer(self._client.post("/tokenize", json=body), _Tokens).tokens
 
     def _reply(self, url: str, body: Mapping[str, object], max_tokens: int) -> Reply:
         text, reasoning, stop, timings = "", "", "", None
@@ -239,7 +258,7 @@ class LlamaCppInstance:
         timeout = httpx.Timeout(self._reply_timeout, read=None if sharing else self._reply_timeout)
         with self._client.stream("POST", url, json=body, timeout=timeout) as response:
             if response.is_error:
-                raise _refusal(next(response.iter_bytes(_REFUSAL_BYTES), b""))
+                raise refusal_in(next(response.iter_bytes(_REFUSAL_BYTES), b""))
             # The last event repeats the prompt, and JSON escapes a character in up to six bytes.
             most_bytes = 6 * (len(response.request.content) + limit.most_characters)
             for line in _lines(response, most_bytes, limit):
@@ -247,11 +266,11 @@ class LlamaCppInstance:
                     sharing.moved()
                 field, _, data = line.partition(b": ")
                 if field == b"error":
-                    raise _refusal(data)
+                    raise refusal_in(data)
                 if field == b"data" and data != b"[DONE]":
-                    event = _parsed(data, ReplyEvent)
+                    event = parsed_answer(data, ReplyEvent)
                     if event.error is not None:
-                        raise _refusal(data)
+                        raise refusal_in(data)
                     yield event
 
     def _kept(self, failure: Failure) -> Failure:
@@ -288,22 +307,6 @@ class LlamaCppInstance:
             raise
 
 
-_T = TypeVar("_T")
-
-
-def _parsed(data: bytes, kind: type[_T]) -> _T:
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except msgspec.MsgspecError as error:
-        raise Failure.from_engine(f"llama.cpp sent an unexpected answer: {error}") from error
-
-
-def _decoded(response: httpx.Response, kind: type[_T]) -> _T:
-    if response.is_error:
-        raise _refusal(response.content)
-    return _parsed(response.content, kind)
-
-
 def _lines(response: httpx.Response, most_bytes: int, limit: ReplyLimit) -> Iterator[bytes]:
     """Yield the lines of a response, none of them longer than `most_bytes`."""
     # Not `iter_lines`, which also splits at U+2028 and others, which a model may write.
@@ -315,13 +318,3 @@ def _lines(response: httpx.Response, most_bytes: int, limit: ReplyLimit) -> Iter
             yield from map(bytes, lines)
         if len(rest) > most_bytes:
             raise limit.exceeded()
-
-
-def _refusal(answer: bytes) -> Failure:
-    try:
-        error = msgspec.json.decode(answer, type=_Refusal).error
-    except msgspec.MsgspecError:
-        return Failure.from_engine(
-            f"llama.cpp refused: {answer.decode(errors='replace')}", phase="predict"
-        )
-    return Failure.from_engine(error.message, phase="predict", code=error.type)

@@ -30,6 +30,8 @@ from pytest_lmstrix.system.addresses import host_port
 
 _T = TypeVar("_T")
 
+Namespace = Literal["llm", "embedding", "system"]
+
 RPC_SECONDS = 30.0
 """Time limit for a connection or a short call; then the server counts as unreachable."""
 
@@ -91,7 +93,7 @@ class Link:
         *,
         phase: Phase,
         doing: str,
-        namespace: Literal["llm", "system"] = "llm",
+        namespace: Namespace = "llm",
     ) -> _T:
         """Return the answer to a short call; retry once if an old connection is broken.
 
@@ -124,7 +126,7 @@ class Link:
         silence_seconds: float,
         *,
         silent: Verdict = Verdict.TIMEOUT,
-        namespace: Literal["llm", "system"] = "llm",
+        namespace: Namespace = "llm",
     ) -> Iterator[Client]:
         """A connected client, on which no message may take longer than `silence_seconds`.
 
@@ -186,24 +188,44 @@ class Link:
             return False
         return _is_open(self._client.llm)
 
-    def loaded(self, phase: Phase) -> dict[str, str | None]:
-        """Return all language model instances: their identifiers, and their linked devices."""
-        return {each["identifier"]: each.get("deviceIdentifier") for each in self.instances(phase)}
+    def loaded(self, phase: Phase, *namespaces: Namespace) -> dict[str, str | None]:
+        """Return all instances of `namespaces`: their identifiers, and their linked devices."""
+        return {
+            each["identifier"]: each.get("deviceIdentifier")
+            for namespace in namespaces
+            for each in self.instances(phase, namespace)
+        }
 
-    def instances(self, phase: Phase) -> list[dict[str, Any]]:
-        """Return all language model instances as the server describes them."""
+    def instances(self, phase: Phase, namespace: Namespace = "llm") -> list[dict[str, Any]]:
+        """Return all instances of a namespace as the server describes them."""
         listing: list[dict[str, Any]] = self.ask(
-            lambda client: client.llm.remote_call("listLoaded"),
+            lambda client: _session(client, namespace).remote_call("listLoaded"),
             phase=phase,
             doing="listing the loaded models",
+            namespace=namespace,
         )
-        self._listing = listing
+        self._listing = listing if namespace == "llm" else None
         return listing
 
     def last_instances(self, phase: Phase) -> list[dict[str, Any]]:
         """Return the same; not asked again where it was the last question, a moment ago."""
         listing = self._listing if self.is_alive else None
         return self.instances(phase) if listing is None else listing
+
+    def version(self) -> str | None:
+        """Return the version of LM Studio, such as `0.4.2+1`; `None` if it has none.
+
+        Raises:
+            Failure: The server does not answer.
+        """
+        answer = self.ask(
+            lambda client: client.system.remote_call("version"),
+            phase="connect",
+            doing="asking for the version",
+            namespace="system",
+        )
+        parts = (answer.get("version"), answer.get("build")) if isinstance(answer, dict) else ()
+        return "+".join(str(part) for part in parts if part is not None) or None
 
     def drop(self) -> None:
         """Close the client; the next call creates another."""
@@ -212,11 +234,11 @@ class Link:
             with suppress(Exception):
                 _within(CLOSE_SECONDS, client.close)
 
-    def _connected(self, namespace: Literal["llm", "system"]) -> Client:
+    def _connected(self, namespace: Namespace) -> Client:
         token = api_token()
         if self._client is None:
             self._client = _Client(self.host)
-        session = self._client.llm if namespace == "llm" else self._client.system
+        session = _session(self._client, namespace)
         if session.connected and _is_open(session):
             return self._client
         if session.connected:  # the server has closed it; the SDK would go on using it
@@ -237,6 +259,10 @@ class Link:
                 raise other from error
             raise Failure(text, verdict=Verdict.UNREACHABLE, phase="connect") from error
         return self._client
+
+
+def _session(client: Client, namespace: Namespace) -> Any:
+    return getattr(client, namespace)
 
 
 @contextmanager

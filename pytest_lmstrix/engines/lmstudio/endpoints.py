@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import groupby
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import msgspec
 from lmstudio import (
@@ -26,6 +26,8 @@ from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Message, ToolCall
 
 Fields = Mapping[str, object]
+EMBEDS = "embedding_"
+"""How the last part of the identifier of an embedding model begins."""
 
 STOP_REASONS: frozenset[str] = frozenset(
     (
@@ -84,22 +86,26 @@ def load(
     endpoint.send("loadConfigStack", fields)
     if device is not msgspec.UNSET:
         endpoint.creation_params_beside["deviceIdentifier"] = device
-    with client.llm._create_channel(endpoint) as channel:
+    with _session(client, identifier)._create_channel(endpoint) as channel:
         channel.wait_for_result()
 
 
 def unload(client: Client, identifier: str, device: str | None = None) -> None:
-    client.llm.remote_call("unloadModel", _Unload(identifier, device or msgspec.UNSET))
+    _session(client, identifier).remote_call(
+        "unloadModel", _Unload(identifier, device or msgspec.UNSET)
+    )
 
 
 def instance_info(client: Client, identifier: str) -> object:
     """Return the server's description of a loaded instance, unread."""
-    return client.llm.remote_call("getModelInfo", _Query(_specifier(identifier), True))
+    return _session(client, identifier).remote_call(
+        "getModelInfo", _Query(_specifier(identifier), True)
+    )
 
 
 def load_config(client: Client, identifier: str) -> object:
     """Return the load settings in force, unread."""
-    return client.llm.remote_call("getLoadConfig", _Query(_specifier(identifier)))
+    return _session(client, identifier).remote_call("getLoadConfig", _Query(_specifier(identifier)))
 
 
 def variants(client: Client, key: str) -> object:
@@ -209,6 +215,15 @@ def tool_calls(stream: PredictionStream) -> tuple[ToolCall, ...]:
     """Return the tool calls of a prediction, also those that the SDK does not read."""
     endpoint = stream._endpoint
     return tuple(endpoint.tool_calls) if isinstance(endpoint, _Newer) else ()
+
+
+def namespace_of(identifier: str) -> Literal["llm", "embedding"]:
+    """Return where LM Studio has one of our instances."""
+    return "embedding" if identifier.rpartition("-")[2].startswith(EMBEDS) else "llm"
+
+
+def _session(client: Client, identifier: str) -> Any:
+    return getattr(client, namespace_of(identifier))
 
 
 def _specifier(identifier: str) -> dict[str, object]:

@@ -12,6 +12,7 @@ from functools import cached_property
 
 from lmstudio import LMStudioServerError
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Model, ModelFacts
@@ -19,6 +20,7 @@ from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.lmstudio import endpoints
 from pytest_lmstrix.engines.lmstudio.connection import Link, stalling
+from pytest_lmstrix.engines.lmstudio.embedding.instance import LmStudioEmbeddingInstance
 from pytest_lmstrix.engines.lmstudio.instance import LmStudioInstance
 from pytest_lmstrix.engines.lmstudio.library import Library
 from pytest_lmstrix.engines.lmstudio.settings import LM_STUDIOS_OWN, load_fields
@@ -100,14 +102,7 @@ class LmStudioEngine:
     def version(self) -> str | None:
         """The version of LM Studio, such as `0.4.2+1`; `None` if unknown. Cached."""
         with suppress(Failure):
-            answer = self.link.ask(
-                lambda client: client.system.remote_call("version"),
-                phase="connect",
-                doing="asking for the version",
-                namespace="system",
-            )
-            parts = (answer.get("version"), answer.get("build")) if isinstance(answer, dict) else ()
-            return "+".join(str(part) for part in parts if part is not None) or None
+            return self.link.version()
         return None
 
     def models(self) -> list[ModelFacts]:
@@ -150,21 +145,23 @@ class LmStudioEngine:
         listed = None
         with suppress(Failure):  # the load itself shows that the server does not answer
             listed = self._library.find(model.name)
+        if listed is not None and model.type is None:
+            model = replace(model, type=listed.facts.type)
+        embeds = model.type == "embedding"
         asked = LM_STUDIOS_OWN
         if context_length is not None:
             asked = load_fields(model, context_length, listed.runtime if listed else "llama")
         device = listed.device if listed else UNSET
         if self._strays or not self.link.is_alive:
             self._release_strays()  # a request that detects a broken connection
-        identifier = f"{PREFIX}{self.owner}-{secrets.token_hex(4)}"
+        identifier = f"{PREFIX}{self.owner}-{endpoints.EMBEDS * embeds}{secrets.token_hex(4)}"
+        namespace = endpoints.namespace_of(identifier)
         doing = f"loading {model.id}"
         self._open.add(identifier)
-        heard = False
-        furthest = -1.0
-
+        heard, furthest = False, -1.0
         try:
             with (
-                self.link.talking("load", doing, self.load_timeout) as client,
+                self.link.talking("load", doing, self.load_timeout, namespace=namespace) as client,
                 stalling(self.load_timeout) as moved,
             ):
 
@@ -185,9 +182,9 @@ class LmStudioEngine:
                     device=device,
                     hear=hear,
                 )
-            return LmStudioInstance(
-                self, identifier, progress, asked, device=None if device is UNSET else device
-            )
+            made = LmStudioEmbeddingInstance if embeds else LmStudioInstance
+            where = None if device is UNSET else device
+            return made(self, identifier, progress, asked, device=where)
         except BaseException as error:
             self.abandon(identifier, error, loading=True, heard=heard)
             raise
@@ -214,9 +211,10 @@ class LmStudioEngine:
 
     def _unload(self, identifier: str, listed: Mapping[str, str | None] | None) -> None:
         doing = f"unloading {identifier}"
+        namespace = endpoints.namespace_of(identifier)
         deadline = time.monotonic() + self.unload_seconds
         if listed is None:
-            listed = self.link.loaded("unload")
+            listed = self.link.loaded("unload", namespace)
         looks = itertools.count()
         while identifier in listed:
             match next(looks):
@@ -234,7 +232,7 @@ class LmStudioEngine:
                         f" {doing}"
                     )
                     raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="unload")
-            listed = self.link.loaded("unload")
+            listed = self.link.loaded("unload", namespace)
 
     def sweep(self, is_dead: Callable[[str], bool]) -> list[str]:
         """Unload the instances whose `is_dead(owner)` is true; return their identifiers.
@@ -242,7 +240,7 @@ class LmStudioEngine:
         Raises:
             Failure: The server does not answer.
         """
-        listed = self.link.loaded("connect")
+        listed = self.link.loaded("connect", "llm", "embedding")
         ours = [name for name in listed if name.startswith(PREFIX)]
         dead = [name for name in ours if is_dead(name.removeprefix(PREFIX).rpartition("-")[0])]
         return [identifier for identifier in dead if self._unloaded(identifier, listed[identifier])]
@@ -312,7 +310,8 @@ class LmStudioEngine:
                 f" {self.ttl_seconds} idle seconds"
             )
         while True:
-            listed = self.link.loaded("connect")
+            kinds = {"llm", *map(endpoints.namespace_of, self._strays)}
+            listed = self.link.loaded("connect", *kinds)
             for identifier in self._strays.intersection(listed):
                 if not self._unloaded(identifier, listed[identifier]):
                     return
@@ -339,6 +338,7 @@ class LmStudioEngine:
                 lambda client: endpoints.unload(client, identifier, device),
                 phase="unload",
                 doing=doing,
+                namespace=endpoints.namespace_of(identifier),
             )
         except Failure as failure:
             # Slow to answer or unloaded already: the listing shows which.

@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar, Unpack
 
-import msgspec
 from lmstudio import (
     LLM,
     Client,
@@ -31,9 +30,9 @@ from pytest_lmstrix.engines.lmstudio.settings import (
     LoadFields,
     in_force,
     option_fields,
-    without_thinking,
+    thinking_fields,
 )
-from pytest_lmstrix.engines.reasoning import split_reasoning
+from pytest_lmstrix.engines.reasoning import with_reasoning_apart
 from pytest_lmstrix.engines.reply_limit import BEYOND_LIMIT, ReplyLimit
 from pytest_lmstrix.engines.request import ChatOptions, CompletionOptions, Image, Unable
 from pytest_lmstrix.engines.stream_clock import StreamClock
@@ -134,7 +133,8 @@ class LmStudioInstance:
         Reasoning that LM Studio leaves in the text is separated by its `<think>` tags.
         """
         config = _prediction_config(max_tokens, temperature)
-        fields = {**without_thinking(max_tokens), **option_fields(options)}
+        thinking = thinking_fields(max_tokens, thinking=options.get("thinking", False))
+        fields = {**thinking, **option_fields(options)}
         history = endpoints.history_of(messages)
         if images := options.get("images"):
             history.add_user_message([], images=self._prepared(images))
@@ -143,10 +143,7 @@ class LmStudioInstance:
             return endpoints.respond(client, self.identifier, history, config, fields, prefilled)
 
         reply = self._predict("\n".join(m.content for m in messages), start, max_tokens)
-        if reply.reasoning:
-            return reply
-        reasoning, text = split_reasoning(reply.text)
-        return msgspec.structs.replace(reply, text=text, reasoning=reasoning)
+        return with_reasoning_apart(reply)
 
     def at_once(self, asks: Sequence[Callable[[], Reply]]) -> list[Reply]:
         """Return the answers to requests of this instance, all sent at once; see `Engine`."""
@@ -217,7 +214,8 @@ class LmStudioInstance:
     def _ask(self, question: Callable[[Client], _T], doing: str) -> _T:
         self._check_held()
         # Not found in this phase means that the instance died, not that the model is missing.
-        return self._engine.link.ask(question, phase="predict", doing=doing)
+        namespace = endpoints.namespace_of(self.identifier)
+        return self._engine.link.ask(question, phase="predict", doing=doing, namespace=namespace)
 
     def _check_held(self) -> None:
         if self._lost is not None:

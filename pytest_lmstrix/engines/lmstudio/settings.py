@@ -15,6 +15,8 @@ from pytest_lmstrix.core.verdicts import Verdict
 Runtime = Literal["llama", "mlx"]
 
 CONTEXT = "llm.load.contextLength"
+_EMBEDDING_CONTEXT = "embedding.load.contextLength"
+_EMBEDDING_OFFLOAD = "embedding.load.llama.acceleration.offloadRatio"
 SLOTS = "llm.load.numParallelSessions"
 UNIFIED = "llm.load.useUnifiedKvCache"
 
@@ -50,14 +52,14 @@ def option_fields(options: Mapping[str, Any]) -> dict[str, object]:
     return fields
 
 
-def without_thinking(max_tokens: int) -> dict[str, object]:
-    """Return the settings of a chat that is answered at once, as far as the model can do that.
+def thinking_fields(max_tokens: int, *, thinking: bool) -> dict[str, object]:
+    """Return the settings of a chat with or without `thinking`, as far as the model can do that.
 
-    Where it thinks anyway, a quarter of `max_tokens` is left for the answer.
+    Where it thinks, a quarter of `max_tokens` is left for the answer.
     """
     budget = {"checked": True, "value": max_tokens - max(1, max_tokens // 4)}
     return {
-        "llm.prediction.reasoning.enableThinking": False,
+        "llm.prediction.reasoning.enableThinking": thinking,
         "llm.prediction.reasoning.budgetTokens": budget,
     }
 
@@ -73,12 +75,16 @@ class LoadFields(Struct, frozen=True, kw_only=True):
     """Load settings that the model's runtime does not have."""
     requests: int = 1
     """Requests at once, each with a context of that length."""
+    embeds: bool = False
+    """Whether it is the load of an embedding model, whose keys are others."""
 
     def all(self) -> dict[str, object]:
         """Return every key that is sent."""
         if self.context_length is None:
             return {}
         fields: dict[str, object] = {CONTEXT: self.context_length * self.requests, **AS_ASKED}
+        if self.embeds:
+            fields = {_EMBEDDING_CONTEXT: self.context_length}
         for keys in self.by_setting.values():
             fields |= keys
         return fields
@@ -102,6 +108,7 @@ def load_fields(model: Model, context_length: int, runtime: Runtime = "llama") -
     Raises:
         Failure: A setting is not LM Studio's.
     """
+    embeds = model.type == "embedding"
     by_setting: dict[str, Mapping[str, object]] = {}
     unsupported: list[str] = []
     for setting, value in msgspec.structs.asdict(model.load).items():
@@ -110,7 +117,9 @@ def load_fields(model: Model, context_length: int, runtime: Runtime = "llama") -
         keys = _llama_keys(setting, value)
         if keys is None:
             raise _not_honoured(model, setting, value)
-        if runtime == "mlx":
+        if embeds:
+            keys = {_EMBEDDING_OFFLOAD: value} if setting == "gpu_offload" else {}
+        elif runtime == "mlx":
             keys = _mlx_keys(setting, value)
         if keys:
             by_setting[setting] = keys
@@ -121,6 +130,7 @@ def load_fields(model: Model, context_length: int, runtime: Runtime = "llama") -
         by_setting=by_setting,
         unsupported=tuple(unsupported),
         requests=model.load.requests,
+        embeds=embeds,
     )
 
 

@@ -19,6 +19,7 @@ from pytest_lmstrix.core.verdicts import Phase, Verdict
 from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.ollama.address import ollama_url
 from pytest_lmstrix.engines.ollama.client import OllamaClient, in_use
+from pytest_lmstrix.engines.ollama.embedding import instance_of_load, load_request
 from pytest_lmstrix.engines.ollama.instance import OllamaInstance, OllamaLoad
 from pytest_lmstrix.engines.ollama.listing import (
     Running,
@@ -173,11 +174,9 @@ class OllamaEngine:
         before = self._check_free(model, tag)
         path = self._note(model.name, context_length)
         body = {"model": model.name, "options": options, "keep_alive": self.ttl_seconds}
+        url, request = load_request(model, facts, body)
         try:
-            self.client.post(
-                "/api/generate", {**body, "stream": False}, _Done,
-                phase="load", silence_seconds=self.load_timeout,
-            )  # fmt: skip
+            self.client.post(url, request, _Done, phase="load", silence_seconds=self.load_timeout)
             progress(1.0)
             running = self.running("load")
             ours = running.get(full_name(model.name))
@@ -187,7 +186,7 @@ class OllamaEngine:
             self._note(model.name, ours.context_length or context_length, path)
             loaded = OllamaLoad(path=path, running=ours, body=body, facts=facts,
                             evicted=_evicted(before, running))  # fmt: skip
-            return OllamaInstance(self, loaded, progress)
+            return instance_of_load(self, model, loaded, progress)
         except BaseException as error:
             self._abandon(path, error)
             raise

@@ -18,7 +18,7 @@ from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.counting import TokenCounter
 from pytest_lmstrix.engines.ollama.listing import Running, gpu_note
 from pytest_lmstrix.engines.ollama.messages import turns_of
-from pytest_lmstrix.engines.reasoning import split_reasoning
+from pytest_lmstrix.engines.reasoning import with_reasoning_apart
 from pytest_lmstrix.engines.reply_limit import ReplyLimit
 from pytest_lmstrix.engines.request import ChatOptions, CompletionOptions, Unable
 
@@ -135,8 +135,8 @@ class OllamaInstance:
     ) -> Reply:  # fmt: skip
         """Answer `messages` through the model's chat template.
 
-        A thinking model is asked to answer at once. Thoughts that Ollama leaves in the text are
-        separated by their `<think>` tags.
+        A thinking model answers at once unless `thinking` is asked for. Thoughts that Ollama leaves
+        in the text are separated by their `<think>` tags.
         """
         images = options.get("images", ())
         body: dict[str, object] = {"messages": turns_of(messages, images), **self._fields(options)}
@@ -145,14 +145,14 @@ class OllamaInstance:
         if tools := options.get("tools"):
             self._check_capability("tools", "call tools")
             body["tools"] = [tool.declaration for tool in tools]
-        if self._loaded.facts and "thinking" in self._loaded.facts.capabilities:
+        if options.get("thinking"):
+            self._check_capability("thinking", "think")
+            body["think"] = True
+        elif self._loaded.facts and "thinking" in self._loaded.facts.capabilities:
             body["think"] = False
         texts = tuple(message.content for message in messages)
         reply = self._predict("/api/chat", body, texts, max_tokens, temperature)
-        if reply.reasoning:
-            return reply
-        reasoning, text = split_reasoning(reply.text)
-        return msgspec.structs.replace(reply, text=text, reasoning=reasoning)
+        return with_reasoning_apart(reply)
 
     def count_tokens(self, text: str) -> int:
         """Count the tokens of `text` by prefilling it: Ollama has no tokenizer endpoint.
@@ -341,9 +341,8 @@ class _Streamed:
 
 def _prefill_seconds(last: _Line) -> float | None:
     """Return the time of the prefill: none at all is left out of a line that has its tokens."""
-    if last.prompt_eval_count is None:
-        return None
-    return (last.prompt_eval_duration or 0) / _NANOSECONDS
+    has = last.prompt_eval_count is not None
+    return (last.prompt_eval_duration or 0) / _NANOSECONDS if has else None
 
 
 def _rate(tokens: int | None, nanoseconds: int | None) -> float | None:

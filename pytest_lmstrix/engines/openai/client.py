@@ -68,13 +68,21 @@ class OpenAiClient:
         """
         return self._call("GET", path, None, kind, phase)
 
-    def post(self, path: str, body: Mapping[str, object], kind: type[_T], *, phase: Phase) -> _T:
-        """Return the answer to a short POST, as `kind`.
+    def post(
+        self,
+        path: str,
+        body: Mapping[str, object],
+        kind: type[_T],
+        *,
+        phase: Phase,
+        silence_seconds: float | None = None,
+    ) -> _T:
+        """Return the answer to a POST, as `kind`; without `silence_seconds` it is a short call.
 
         Raises:
             PathMissing: The server does not have `path`.
         """
-        return self._call("POST", path, body, kind, phase)
+        return self._call("POST", path, body, kind, phase, silence_seconds)
 
     def events(
         self,
@@ -117,11 +125,12 @@ class OpenAiClient:
 
     def _call(
         self, method: str, path: str, body: Mapping[str, object] | None, kind: type[_T],
-        phase: Phase,
+        phase: Phase, silence_seconds: float | None = None,
     ) -> _T:  # fmt: skip
-        timeout = httpx.Timeout(CALL_SECONDS)
+        timeout = httpx.Timeout(CALL_SECONDS, read=silence_seconds or CALL_SECONDS)
+        silent = Verdict.UNREACHABLE if silence_seconds is None else Verdict.TIMEOUT
         with (
-            self._failures(phase, Verdict.UNREACHABLE),
+            self._failures(phase, silent),
             self._answered(method, path, body, timeout, phase) as response,
         ):
             return self._decoded(_limited(response, _ANSWER_BYTES), kind, phase)

@@ -17,6 +17,7 @@ from pytest_lmstrix.engines.openai.client import OpenAiClient, PathMissing
 from pytest_lmstrix.engines.openai.instance import OpenAiInstance, ServedModel
 from pytest_lmstrix.engines.openai.key import ApiKey, refusal_of_server
 from pytest_lmstrix.engines.openai.messages import Listing, ServerModel
+from pytest_lmstrix.engines.openai_form import LlamaCppProperties
 from pytest_lmstrix.system.addresses import server_url
 
 SCHEME = "openai+"
@@ -32,7 +33,7 @@ class _SlotSettings(Struct):
     n_ctx: int
 
 
-class _Properties(Struct):
+class _Properties(LlamaCppProperties, frozen=True):
     """llama.cpp's `/props`."""
 
     build_info: str | None = None
@@ -113,7 +114,8 @@ class OpenAiEngine:
         reported = listing.context_of(name) if listing else None
         listed = listing.find(name) if listing else None
         is_llamacpp = listed is not None and listed.meta is not None
-        usable = _slot_context(client) if is_llamacpp else None
+        properties = _properties(client) if is_llamacpp else _Properties()
+        slot = properties.default_generation_settings
         asked = min(context_length, model.context_limit or context_length)
         granted = reported or asked
         given = msgspec.to_builtins(model.load)
@@ -121,10 +123,12 @@ class OpenAiEngine:
             name=name,
             context_length=granted,
             is_reported=reported is not None,
-            usable_context_length=min(usable or granted, granted),
+            usable_context_length=min((slot and slot.n_ctx) or granted, granted),
+            capabilities=properties.capabilities,
             # The server has its own number of slots, but as many requests are sent at once.
             ignored_settings=tuple(name for name in given if name != "parallel"),
             reports_prefill=is_llamacpp,
+            embeds=model.type == "embedding",
         )
         progress(1.0)
         return OpenAiInstance(client, served, progress, reply_timeout=self._reply_timeout)
@@ -186,9 +190,8 @@ def _version(client: OpenAiClient) -> str | None:
     return None
 
 
-def _slot_context(client: OpenAiClient) -> int | None:
-    """Return what one request of llama.cpp's server may fill, tokens; `None` if unknown."""
+def _properties(client: OpenAiClient) -> _Properties:
+    """Return what llama.cpp's server reports of one request's context and of its model."""
     with suppress(Failure, PathMissing):
-        settings = client.get("/props", _Properties, phase="load").default_generation_settings
-        return settings.n_ctx if settings else None
-    return None
+        return client.get("/props", _Properties, phase="load")
+    return _Properties()

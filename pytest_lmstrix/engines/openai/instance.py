@@ -17,10 +17,16 @@ from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.counting import KnownCounts, TokenCounter
 from pytest_lmstrix.engines.openai.client import OpenAiClient, PathMissing
 from pytest_lmstrix.engines.openai.messages import Count, StreamEvent, Timings, Usage
-from pytest_lmstrix.engines.openai_form import ToolCallParts, chat_fields, completion_fields
-from pytest_lmstrix.engines.reasoning import split_reasoning
+from pytest_lmstrix.engines.openai_form import (
+    EmbeddingAnswer,
+    ToolCallParts,
+    chat_fields,
+    completion_fields,
+    embedding_fields,
+)
+from pytest_lmstrix.engines.reasoning import with_reasoning_apart
 from pytest_lmstrix.engines.reply_limit import ReplyLimit
-from pytest_lmstrix.engines.request import ChatOptions, CompletionOptions
+from pytest_lmstrix.engines.request import ChatOptions, CompletionOptions, Embeddings, Unable
 from pytest_lmstrix.engines.stream_clock import StreamClock
 
 _SLOWEST_PREFILL = 50.0
@@ -40,6 +46,9 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the server reports its context."""
     usable_context_length: int
     ignored_settings: tuple[str, ...] = ()
+    embeds: bool = False
+    """Whether it is an embedding model."""
+    capabilities: tuple[str, ...] = ()
     reports_prefill: bool = False
     """Whether it can report the progress of a prefill, as llama.cpp can."""
 
@@ -70,6 +79,7 @@ class OpenAiInstance:
         self.context_length = served.context_length
         self.usable_context_length = served.usable_context_length
         self.ignored_settings = served.ignored_settings
+        self.capabilities = served.capabilities
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -121,10 +131,21 @@ class OpenAiInstance:
         except PathMissing as error:
             text = f"the server has no chat completions: {error}"
             raise Failure(text, verdict=Verdict.UNSUPPORTED, phase="predict") from None
-        if reply.reasoning:
-            return reply
-        reasoning, text = split_reasoning(reply.text)
-        return msgspec.structs.replace(reply, text=text, reasoning=reasoning)
+        return with_reasoning_apart(reply)
+
+    def embed(self, texts: Sequence[str]) -> Embeddings:
+        """Return the vectors of `texts`; see `Embeds`."""
+        self._check_open()
+        body = {"model": self._served.name, **embedding_fields(texts)}
+        tokens = sum(len(text.encode()) for text in texts) / 2
+        patience = max(self._reply_timeout, tokens / _SLOWEST_PREFILL)
+        try:
+            answer = self._client.post(
+                "/v1/embeddings", body, EmbeddingAnswer, phase="predict", silence_seconds=patience
+            )
+        except PathMissing as error:
+            raise Unable(f"the server gives no embeddings: {error}") from None
+        return answer.embeddings()
 
     def at_once(self, asks: Sequence[Callable[[], Reply]]) -> list[Reply]:
         """Return the answers to requests of this instance, all sent at once; see `Engine`.
@@ -180,7 +201,9 @@ class OpenAiInstance:
         return None if answer.tokens is None else len(answer.tokens)
 
     def _measure(self, piece: str) -> int:
-        tokens = self.complete(piece, max_tokens=1).prompt_tokens
+        embeds = self._served.embeds
+        asked = self.embed([piece]) if embeds else self.complete(piece, max_tokens=1)
+        tokens = asked.prompt_tokens
         if tokens is None:
             raise Failure(_NO_USAGE, verdict=Verdict.INCONCLUSIVE, phase="predict")
         return tokens

@@ -30,7 +30,7 @@ _WORKS: dict[Verdict, bool | None] = {
     for verdict, traits in TRAITS.items()
 }
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_STRONGEST = ("deep", "full", "limit", "fast", "speed")
+_STRONGEST = ("deep", "full", "limit", "fast", "speed", "capability")
 
 
 class Moment(Struct, frozen=True, kw_only=True, gc=False):

@@ -10,7 +10,12 @@ from msgspec import Struct
 from pytest_lmstrix.core.formatting import count_of, duration
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.core.types import Result
-from pytest_lmstrix.reports.overview.standing import Standing, counted_models, standing
+from pytest_lmstrix.reports.overview.standing import (
+    Standing,
+    counted_models,
+    standing,
+    without_embedding,
+)
 from pytest_lmstrix.reports.run_json import ModelReport, RunReport
 from pytest_lmstrix.system.addresses import remote_host
 
@@ -49,7 +54,7 @@ def headline(run: RunReport) -> Headline:
     """Return the headline of `run`, which is about its `counted_models`."""
     counted = counted_models(run)
     return Headline(
-        sentence=standings_sentence(standing(run, model) for model in counted),
+        sentence=standings_sentence(standing(run, model) for model in without_embedding(counted)),
         tested=_tested(run),
         facts=tuple(_facts(run, counted)),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal, get_args
 
-from pytest_lmstrix.core.checks import CHECKS
+from pytest_lmstrix.core.checks import judges_size
 from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, Result
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.registry.history.since import Since, most_relevant
@@ -34,9 +34,9 @@ def standing_of(
     """Return how far a model with these newest results works; sizes in tokens.
 
     `verified` and `smallest_bad` are those of its status in the registry. Results of users' own
-    checks and those about the host count neither for nor against it.
+    checks, of `capability` and those about the host count neither for nor against it.
     """
-    judged = [each for each in results if each.check in CHECKS and not each.imported]
+    judged = [each for each in results if judges_size(each.check) and not each.imported]
     cases = [each for each in judged if each.origin == "case"] or judged
     if any(each.verdict.evidence == "model" for each in cases):
         return "not_at_all"
@@ -85,6 +85,11 @@ def counted_models(run: RunReport) -> tuple[ModelReport, ...]:
     if any(each.startswith("-k ") or "::" in each for each in run.asked):
         return run.tested
     return tuple(model for model in run.models if run.results_of(model))
+
+
+def without_embedding(models: tuple[ModelReport, ...]) -> tuple[ModelReport, ...]:
+    """Return `models` but for embedding models, which no built-in check tests, if any is left."""
+    return tuple(model for model in models if model.type != "embedding") or models
 
 
 def failures_first(run: RunReport) -> list[ModelReport]:

@@ -9,7 +9,15 @@ from itertools import compress, groupby
 from msgspec import Struct
 
 from pytest_lmstrix.checks.advice import advice_for
-from pytest_lmstrix.core.formatting import NOTHING, count_of, memory, rate, seconds, tokens
+from pytest_lmstrix.core.formatting import (
+    NOTHING,
+    capabilities_text,
+    count_of,
+    memory,
+    rate,
+    seconds,
+    tokens,
+)
 from pytest_lmstrix.core.sanitize import clean, one_line
 from pytest_lmstrix.core.types import Result
 from pytest_lmstrix.core.verdicts import TRAITS, Verdict
@@ -116,6 +124,8 @@ def details_of(row: ModelRow, run: RunReport) -> ModelDetails:
 def _facts(row: ModelRow) -> dict[str, str]:
     model = row.model
     last = row.results[-1] if row.results else None
+    proofs = row.report.capability_proofs
+    capable = proofs or model.capabilities
     return {
         "engine": row.engine,
         "host": row.host,
@@ -123,6 +133,7 @@ def _facts(row: ModelRow) -> dict[str, str]:
         "size": memory(model.size_bytes) if model.size_bytes is not None else "",
         "architecture": " ".join(filter(None, (model.architecture, model.quantization))),
         "settings": last.settings if last else "",
+        "capabilities": capabilities_text(model.capabilities, proofs) if capable else "",
         "deep": row.report.tiers.text if row.report.tiers else "",
         "tags": ", ".join(model.tags),
     }

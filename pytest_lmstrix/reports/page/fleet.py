@@ -104,7 +104,7 @@ def fleet_of(plan: Plan, run: RunReport, history: History) -> Fleet:
     found: list[tuple[Row, dict[int, MapCell]]] = []
     used: list[Result] = []
     often: Counter[int] = Counter()
-    for planned in plan.models:
+    for planned in plan.all_models():
         model = planned.model
         earlier = earlier_results(model, history, run.machine)
         newest = newest_results([*earlier, *run.results.get(model.id, ())])

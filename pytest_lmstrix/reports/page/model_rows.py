@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
-from pytest_lmstrix.core.checks import CHECKS
+from pytest_lmstrix.core.checks import CHECKS, judges_size
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.core.types import Model, Result
 from pytest_lmstrix.core.verdicts import Verdict
@@ -40,6 +40,8 @@ class ModelRow(Struct, frozen=True, kw_only=True):
     standing: Standing
     own_failed: int
     """The number of users' checks that fail."""
+    claims_failed: int
+    """The number of declared capabilities that do not hold."""
     changed: bool
     tested: bool
     """Whether this run tested it."""
@@ -66,10 +68,11 @@ class ModelRow(Struct, frozen=True, kw_only=True):
 
 def model_rows(plan: Plan, run: RunReport, history: History) -> tuple[ModelRow, ...]:
     """Return a row for each model, those that fail first."""
-    places = {each.model.id: place for place, each in enumerate(plan.models)}
+    models = [each.model for each in plan.all_models()]
+    places = {model.id: place for place, model in enumerate(models)}
     changed = {change.model for change in run.changes}
     return tuple(
-        _row(places[report.id], plan.models[places[report.id]].model, report, history, run, changed)
+        _row(places[report.id], models[places[report.id]], report, history, run, changed)
         for report in failures_first(run)
         if report.id in places
     )
@@ -94,7 +97,7 @@ def _row(
     found = [*earlier_results(model, history, run.machine), *now]
     newest = newest_results(found)
     results = [result for sizes in newest.values() for _, result in sorted(sizes.items())]
-    sizes = worst_by_size([each for each in results if each.check in CHECKS] or results)
+    sizes = worst_by_size([each for each in results if judges_size(each.check)] or results)
     best = report.verified_context or _largest_good(sizes)
     last = found[-1] if found else None
     since = most_relevant(report.since, run.machine)
@@ -110,6 +113,7 @@ def _row(
         own_failed=sum(
             state_name(result) == "fails" for result in results if result.check not in CHECKS
         ),
+        claims_failed=list(report.capability_proofs.values()).count("failed"),
         changed=model.id in changed,
         tested=bool(now),
         engine=one_line(f"{model.engine} {version}"),

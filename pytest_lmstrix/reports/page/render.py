@@ -20,7 +20,7 @@ from pytest_lmstrix.plan.plan import Plan
 from pytest_lmstrix.registry.history.earlier import History
 from pytest_lmstrix.registry.history.updates import update_text
 from pytest_lmstrix.reports.overview.headline import headline
-from pytest_lmstrix.reports.overview.standing import counted_models, standing
+from pytest_lmstrix.reports.overview.standing import counted_models, standing, without_embedding
 from pytest_lmstrix.reports.overview.variants import VARIANT_HEADINGS, variant_cells
 from pytest_lmstrix.reports.page.changed import change_lines, kinds_text
 from pytest_lmstrix.reports.page.details import details_of
@@ -83,7 +83,7 @@ def render_page(plan: Plan, run: RunReport, history: History, part: Part) -> str
 
 
 def _headline(run: RunReport) -> str:
-    standings = [standing(run, model) for model in counted_models(run)]
+    standings = [standing(run, model) for model in without_embedding(counted_models(run))]
     counts = {each: standings.count(each) for each in STANDING_NAMES if each in standings}
     return _render("headline", headline=headline(run), counts=counts)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,8 @@ TRAINED = 8_192
 SIZES = (1_024, 2_048)
 ALL_SIZES = pytest.param((*SIZES, 4_096, TRAINED), marks=pytest.mark.long)
 """The controls of all sizes are a larger share of a small context."""
+UNTRUE = {"tools": "failed", "vision": "failed", "thinking": "failed"}
+"""What is not true of this model."""
 
 
 class Meter:
@@ -108,3 +111,18 @@ def test_the_granted_context_is_the_working_size(project: Project, meter: Meter)
     assert meter.loads == [12_000, TRAINED]
     assert project.results[0].detail.startswith("fails at 12,000; works at 8,192\n")
     result.stdout.fnmatch_lines(["*fails at 12,000; works at 8,192*"])
+
+
+def test_a_schema_is_proven_and_nothing_else_is_claimed(project: Project) -> None:
+    manifest(project, [TRAINED], TRAINED)
+    project.run("-m", "capability").assert_outcomes(passed=1)
+    (result,) = project.results
+    assert result.capabilities == {"schema": "proven"}
+    assert {"weather", "is_certain"} == json.loads(result.replies[0]).keys()
+    project.manifest(
+        f"[{{id: smollm2, engine: llamacpp, source: '{weights.smollm2()}', contexts: [4096],"
+        " capabilities: [tools, thinking, vision]}]"
+    )
+    project.run("-m", "capability").assert_outcomes(failed=1)
+    assert project.results[-1].capabilities == {"schema": "proven", **UNTRUE}
+    assert "refused: images need the projector" in project.results[-1].detail

@@ -11,12 +11,12 @@ import pytest
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Model
 from pytest_lmstrix.core.verdicts import Verdict
-from pytest_lmstrix.engines.base import Closes, Engine
+from pytest_lmstrix.engines.base import Closes, Engine, Instance
 from pytest_lmstrix.engines.llamacpp.own_binary import LlamaServerEngine
 from pytest_lmstrix.engines.lmstudio.engine import LmStudioEngine
 from pytest_lmstrix.engines.ollama.engine import OllamaEngine
 from pytest_lmstrix.engines.openai.engine import OpenAiEngine
-from pytest_lmstrix.testing import EngineContract
+from pytest_lmstrix.testing import EngineContract, RecordedProgress
 from tests.standin import weights
 from tests.standin.fake_engine import FakeEngine
 from tests.standin.llama_server.program import llama_server
@@ -25,11 +25,16 @@ from tests.standin.ollama import OllamaServer
 from tests.standin.openai import Dialect, OpenAiServer
 
 TINY = StandInModel(key="tiny")
+VECTORS = StandInModel(key="vectors", type="embedding")
 
 
 class TestFake(EngineContract):
     model = "tiny"
-    make_engine = FakeEngine
+    embedding = "vectors"
+
+    @classmethod
+    def make_engine(cls) -> FakeEngine:
+        return FakeEngine((TINY, VECTORS))
 
     def count_loaded(self, engine: Engine) -> int:
         assert isinstance(engine, FakeEngine)
@@ -38,12 +43,13 @@ class TestFake(EngineContract):
 
 class TestLmStudio(EngineContract):
     model = "tiny"
+    embedding = "vectors"
     server: LmStudioServer
 
     @pytest.fixture(scope="class")
     @classmethod
     def engine(cls) -> Iterator[LmStudioEngine]:
-        with LmStudioServer([TINY]) as cls.server:
+        with LmStudioServer([TINY, VECTORS]) as cls.server:
             engine = LmStudioEngine(cls.server.host, load_timeout=60, reply_timeout=60)
             yield engine
             engine.close()
@@ -55,12 +61,13 @@ class TestLmStudio(EngineContract):
 
 class TestOllama(EngineContract):
     model = "tiny"
+    embedding = "vectors"
     server: OllamaServer
 
     @pytest.fixture(scope="class")
     @classmethod
     def engine(cls) -> Iterator[OllamaEngine]:
-        with OllamaServer([TINY]) as cls.server:
+        with OllamaServer([TINY, VECTORS]) as cls.server:
             engine = OllamaEngine(cls.server.host, load_timeout=60, reply_timeout=60)
             yield engine
             engine.close()
@@ -81,6 +88,15 @@ class TestOpenAi(EngineContract):
             engine = OpenAiEngine(server.host, reply_timeout=60)
             yield engine
             engine.close()
+            engine.close()
+
+    @pytest.fixture
+    def embedder(self) -> Iterator[Instance]:
+        """A model of another server, which has one."""
+        with OpenAiServer(VECTORS, self.small, self.dialect) as server:
+            engine = OpenAiEngine(server.host, reply_timeout=60)
+            model = Model(id="vectors", engine="openai", type="embedding")
+            yield engine.load(model, self.small, RecordedProgress())
             engine.close()
 
 
@@ -113,6 +129,7 @@ class TestLlamaCpp(EngineContract):
             pytest.skip(f"no model at hand: {failure.text}")
         engine = cls.make_engine()
         cls.model = Model(id="smollm2", engine=engine.name, source=path)
+        cls.embedding = cls.model
         cls.missing = Model(id="missing", engine=engine.name, source=path + ".not-there")
         cls.children = _children()
         yield engine

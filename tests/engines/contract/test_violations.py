@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from pytest_lmstrix import Failure, ModelFacts, Verdict
 from pytest_lmstrix.testing import EngineContract
 from tests.standin.fake_engine import FakeEngine, FakeInstance
+from tests.standin.lmstudio.models.model import StandInModel
 
 class Instance(FakeInstance):
 {instance}
@@ -22,7 +23,10 @@ class Engine(FakeEngine):
 {engine}
 class TestIt(EngineContract):
     model = "tiny"
-    make_engine = Engine
+    embedding = {embedding}
+    @classmethod
+    def make_engine(cls):
+        return Engine([StandInModel(key="tiny"), StandInModel(key="vectors", type="embedding")])
     def count_loaded(self, engine):
         return engine.loaded
 """
@@ -121,9 +125,30 @@ INSTANCES: dict[str, tuple[str, set[str]]] = {
 }
 
 
-def failed(project: Project, *, engine: str = "", instance: str = "    pass") -> set[str]:
+EMBEDDINGS: dict[str, tuple[str, set[str]]] = {
+    "in another order": (
+        "    def embed(self, texts):\n"
+        "        found = super().embed(texts)\n"
+        "        return replace(found, vectors=found.vectors[1:] + found.vectors[:1])",
+        {"test_an_embedding_model_gives_a_vector_for_each_text"},
+    ),
+    "cuts a text": (
+        "    def embed(self, texts): return super().embed([text[:200] for text in texts])",
+        {"test_a_text_longer_than_the_context_is_not_embedded"},
+    ),
+}
+
+
+def failed(
+    project: Project,
+    *,
+    engine: str = "",
+    instance: str = "    pass",
+    embedding: str | None = None,
+) -> set[str]:
     """Return the names of the tests that fail; `ERROR` for an error after a test."""
-    project.pytester.makepyfile(test_it=SOURCE.format(engine=engine, instance=instance))
+    source = SOURCE.format(engine=engine, instance=instance, embedding=repr(embedding))
+    project.pytester.makepyfile(test_it=source)
     result = project.run("test_it.py", "-p", "no:randomly", "-rfE")
     lines = [line.split() for line in result.outlines]
     found = {w[1].partition("::TestIt::")[2] for w in lines if w[:1] == ["FAILED"]}
@@ -131,7 +156,13 @@ def failed(project: Project, *, engine: str = "", instance: str = "    pass") ->
 
 
 def test_a_correct_engine_passes(project: Project) -> None:
-    assert failed(project) == set()
+    assert failed(project, embedding="vectors") == set()
+
+
+@pytest.mark.parametrize("what", EMBEDDINGS)
+def test_embeddings_that_violate_the_contract_fail(project: Project, what: str) -> None:
+    source, expected = EMBEDDINGS[what]
+    assert failed(project, instance=source, embedding="vectors") == expected
 
 
 @pytest.mark.parametrize("what", ENGINES)
@@ -147,7 +178,9 @@ def test_an_instance_that_violates_the_contract_fails(project: Project, what: st
 
 
 def test_a_failure_explains_the_values(project: Project) -> None:
-    source = SOURCE.format(engine="", instance="    pass") + "    expected = 'parrot'\n"
+    source = (
+        SOURCE.format(engine="", instance="    pass", embedding=None) + "    expected = 'parrot'\n"
+    )
     project.pytester.makepyfile(test_it=source)
     result = project.run("test_it.py", "-k", "continues_the_prompt")
     result.stdout.fnmatch_lines(["E * assert 'parrot' in '5'*"])

@@ -11,10 +11,16 @@ import pytest
 
 pytest.importorskip("xllamacpp")
 
+from msgspec.structs import replace
+
+from pytest_lmstrix.checks.attempt import Attempts
+from pytest_lmstrix.checks.requests.embedding import EmbeddingModel
 from pytest_lmstrix.core.failure import Failure
-from pytest_lmstrix.core.types import LoadSettings, Message, Model
+from pytest_lmstrix.core.types import Case, LoadSettings, Message, Model
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.llamacpp.router.engine import LlamaRouterEngine
+from pytest_lmstrix.engines.request import Unable
+from tests.checks.laboratory import loader_for
 from tests.standin.llama_server.program import BUILD, write_llama_server
 from tests.standin.llama_server.router import Preset, Router
 from tests.standin.tiny_models import write_tiny_model
@@ -43,7 +49,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., tuple[Router, LlamaRouterEng
         "other": Preset(path, 768),
         "broken": Preset(tmp_path / "missing.gguf", 512),
         "free": Preset(path),
-        "embed": Preset(path, 512, arguments=("--embedding",)),
+        "embed": Preset(path, 512, arguments=("--embedding", "--pooling", "mean")),
     }
     with ExitStack() as cleanup:
 
@@ -89,6 +95,23 @@ def test_sections_of_several_sizes_are_one_model(start: Start) -> None:
         "embed": ("embedding", 512),
     }
     assert engine.version == BUILD
+
+
+def test_a_section_for_embeddings_gives_vectors(start: Start) -> None:
+    router, engine = start()
+    attempts = Attempts(loader_for(engine), run="run", machine="machine")
+    model = Model(id="embed", engine="llama-server", type="embedding")
+    vectors = EmbeddingModel(attempts.load(Case(model=model, context_length=512)))
+    assert len(vectors.embed(["one", "two"])) == 2
+    assert "tokens" in vectors.check_overflow()
+    # A section without the flag is not one of an embedding model.
+    other = EmbeddingModel(
+        attempts.load(Case(model=replace(model, id="tiny-512"), context_length=512))
+    )
+    with pytest.raises(Unable, match="does not support embeddings"):
+        other.embed("one")
+    attempts.loader.unload()
+    assert router.running() == []
 
 
 def test_the_smallest_section_with_room_is_loaded_read_back_and_unloaded(start: Start) -> None:

@@ -34,6 +34,7 @@ FLAGS: Mapping[str, str | None] = {
     "-ts, --tensor-split": "N0,N1,N2,...", "-ncmoe, --n-cpu-moe": "N",
     "-ctk, --cache-type-k": "TYPE", "-ctv, --cache-type-v": "TYPE", "-t, --threads": "N",
     "-tb, --threads-batch": "N", "-fa, --flash-attn": "[on|off|auto]", "--list-devices": None,
+    "--embedding, --embeddings": None, "--pooling": "{none,mean,cls,last,rank}",
     "--swa-full": None, "-kvu, --kv-unified": None, "--rope-scaling": "{none,linear,yarn}",
     "-v, --verbose": None, "-lv, --verbosity, --log-verbosity": "N", "--warmup, --no-warmup": None,
 }  # fmt: skip
@@ -137,6 +138,11 @@ def _serve(asked: argparse.Namespace) -> None:
     params.cache_idle_slots = not asked.no_cache_idle_slots
     params.sse_ping_interval = int(asked.sse_ping_interval or 30)
     params.n_batch, params.n_ubatch = int(asked.batch_size or 2048), int(asked.ubatch_size or 512)
+    if asked.embeddings:
+        params.embedding = True
+        if asked.pooling:
+            kind = f"LLAMA_POOLING_TYPE_{asked.pooling.upper()}"
+            params.pooling_type = llama.llama_pooling_type[kind]
     params.n_gpu_layers = int(asked.n_gpu_layers or -1)
     if asked.chat_template:
         params.chat_template = asked.chat_template

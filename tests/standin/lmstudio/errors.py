@@ -158,6 +158,14 @@ def prompt_too_long(prompt_tokens: int, context_length: int) -> ServerError:
     )
 
 
+def text_too_long(tokens: int, context_length: int) -> ServerError:
+    """A text to embed does not fit the granted context."""
+    return ServerError(
+        title=f"input ({tokens} tokens) is larger than the max context size"
+        f" ({context_length} tokens). skipping"
+    )
+
+
 def context_exceeded() -> ServerError:
     """The prompts of all requests at once do not fit in the window that they share."""
     return ServerError(title="Context size has been exceeded.")

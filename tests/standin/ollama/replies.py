@@ -73,13 +73,12 @@ def _messages(body: dict[str, Any]) -> list[Message]:
 
 def _asked(body: dict[str, Any]) -> Asked:
     images = [data for message in body.get("messages", ()) for data in message.get("images", ())]
-    for data in images:
-        b64decode(data, validate=True)
     return Asked(
         seed=body.get("options", {}).get("seed"),
         schema=body.get("format"),
         tools=tuple(body.get("tools", ())),
         images=len(images),
+        pictures=tuple(b64decode(data, validate=True) for data in images),
     )
 
 

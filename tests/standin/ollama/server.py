@@ -14,7 +14,8 @@ from typing import Any, Self
 
 from tests.standin.http.faults import HttpFault, HttpFaults, Place, hang, lose_connection
 from tests.standin.http.server import StandInHttpServer
-from tests.standin.lmstudio.models.minds import Prediction
+from tests.standin.lmstudio.errors import Refused
+from tests.standin.lmstudio.models.minds import Prediction, embed
 from tests.standin.lmstudio.models.model import StandInModel
 from tests.standin.ollama.machine import Machine
 from tests.standin.ollama.quirks import (
@@ -121,6 +122,8 @@ class _Handler(BaseHTTPRequestHandler):
                     self._answer(200, ollama.machine.show(body["model"]))
                 case "/api/generate":
                     self._generate(body, chat=False, field="prompt")
+                case "/api/embed" if ollama.quirks.release >= (0, 3, 0):
+                    self._embed(body)
                 case "/api/chat":
                     self._generate(body, chat=True, field="messages")
                 case "/v1/chat/completions":
@@ -134,12 +137,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _generate(self, body: dict[str, Any], *, chat: bool, field: str) -> None:
         machine, name = self.server.ollama.machine, body["model"]
-        if machine.model(name).type == "embedding":
-            raise OllamaError(400, f'"{name}" does not support {"chat" if chat else "generate"}')
+        embeds = machine.model(name).type == "embedding"
         if not body.get(field) and body.get("keep_alive") == 0:
             machine.unload(name)
             self._answer(200, {"model": name, "done": True, "done_reason": "unload"})
             return
+        if embeds:
+            raise OllamaError(400, f'"{name}" does not support {"chat" if chat else "generate"}')
         where: Place = "predict" if body.get(field) else "load"
         self._suffer(where, name)
         num_ctx = body.get("options", {}).get("num_ctx")
@@ -149,6 +153,25 @@ class _Handler(BaseHTTPRequestHandler):
             return
         prediction = predict(machine, resident, body, chat=chat)
         self._stream(_lines(prediction, machine.quirks, chat=chat), name)
+
+    def _embed(self, body: dict[str, Any]) -> None:
+        """Answer with vectors; an empty list of texts loads the model."""
+        machine, name, given = self.server.ollama.machine, body["model"], body.get("input") or []
+        texts = [given] if isinstance(given, str) else given
+        self._suffer("predict" if texts else "load", name)
+        num_ctx = body.get("options", {}).get("num_ctx")
+        resident = machine.resident(name, num_ctx, body.get("keep_alive"), self._wait)
+        cut = body.get("truncate", True)
+        try:
+            found = [
+                embed(resident.model, text, resident.context_length, cut=cut) for text in texts
+            ]
+        except Refused as refused:
+            text = f"the input length exceeds the context length: {refused.error.title}"
+            raise OllamaError(400, text) from None
+        answer = {"model": name, "embeddings": [vector for vector, _ in found]}
+        tokens = sum(tokens for _, tokens in found)
+        self._answer(200, answer | ({"prompt_eval_count": tokens} if texts else {}))
 
     def _openai(self, body: dict[str, Any]) -> None:
         """Answer in OpenAI's form, which knows no context length."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode
 from collections.abc import Iterable, Iterator
 from http.server import BaseHTTPRequestHandler
 from itertools import cycle, islice
@@ -19,6 +20,7 @@ from tests.standin.lmstudio.errors import Refused
 from tests.standin.lmstudio.models.asked import Asked, Called
 from tests.standin.lmstudio.models.minds import Message, Prediction, Request, StandInMind
 from tests.standin.lmstudio.models.model import StandInModel
+from tests.standin.openai.embeddings import embeddings
 from tests.standin.openai.quirks import Dialect, Faults
 
 VERSION = "0.11.2"
@@ -125,7 +127,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, {"version": VERSION})
         elif self.path == "/props" and dialect is Dialect.LLAMACPP:
             settings = {"n_ctx": openai.mind.context_length}
-            build = {"build_info": VERSION, "default_generation_settings": settings}
+            names = ("supports_tool_calls", "supports_parallel_tool_calls")
+            template = dict.fromkeys(names, openai.model.trained_for_tool_use)
+            build = {"build_info": VERSION, "default_generation_settings": settings,
+                     "modalities": {"vision": openai.model.vision, "audio": False},
+                     "chat_template_caps": template, "chat_template": ""}  # fmt: skip
             self._answer(200, build)
         elif self.path == "/tokenize" and dialect is not Dialect.PLAIN and not faults.no_tokenize:
             self._tokenize(body)
@@ -133,6 +139,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.path == "/v1/completions" and not faults.no_completions
         ):
             self._predict(body)
+        elif self.path == "/v1/embeddings" and openai.model.type == "embedding":
+            self._answer(*embeddings(openai.model, openai.mind.context_length, body, faults))
         else:
             self._answer(404, {"detail": "Not Found"})
 
@@ -323,6 +331,7 @@ def _asked(body: dict[str, Any]) -> Asked:
         schema=form.get("json_schema", {}).get("schema"),
         tools=tuple(body.get("tools", ())),
         images=len(images),
+        pictures=tuple(b64decode(url.partition(",")[2], validate=True) for url in images),
     )
 
 

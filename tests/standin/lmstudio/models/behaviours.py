@@ -101,6 +101,18 @@ class SeesLast(Behaviour, frozen=True, tag=True):
         return tokens[-self.tokens :]
 
 
+class SeesFirst(Behaviour, frozen=True, tag=True):
+    """Sees only the first `tokens`, but counts all."""
+
+    tokens: int
+
+    def capacity(self, check: Check, grant: Grant) -> int | None:
+        return self.tokens
+
+    def visible(self, tokens: Sequence[str]) -> Sequence[str]:
+        return tokens[: self.tokens]
+
+
 class ForgetsMiddle(Behaviour, frozen=True, tag=True):
     """Sees only the first `start` and the last `end` tokens."""
 
@@ -408,6 +420,28 @@ class Admits(Behaviour, frozen=True, tag=True):
         return "I don't know." if reply == brain.FALLBACK else reply
 
 
+ToolFault = Literal["fenced", "in_reasoning", "wrong_name", "not_an_object", "cut_off", "none"]
+
+
+class UsesTools(Behaviour, frozen=True, tag=True):
+    """Calls the tools that a request is about; see `asked`."""
+
+    fault: ToolFault | None = None
+    """What is wrong with each call; `none`: it makes none, and talks about it."""
+    most: int = 8
+    """Calls in one reply."""
+    eager: bool = False
+    """Whether it calls a tool even where none fits."""
+
+
+class SeesStripes(Behaviour, frozen=True, tag=True):
+    """Names the colours of horizontal stripes in the last picture; it cannot read."""
+
+
+class IgnoresSchema(Behaviour, frozen=True, tag=True):
+    """Answers as without a schema: its engine takes one and forgets it."""
+
+
 class SlowDecode(Behaviour, frozen=True, tag=True):
     """Reports a slower decode above `above` tokens, without waiting."""
 
@@ -429,6 +463,9 @@ AnyBehaviour = (
     | Admits
     | Confuses
     | CallsTool
+    | UsesTools
+    | SeesStripes
+    | IgnoresSchema
     | ForgetsMiddle
     | CutsPrompt
     | GrantsAtMost
@@ -451,4 +488,5 @@ AnyBehaviour = (
     | Says
     | SlowDecode
     | Embedded
+    | SeesFirst
 )

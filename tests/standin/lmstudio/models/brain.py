@@ -7,9 +7,12 @@ sentence such as "Emma has the code word of Oslo." refers; sums and number words
 
 from __future__ import annotations
 
+import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
+from random import Random
 from zlib import crc32
 
 _TOKEN = re.compile(r" ?\w{1,12}| ?[^\w\s]|\s")
@@ -58,6 +61,27 @@ def shared_prefix(tokens: Sequence[str], others: Sequence[str]) -> int:
 def token_id(token: str) -> int:
     """Return a number for `token`."""
     return crc32(token.encode("utf-8", "surrogatepass")) % 50_000
+
+
+def embed(tokens: Sequence[str], dimension: int) -> list[float]:
+    """Return the mean of a random vector of each word, of length 1: texts of like words are near.
+
+    Every token counts, whatever its place.
+    """
+    total = [0.0] * dimension
+    for word, times in Counter(token.strip().lower() for token in tokens).items():
+        total = [
+            so_far + times * value
+            for so_far, value in zip(total, _direction(word, dimension), strict=True)
+        ]
+    length = math.hypot(*total) or 1.0
+    return [value / length for value in total]
+
+
+@lru_cache(maxsize=4096)
+def _direction(word: str, dimension: int) -> tuple[float, ...]:
+    rng = Random(word)
+    return tuple(rng.gauss(0, 1) for _ in range(dimension))
 
 
 def answer(text: str) -> str:

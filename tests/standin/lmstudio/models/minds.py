@@ -86,6 +86,26 @@ class Mind(Protocol):
         """Release its resources."""
 
 
+def embed(
+    model: StandInModel, text: str, context_length: int, *, cut: bool = False
+) -> tuple[list[float], int]:
+    """Return the vector of `text`, and its tokens as counted.
+
+    Raises:
+        Refused: It is longer than the context, and is not to be `cut`.
+    """
+    taken: Sequence[str] = brain.tokenize(text)
+    for behaviour in model.behaviours:
+        taken = behaviour.counted(taken)
+    room = context_length - model.bos_tokens
+    if len(taken) > room and not (cut or model.cuts_texts):
+        raise Refused(errors.text_too_long(len(taken) + model.bos_tokens, context_length))
+    taken = seen = taken[:room]
+    for behaviour in model.behaviours:
+        seen = behaviour.visible(seen)
+    return brain.embed(seen, model.dimension), len(taken) + model.bos_tokens
+
+
 def render(messages: Sequence[Message]) -> str:
     """The chat template of every stand-in model."""
     turns = "".join(f"<|{m.role}|>\n{m.text}{_END_OF_TURN}" for m in messages)
@@ -170,7 +190,7 @@ class StandInMind:
         for behaviour in self._model.behaviours:
             reply = behaviour.reply(prompt, reply)
             thoughts += behaviour.thoughts(prompt)
-        reply = request.asked.reply(reply, request.temperature)
+        reply = request.asked.reply(text, reply, request.temperature, self._model.behaviours)
         says = [each for each in self._model.behaviours if isinstance(each, Says)]
         if says:
             size = says[-1].fragment_characters

@@ -36,6 +36,10 @@ class StandInModel(Struct, frozen=True, kw_only=True, omit_defaults=True):
     variants: tuple[StandInModel, ...] = ()
     """Other quantizations under keys of their own; the first is selected."""
     behaviours: tuple[AnyBehaviour, ...] = ()
+    dimension: int = 32
+    """The numbers of a vector of an embedding model."""
+    cuts_texts: bool = False
+    """Whether a text to embed is cut to the context without an error."""
     bos_tokens: int = 1
     """Special tokens that the engine adds before every prompt."""
     load_steps: int = 4

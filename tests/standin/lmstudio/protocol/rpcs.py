@@ -12,7 +12,7 @@ from tests.standin.lmstudio import errors
 from tests.standin.lmstudio.errors import Refused
 from tests.standin.lmstudio.faults import Where
 from tests.standin.lmstudio.machine import Instance, Specifier
-from tests.standin.lmstudio.models.minds import render
+from tests.standin.lmstudio.models.minds import embed, render
 from tests.standin.lmstudio.protocol import wire
 from tests.standin.lmstudio.protocol.predicting import messages
 
@@ -71,6 +71,9 @@ async def answer(connection: Connection, endpoint: str, parameter: Any, note: No
             return {"tokens": list(await _tokens(instance, parameter.input_string))}
         case "countTokens":
             return {"tokenCount": len(await _tokens(instance, parameter.input_string))}
+        case "embedString":
+            room = instance.mind.context_length
+            return {"embedding": embed(instance.model, parameter.input_string, room)[0]}
         case "applyPromptTemplate":
             return {"formatted": render(messages(parameter.history))}
     raise AssertionError(f"unreachable: {endpoint} is in wire.RPCS")
@@ -80,7 +83,7 @@ def _specifier(parameter: Any) -> Specifier | None:
     """Return the instance that a call names, if any."""
     if hasattr(parameter, "identifier"):
         return ModelSpecifierQuery(query=ModelQuery(identifier=parameter.identifier))
-    return getattr(parameter, "specifier", None)
+    return getattr(parameter, "specifier", getattr(parameter, "model_specifier", None))
 
 
 async def _tokens(instance: Instance, text: str) -> Any:

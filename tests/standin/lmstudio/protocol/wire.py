@@ -125,6 +125,7 @@ RPCS: dict[tuple[str, str], Any] = {
     ("system", "listDownloadedModelVariants"): Variants,
     ("files", "uploadFileBase64"): sdk.FilesRpcUploadFileBase64Parameter,
     ("llm", "applyPromptTemplate"): sdk.LlmRpcApplyPromptTemplateParameter,
+    ("embedding", "embedString"): sdk.EmbeddingRpcEmbedStringParameter,
     **{("llm", name): types[0] for name, types in _LLM_OR_EMBEDDING.items()},
     **{("embedding", name): types[1] for name, types in _LLM_OR_EMBEDDING.items()},
 }
