@@ -21,8 +21,11 @@ from pytest_lmstrix.checks.requests.abilities import (
 )
 from pytest_lmstrix.checks.requests.checked_reply import CheckedReply, judge
 from pytest_lmstrix.checks.requests.history import (
-    Messages, behind_filler, has_tool_results, read_messages,
-)  # fmt: skip
+    Messages,
+    behind_filler,
+    has_tool_results,
+    read_messages,
+)
 from pytest_lmstrix.checks.requests.schema import Schema, read_schema
 from pytest_lmstrix.checks.requests.tools import AnyTool, read_tools
 from pytest_lmstrix.core.failure import Failure
@@ -189,8 +192,7 @@ class LoadedModel(ReportedLoad):
 
     def unload(self) -> None:
         """Unload it now instead of after the last test that uses it."""
-        loaded = self._loader.loaded()
-        if loaded is self:
+        if self._loader.loaded() is self:
             self._loader.unload()
 
     def _request(
@@ -224,11 +226,9 @@ class LoadedModel(ReportedLoad):
             "schema": read and read.json,
             **more,
         }
-        optional = set() if required else {"schema"}
-        if not temperature:
-            optional.add("temperature")
-        if seed is None and not required:
-            optional.add("seed")
+        optional = set() if temperature else {"temperature"}
+        if not required:
+            optional |= {"schema", "seed"} if seed is None else {"schema"}
         return _Request(
             method=method,
             max_tokens=arguments.read_count(max_tokens, "max_tokens"),
