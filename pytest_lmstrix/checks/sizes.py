@@ -12,7 +12,9 @@ from pytest_lmstrix.checks.case_memory import CaseMemory
 from pytest_lmstrix.checks.fills.deep import DeepFill
 from pytest_lmstrix.checks.fills.speed import SpeedFill
 from pytest_lmstrix.checks.hosts import same_words
-from pytest_lmstrix.core.types import ANY_SIZE, MAX_CONTEXT_LENGTH, Case, Result
+from pytest_lmstrix.checks.requests.embedding import EmbeddingModel
+from pytest_lmstrix.checks.requests.loaded import LoadedModel
+from pytest_lmstrix.core.types import ANY_SIZE, MAX_CONTEXT_LENGTH, Case, ProbeResult, Result
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.plan.plan import KnownRange, check_key
 from pytest_lmstrix.plan.size_search import (
@@ -22,6 +24,7 @@ from pytest_lmstrix.plan.size_search import (
     search_below,
     search_up_to,
 )
+from pytest_lmstrix.probes.capability.embedding import prove_embedding
 from pytest_lmstrix.probes.capability.prove import prove_capabilities
 from pytest_lmstrix.probes.questions import PROBES, answer_questions
 
@@ -78,7 +81,9 @@ class SizePolicy:
         if check == "speed":
             return [self._speed(case)]
         if check == "capability":  # shows nothing about sizes
-            return [self._attempts.trial(check, case, prove_capabilities)]
+            embeds = case.model.type == "embedding"
+            probe = _prove_embedding if embeds else prove_capabilities
+            return [self._attempts.trial(check, case, probe)]
         result = self._attempts.trial(check, case, PROBES[check])
         # A mere hello shows too little to search by.
         return self._search_below(result, case, "full", partial(self._full, case))
@@ -245,6 +250,10 @@ class SizePolicy:
         largest_good = max(good, default=None)
         larger = (size for size in bad if size > (largest_good or 0))
         return KnownRange(good=largest_good, bad=min(larger, default=None))
+
+
+def _prove_embedding(loaded: LoadedModel) -> ProbeResult:
+    return prove_embedding(EmbeddingModel(loaded))
 
 
 def _found(working: int | None, asked: Iterable[int]) -> str:

@@ -39,5 +39,5 @@ def test_speed(lmstrix_check: RunCheck) -> None:
 
 @pytest.mark.capability
 def test_capability(lmstrix_check: RunCheck) -> None:
-    """What is declared of the model holds: tools, images, JSON by a schema, thinking."""
+    """What is declared of the model holds: tools, images, JSON by a schema, embeddings, ..."""
     lmstrix_check("capability")

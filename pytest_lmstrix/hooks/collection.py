@@ -71,7 +71,7 @@ class Collection:
     def pytest_collect_file(
         self, file_path: Path, parent: pytest.Collector
     ) -> pytest.Collector | None:
-        if not self._cases or not is_same_file(file_path, self._settings.models):
+        if not self._plan.all_models() or not is_same_file(file_path, self._settings.models):
             return None
         manifest = ManifestFile.from_parent(parent, path=file_path)
         expression = parent.config.option.markexpr
@@ -82,7 +82,9 @@ class Collection:
             else [each for each in CHECKS if selects(expression, each)]
         )
         manifest.wanted = frozenset(chosen or ("full",))
-        return manifest
+        if not self._cases:  # the check that is for embedding models, too
+            manifest.wanted &= {"capability"}
+        return manifest if manifest.wanted else None
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if CASE not in metafunc.fixturenames:
@@ -98,7 +100,8 @@ class Collection:
         check = check_of(metafunc.definition)
         if check in ONE_CASE:
             case_of_model = ONE_CASE[check]
-            cases = {each.model.id: case_of_model(each) for each in self._plan.models}
+            asked = self._plan.all_models() if check == "capability" else models
+            cases = {each.model.id: case_of_model(each) for each in asked}
         elif mark is not None:
             cases = {case.id: case for case in _cases_of_mark(mark, models, known)}
         params = [

@@ -98,3 +98,17 @@ def test_declared_and_proven_are_side_by_side(
 def test_it_does_not_run_unasked(project: Project) -> None:
     assert project.ids("-m", "capability") == ["models.yaml::test_capability[tiny]"]
     assert not any("capability" in node for node in project.ids("--lmstrix"))
+
+
+def test_an_embedding_model_has_a_case_of_its_own(project: Project) -> None:
+    vectors = StandInModel(key="vectors", type="embedding")
+    entry = "{id: vectors, engine: ollama, type: embedding}"
+    project.pytester.makefile(".yaml", models=f"models: [{entry}]")
+    with OllamaServer([vectors, ABLE]) as server:
+        assert run(project, server, "--lmstrix").ret == pytest.ExitCode.NO_TESTS_COLLECTED
+        run(project, server, "-m", "capability").assert_outcomes(passed=1)
+    assert [(each.model, each.capabilities) for each in project.results] == [
+        ("vectors", {"embedding": "proven"})
+    ]
+    listed = project.run("--lmstrix-list").outlines
+    assert any(line.startswith("vectors") and "embedding proven" in line for line in listed)
