@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
@@ -13,6 +14,12 @@ import pytest
 
 if TYPE_CHECKING:
     from tests.end_to_end.project import Project
+
+if sys.dont_write_bytecode:  # each of the many processes of tests would compile all modules
+    bytecode = Path(__file__).parents[1] / ".pytest_cache" / "bytecode"
+    sys.dont_write_bytecode, sys.pycache_prefix = False, str(bytecode)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = str(bytecode)
 
 
 def pytest_configure() -> None:

@@ -88,7 +88,7 @@ def counted_models(run: RunReport) -> tuple[ModelReport, ...]:
 
 
 def without_embedding(models: tuple[ModelReport, ...]) -> tuple[ModelReport, ...]:
-    """Return `models` but for embedding models, whose sizes no built-in check tests, if any is left."""
+    """Return `models` but for embedding models, whose sizes are not tested, if any is left."""
     return tuple(model for model in models if model.type != "embedding") or models
 
 
