@@ -56,6 +56,7 @@ class FileServer(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
+    disable_nagle_algorithm = True  # else each answer waits 40 ms for a delayed ACK
     server: FileServer
     protocol_version = "HTTP/1.1"
 

@@ -38,6 +38,7 @@ class RangeServer(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
+    disable_nagle_algorithm = True  # else each answer waits 40 ms for a delayed ACK
     server: RangeServer
     protocol_version = "HTTP/1.1"
 

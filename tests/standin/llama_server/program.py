@@ -252,6 +252,7 @@ def _serve_on_gpu(asked: argparse.Namespace) -> None:
 class _Answers(BaseHTTPRequestHandler):
     """A server that grants a context, counts tokens, and is broken in its predictions."""
 
+    disable_nagle_algorithm = True  # else each answer waits 40 ms for a delayed ACK
     kind, n_ctx = "", 0
 
     def do_GET(self) -> None:

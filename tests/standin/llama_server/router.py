@@ -167,6 +167,7 @@ class Router:
 
 
 class _Handler(BaseHTTPRequestHandler):
+    disable_nagle_algorithm = True  # else each answer waits 40 ms for a delayed ACK
     router: Router
 
     def do_GET(self) -> None:

@@ -98,6 +98,7 @@ class _Http(StandInHttpServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
+    disable_nagle_algorithm = True  # else each answer waits 40 ms for a delayed ACK
     protocol_version = "HTTP/1.1"
     server: _Http
 
