@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -176,6 +178,14 @@ def test_printed_reports_are_complete_coloured_and_without_controls(
             assert styled(browser, control, "display") == "none", control
     finally:
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+def test_a_sheet_of_paper_holds_many_models(browser: Browser, opened: Open, many: Path) -> None:
+    opened(many)
+    sheet = {"landscape": True, "paperWidth": 8.27, "paperHeight": 11.7}
+    printed = browser.execute_cdp_cmd("Page.printToPDF", sheet)["data"]
+    pages = len(re.findall(rb"/Type\s*/Page\b", base64.b64decode(printed)))
+    assert 1 <= pages <= 3
 
 
 def styled(browser: Browser, selector: str, name: str) -> str:
