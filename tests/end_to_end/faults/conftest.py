@@ -14,9 +14,10 @@ from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.lmstudio import connection
 from pytest_lmstrix.engines.lmstudio.engine import PREFIX, LmStudioEngine
 from tests.end_to_end.project import Project
+from tests.sampling import few_of
 from tests.standin.lmstudio import LmStudioServer, StandInModel, UserInstance
 
-TIERS = ["fast", "full"]
+TIERS = few_of(["full", "fast"], 1)
 SILENCE_SECONDS = 2.0
 """Timeout of loads, replies and short calls."""
 USERS = UserInstance(key="users")
