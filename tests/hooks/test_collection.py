@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_lmstrix.core.checks import CHECKS
 from tests.end_to_end.project import Project
 
 ID = "models.yaml::test_full[tiny-{}]"
@@ -321,4 +322,4 @@ def test_only_the_checks_that_a_run_wants_are_parametrized(project: Project) -> 
     # The mark of the check and those of two tags, whatever the number of cases.
     assert printed("--lmstrix") == ["parametrized test_full", "marks 3"]
     assert printed("models.yaml::test_fast[ma-1]") == ["parametrized test_fast", "marks 3"]
-    assert len(printed("models.yaml::test_fast", "models.yaml")) == 6
+    assert len(printed("models.yaml::test_fast", "models.yaml")) == len(CHECKS) + 1

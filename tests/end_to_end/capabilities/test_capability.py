@@ -100,7 +100,10 @@ def test_it_does_not_run_unasked(project: Project) -> None:
     assert not any("capability" in node for node in project.ids("--lmstrix"))
 
 
-def test_an_embedding_model_has_a_case_of_its_own(project: Project) -> None:
+def test_an_embedding_model_has_a_case_of_its_own(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)  # all columns have room
     vectors = StandInModel(key="vectors", type="embedding")
     entry = "{id: vectors, engine: ollama, type: embedding}"
     project.pytester.makefile(".yaml", models=f"models: [{entry}]")

@@ -16,7 +16,7 @@ from tests.standin.ollama import OllamaServer
 from tests.standin.openai import Dialect, OpenAiServer
 from tests.standin.weights import smollm2
 
-SESSION = {"listDownloadedModels": 1, "version": 1, "listLoaded": 1}
+SESSION = {"listDownloadedModels": 1, "version": 1, "listLoaded": 2}
 """Once in a run; the listing finds what dead runs have left."""
 LOAD = {"loadModel": 1, "getModelInfo": 1, "getLoadConfig": 1}
 """The granted context and the settings in force are read back after every load."""

@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -43,16 +45,19 @@ class Doomed(Child):
             command = ["sh", "-c", f'{self._fate}; exec "$@"', "sh", *command]
         super().__init__(command, first_line)
         self.all.append(self)
+        if self._fate.startswith("load"):
+            threading.Thread(target=self._meet_load, daemon=True).start()
 
-    def activity(self) -> tuple[int, ...]:
-        seen = super().activity()
+    def _meet_load(self) -> None:
+        """As soon as the supervisor has started the server, which takes longer to load."""
+        while len(self._find_tree()) == 1:
+            time.sleep(0.005)
         self._meet("load")
-        return seen
 
     def forget_log(self) -> None:
         super().forget_log()
         self._requests += 1
-        if self._requests > 2:  # requests for properties and special tokens precede all prompts
+        if self._requests > 1:  # a request for properties precedes all prompts
             self._meet("reply")
 
     def processes(self) -> list[psutil.Process]:
