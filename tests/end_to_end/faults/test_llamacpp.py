@@ -140,6 +140,7 @@ def assert_nothing_runs(doomed: type[Doomed]) -> None:
     assert [each for each in processes if is_alive(each)] == []
 
 
+@pytest.mark.long
 def test_server_faults_affect_only_their_model(project: Project, doomed: type[Doomed]) -> None:
     cut = project.path / "cut.gguf"
     cut.write_bytes(smollm2().read_bytes()[:50_000_000])

@@ -18,6 +18,7 @@ from tests.end_to_end.faults.conftest import (
     verdicts,
 )
 from tests.end_to_end.project import Project
+from tests.sampling import few_of
 from tests.standin.lmstudio import (
     Fault,
     LmStudioServer,
@@ -35,7 +36,7 @@ NOT_FOUND = no_matching_model({}, ())
 
 @pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.parametrize("kind", ["error", "hang", "close_socket", "garbage", "restart"])
-@pytest.mark.parametrize("where", ["listLoaded", "getModelInfo", "getLoadConfig"])
+@pytest.mark.parametrize("where", few_of(["getModelInfo", "listLoaded", "getLoadConfig"], 1))
 def test_a_short_call_that_fails_once_is_retried(
     project: Project, where: Any, kind: Any, tier: str
 ) -> None:
@@ -72,7 +73,7 @@ UNLOADS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("tier", TIERS)
-@pytest.mark.parametrize("how", UNLOADS)
+@pytest.mark.parametrize("how", few_of(UNLOADS, 2))
 def test_an_unload_that_fails_once_is_retried(project: Project, how: str, tier: str) -> None:
     fault = Fault(where="unloadModel", **UNLOADS[how])
     with stand_in(MODELS, faults=[fault]) as server:
@@ -145,7 +146,9 @@ def test_memory_that_a_user_takes_is_not_the_models_fault(project: Project) -> N
 
 
 @pytest.mark.parametrize("tier", TIERS)
-@pytest.mark.parametrize("where", ["load", "load_progress", "predict", "prefill", "fragment"])
+@pytest.mark.parametrize(
+    "where", few_of(["load_progress", "fragment", "load", "predict", "prefill"], 2)
+)
 def test_a_run_continues_after_a_server_restart(project: Project, where: Any, tier: str) -> None:
     with stand_in(MODELS, faults=[Fault(where=where, kind="restart", model="two")]) as server:
         result = run(project, server, MODELS, tier)
@@ -160,7 +163,9 @@ def test_a_run_continues_after_a_server_restart(project: Project, where: Any, ti
 
 
 @pytest.mark.parametrize("tier", TIERS)
-@pytest.mark.parametrize("where", ["load", "load_progress", "predict", "prefill", "fragment"])
+@pytest.mark.parametrize(
+    "where", few_of(["load_progress", "fragment", "load", "predict", "prefill"], 2)
+)
 def test_a_server_that_goes_away_is_unreachable(project: Project, where: Any, tier: str) -> None:
     with stand_in(MODELS, faults=[Fault(where=where, kind="gone", model="two")]) as server:
         result = run(project, server, MODELS, tier, "-rs")

@@ -11,7 +11,6 @@ from tests.end_to_end.project import Project
 from tests.standin import weights
 from tests.standin.llamacpp_server import llamacpp_server
 
-ALL_SIZES = pytest.param((1_024, 2_048, 4_096), marks=pytest.mark.long)
 KEY = "sk-real-3b8f0d17ac"
 MANIFEST = """\
 defaults: {{contexts: [{sizes}, 8192]}}
@@ -22,7 +21,8 @@ models:
 """
 
 
-@pytest.mark.parametrize("sizes", [(1_024,), ALL_SIZES], ids=["small", "all"])
+@pytest.mark.long
+@pytest.mark.parametrize("sizes", [(1_024,), (1_024, 2_048, 4_096)], ids=["small", "all"])
 def test_the_verdicts_are_those_of_the_embedded_engine(
     project: Project, monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, ...]
 ) -> None:
