@@ -57,7 +57,7 @@ def host_lock(
     deadline = None if timeout is None else time.monotonic() + timeout
     wait = partial(_lock_one, host, on_wait=on_wait, deadline=deadline)
     with ExitStack() as held:
-        # One at a time collects slots: nobody waits for a slot that another collector holds.
+        # Only one process collects slots at a time: two could deadlock, each holding a part.
         with wait([paths[0].with_name(f"{name}.turn.lock")]) if slots > 1 else nullcontext():
             for _ in range(min(take, slots)):
                 held.enter_context(wait(paths))

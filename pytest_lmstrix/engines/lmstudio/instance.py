@@ -307,7 +307,7 @@ class LmStudioInstance:
         sharing.prefill(self._progress, round(fraction * total), total)
 
     def _give_up(self, error: BaseException) -> None:
-        """Unload an instance that may still be computing what nobody waits for."""
+        """Unload an instance that may still be computing an abandoned reply."""
         if not isinstance(error, Failure) or error.verdict is Verdict.TIMEOUT:
             self._lost = error if isinstance(error, Failure) else None
             self._engine.abandon(self.identifier, error, loading=False)

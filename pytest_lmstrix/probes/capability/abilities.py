@@ -111,7 +111,7 @@ WEATHER_SCHEMA = {
 }
 """Bounded, so that every answer that keeps it fits in the budget."""
 _PROSE = "Write one sentence about the weather."
-"""Does not ask for JSON: an answer that is JSON all the same was made to be."""
+"""Does not ask for JSON, so an answer in JSON shows that the schema was enforced."""
 
 
 def _keeps_the_schema(loaded: Chats) -> Trouble | None:
