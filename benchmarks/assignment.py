@@ -1,9 +1,10 @@
 """How models are given out to hosts, in virtual time: `python benchmarks/assignment.py [SEED]`.
 
-The plugin's own assignment, with workers that know their next model before they end one, as those
-of pytest-xdist do. Real durations differ from the expected ones by a factor of 0.5 to 2. Of the
-fleet `by memory`, half of the hosts have 16 GB, and a quarter each 24 and 80 GB: models go where
-the plugin's own placement finds that they fit.
+The plugin's own assignment: a worker that has ended a model gets the next one. Real durations
+differ from the expected ones by a factor of 0.5 to 2. Of the fleet `by memory`, half of the hosts
+have 16 GB, and a quarter each 24 and 80 GB: models go where the plugin's own placement finds that
+they fit. Of `own models`, half of the hosts have 20 short ones each that no other has, which take
+one and a third times the mean of a host's time for the others.
 """
 
 from __future__ import annotations
@@ -59,6 +60,16 @@ def _half_on_two(rng: random.Random, models: int, workers: list[str]) -> list[Jo
     ]
 
 
+def _own_models(rng: random.Random, models: int, workers: list[str]) -> list[Job]:
+    jobs = _anywhere(rng, models, workers)
+    seconds = sum(job.seconds for job in jobs) / len(workers) * 4 / 3 / 20
+    return jobs + [
+        Job(model=f"{worker} {number}", seconds=seconds, workers=frozenset([worker]))
+        for worker in workers[::2]
+        for number in range(20)
+    ]
+
+
 def _by_memory(rng: random.Random, models: int, workers: list[str]) -> list[Job]:
     hosts = [
         Host(address=worker, memory_bytes=MEMORY_GB[place % len(MEMORY_GB)] * 10**9)
@@ -80,6 +91,7 @@ PLACEMENTS = {
     "anywhere": _anywhere,
     "half of them on 2 hosts": _half_on_two,
     "by memory": _by_memory,
+    "own models": _own_models,
 }
 
 
@@ -90,6 +102,8 @@ def _bound(jobs: list[Job], workers: list[str], lost: float = 0.0) -> float:
     """
     sets = {job.workers for job in jobs if job.workers}
     sets = {frozenset(workers), *(sets if len(sets) <= len(MEMORY_GB) else ())}
+    if lost:  # then its own models are for all
+        sets.discard(frozenset(workers[:1]))
     return max(
         lower_bound(alone, len(some)) * len(some) / (len(some) - lost * (workers[0] in some))
         for some in sets
@@ -105,7 +119,6 @@ def _run(
     assignment.add(jobs)
     for worker in workers:
         assignment.add_worker(worker)
-    ahead = {worker: assignment.take(worker) for worker in workers}
     events: list[tuple[float, str]] = []
     running: dict[str, Job] = {}
     busy = ended = 0.0
@@ -113,20 +126,17 @@ def _run(
     while waiting or events:
         while waiting:
             now, worker = waiting.pop()
-            job = ahead.get(worker) or assignment.take(worker)
-            if job is None:
+            if (job := assignment.take(worker)) is None:
                 continue
             running[worker] = job
             busy += took[job.model]
             heappush(events, (now + took[job.model], worker))
-            ahead[worker] = assignment.take(worker)
         if not events:
             break
         now, worker = heappop(events)
         if worker == workers[0] and now >= dies_at:
-            lost = [running[worker], *filter(None, [ahead.pop(worker, None)])]
             assignment.remove_worker(worker)
-            assignment.add(lost)
+            assignment.add([running[worker]])
             idle = [each for each in workers[1:] if each not in {name for _, name in events}]
             waiting += [(now, each) for each in idle]
             dies_at = float("inf")

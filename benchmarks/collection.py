@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from pytest_lmstrix.hooks.worker_input import pack_plan, unpack_plan
+from pytest_lmstrix.hooks.xdist.worker import pack_plan, unpack_plan
 from pytest_lmstrix.manifest.read import read_manifest
 from pytest_lmstrix.plan.plan import Plan, planned
 

@@ -61,7 +61,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     named = "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ
     if beside_others or named or not wake.decide(config).awake:
         return None
-    from pytest_lmstrix.hooks.xdist import auto_workers
+    from pytest_lmstrix.hooks.xdist.controller import auto_workers
 
     return auto_workers(config)
 

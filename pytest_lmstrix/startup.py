@@ -26,7 +26,7 @@ from pytest_lmstrix.hooks.github_actions import GithubActions
 from pytest_lmstrix.hooks.outcomes import Outcomes
 from pytest_lmstrix.hooks.samples import Samples
 from pytest_lmstrix.hooks.signals import Signals
-from pytest_lmstrix.hooks.worker_input import own_hosts, plan_from_controller
+from pytest_lmstrix.hooks.xdist.worker import Pauses, own_hosts, plan_from_controller
 from pytest_lmstrix.hookspecs import engine_options, registered_engines
 from pytest_lmstrix.options import LOGS, Settings, read_settings, run_hosts, with_hosts
 from pytest_lmstrix.plan.hosts.placement import slots_taken
@@ -64,7 +64,7 @@ def start(config: pytest.Config) -> None:
     _collect_manifest(config, settings)
     if plan is None:
         # Not for workers, which neither plan nor report.
-        from pytest_lmstrix.hooks.xdist import Scheduling
+        from pytest_lmstrix.hooks.xdist.controller import Scheduling
         from pytest_lmstrix.plan.build import make_plan
         from pytest_lmstrix.reports.recorder import Recorder
         from pytest_lmstrix.reports.writer import Writer, check_registry
@@ -79,6 +79,8 @@ def start(config: pytest.Config) -> None:
         recorder = Recorder(config, settings, plan)
         register(recorder, "lmstrix-recorder")
         register(Writer(config, settings, plan, machine_id(), recorder), "lmstrix-writer")
+    else:
+        register(Pauses(), "lmstrix-pauses")
     for tag in {tag for each in plan.all_models() for tag in each.model.tags}:
         config.addinivalue_line("markers", f"{tag}: models with this tag in the manifest")
     loader = _loader(settings, engines, plan, live)

@@ -214,7 +214,10 @@ def test_a_worker_imports_nothing_that_is_the_controllers() -> None:
     assert "pytest_lmstrix.checks.loader" in loaded
     assert not {"yaml", "rich", "httpx", "jinja2", "lmstudio", "jsonschema"} & set(loaded)
     ours = {".".join(name.split(".")[1:3]) for name in loaded if name.startswith("pytest_lmstrix.")}
-    assert not {"plan.build", "hooks.scheduler", "hooks.xdist", "registry.store"} & ours
+    assert (
+        not {"plan.build", "hooks.xdist.scheduler", "hooks.xdist.controller", "registry.store"}
+        & ours
+    )
     assert not {name for name in ours if name.startswith(("reports", "manifest", "commands"))}
 
 

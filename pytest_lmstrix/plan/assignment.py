@@ -1,15 +1,9 @@
-"""Which worker tests which model next: the longest first, each where it may run. Pure.
-
-Each model is planned for the worker on which it would end first, the longest models first (Graham,
-"Bounds on multiprocessing timing anomalies", 1969). A worker that has none left takes over from the
-one with most left.
-"""
+"""Which worker tests which model next: the longest first, each where it may run. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
 
 from msgspec import Struct
 
@@ -28,44 +22,45 @@ class Job(Struct, frozen=True, kw_only=True):
 
 
 @dataclass
-class _Queue:
-    """The jobs planned for a worker, the shortest first: the next one is at the end."""
+class _OwnJobs:
+    """The jobs that only this worker and some others may run, the shortest first."""
 
     jobs: list[Job] = field(default_factory=list)
     seconds: float = 0.0
-
-    def add(self, job: Job) -> None:
-        self.jobs.append(job)
-        self.seconds += job.seconds
-
-    def take(self, place: int) -> Job:
-        job = self.jobs.pop(place)
-        self.seconds -= job.seconds
-        return job
+    """Its share of them: each worker that may run a job has the same part of it."""
 
 
 class Assignment:
-    """Hands out models to workers, one at a time."""
+    """Hands out models to workers, one at a time, when a worker is free.
+
+    It gets the longest model that it may run (list scheduling: Graham, "Bounds on multiprocessing
+    timing anomalies", 1969). But models that only some workers may run come before the others, on
+    a worker that would exceed its share of all that is left otherwise.
+    """
 
     def __init__(self) -> None:
-        self._queues: dict[str, _Queue] = {}
-        self._unplanned: list[Job] = []
-        """New jobs, and those that none of the workers may run."""
+        self._waiting: dict[str, Job] = {}
+        self._seconds = 0.0
+        """Of all that wait."""
+        self._anywhere: list[Job] = []
+        """The jobs for any worker, the shortest first; here and below, some are taken already."""
+        self._own: dict[str, _OwnJobs] = {}
+        """By worker."""
         self._changed = False
 
     def add_worker(self, worker: str) -> None:
         """Use a worker, a new one or one that is back."""
-        self._queues.setdefault(worker, _Queue())
+        self._own.setdefault(worker, _OwnJobs())
         self._changed = True
 
     def remove_worker(self, worker: str) -> None:
         """Leave the jobs of a worker that is gone to the others."""
-        if queue := self._queues.pop(worker, None):
-            self.add(queue.jobs)
+        self._own.pop(worker, None)
+        self._changed = True
 
     def add(self, jobs: Iterable[Job]) -> None:
         """Add jobs, new ones or those that a worker did not finish."""
-        self._unplanned += jobs
+        self._waiting.update((job.model, job) for job in jobs)
         self._changed = True
 
     def take(self, worker: str) -> Job | None:
@@ -74,47 +69,51 @@ class Assignment:
         A job whose own workers are all gone is for any worker.
         """
         if self._changed:
-            self._plan()
-        queue = self._queues[worker]
-        if queue.jobs:
-            return queue.take(-1)
-        for other in sorted(self._queues.values(), key=lambda each: -each.seconds):
-            for place in range(len(other.jobs) - 1, -1, -1):
-                if other.jobs[place].may_run_on(worker):
-                    return other.take(place)
-        return self._unplanned.pop(0) if self._unplanned else None
+            self._sort()
+        own, other = self._longest(self._own[worker].jobs), self._longest(self._anywhere)
+        job = own or other
+        if own and other and own.seconds < other.seconds:
+            job = own if self._exceeds_share(worker, other) else other
+        if job is not None:
+            self._remove(job)
+        return job
 
-    def _plan(self) -> None:
+    def _exceeds_share(self, worker: str, job: Job) -> bool:
+        """Whether `worker` has no room for `job` beside its own, and others have more room."""
+        own = self._own[worker].seconds
+        least = min(each.seconds for each in self._own.values())
+        return own > least and own + job.seconds > self._seconds / len(self._own)
+
+    def _longest(self, jobs: list[Job]) -> Job | None:
+        while jobs and jobs[-1].model not in self._waiting:
+            jobs.pop()
+        return jobs[-1] if jobs else None
+
+    def _remove(self, job: Job) -> None:
+        del self._waiting[job.model]
+        self._seconds -= job.seconds
+        for worker in (places := self._own_workers(job)):
+            self._own[worker].seconds -= job.seconds / len(places)
+
+    def _own_workers(self, job: Job) -> frozenset[str]:
+        """Return the workers that may run `job`; none if all may, or none of them is left."""
+        places = job.workers & self._own.keys()
+        return places if len(places) < len(self._own) else frozenset()
+
+    def _sort(self) -> None:
         self._changed = False
-        jobs, self._unplanned = self._unplanned, []
-        for queue in self._queues.values():
-            jobs += queue.jobs
-            queue.jobs, queue.seconds = [], 0.0
-        heap = [(0.0, worker) for worker in self._queues]
-        for job in sorted(jobs, key=lambda each: -each.seconds):
-            worker = _first_to_end(heap, job)
-            if worker is None:
-                self._unplanned.append(job)
-            else:
-                self._queues[worker].add(job)
-                heappush(heap, (self._queues[worker].seconds, worker))
-        for queue in self._queues.values():
-            queue.jobs.reverse()
-
-
-def _first_to_end(heap: list[tuple[float, str]], job: Job) -> str | None:
-    """Take from the heap the worker with the shortest queue of those that may run `job`."""
-    others = []
-    found = None
-    while heap and found is None:
-        entry = heappop(heap)
-        if job.may_run_on(entry[1]):
-            found = entry[1]
-        else:
-            others.append(entry)
-    for entry in others:
-        heappush(heap, entry)
-    return found
+        self._anywhere = []
+        self._own = {worker: _OwnJobs() for worker in self._own}
+        self._seconds = sum(job.seconds for job in self._waiting.values())
+        # Of jobs that are equally long, the first one added is taken first.
+        longest_first = sorted(self._waiting.values(), key=lambda each: -each.seconds)
+        for job in reversed(longest_first):
+            places = self._own_workers(job)
+            for worker in places:
+                self._own[worker].jobs.append(job)
+                self._own[worker].seconds += job.seconds / len(places)
+            if not places:
+                self._anywhere.append(job)
 
 
 def lower_bound(jobs: Collection[Job], workers: int) -> float:

@@ -18,7 +18,7 @@ from pytest_lmstrix.core.types import Result
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.hooks.collection import ascii_id
 from pytest_lmstrix.hooks.outcomes import attach_results, results_of
-from pytest_lmstrix.hooks.xdist import end_run
+from pytest_lmstrix.hooks.xdist.controller import end_run
 from pytest_lmstrix.options import Settings
 from pytest_lmstrix.plan.plan import Plan
 from pytest_lmstrix.progress.live_display import LiveDisplay

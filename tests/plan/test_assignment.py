@@ -89,12 +89,17 @@ def test_the_longest_model_is_first_and_the_last_ones_are_short() -> None:
     assert run(assignment, ("a",))[1] == [str(n) for n in range(9, 0, -1)]
 
 
-def test_a_free_worker_takes_over_from_the_one_with_most_left() -> None:
-    jobs = [Job(model=name, seconds=10) for name in "vwxyz"]
-    assignment = assigned(jobs, ("a", "b"))
-    taken = [assignment.take("a") for _ in jobs]
-    assert {job.model for job in taken if job} == set("vwxyz")
-    assert assignment.take("b") is None
+def test_models_of_few_workers_come_first_where_they_fill_the_share() -> None:
+    own = [Job(model=f"own {n}", seconds=10, workers=frozenset("a")) for n in range(9)]
+    others = [Job(model=f"other {n}", seconds=30) for n in range(3)]
+    end, _ = run(assigned([*others, *own], ("a", "b")), ("a", "b"))
+    assert end == 90
+
+
+def test_long_models_come_before_few_short_ones_of_a_worker() -> None:
+    own = [Job(model=each, seconds=1, workers=frozenset(each)) for each in "ab"]
+    end, _ = run(assigned([*own, Job(model="long", seconds=100)], ("a", "b")), ("a", "b"))
+    assert end == 101
 
 
 def test_models_of_unknown_duration_are_all_handed_out() -> None:

@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
 _AHEAD = 2
-"""Tests queued on a worker: it starts a test only when it knows the next one, or at shutdown."""
+"""A worker starts a test only when it knows the next one, or at shutdown."""
 
 
 class WholeModels:
     """Assigns whole models to workers; all other tests are left to the scheduler `others`.
 
-    The other tests come first. A worker with at most one of them left, and none to come, is sent
-    the next model with all its tests: of `jobs`, by model, the longest that it may run. `others`
-    sees each worker as a `_Part`.
+    The other tests come first. A worker with none of them left, and none to come, is sent the next
+    model of `jobs` with all its tests, and a pause instead of the model after it, which is chosen
+    when the worker has come to the pause. `others` sees each worker as a `_Part`.
     """
 
     def __init__(
@@ -136,8 +136,8 @@ class WholeModels:
         if worker.part in self._others.nodes:
             died_in = self._others.remove_node(worker.part)
             self._replacing += died_in is not None
-        left = [index for index in worker.pending if worker.part.place_of(index) is None]
-        if left and died_in is None:
+        left = [index for index in worker.pending if worker.is_model(index)]
+        if left and died_in is None and worker.pending[0] == left[0]:
             died_in = worker.tests[left.pop(0)]
         self._queue.remove_worker(worker.slot)
         self._put_back([worker.models.index(index) for index in left])
@@ -164,18 +164,15 @@ class WholeModels:
         if not self._started:
             return
         free = [worker for worker in self._workers.values() if self._is_free(worker)]
-        taking = list(free)
-        while self._places and taking:
-            worker = min(taking, key=lambda each: len(each.pending))
-            job = self._queue.take(worker.slot) if len(worker.pending) < _AHEAD else None
-            if job is None:
-                taking.remove(worker)
-                continue
-            worker.send([worker.models[place] for place in self._places.pop(job.model)])
         for worker in free:
-            # With nothing to come, it starts its last test only when it is told so.
-            if not self._places or len(worker.pending) == 1:
+            job = self._queue.take(worker.slot) if worker.waits else None
+            if job is not None:
+                worker.send([worker.models[place] for place in self._places.pop(job.model)])
+        for worker in free:
+            if not self._places:
                 worker.node.shutdown()
+            elif worker.pending and worker.pending[-1] != worker.pause:
+                worker.send([worker.pause])
 
     def _is_free(self, worker: _Worker) -> bool:
         """Whether it has no more than one of the other tests left, and gets no more of them."""
@@ -211,6 +208,19 @@ class _Worker:
         self.tests: Sequence[str] = ()
         self.models: Sequence[int] = ()
         """Indices in `tests` of those of models."""
+
+    @property
+    def pause(self) -> int:
+        """The index of the item that `worker.Pause` adds to the tests."""
+        return len(self.tests)
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has nothing to run."""
+        return all(index == self.pause for index in self.pending)
+
+    def is_model(self, index: int) -> bool:
+        return index != self.pause and self.part.place_of(index) is None
 
     def collect(self, tests: Sequence[str], model_of: Callable[[str], str | None]) -> None:
         self.tests = tests

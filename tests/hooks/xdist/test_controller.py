@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_lmstrix.core.types import Host, Model
-from pytest_lmstrix.hooks.xdist import model_in, places_of
+from pytest_lmstrix.hooks.xdist.controller import model_in, places_of
 
 IDS = ["a", "a-b", "a::b", "-m", "list[x]", "u"]
 MODELS = {f"{each}-512": each for each in IDS} | {each: each for each in IDS}

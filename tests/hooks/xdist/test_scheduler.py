@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from xdist import scheduler as schedulers
 
-from pytest_lmstrix.hooks.scheduler import WholeModels
-from pytest_lmstrix.hooks.xdist import model_in
+from pytest_lmstrix.hooks.xdist.controller import model_in
+from pytest_lmstrix.hooks.xdist.scheduler import WholeModels
 
 MODES = {
     "load": schedulers.LoadScheduling,
@@ -110,14 +110,20 @@ class Run:
         if not ready:
             return False
         node = self._random.choice(ready)
+        test = self.next_test(node)
         index = node.queue.pop(0)
-        node.done.append(self.tests[index])
+        if test is not None:
+            node.done.append(test)
         self.scheduler.mark_test_complete(node, index)
         return True
 
+    def next_test(self, node: Node) -> str | None:
+        """Return what the worker runs now; `None` for a pause."""
+        return None if node.queue[0] == len(self.tests) else self.tests[node.queue[0]]
+
     def crash(self, node: Node) -> None:
         """The worker dies in its first test, and another one takes its place."""
-        assert self.scheduler.remove_node(node) == self.tests[node.queue[0]]
+        assert self.scheduler.remove_node(node) == self.next_test(node)
         self.nodes.remove(node)
         new = self.add(f"{node.gateway.id}x")
         self.nodes.append(new)
@@ -190,11 +196,12 @@ def test_a_worker_that_dies_in_a_model_costs_that_test_alone(mode: str, seed: in
     run = Run(mode, OTHERS + TESTS, 2, seed)
     run.start()
     while True:
-        dying = [n for n in run.nodes if n.queue and n.can_run and model_of(run.tests[n.queue[0]])]
+        ready = [node for node in run.nodes if node.can_run]
+        dying = [node for node in ready if model_of(run.next_test(node) or "")]
         if dying:
             break
         assert run.step()
-    lost = run.tests[dying[0].queue[0]]
+    lost = run.next_test(dying[0])
     done_before = run.done
     run.crash(dying[0])
     run.finish()
@@ -209,10 +216,33 @@ def test_a_worker_that_dies_in_another_test_leaves_no_model_untested(seed: int) 
     for _ in range(seed * 4):
         run.step()
     dying = next(node for node in run.nodes if node.can_run)
-    lost, done_before = run.tests[dying.queue[0]], run.done
+    lost, done_before = run.next_test(dying), run.done
     run.crash(dying)
     run.finish()
     assert set(OTHERS + TESTS) - set(done_before | run.done) == {lost}
+
+
+def test_a_worker_that_dies_between_two_models_costs_no_test() -> None:
+    run = Run("load", TESTS, 1)
+    run.start()
+    while run.next_test(run.nodes[0]) is not None:
+        assert run.step()
+    done_before = run.done
+    run.crash(run.nodes[0])
+    run.finish()
+    assert done_before + run.done == Counter(TESTS)
+
+
+def test_the_next_model_is_chosen_when_a_worker_has_ended_one() -> None:
+    run = Run("load", TESTS, 2)
+    run.start()
+    first, second = run.nodes
+    while second.can_run:
+        if (test := run.next_test(second)) is not None:
+            second.done.append(test)
+        run.scheduler.mark_test_complete(second, second.queue.pop(0))
+    begun = {model_of(run.next_test(first) or "")}
+    assert {model_of(test) for test in second.done} == {*IDS} - begun
 
 
 def test_workers_that_collect_other_models_are_reported_and_run_none() -> None:

@@ -14,8 +14,8 @@ from pytest_lmstrix.core.formatting import count_of
 from pytest_lmstrix.core.types import Host, Model
 from pytest_lmstrix.engines.catalog import BUILT_IN, hosts_for
 from pytest_lmstrix.hooks.collection import ascii_id
-from pytest_lmstrix.hooks.scheduler import WholeModels
-from pytest_lmstrix.hooks.worker_input import HOSTS, pack_plan
+from pytest_lmstrix.hooks.xdist.scheduler import WholeModels
+from pytest_lmstrix.hooks.xdist.worker import HOSTS, pack_plan
 from pytest_lmstrix.manifest.read import ManifestError, whole_manifest
 from pytest_lmstrix.options import read_settings, run_hosts
 from pytest_lmstrix.plan.assignment import Job
