@@ -23,6 +23,7 @@ from pytest_lmstrix.engines.catalog import Engines, EngineUnavailable, host_of, 
 from pytest_lmstrix.hooks import fixtures
 from pytest_lmstrix.hooks.collection import Collection
 from pytest_lmstrix.hooks.github_actions import GithubActions
+from pytest_lmstrix.hooks.keywords import Keywords
 from pytest_lmstrix.hooks.outcomes import Outcomes
 from pytest_lmstrix.hooks.samples import Samples
 from pytest_lmstrix.hooks.signals import Signals
@@ -95,6 +96,7 @@ def start(config: pytest.Config) -> None:
     config.stash[fixtures.size_policy_key] = size_policy
     register(fixtures, "lmstrix-fixtures")
     register(Collection(settings, plan, size_policy), "lmstrix-collection")
+    register(Keywords(), "lmstrix-keywords")
     outcomes = Outcomes(loader, attempts, plan, memory if settings.skip_unfit else None)
     register(outcomes, "lmstrix-outcomes")
     register(Samples(loader, outcomes.is_of_a_reply), "lmstrix-samples")

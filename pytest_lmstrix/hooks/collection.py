@@ -18,7 +18,7 @@ from pytest_lmstrix.core.checks import CHECKS
 from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, Case
 from pytest_lmstrix.options import Settings, selects
 from pytest_lmstrix.plan.plan import Plan, PlannedModel, check_key
-from pytest_lmstrix.system.garbage import collector_paused
+from pytest_lmstrix.system.garbage import collector_paused, exempt_all_objects
 from pytest_lmstrix.wake import is_same_file, names_manifest, path_of
 
 CASE = "lmstrix_case"
@@ -31,6 +31,8 @@ _LAST = ("deep", "limit", "speed")
 """Checks that run after all sizes of the others, in this order."""
 ONE_CASE = {"limit": PlannedModel.whole, "capability": PlannedModel.smallest_roomy}
 """Checks with one case of each model, and which."""
+_VERY_MANY = 5_000
+"""Cases, whose tests take seconds in each search for garbage."""
 MOST_SAMPLES = 1_000
 _MARK_ARGUMENTS = "match=..., contexts=..., samples=... and at_least=..."
 known_left_out = pytest.StashKey[int]()
@@ -136,6 +138,8 @@ class Collection:
         items[:] = [*kept, *sorted(wanted, key=self._sort_key)]
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
+        if len(self._cases) >= _VERY_MANY:
+            exempt_all_objects()
         # After --lf and other plugins have deselected tests.
         planned = {each.model.id: each for each in self._plan.models}
         cases: dict[str, list[Case]] = {check: [] for check in ONE_LOAD}
