@@ -12,8 +12,9 @@ from typing import BinaryIO, Literal
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
-from pytest_lmstrix.core.measured import MAX_TOKENS, MEASURED, is_sane
+from pytest_lmstrix.core.measured import MAX_SIZE_BYTES, MAX_TOKENS, MEASURED, is_sane
 from pytest_lmstrix.core.types import LEAST_RATE_TOKENS, MAX_CONTEXT_LENGTH, Acceptance, Result
 
 SCHEMA = 1
@@ -111,7 +112,11 @@ def decode(raw: bytes) -> Result:
         raise ValueError(
             f"context_length must be 1 to {MAX_CONTEXT_LENGTH:,}, got {result.context_length:,}"
         )
-    _check_numbers(result)
+    if not _are_usual(result):
+        _check_numbers(result)
+    for depth in result.recall or ():
+        if _DEPTH.fullmatch(depth) is None:
+            raise ValueError(f"recall must have depths from 0 to 1, got {depth[:60]!r}")
     if result.check == "limit" and b'"origin":' not in raw:
         result = _with_origin(result)
     if result.at.tzinfo is not UTC:
@@ -120,16 +125,24 @@ def decode(raw: bytes) -> Result:
 
 
 def _without_short_rates(result: Result) -> Result:
-    """Leave out rates from too few tokens, or from an unknown number, as old lines have."""
-    if result.decode_tokens_per_second is None and result.prefill_tokens_per_second is None:
-        return result
-    short: dict[str, None] = {}
-    if result.decode_tokens is None or result.decode_tokens < LEAST_RATE_TOKENS:
-        short["decode_tokens_per_second"] = None
-    if result.prefill_tokens is None or result.prefill_tokens < LEAST_RATE_TOKENS:
-        short["prefill_tokens_per_second"] = None
-    known = any(getattr(result, name) is not None for name in short)
-    return msgspec.structs.replace(result, **short) if known else result
+    """Remove rates from too few tokens, or from an unknown number, as old lines have."""
+    if result.decode_tokens_per_second is not None and _are_few(result.decode_tokens):
+        force_setattr(result, "decode_tokens_per_second", None)
+    if result.prefill_tokens_per_second is not None and _are_few(result.prefill_tokens):
+        force_setattr(result, "prefill_tokens_per_second", None)
+    return result
+
+
+def _are_few(tokens: int | None) -> bool:
+    return tokens is None or tokens < LEAST_RATE_TOKENS
+
+
+def _are_usual(result: Result) -> bool:
+    """Whether all numbers are in their ranges for sure; a quick look, since most lines are."""
+    numbers = [number for number in _usual_numbers(result) if number is not None]
+    large = (result.peak_memory_bytes or 0) | (result.estimated_memory_bytes or 0)
+    large |= result.seed or 0
+    return min(numbers) >= 0 and max(numbers) <= _LEAST_MAXIMUM and large >> 63 == 0
 
 
 def _check_numbers(result: Result) -> None:
@@ -140,13 +153,16 @@ def _check_numbers(result: Result) -> None:
     for value, (name, least, most) in zip(values, _WHOLE_NUMBERS, strict=True):
         if value is not None and not least <= value <= most:
             raise ValueError(f"{name} must be from {least:,} to {most:,}, got {value:,}")
-    for depth in result.recall or ():
-        if _DEPTH.fullmatch(depth) is None:
-            raise ValueError(f"recall must have depths from 0 to 1, got {depth[:60]!r}")
 
 
 _MEASURED = tuple(name for name in Result.__struct_fields__ if name in MEASURED)
 _measured_values = attrgetter(*_MEASURED)
+_LEAST_MAXIMUM = min(MEASURED.values())
+_usual_numbers = attrgetter(
+    "check_version",
+    "granted_context_length",
+    *(name for name in _MEASURED if MEASURED[name] < MAX_SIZE_BYTES),
+)
 _WHOLE_NUMBERS = (
     ("granted_context_length", 0, MAX_TOKENS + 256),
     ("seed", -(2**63), 2**64 - 1),
