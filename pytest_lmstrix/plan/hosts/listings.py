@@ -28,7 +28,7 @@ class Found(Struct, frozen=True, kw_only=True):
 
 
 class Listings:
-    """The listings of the engines; those of hosts are kept, and one that is silent is asked once."""
+    """The listings of the engines; those of hosts are kept, and a silent one is asked once."""
 
     def __init__(self, engines: Engines, hosts: Sequence[Host]) -> None:
         self._engines = engines
