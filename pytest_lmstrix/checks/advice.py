@@ -56,7 +56,7 @@ _CAUSES: dict[Verdict, tuple[tuple[str, str], ...]] = {
         (r"newer than the SDK", "Update pytest-lmstrix and the `lmstudio` SDK."),
         (
             r"<html|proxy|bad gateway|\b50[23]\b",
-            "See whether the server or a proxy before it answers; check `--lmstrix-host`.",
+            "See whether the server or a proxy before it answers; check its address.",
         ),
     ),
     Verdict.CONTEXT_TOO_LARGE: ((_AT_ONCE, _SHARED),),
