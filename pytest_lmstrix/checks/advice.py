@@ -22,6 +22,11 @@ _SHARED = (
 _CAUSES: dict[Verdict, tuple[tuple[str, str], ...]] = {
     Verdict.HOST_TROUBLE: (
         (
+            r"still in memory of .*; loaded by pytest-lmstrix",
+            "Run again when the other tests have ended; if this run has them, give the host fewer"
+            f" `slots`, or its `memory`: {_NO_BLAME}",
+        ),
+        (
             r"another client has|still in memory of",
             f"Unload it there, or run again when it is free: {_NO_BLAME}",
         ),
