@@ -107,26 +107,3 @@ def test_hosts_of_other_engines_are_not_requested_for_lm_studio(
     project.manifest("[{id: mlx, engine: lmstudio}]")
     found = rows(project, studio, "--lmstrix-host=ollama://127.0.0.1:1")
     assert {row["source"] for row in found} == {"engine"}
-
-
-def test_a_model_is_estimated_by_a_host_that_it_asks_for(
-    project: Project, studio: LmStudioServer
-) -> None:
-    project.pytester.makefile(
-        ".yaml",
-        models=f"""
-hosts:
-  - {{name: up, url: '{studio.host}'}}
-  - {{name: down, url: '127.0.0.1:1', tags: [away]}}
-  - {{name: other, url: 'ollama://127.0.0.1:1', tags: [ollama]}}
-defaults: {{contexts: [4096]}}
-models:
-  - {{id: near}}
-  - {{id: mlx, hosts: [away]}}
-  - {{id: huge, hosts: [ollama]}}
-""",
-    )
-    lines = project.run("--lmstrix-fit").outlines
-    assert any(line.split()[:3] == ["near", "lmstudio", "4,096"] for line in lines)
-    assert any(line.startswith("mlx: not reported: LM Studio is not reachable") for line in lines)
-    assert "huge: not reported: it asks for hosts of which this run has none" in lines
