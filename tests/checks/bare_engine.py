@@ -6,7 +6,6 @@ from pytest_lmstrix.core.types import Message, Model, ModelFacts, Reply
 from pytest_lmstrix.engines.base import Progress
 
 A = Model(id="a", engine="bare")
-
 B = Model(id="b", engine="bare")
 
 

@@ -244,3 +244,18 @@ def test_a_failed_weights_download_does_not_mark_the_host_unreachable(
 
 def test_chat_accepts_a_plain_message(loader: ModelLoader) -> None:
     assert loader.load(A, 5).chat("hello", max_tokens=1).text == "hello"
+
+
+def test_a_host_that_is_back_is_used_again(
+    loader: ModelLoader, engine: BareEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader.load(A, 5)
+    loader.unload()
+    host = host_of(loader.engine_of(A))
+    loader.gone[host] = Failure("away", verdict=Verdict.UNREACHABLE)
+    loader.choose_host(A)
+    assert loader.unreachable_reason(A) is not None
+    later = time.monotonic() + 61
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    loader.choose_host(A)
+    assert loader.unreachable_reason(A) is None

@@ -1,8 +1,7 @@
-"""A host that was unreachable is used again."""
+"""A host that is back is used again: for new models, and by who waits for a host of others."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Container, Iterator
 from contextlib import contextmanager, nullcontext
 
@@ -15,21 +14,6 @@ from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Engine
 from pytest_lmstrix.engines.catalog import host_of
 from tests.checks.bare_engine import A, B, BareEngine, Watching
-
-
-def test_a_host_that_is_back_is_used_again(
-    loader: ModelLoader, engine: BareEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loader.load(A, 5)
-    loader.unload()
-    host = host_of(loader.engine_of(A))
-    loader.gone[host] = Failure("away", verdict=Verdict.UNREACHABLE)
-    loader.choose_host(A)
-    assert loader.unreachable_reason(A) is not None
-    later = time.monotonic() + 61
-    monkeypatch.setattr(time, "monotonic", lambda: later)
-    loader.choose_host(A)
-    assert loader.unreachable_reason(A) is None
 
 
 @pytest.fixture
