@@ -13,7 +13,7 @@ from pytest_lmstrix.core.types import Case, Model
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Engine
 from pytest_lmstrix.engines.catalog import host_of
-from tests.checks.bare_engine import A, B, BareEngine, Watching
+from tests.checks.loader.bare_engine import A, B, BareEngine, Watching
 
 
 @pytest.fixture
