@@ -13,6 +13,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode
 
 from pytest_lmstrix.core.types import Host, Model
 from pytest_lmstrix.manifest.hosts import host_of_fields, words_of
+from pytest_lmstrix.system.addresses import server_of
 from pytest_lmstrix.manifest.nodes import (
     ManifestError,
     Problems,
@@ -176,7 +177,7 @@ class _Reader:
         for other in self._hosts:
             if host.name == other.name:
                 raise ValueError("name is taken already")
-            if host.address == other.address:
+            if server_of(host.address) == server_of(other.address):
                 raise ValueError(f"url is that of host {other.name!r} already")
 
     def _check_hosts(self, entry: Node, where: str) -> None:
