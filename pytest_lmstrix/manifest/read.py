@@ -13,7 +13,6 @@ from yaml.nodes import MappingNode, Node, ScalarNode
 
 from pytest_lmstrix.core.types import Host, Model
 from pytest_lmstrix.manifest.hosts import host_of_fields, words_of
-from pytest_lmstrix.system.addresses import server_of
 from pytest_lmstrix.manifest.nodes import (
     ManifestError,
     Problems,
@@ -36,6 +35,7 @@ from pytest_lmstrix.manifest.schema import (
     Wrong,
 )
 from pytest_lmstrix.manifest.variants import combinations
+from pytest_lmstrix.system.addresses import server_of
 from pytest_lmstrix.system.garbage import collector_paused
 
 __all__ = [

@@ -89,10 +89,19 @@ def test_the_engine_is_in_the_url_or_beside_it(url: str, engine: str | None, add
         ("hosts: [{name: a, url: 'openai+http://u:pw@b:1'}]", "url must not hold a user name or"),
         ("hosts:\n- {name: a, url: 'b:1'}\n- {name: a, url: 'c:1'}", "3: host 'a': name is taken"),
         ("hosts:\n- {name: a, url: 'b:1'}\n- {name: c, url: 'b:1'}", "url is that of host 'a' al"),
-        ("hosts:\n- {name: a, url: 'localhost:1'}\n- {name: c, url: '127.0.0.1:1'}", "of host 'a' al"),
-        ("hosts:\n- {name: a, url: 'B.lan:1'}\n- {name: c, url: 'http://b.LAN:1/v1'}", "of host 'a'"),
+        (
+            "hosts:\n- {name: a, url: 'localhost:1'}\n- {name: c, url: '127.0.0.1:1'}",
+            "of host 'a' al",
+        ),
+        (
+            "hosts:\n- {name: a, url: 'B.lan:1'}\n- {name: c, url: 'http://b.LAN:1/v1'}",
+            "of host 'a'",
+        ),
         ("hosts: [{name: a, url: 'b:1', memory: 24}]", "such as 64GiB, got 24"),
-        ("hosts: [{name: a, url: 'openai://b:1'}]", "'openai://b:1' is not openai+http://host:port"),
+        (
+            "hosts: [{name: a, url: 'openai://b:1'}]",
+            "'openai://b:1' is not openai+http://host:port",
+        ),
         ("hosts: [{name: a, url: 'b:1', engine: llamacpp}]", "llamacpp is embedded, runs on this"),
     ],
 )
