@@ -27,7 +27,8 @@ from pytest_lmstrix.hooks.keywords import Keywords
 from pytest_lmstrix.hooks.outcomes import Outcomes
 from pytest_lmstrix.hooks.samples import Samples
 from pytest_lmstrix.hooks.signals import Signals
-from pytest_lmstrix.hooks.xdist.worker import Pauses, own_hosts, plan_from_controller
+from pytest_lmstrix.hooks.xdist.pauses import Pauses
+from pytest_lmstrix.hooks.xdist.worker import own_hosts, plan_from_controller
 from pytest_lmstrix.hookspecs import engine_options, registered_engines
 from pytest_lmstrix.options import LOGS, Settings, read_settings, run_hosts, with_hosts
 from pytest_lmstrix.plan.hosts.placement import slots_taken

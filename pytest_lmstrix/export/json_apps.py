@@ -11,7 +11,7 @@ import msgspec
 from pytest_lmstrix.export.app import App, Merged, advice
 from pytest_lmstrix.export.document import DocumentError, SetValue, look_up
 from pytest_lmstrix.export.entries import Exported, NotExported
-from pytest_lmstrix.export.jsonc import edit_json, parse_json
+from pytest_lmstrix.export.jsonc import edit_json, is_blank, parse_json
 
 EXPORT_SCHEMA = 1
 """Of `json`; increased when a key is removed or changes its meaning."""
@@ -39,7 +39,7 @@ def _json_merge(
     def merge(text: str, entries: Sequence[Exported]) -> Merged:
         if text.strip() and not comments:
             parse_json(text, strict=True)
-        data = parse_json(text) if text.strip() else {}
+        data = {} if is_blank(text) else parse_json(text)
         changes, left_out = by_entry(entries, lambda entry: changes_of(data, entry))
         return Merged(edit_json(text, changes, comments=comments) if changes else text, left_out)
 
@@ -56,9 +56,13 @@ def from_template(
 
 def objects(data: Any) -> Iterator[tuple[str | int, dict[str, Any]]]:
     """Yield the objects in an object or a list, with their keys or indexes."""
-    pairs = data.items() if isinstance(data, dict) else enumerate(data or ())
-    if isinstance(data, dict | list):
-        yield from ((key, value) for key, value in pairs if isinstance(value, dict))
+    pairs = data.items() if isinstance(data, dict) else enumerate(list_of(data))
+    yield from ((key, value) for key, value in pairs if isinstance(value, dict))
+
+
+def list_of(data: Any) -> list[Any]:
+    """Return `data` if it is a list, else an empty one."""
+    return data if isinstance(data, list) else []
 
 
 def _json(data: Any, entry: Exported) -> list[SetValue]:
@@ -80,7 +84,8 @@ def _opencode(data: Any, entry: Exported) -> list[SetValue]:
     found = [
         name
         for name, provider in objects(look_up(data, (top,)))
-        if entry.model.id in (provider.get("models") or {})
+        if isinstance(models := provider.get("models"), dict)
+        and entry.model.id in models
         and (name == entry.model.engine or look_up(provider, ("options", "baseURL")))
     ]
     if not found and entry.model.engine == "lmstudio":
@@ -144,11 +149,12 @@ def _aider(data: Any, entry: Exported) -> list[SetValue]:
         SetValue((key, "max_input_tokens"), entry.input, entry.note),
         SetValue((key, "max_output_tokens"), entry.output, entry.note),
     ]
-    if not look_up(data, (key,)):
+    old = look_up(data, (key,))
+    if not old:
         more = {"max_tokens": entry.output, "input_cost_per_token": 0, "output_cost_per_token": 0,
                 "litellm_provider": provider, "mode": "chat"}  # fmt: skip
         changes += [SetValue((key, name), value) for name, value in more.items()]
-    elif "max_tokens" in data[key]:
+    elif isinstance(old, dict) and "max_tokens" in old:
         changes.append(SetValue((key, "max_tokens"), entry.output, entry.note))
     return changes
 

@@ -18,7 +18,7 @@ from pytest_lmstrix.export.document import (
     at,
     newline_of,
     same,
-    with_change,
+    with_changes,
 )
 from pytest_lmstrix.export.entries import Exported, NotExported
 from pytest_lmstrix.export.json_apps import NO_ENTRY
@@ -201,7 +201,7 @@ def _codex(text: str, entries: Sequence[Exported]) -> Merged:
     others = tuple(NotExported(model=entry.model.id, reason="is not the model of this file")
                    for entry in entries if entry not in mine)  # fmt: skip
     for entry in mine[:1]:
-        wanted = with_change(data, SetValue((_CODEX_KEY,), entry.context_length))
+        wanted = with_changes(data, [SetValue((_CODEX_KEY,), entry.context_length)])
         if data.get(_CODEX_KEY) == entry.context_length:
             continue
         new = _set_toml(text, entry)

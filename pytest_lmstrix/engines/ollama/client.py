@@ -88,7 +88,7 @@ class OllamaClient:
             if response.is_error:
                 answer = next(response.iter_bytes(_ERROR_BYTES), b"")
                 raise _refusal(answer, response.status_code, "predict")
-            for line in timely_lines(response, silence_seconds):
+            for line in timely_lines(response, prefill_seconds, silence_seconds):
                 if line.startswith(b'{"error"'):
                     raise _refusal(line, response.status_code, "predict")
                 yield _decoded(line, kind, "predict")

@@ -16,10 +16,10 @@ from pytest_lmstrix.engines.at_once import Sharing
 from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.counting import KnownCounts, TokenCounter
 from pytest_lmstrix.engines.openai.client import OpenAiClient, PathMissing
-from pytest_lmstrix.engines.openai.messages import Count, StreamEvent, Timings, Usage
+from pytest_lmstrix.engines.openai.collected import CollectedReply
+from pytest_lmstrix.engines.openai.messages import Count
 from pytest_lmstrix.engines.openai_form import (
     EmbeddingAnswer,
-    ToolCallParts,
     chat_fields,
     completion_fields,
     embedding_fields,
@@ -27,7 +27,6 @@ from pytest_lmstrix.engines.openai_form import (
 from pytest_lmstrix.engines.reasoning import with_reasoning_apart
 from pytest_lmstrix.engines.reply_limit import ReplyLimit
 from pytest_lmstrix.engines.request import ChatOptions, CompletionOptions, Embeddings, Unable
-from pytest_lmstrix.engines.stream_clock import StreamClock
 
 _SLOWEST_PREFILL = 50.0
 """Prompt tokens per second below which a prefill counts as hung: few servers report progress."""
@@ -238,11 +237,10 @@ class OpenAiInstance:
         # Few texts have more than one token for two bytes.
         sharing, limit = self._sharing, self._reply_timeout
         patience = max(limit, self._requests * len(text.encode()) / 2 / _SLOWEST_PREFILL)
-        collected = _Collected(ReplyLimit("the server", max_tokens))
+        collected = CollectedReply(ReplyLimit("the server", max_tokens))
         events = self._client.events(
             path,
             body,
-            StreamEvent,
             prefill_seconds=patience,
             silence_seconds=patience if sharing else limit,
         )
@@ -251,62 +249,10 @@ class OpenAiInstance:
                 if sharing is not None and sharing.given_up.is_set():
                     text = "given up, since another of the requests at once has failed"
                     raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="predict")
-                if (prefill := event.prompt_progress) is not None:
+                if event is not None and (prefill := event.prompt_progress) is not None:
                     if sharing is not None:
                         sharing.prefill(self._progress, prefill.processed, prefill.total)
                     else:
                         self._progress.prefill(prefill.processed, prefill.total)
                 collected.add(event)
         return collected.reply(self._client.key.redact)
-
-
-class _Collected:
-    """The events of one reply."""
-
-    def __init__(self, limit: ReplyLimit) -> None:
-        self._limit = limit
-        self._clock = StreamClock()
-        self._text: list[str] = []
-        self._reasoning: list[str] = []
-        self._tool_calls = ToolCallParts()
-        self._finish_reason: str | None = None
-        self._usage = Usage()
-        self._timings = Timings()
-
-    def add(self, event: StreamEvent) -> None:
-        for choice in (event.choices or ())[:1]:
-            called = "".join(map(self._tool_calls.add, choice.calls))
-            if choice.said or choice.thought or called:
-                self._limit.count(choice.said + choice.thought + called)
-                self._clock.arrived()
-            self._text.append(choice.said)
-            self._reasoning.append(choice.thought)
-            self._finish_reason = choice.finish_reason or self._finish_reason
-        self._usage = event.usage or self._usage
-        self._timings = event.timings or self._timings
-
-    def reply(self, redact: Callable[[str], str]) -> Reply:
-        """Return the reply.
-
-        Raises:
-            Failure: The server ended it before its last event.
-        """
-        if self._finish_reason is None:
-            text = "the server broke off its reply"
-            raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="predict")
-        details = self._usage.prompt_tokens_details
-        cached, speed = self._timings.cache_n, self._timings.prompt_per_second
-        return Reply(
-            text=redact("".join(self._text)),
-            reasoning=redact("".join(self._reasoning)),
-            tool_calls=self._tool_calls.calls(redact),
-            stop_reason="length" if self._finish_reason == "length" else "stop",
-            prompt_tokens=self._usage.prompt_tokens,
-            cached_prompt_tokens=details.cached_tokens if cached is None and details else cached,
-            completion_tokens=self._usage.completion_tokens,
-            ttft_seconds=self._clock.first_seconds,
-            prefill_seconds=(self._timings.prompt_n or 0) / speed if speed else None,
-            decode_seconds=self._clock.decode_seconds,
-            prefill_tokens_per_second=speed or None,
-            decode_tokens_per_second=self._timings.predicted_per_second or None,
-        )

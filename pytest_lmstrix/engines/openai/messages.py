@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_lmstrix.engines.openai_form import ToolCallPart
 
@@ -84,31 +84,57 @@ class Timings(Struct, frozen=True):
     predicted_per_second: float | None = None
 
 
-class _Delta(Struct, frozen=True):
-    content: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
+class _Said(Struct, frozen=True):
+    """What a model says: a piece of it, or all."""
+
+    role: str | None = None
+    content: Any = None
+    reasoning_content: Any = None
+    reasoning: Any = None
     tool_calls: tuple[ToolCallPart, ...] | None = None
 
 
 class Choice(Struct, frozen=True):
-    """A part of a completion (`text`) or of a chat's answer (`delta`)."""
+    """A part of a completion (`text`) or of a chat's answer (`delta`), or all of it (`message`)."""
 
     text: str | None = None
-    delta: _Delta | None = None
+    delta: _Said | None = None
+    message: _Said | None = None
     finish_reason: str | None = None
 
     @property
     def said(self) -> str:
-        return self.text or (self.delta and self.delta.content) or ""
+        return self.text or _text(self._chat.content)
 
     @property
     def thought(self) -> str:
-        return (self.delta and (self.delta.reasoning_content or self.delta.reasoning)) or ""
+        return _text(self._chat.reasoning_content) or _text(self._chat.reasoning)
 
     @property
     def calls(self) -> tuple[ToolCallPart, ...]:
-        return (self.delta and self.delta.tool_calls) or ()
+        calls = self._chat.tool_calls or ()
+        if self.message is None:
+            return calls
+        return tuple(replace(call, index=number) for number, call in enumerate(calls))
+
+    @property
+    def is_sign(self) -> bool:
+        """Whether it shows that the model computes: a role alone may come before the prefill."""
+        return self._chat.role is None or bool(
+            self.said or self.thought or self.calls or self.finish_reason
+        )
+
+    @property
+    def _chat(self) -> _Said:
+        return self.delta or self.message or _Said()
+
+
+def _text(content: Any) -> str:
+    """Return content as text; some servers send a list of parts, of which some have text."""
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else ()
+    return "".join(_text(part.get("text")) for part in parts if isinstance(part, dict))
 
 
 class PrefillProgress(Struct, frozen=True):
@@ -126,40 +152,9 @@ class StreamEvent(Struct, frozen=True):
     timings: Timings | None = None
     prompt_progress: PrefillProgress | None = None
 
-
-class ServerError(Struct, frozen=True):
-    """An error, in a field of its own or as the whole answer."""
-
-    message: str
-    type: str | None = None
-    code: str | int | None = None
-
     @property
-    def name(self) -> str | None:
-        """The code for classification."""
-        return self.code if isinstance(self.code, str) else self.type
-
-
-class _Nested(Struct, frozen=True):
-    error: ServerError | str
-
-
-class _Detail(Struct, frozen=True):
-    detail: str
-
-
-def error_in(answer: bytes) -> ServerError | None:
-    """Return the error in an answer, or `None` if there is none that is known."""
-    try:
-        error = msgspec.json.decode(answer, type=_Nested).error
-        return ServerError(message=error) if isinstance(error, str) else error
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        pass
-    try:
-        return msgspec.json.decode(answer, type=ServerError)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        pass
-    try:
-        return ServerError(message=msgspec.json.decode(answer, type=_Detail).detail)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None
+    def is_sign(self) -> bool:
+        """Whether it shows that the model computes."""
+        if self.choices:
+            return any(choice.is_sign for choice in self.choices)
+        return self.usage is not None or self.timings is not None

@@ -100,7 +100,7 @@ def models_table(run: RunReport, rows: Sequence[ModelRow]) -> str:
         rows=rows,
         details=details,
         packed=packed,
-        hosts=sorted({row.host for row in rows}),
+        hosts=sorted({row.host for row in rows if row.host}),
         tags=sorted({tag for row in rows for tag in row.tags}),
         standings={
             name: count

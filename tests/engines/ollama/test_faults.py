@@ -67,7 +67,7 @@ def test_a_crash_at_a_load_leaves_nothing() -> None:
 def test_silence_after_the_first_token_has_its_own_limit() -> None:
     with running(Quirks(frozen_after=1), reply_timeout=0.3) as (_, engine):
         instance = load(engine, 8192)
-        with pytest.raises(Failure, match=r"no line for 0\.3 s") as failed:
+        with pytest.raises(Failure, match=r"no sign of the model for 0\.3 s") as failed:
             instance.complete(STORY * 200 + "He had", max_tokens=4)
     assert failed.value.verdict is Verdict.TIMEOUT
 
