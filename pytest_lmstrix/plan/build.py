@@ -6,6 +6,7 @@ import secrets
 import uuid
 from collections.abc import Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,16 +102,19 @@ def read_models(settings: Settings) -> Manifest:
     Raises:
         pytest.UsageError: There is none, or it has a mistake.
     """
-    path = settings.models
     try:
-        return whole_manifest(path, engine=settings.engine)
-    except ManifestNotFound as error:
-        raise pytest.UsageError(
-            f"{error}; `pytest --lmstrix-scan` creates one with the models of your engines"
-        ) from None
+        return whole_manifest(settings.models, engine=settings.engine)
     except ManifestError as error:
-        text = str(error).replace(f"{path}:", f"{path.name}:")
-        raise pytest.UsageError(text) from None
+        raise manifest_usage_error(error, settings.models) from None
+
+
+def manifest_usage_error(error: ManifestError, path: Path) -> pytest.UsageError:
+    """Return the mistakes in the manifest at `path`, or the way to create it."""
+    if isinstance(error, ManifestNotFound):
+        return pytest.UsageError(
+            f"{error}; `pytest --lmstrix-scan` creates one with the models of your engines"
+        )
+    return pytest.UsageError(str(error).replace(f"{path}:", f"{path.name}:"))
 
 
 def _check_engines(models: Iterable[Model], settings: Settings, engines: Engines) -> None:

@@ -21,7 +21,7 @@ def test_a_manifest_is_created_from_lm_studio(empty: Project, server: LmStudioSe
         "model      engine    type       *size  quantization  architecture  declared  capabilities",
         "org/small  lmstudio  llm        1.0 GB  Q4_K_M        llama          131,072  vision",
         "big@q8_0   lmstudio  llm        2.0 GB  Q4_K_M        llama           32,768  tools",
-        "embedding models: for your own checks",
+        "embedding models: for capability and your own checks",
         "vectors",
     ])  # fmt: skip
     models = found(empty)
