@@ -20,16 +20,20 @@ _Changes = Callable[[Any, Exported], list[SetValue]]
 
 
 def by_entry(
-    entries: Sequence[Exported], changes_of: Callable[[Exported], list[SetValue]]
+    entries: Sequence[Exported], changes_of: Callable[[Exported], list[SetValue] | str]
 ) -> tuple[list[SetValue], tuple[NotExported, ...]]:
-    """Return the changes for all models, and the models that have none."""
+    """Return the changes for all models, and the models that have none.
+
+    In place of changes there may be the reason why there are none.
+    """
     changes: list[SetValue] = []
     left_out = []
     for entry in entries:
-        mine = changes_of(entry)
-        changes += mine
-        if not mine:
-            left_out.append(NotExported(model=entry.model.id, reason=NO_ENTRY))
+        mine = changes_of(entry) or NO_ENTRY
+        if isinstance(mine, str):
+            left_out.append(NotExported(model=entry.model.id, reason=mine))
+        else:
+            changes += mine
     return changes, tuple(left_out)
 
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pytest_lmstrix.export.app import App, Merged
-from pytest_lmstrix.export.document import DocumentError, SetValue, look_up
+from pytest_lmstrix.export.document import SetValue, line_start, look_up
 from pytest_lmstrix.export.entries import Exported
-from pytest_lmstrix.export.json_apps import by_entry, from_template, objects
+from pytest_lmstrix.export.json_apps import by_entry, from_template, list_of, objects
 from pytest_lmstrix.export.yaml_text import edit_yaml, parse_yaml
 
-_CTX = re.compile(r"(?<!\S)((?:--ctx-size|-c)(?:\s+|=))(\S+)")
+_CTX = re.compile(r"(?<!\S)(?<!taskset )(?<!ionice )(?:--ctx-size|-c)(?:\s+|=)(\S+)")
+"""The size in a command; before the server, `-c` may be an option of another program."""
 
 
 def _yaml_merge(
-    changes_of: Callable[[Any, Exported], list[SetValue]],
+    changes_of: Callable[[Any, Exported], list[SetValue] | str],
 ) -> Callable[[str, Sequence[Exported]], Merged]:
     def merge(text: str, entries: Sequence[Exported]) -> Merged:
         data = parse_yaml(text)
@@ -93,21 +94,29 @@ def _litellm_template(entries: Sequence[Exported]) -> str:
     return f"model_list:\n{''.join(models)}router_settings:\n  enable_pre_call_checks: true\n"
 
 
-def _llama_swap(data: Any, entry: Exported) -> list[SetValue]:
+def _llama_swap(data: Any, entry: Exported) -> list[SetValue] | str:
     changes = []
     for name, model in objects(look_up(data, ("models",))):
-        if entry.model.id not in (name, *(model.get("aliases") or ())):
+        if entry.model.id not in (name, *list_of(model.get("aliases"))):
             continue
         command = str(model.get("cmd", ""))
-        sizes = _CTX.findall(command)
-        if "\n" in command or len(sizes) != 1 or not sizes[0][1].isdigit():
-            raise DocumentError(
-                f"'models.{name}.cmd' needs one line with one plain --ctx-size N; write"
+        sizes = list(_sizes(command))
+        if len(sizes) != 1 or not sizes[0][1].isdecimal():
+            return (
+                f"'models.{name}.cmd' has not one plain --ctx-size N; write"
                 f" --ctx-size {entry.context_length} there yourself"
             )
-        new = _CTX.sub(rf"\g<1>{entry.context_length}", command)
+        start, end = sizes[0].span(1)
+        new = f"{command[:start]}{entry.context_length}{command[end:]}"
         changes.append(SetValue(("models", name, "cmd"), new, entry.note))
     return changes
+
+
+def _sizes(command: str) -> Iterator[re.Match[str]]:
+    """Yield the sizes in a command, except in lines that the program takes for comments."""
+    for match in _CTX.finditer(command):
+        if not command[line_start(command, match.start()) :].lstrip().startswith("#"):
+            yield match
 
 
 def _llama_swap_template(entries: Sequence[Exported]) -> str:
@@ -121,7 +130,7 @@ def _llama_swap_template(entries: Sequence[Exported]) -> str:
 
 def _app(
     place: str,
-    changes_of: Callable[[Any, Exported], list[SetValue]],
+    changes_of: Callable[[Any, Exported], list[SetValue] | str],
     template: Callable[[Sequence[Exported]], str],
 ) -> App:
     merge = _yaml_merge(changes_of)

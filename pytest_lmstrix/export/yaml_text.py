@@ -17,6 +17,7 @@ from pytest_lmstrix.export.document import (
     SetValue,
     line_end,
     line_start,
+    look_up,
     newline_of,
     set_values,
     tree_of,
@@ -24,6 +25,7 @@ from pytest_lmstrix.export.document import (
 
 _REST = re.compile(rf"[ \t]*(?:#[ \t]*{COMMENT_MARK}[^\r\n]*)?(?=\r?\n|\Z)")
 """The rest of a line that a comment may replace."""
+_BLOCK = re.compile(r"[|>][-+0-9]{0,2}")
 
 
 def parse_yaml(text: str) -> Any:
@@ -91,14 +93,12 @@ def _replacement(
 ) -> Edit:
     start, end = node.start_mark.index, node.end_mark.index
     left, change = missing[0]
+    if isinstance(change.value, str):
+        return _number_inside(text, node, change)
     if text[start : start + 1] in ("&", "!", "|", ">"):
         raise DocumentError(f"'{change.path[-1]}' is written in a way that cannot be replaced")
-    if left:  # null, where an object is needed
-        value = f"{{{_flow(tree_of(missing))}}}"
-    elif isinstance(change.value, str):
-        value = _in_quotes(text[start:end], node.value, change.value)
-    else:
-        value = _scalar(change.value)
+    # Null, where an object is needed, has keys left.
+    value = f"{{{_flow(tree_of(missing))}}}" if left else _scalar(change.value)
     space = " " if start == end and text[start - 1 : start] == ":" else ""
     match = _REST.match(text, end) if change.note else None
     if match is not None:
@@ -106,15 +106,37 @@ def _replacement(
     return Edit(start, end, space + value, changes)
 
 
-def _in_quotes(raw: str, old: str, new: str) -> str:
-    """Return `new` in the quotes of `raw`, if possible."""
-    try:
-        replaced = raw.replace(old, new)
-        if yaml.safe_load(replaced) == new:
-            return replaced
-    except yaml.YAMLError:
-        pass
-    return _scalar(new)
+def _number_inside(text: str, node: yaml.ScalarNode, change: SetValue) -> Edit:
+    """Return the edit of the number in which a text differs from `change`.
+
+    However the text is written, in quotes or in lines, all around the number stays.
+    """
+    start, end = node.start_mark.index, node.end_mark.index
+    old, new = _differing(node.value, change.value)
+    block = _BLOCK.match(text, start)
+    place = block.end() if block else end
+    rest = _REST.match(text, place) if change.note else None
+    for match in re.finditer(rf"(?<!\d){re.escape(old)}(?!\d)", text[start:end]):
+        raw = f"{text[start : start + match.start()]}{new}{text[start + match.end() : end]}"
+        if look_up(parse_yaml(text[:start] + raw + text[end:]), change.path) != change.value:
+            continue
+        if rest is None:
+            return Edit(start, end, raw, (change,))
+        note = f"  # {change.note}"
+        if block:
+            raw = f"{block[0]}{note}{raw[rest.end() - start :]}"
+            return Edit(start, end, raw, (change,))
+        return Edit(start, rest.end(), raw + note, (change,))
+    raise DocumentError(f"'{change.path[-1]}' is written in a way that cannot be replaced")
+
+
+def _differing(old: str, new: str) -> tuple[str, str]:
+    """Return the numbers in which two texts differ."""
+    pairs = zip(old, new, strict=False)
+    start = next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(old), len(new)))
+    start -= len(old[:start]) - len(old[:start].rstrip("0123456789"))
+    one, other = (re.split(r"\D", text[start:], maxsplit=1)[0] for text in (old, new))
+    return one, other
 
 
 def _block(tree: dict[str | int, Any], margin: int) -> Iterator[str]:

@@ -40,9 +40,15 @@ from pytest_lmstrix.registry.store import Registry, RegistryError
 
 
 def make_plan(
-    manifest: Manifest, hosts: Sequence[Host], settings: Settings, engines: Engines, *, machine: str
+    manifest: Manifest,
+    hosts: Sequence[Host],
+    settings: Settings,
+    engines: Engines,
+    registry: Registry,
+    *,
+    machine: str,
 ) -> Plan:
-    """Build the plan of a run on `hosts`.
+    """Build the plan of a run on `hosts`; `registry` has the results of earlier runs.
 
     Raises:
         pytest.UsageError: An engine that is not available, or a registry that cannot be read.
@@ -50,7 +56,6 @@ def make_plan(
     _check_engines(manifest.models, settings, engines)
     embedding: list[PlannedModel] = []
     chosen: list[PlannedModel] = []
-    registry = Registry(settings.registry)
     estimator = MemoryEstimator(
         registry=settings.registry, folder=settings.models.parent, machine=machine
     )

@@ -159,8 +159,7 @@ def test_a_half_written_file_is_refused(name: str) -> None:
                      " defaultCompletionOptions: 5}\n"),
         ("lmstudio", '{"load": {"fields": {}}}'),
         ("lmstudio", '{"load": {"fields": []}} // no comments there'),
-        ("llama-swap", "models: {qwen3-8b: {cmd: llama-server -c ${size}}}\n"),
-        ("llama-swap", "models: {qwen3-8b: {cmd: llama-server}}\n"),
+        ("opencode", '{"provider": {"lmstudio": {"models": 5}}}'),
         ("litellm", "a: &b {max_input_tokens: 1}\nmodel_list:\n- litellm_params: {model:"
                     " lm_studio/qwen3-8b}\n  model_info: *b\n"),
     ],
@@ -170,6 +169,21 @@ def test_an_unknown_shape_is_refused(name: str, text: str) -> None:
     assert merge is not None
     with pytest.raises(DocumentError):
         merge(text, [QWEN])
+
+
+@pytest.mark.parametrize("size", ["-c ${size}", "", "-c 1 --ctx-size 2", "# -c 4", "-c $(n)"])
+def test_a_command_without_a_plain_size_is_listed_and_the_others_are_set(size: str) -> None:
+    start = f"models:\n  smol:\n    cmd: |\n      llama-server\n      {size}\n"
+    start += "  qwen3-8b:\n    cmd: |+\n      taskset -c 0 llama-server\n      # -c 3\n"
+    merge = APPS["llama-swap"].merge
+    assert merge is not None
+    merged = merge(f"{start}      --ctx-size 512 -m x\n", [SMOL, QWEN])
+    assert merged.text == f"{start}      --ctx-size 32768 -m x\n".replace(
+        "cmd: |+", f"cmd: |+  # {NOTE}"
+    )
+    ((model, reason),) = [(each.model, each.reason) for each in merged.left_out]
+    assert model == "smol"
+    assert "'models.smol.cmd' has not one plain --ctx-size N; write --ctx-size 32768" in reason
 
 
 def test_lm_studio_keeps_the_other_fields_of_a_model() -> None:

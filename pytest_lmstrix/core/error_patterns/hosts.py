@@ -2,7 +2,27 @@
 
 from __future__ import annotations
 
+from pytest_lmstrix.core.error_patterns import localized
+
+_SYSTEM = r"(?:machine|system|computer|hardware|cpu|processor|platform|gpu|pytorch)"
+
 HOST_TROUBLE = (
+    # A policy, a signature or a scanner keeps a program or a library from running.
+    r"\b(?:application control|group|system|security) policy\b|blocked by .{0,30}\b(?:policy"
+    r"|administrator|antivirus|defender|firewall)|(?:developer|publisher|author) cannot be verified"
+    r"|could not verify .{0,60}\bmalware|\bcode ?sign(?:ature|ing)\b|sealed resource"
+    r"|damaged and can.?t be opened|move it to the (?:trash|bin)\b|com\.apple\.quarantine"
+    r"|contains (?:a|the) virus|potentially unwanted software"
+    # A machine that lacks what the runtime needs, whatever the model.
+    rf"|(?:incompatible|not compatible) with (?:your|this|the) (?:current )?{_SYSTEM}\b"
+    r"|\bcpu compatibility\b|hardware has\b.{0,60}\brequired|(?:cpu|processor) does(?:n't| not) "
+    r"support|\b(?:vulkan|opencl|opengl|directx|cuda|rocm) \d[\d.]*\+? (?:or \w+ )?(?:is )?required"
+    r"|\bvkcreateinstance\b|shared memory (?:size )?(?:is )?too small"
+    r"|\bdevice\b.{0,40} does(?:n't| not) support (?:16-?bit|fp16|float16|bf16)"
+    r"|tensile host: no devices|\bnvidia-container\b"
+    r"|platform (?:in)?dependent libraries|filesystem encoding|encodings module"
+    r"|\bcommand not found\b|not recognized as an internal or external command"
+    rf"|or one of its dependencies|missing (?:\w+ )?(?:dlls?|dylibs?)\b|{localized.BROKEN_PART}|"
     r"\bspawn\b.{1,200}\b(?:ENOENT|EACCES|EPERM|EAGAIN|ENOEXEC)\b|\bEADDRINUSE\b"
     r"|\bENOENT.{1,200}[/\\]\.internal[/\\]"
     r"|load lib failed|shared (?:object file|library .{0,60}not found)"
@@ -42,6 +62,9 @@ HOST_TROUBLE = (
     r"|maximum pending requests|\bunauthori[sz]ed\b|\bforbidden\b"
     r"|(?:invalid|incorrect|missing|malformed|expired|no) (?:\w+ )?"
     r"(?:(?:api|auth\w*|bearer|access)[ _-](?:key|token)|passkey)\b"
+    r"|(?:provid|suppl|pass|set)\w* (?:\w+ ){0,2}(?:api|access|auth\w*|bearer)[ _-](?:key|token)\b"
+    r"|\bapi[ _-]?key\b.{0,30}\bmust be\b|authenti\w+ (?:is )?required"
+    r"|(?:http|status(?: code)?|error(?: code)?)\W{0,4}(?:401|403|407)\b"
 )
 """A part that is missing, a full disk, a client of another age, a server that lets no one in."""
 
@@ -52,6 +75,12 @@ LOST = (
     r"|\b(?:linked|remote) (?:device|peer)\b.{0,40}(?:away|not available|disconnect|lost)"
     r"|\bdevice (?:hosting|that hosts)\b"
     r"|keep-?alive[ _](?:ping )?time"
+    # There was no connection yet.
+    r"|\bdial (?:tcp|udp|unix)\b.{0,80}(?:i/o timeout|timed out)|(?:tls|ssl) handshake time"
+    r"|\bx509\b|\btls: "
+    r"|(?:verif\w+|self[- _]signed|untrusted|expired) (?:the )?(?:\w+ )?certificate"
+    r"|certificate (?:has expired|is (?:not|valid)|verif\w+ fail|chain|signed by)"
+    r"|\b(?:self_signed_cert|cert_has_expired|unable_to_(?:get|verify)_\w+|err_(?:tls|ssl|cert)_\w+)"
 )
 """A connection that was lost, in words that also name a timeout or an error."""
 
@@ -79,7 +108,10 @@ UNREACHABLE = (
     r"|\b(?:http(?:/\d(?:\.\d)?)?|status(?: code)?|response|error|code)\W{0,4}50[23]\b"
     r"|empty reply from server|web ?socket.{0,80}(?:closed|fail|error|terminat|disconnect)"
     r"|connection closed|closed before|premature close|incompletemessage"
-    r"|typeerror: terminated|error sending request|dial tcp|\": eof\b"
+    r"|typeerror: terminated|error sending request|dial tcp"
+    r"|\": eof\b|\w(?<!model)(?<!file): eof[\"']?\s*$"
+    r"|\bno live upstreams?\b|\bupstream\b.{0,60}(?:error|unavailable|closed|reset|fail|refused)"
+    rf"|invalid response\b.{{0,40}}\bupstream|{localized.NO_CONNECTION}"
     r"|\b50[23]\b.{0,20}(?:bad gateway|service)|bad gateway|service unavailable"
     r"|server (?:is )?shutting down"
     r"|is (?:lm studio|ollama|the server|it) running|winerror 100(?:54|61)"

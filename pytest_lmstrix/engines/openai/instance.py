@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Unpack
 
 import msgspec
@@ -41,9 +41,10 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     context_length: int
     """In force as the server reports it, else as asked for; tokens."""
-    is_reported: bool
+    is_reported: bool = False
     """Whether the server reports its context."""
-    usable_context_length: int
+    request_context: int | None = None
+    """The part of it that one request gets, where the server reports that; tokens."""
     ignored_settings: tuple[str, ...] = ()
     embeds: bool = False
     """Whether it is an embedding model."""
@@ -76,7 +77,9 @@ class OpenAiInstance:
         self._counter = TokenCounter(self._measure, served.context_length)
         self._counts = KnownCounts(self._count_tokens)
         self.context_length = served.context_length
-        self.usable_context_length = served.usable_context_length
+        self.usable_context_length = min(
+            served.request_context or served.context_length, served.context_length
+        )
         self.ignored_settings = served.ignored_settings
         self.capabilities = served.capabilities
 
@@ -157,6 +160,14 @@ class OpenAiInstance:
             return self._sharing.run(asks)
         finally:
             self._sharing, self._requests = None, 1
+
+    def wake(self) -> None:
+        """Send the shortest request, for which a server loads a model that is not in memory."""
+        if self._served.embeds:
+            with suppress(Unable):
+                self.embed(["Hello"])
+        else:
+            self.complete("Hello", max_tokens=1)
 
     def count_tokens(self, text: str) -> int:
         """Count the tokens of `text` by `/tokenize`, else by the usage that requests report.

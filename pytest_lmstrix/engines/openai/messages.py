@@ -1,4 +1,4 @@
-"""What OpenAI-compatible servers send: the fields of several dialects.
+"""What OpenAI-compatible servers answer: the fields of several dialects.
 
 Sources: https://platform.openai.com/docs/api-reference, and the servers of vLLM
 (https://docs.vllm.ai), SGLang (https://docs.sglang.ai) and llama.cpp
@@ -13,48 +13,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pytest_lmstrix.engines.openai_form import ToolCallPart
-
-
-class Meta(Struct, frozen=True):
-    """What llama.cpp adds to a listed model."""
-
-    n_ctx: int | None = None
-    n_ctx_train: int | None = None
-    size: int | None = None
-
-
-class ServerModel(Struct, frozen=True):
-    """An entry of `/v1/models`."""
-
-    id: str
-    root: str | None = None
-    """The weights, as vLLM and SGLang name them."""
-    parent: str | None = None
-    """The model that an adapter is for."""
-    owned_by: str | None = None
-    max_model_len: int | None = None
-    """The context in force (vLLM, SGLang)."""
-    meta: Meta | None = None
-
-
-class Listing(Struct, frozen=True):
-    """The answer of `/v1/models`."""
-
-    data: tuple[ServerModel, ...]
-
-    def find(self, name: str) -> ServerModel | None:
-        return next((model for model in self.data if model.id == name), None)
-
-    def context_of(self, name: str) -> int | None:
-        """Return the context in force for a model or its parent, tokens; `None` if unknown."""
-        model = self.find(name)
-        if model is None:
-            return None
-        known = model.max_model_len or (model.meta and model.meta.n_ctx)
-        if known:
-            return known
-        parent = self.find(model.parent) if model.parent not in (None, name) else None
-        return (parent and parent.max_model_len) or None
 
 
 class Count(Struct, frozen=True):
