@@ -51,14 +51,14 @@ def _llama_server(text: str, entries: Sequence[Exported]) -> Merged:
     for entry in entries:
         lines = lines_of(text)
         parsed = _ini(lines)
-        names = [each.section for each in parsed if not each.key and each.section == entry.model.id]
+        names = [each.section for each in parsed if not each.key and each.section == entry.name]
         if names:
             text = "".join(_set_in_section(lines, parsed, entry, newline))
         elif reason := _unsafe_path(entry.file):
             left_out.append(NotExported(model=entry.model.id, reason=reason))
         else:
             start = "" if not text else newline if text.endswith("\n") else newline * 2
-            text += start + newline.join([f"[{entry.model.id}]", f"model = {entry.file}",
+            text += start + newline.join([f"[{entry.name}]", f"model = {entry.file}",
                                   f"; {entry.note}", f"ctx-size = {entry.context_length}",
                                   "parallel = 1", ""])  # fmt: skip
         _ini(lines_of(text))
@@ -97,7 +97,7 @@ def _set_in_section(
     lines: list[str], parsed: Sequence[_Line], entry: Exported, newline: str
 ) -> list[str]:
     # Of a section that is given twice, the last one counts.
-    header = max(each.index for each in parsed if each.section == entry.model.id and not each.key)
+    header = max(each.index for each in parsed if each.section == entry.name and not each.key)
     end = min((e.index for e in parsed if not e.key and e.index > header), default=len(lines))
     keys = [each for each in parsed if each.key and header < each.index < end]
     sizes = [each for name in _SIZE_KEYS for each in keys if each.key == name]
@@ -194,7 +194,7 @@ def _untagged(name: str | None) -> str | None:
 
 def _ollama_source(entry: Exported) -> str | None:
     if entry.model.engine == "ollama":
-        return entry.model.id
+        return entry.name
     source = entry.model.source or ""
     if hub := re.fullmatch(r"hf://([^/]+/[^/]+)/([^@]+)(?:@.*)?", source):
         return f"hf.co/{hub[1]}:{hub[2]}"
@@ -206,7 +206,7 @@ def _ollama_render(entries: Sequence[Exported]) -> Merged:
     texts = []
     for entry in entries:
         if source := _ollama_source(entry):
-            name = re.sub(r"[^\w.-]+", "-", entry.model.id).strip("-.")
+            name = re.sub(r"[^\w.-]+", "-", entry.name).strip("-.")
             texts.append(
                 f"# ollama create {name}-{entry.context_length} -f FILE\nFROM {source}\n"
                 f"# {entry.note}\nPARAMETER num_ctx {entry.context_length}\n"
@@ -225,7 +225,7 @@ def _ollama_merge(text: str, entries: Sequence[Exported]) -> Merged:
 
 def _codex(text: str, entries: Sequence[Exported]) -> Merged:
     data = _toml(text)
-    mine = [entry for entry in entries if data.get("model") == entry.model.id]
+    mine = [entry for entry in entries if data.get("model") in entry.names]
     others = tuple(NotExported(model=entry.model.id, reason="is not the model of this file")
                    for entry in entries if entry not in mine)  # fmt: skip
     for entry in mine[:1]:
@@ -271,7 +271,7 @@ def _sorted(data: dict[str, Any]) -> dict[str, Any]:
 
 def _codex_render(entries: Sequence[Exported]) -> Merged:
     blocks = (
-        f"# for {entry.model.id}, one model at a time\nmodel = {_quoted(entry.model.id)}\n"
+        f"# for {entry.name}, one model at a time\nmodel = {_quoted(entry.name)}\n"
         f"{_CODEX_KEY} = {entry.context_length}  # {entry.note}\n"
         for entry in entries
     )
