@@ -1,7 +1,8 @@
 """The context in force, as servers report it outside of OpenAI's interface.
 
-Sources: the documentation or the code of llama.cpp's server (`/props`, which llamafile has too), LM Studio (`/api/v0/models`), Ollama (`/api/ps`), TabbyAPI (`/v1/model`), koboldcpp,
-Lemonade (`/v1/health`) and Text Generation Inference (`/info`).
+Sources: the documentation or the code of llama.cpp's server (`/props`, which llamafile has too),
+LM Studio (`/api/v0/models`), Ollama (`/api/ps`), TabbyAPI (`/v1/model`), koboldcpp, Lemonade
+(`/v1/health`) and Text Generation Inference (`/info`).
 """
 
 from __future__ import annotations
