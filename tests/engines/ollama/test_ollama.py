@@ -13,12 +13,15 @@ from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import LoadSettings, Message, Model
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.ollama.address import ollama_url
+from pytest_lmstrix.engines.ollama.client import OllamaClient
 from pytest_lmstrix.engines.ollama.engine import OllamaEngine
 from pytest_lmstrix.engines.ollama.instance import OllamaInstance
+from pytest_lmstrix.engines.ollama.listing import full_name
 from pytest_lmstrix.system.addresses import ollama_host
 from tests.standin.lmstudio import Crashes, Reasons, Says, StandInModel
 from tests.standin.lmstudio.models import brain
 from tests.standin.ollama import OllamaServer, Quirks
+from tests.standin.openai.canned import Canned, CannedServer
 
 TINY = StandInModel(key="tiny:latest", max_context_length=8192)
 MODEL = Model(id="tiny", engine="ollama")
@@ -371,6 +374,32 @@ def test_the_sweep_leaves_a_model_that_was_loaded_again_since(tmp_path: Path) ->
         assert engine.sweep(lambda owner: owner == "dead") == []
         assert server.loaded == {"tiny:latest": 2048}
         engine.close()
+
+
+@pytest.mark.parametrize("name", ["TINY", "library/tiny", "registry.ollama.ai/library/tiny:latest"])
+def test_a_model_is_known_by_all_of_its_names(name: str) -> None:
+    with running() as (server, engine):
+        instance = load(engine, model=Model(id=name, engine="ollama"))
+        assert server.loaded == {"tiny:latest": 1024}
+        instance.complete(PROMPT, max_tokens=2)
+        instance.unload()
+        assert server.loaded == {}
+
+
+@pytest.mark.parametrize("name", ["hf.co/library/tiny:q4", "me/library:latest"])
+def test_other_registries_and_namespaces_are_part_of_a_name(name: str) -> None:
+    assert full_name(name) == name
+
+
+def test_an_error_in_mid_stream_is_one_wherever_its_field_is() -> None:
+    lines = b'{"response":"\\"error\\": none"}\n{"status":500,"error":"unexpected EOF"}\n'
+    with CannedServer({"/api/generate": Canned(body=lines)}) as server:
+        client = OllamaClient(server.url)
+        found = client.stream("/api/generate", {}, dict, prefill_seconds=9, silence_seconds=9)
+        assert "none" in next(found)["response"]
+        with pytest.raises(Failure, match="unexpected EOF"):
+            next(found)
+        client.close()
 
 
 def test_a_server_that_is_not_ollama_is_unreachable() -> None:
