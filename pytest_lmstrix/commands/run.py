@@ -320,9 +320,7 @@ def _scan(config: pytest.Config, settings: Settings, screen: Output) -> int:
     screen.section("largest context that fits", list(largest))
     screen.section(f"gone: in {shown}, but no longer available",
                    [[each.engine, each.id] for each in found.gone])  # fmt: skip
-    screen.section(
-        "embedding models: no size is tested", [[each] for each in found.embedding]
-    )
+    screen.section("embedding models: no size is tested", [[each] for each in found.embedding])
     left_out = [*found.left_out, *scan.not_recorded(found.new, appended)]
     screen.section("left out", [[each] for each in left_out])
     complete = scan.is_complete(answers, manifest.models, settings.hosts)
