@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def test_a_companion_never_makes_its_model_missing_or_corrupted() -> None:
     found = {
         classify(message)
         for message, _ in MESSAGES
-        if any(name in message.lower() for name in companions)
+        if any(re.search(rf"\b{name}", message.lower()) for name in companions)
     }
     assert found == {Verdict.ENGINE_ERROR}
 
