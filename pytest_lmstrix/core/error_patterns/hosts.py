@@ -25,7 +25,7 @@ HOST_TROUBLE = (
     r"|\b(?:no (?:\w+ )?backends? (?:is |are |was |were )?(?:found|loaded|available))(?! for)"
     r"|\b(?:process|binary|executable|program|runner) (?:is |was )?(?:not found|missing)\b"
     r"|(?:could(?: not|n't)|cannot|unable to|failed to) (?:start|launch|spawn|find) (?:the |an? )?"
-    r"(?:[\w.]+[ -]){0,2}(?:runner|daemon|subprocess|worker|llama-server|binary|executable)\b"
+    r"(?:[\w.]+[ -]){0,2}(?:runner|daemon|subprocess|llama-server|binary|executable)\b"
     # A program of another platform.
     r"|exec format error|\bcannot execute\b|bad cpu type|wrong elf class|invalid elf header"
     r"|not a valid (?:application|executable)|valid cil image|badimageformat"

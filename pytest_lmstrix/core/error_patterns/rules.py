@@ -29,6 +29,7 @@ COMPANION = (
     r"(?:fail\w*|error|unable|could ?n[o']t|cannot) (?:to )?(?:load|loading|open|init\w*) "
     r"(?:the )?(?:\w+ )?(?:(?:draft|speculative|mtp|projector|vision|lora|adapter|clip"
     r"|control vector)(?![-\w])|mmproj)"
+    r"|\bclip_\w+: (?:\w+: )?failed to load|\bfind tensor '?(?:v|mm|a)\."
     r"|\bmmproj\b.{0,80}(?:fail|unable|invalid|not found|missing|does)"
     # Not as a part of the name of a model.
     r"|(?<![-\w/.@])(?:draft|speculative|mtp|lora|adapter|projector)(?![-\w/]).{0,80}"
