@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -38,6 +39,11 @@ class Edit(Struct, frozen=True):
 def newline_of(text: str) -> str:
     """Return the line end that `text` uses."""
     return "\r\n" if "\r\n" in text else "\n"
+
+
+def lines_of(text: str) -> list[str]:
+    """Return the lines with their ends; unlike `splitlines`, others than LF and CR end none."""
+    return re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", text)
 
 
 def line_start(text: str, position: int) -> int:

@@ -220,6 +220,54 @@ def test_a_modelfile_keeps_its_other_lines() -> None:
         merge("", [SMOL, SMOL])
 
 
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "PARAMETER\tnum_ctx\t5\n",
+        'SYSTEM "of two\nlines"\nPARAMETER num_ctx 5\n',
+        'SYSTEM use """ for docs\nPARAMETER num_ctx 5\n',
+        'MESSAGE user """\nPARAMETER num_ctx 6\n"""\nPARAMETER num_ctx 5\n',
+        "# a\x0cb\u2028c\nPARAMETER num_ctx 5\rPARAMETER top_k 4\r",
+        "FROM ./mmproj.gguf\nPARAMETER num_ctx 5",
+    ],
+)
+def test_a_modelfile_is_read_as_ollama_reads_it(rest: str) -> None:
+    merge = APPS["ollama"].merge
+    assert merge is not None
+    qwen = exported(engine="ollama", id="qwen3:latest")
+    merged = merge(f"\tfrom\tqwen3\n{rest}", [qwen])
+    assert merged.left_out == ()
+    lines = merged.text.splitlines(keepends=True)
+    kept = "".join(line for line in lines if "lmstrix: " not in line)
+    assert kept.replace("32768", "5") == f"\tfrom\tqwen3\n{rest}"
+    assert merged.text.count("32768") == 2
+    assert merge(merged.text, [qwen]).text == merged.text
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", "K = 32768  # N\n"),
+        ('"K" = 0x10 # mine\n', '"K" = 32768 # mine\n'),
+        ("a = 1\n[profiles.a]\nK = 5\n", "K = 32768  # N\na = 1\n[profiles.a]\nK = 5\n"),
+    ],
+)
+def test_a_size_of_a_codex_profile_is_not_that_of_the_file(before: str, after: str) -> None:
+    merge = APPS["codex"].merge
+    assert merge is not None
+    old, new = (
+        'model = "qwen3-8b"\n' + text.replace("K", "model_context_window").replace("N", NOTE)
+        for text in (before, after)
+    )
+    assert merge(old, [QWEN]).text == new
+
+
+def test_blanks_before_the_name_of_a_preset_do_not_count() -> None:
+    merge = APPS["llama-server"].merge
+    assert merge is not None
+    assert merge("[ smol]\nc = 5\n", [SMOL]).text == f"[ smol]\n; {SMOL_NOTE}\nc = 32768\n"
+
+
 @pytest.mark.parametrize("name", ["openrouter", "openai"])
 def test_a_model_of_the_same_name_in_the_cloud_keeps_its_size(name: str) -> None:
     merge = APPS["litellm"].merge

@@ -13,7 +13,10 @@ NOISE: tuple[str, ...] = (
     r"^.*\b(?:trying next|falling back to|deferring|will be ignored)\b.*",
     # A backend without a device: another one, or the CPU, takes over.
     r"^.*\bggml_\w*init\w*: failed to initiali[sz]e.*|^(?!.*\btensile\b).*\bno devices found\b.*",
-    # A list of guesses.
+    r"^.*\bhead failed, status\b.*|^.*\b(?:fallback to|using the) cpu\b.*",
+    # Guesses.
+    r"\bif you (?:get|see|encounter) .*"
+    r"|\b(?:can|may|might|could) (?:also )?(?:happen|occur|be (?:caused|due|because))\b.*",
     r"^.*\b(?:common|possible|potential|typical) (?:causes|reasons)\b.*",
     # Remarks about the training of the model.
     r"^.*(?:n_ctx\w*\W.{0,40}n_ctx_train|training context).*",

@@ -30,6 +30,8 @@ BROKEN_PART = (
     r"|angegebene modul wurde nicht gefunden|module sp(?:é|e)cifi(?:é|e) est introuvable"
     r"|encontrar el m(?:ó|o)dulo especificado|m(?:ó|o)dulo especificado n(?:ã|a)o"
     r"|не найден указанный модуль|找不到指定的模[块組组]|指定されたモジュールが見つかりません"
+    r"|有效的?\s?(?:win32\s?)?应用程序|zul(?:ä|ae)ssige win32|application win32 valide"
+    r"|aplicaci(?:ó|o)n win32 v(?:á|a)lida|не является приложением win32"
     r"|初始化例程失败|zu wenig speicherplatz|speicherplatz auf dem datentr(?:ä|ae)ger"
     r"|espace (?:disque )?insuffisant|espacio (?:\w+ ){0,2}insuficiente"
     r"|недостаточно места на диске|磁[盘碟](?:空间)?(?:不足|已满)|ディスクに十分な空き領域"

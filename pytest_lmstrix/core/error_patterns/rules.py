@@ -29,6 +29,7 @@ COMPANION = (
     r"(?:fail\w*|error|unable|could ?n[o']t|cannot) (?:to )?(?:load|loading|open|init\w*) "
     r"(?:the )?(?:\w+ )?(?:(?:draft|speculative|mtp|projector|vision|lora|adapter|clip"
     r"|control vector)(?![-\w])|mmproj)"
+    r"|\bclip_\w+: (?:\w+: )?failed to load|\bfind tensor '?(?:v|mm|a)\."
     r"|\bmmproj\b.{0,80}(?:fail|unable|invalid|not found|missing|does)"
     # Not as a part of the name of a model.
     r"|(?<![-\w/.@])(?:draft|speculative|mtp|lora|adapter|projector)(?![-\w/]).{0,80}"
@@ -146,7 +147,8 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|invalid ggml type|keyerror: ['\"](?:model_type|architectures?|[a-z_]+\d\w*)['\"]"
         r"|must be loaded with the first split|\brope_scaling\b.{0,40}(?:must be|should)"
         r"|\bonly supported on (?:\w+ )?(?:gpus?|devices?|hardware)\b|\bsupport is (?:not|still)\b"
-        r"|failed to process regex",
+        r"|failed to process regex|any variant of untagged enum"
+        r"|requires the .{0,60}(?:provider|runtime|backend|extension)\b|\bno device code\b",
     ),
     (
         "corrupted",
@@ -172,7 +174,7 @@ RULES: tuple[tuple[str, str], ...] = (
         r"(?:end[ -]of(?! (?:json|input|response|stream))|eof.{0,40}(?:file|read(?!ing response)))"
         r"|remaining file size|fread returned|too many tensors|endianness"
         r"|failed to seek |failed to read (?:entire file|tensor|magic|header|key|model|gguf|meta)"
-        r"|read error"
+        r"|read error(?!.{0,20}\bconnection)"
         r"|(?:checksum|sha(?:-?\d+)?|digest|hash)\b.{0,80}(?:mismatch|fail|n[o']t match)"
         r"|(?:mismatch\w*|invalid|bad|wrong) (?:checksum|sha-?\d+|digest|hash)"
         r"|safetensor_?error|deserializing header|header_?too_?(?:large|small)"
@@ -191,13 +193,15 @@ RULES: tuple[tuple[str, str], ...] = (
         # Not where it only says what failed.
         r"\bmodel\b(?!(?<=load model)[.:])(?!(?<=load the model)[.:]).{0,120}"
         r"(?:not (?:be )?found|(?:does|did) ?(?:not|n't) exist|is unknown|"
-        r"(?:not|n't) (?:be )?(?:available|downloaded|installed|located)\b|n[o']t loaded\b)"
+        r"(?:not|n't) (?:be )?(?:available|downloaded|installed|located)\b"
+        r"|n[o']t (?:been )?loaded\b)"
+        r"|load (?:the )?model: \S{1,80} (?:was |is |could )?not (?:be )?found"
         r"|no (?:\w+ )?(?:models?|config file) (?:\w+ ){0,2}"
         r"(?:found|loaded|match\w*|available|with)\b|no_model|nomodelmatchingquery"
         r"|pathnotfound|path not found|modelnotfound"
         r"|(?:cannot|could ?n[o']t|can't|unable to|failed to) (?:find|locate|resolve).{0,40}\b"
         r"(?:model|weights|gguf|file|repo\w*)\b|(?:invalid|unknown) model\b"
-        r"|(?:file|gguf|weights|repo\w*|manifest|entry)\b.{0,80}(?:not found|does"
+        r"|(?:file|gguf|weights|repo\w*|manifest|entry)\b.{0,80}(?:not (?:be )?found|does"
         r"(?: not|n't) exist)|no such (?:file|model)\b|cannot find the (?:file|path)|\benoent\b"
         r"|filenotfound|manifest unknown|does this file exist"
         r"|failed to open (?:gguf|model|.{0,200}\.(?:gguf|bin|safetensors)\b)"
@@ -229,14 +233,14 @@ RULES: tuple[tuple[str, str], ...] = (
         "crashed",
         r"\bsig(?:segv|abrt|kill|bus|ill|fpe|trap|sys|term)\b|segmentation (?:fault|violation)"
         r"|segfault|bus error|illegal instruction|floating[ -]point exception|stack overflow"
-        r"|access violation|protect(?:ion fault|ed memory)|core dumped|abort trap"
+        r"|access violation|protect(?:ion fault|ed memory)|core dumped|abort trap|trace/bpt"
         r"|(?:^|: )abort(?:ed|\(\))?(?:$| \(| {2})|abort(?:\(\))? (?:has been|was) called"
         r"|terminate called|terminating (?:due to|with) uncaught|libc\+\+abi|ggml_(?:assert|abort)"
         r"|assert\w*\b.{0,200}\bfail|\bcrash(?:ed|es|ing)?\b"
         r"|(?:process|runner|server|engine|worker|backend|subprocess|instance|model|child)\b"
         r".{0,60}\b(?:terminated|died|exited|killed|stopped unexpectedly|unexpectedly stopped"
         r"|unloaded|is gone|no longer running)\b"
-        r"|(?:while running the model|post predict|do load request"
+        r"|(?:while running the model|post predict|do \w+ request"
         r"|reading (?:from server|llm response))\b"
         r".{0,160}\b(?:eof|forcibly closed|connection reset)\b"
         r"|engine protocol [\w ]{0,20}request failed"
@@ -253,8 +257,13 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|pointer being freed|heap corruption|stack smashing|corrupted size|pure virtual"
         r"|panicked at|\bpanic:"
         r"|fatal (?:python )?error:|unexpected signal|unhandled exception|uncaught exception"
+        r"|\beof \(status|dead_?error\b|\b(?:engine|worker|server|process) is dead"
+        r"|background loop has (?:errored|stop)"
+        r"|terminating (?:the )?(?:server|worker|engine)\b"
         r"|brokenprocesspool|process pool.{0,40}terminated",
     ),
+    # A server that refuses a request is there.
+    ("engine_error", r"\b4(?:00|22) (?:bad request|unprocessable)"),
     ("unreachable", UNREACHABLE),
 )
 """Verdict and pattern; the first match decides, so causes come first."""

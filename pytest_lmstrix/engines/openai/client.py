@@ -163,7 +163,7 @@ class OpenAiClient:
                 if response.is_success:
                     yield response
                     return
-                answer = _limited(response, _ERROR_BYTES, cut=True)
+                answer = _redirection(response) or _limited(response, _ERROR_BYTES, cut=True)
                 asked = _retry_after(response)
             wait = max(_LEAST_PAUSE, pause if asked is None else asked)
             refusal = self._refusal(status, answer, phase, asked)
@@ -242,6 +242,14 @@ class OpenAiClient:
         # Before a model is requested, it cannot be at fault.
         verdict = Verdict.ENGINE_ERROR if phase == "predict" else Verdict.UNREACHABLE
         raise Failure(self.key.redact(text), verdict=verdict, phase=phase)
+
+
+def _redirection(response: httpx.Response) -> bytes:
+    """Return in words where a response sends its client, without what may be a secret."""
+    if not response.has_redirect_location:
+        return b""
+    target = response.headers["Location"].partition("?")[0]
+    return f"it sends clients on to {target[:300]}: name that address instead".encode()
 
 
 def is_out_of_memory(refusal: Exception) -> bool:

@@ -18,6 +18,7 @@ from pytest_lmstrix.engines.counting import KnownCounts, TokenCounter
 from pytest_lmstrix.engines.openai.client import OpenAiClient, PathMissing
 from pytest_lmstrix.engines.openai.collected import CollectedReply
 from pytest_lmstrix.engines.openai.messages import Count
+from pytest_lmstrix.engines.openai.refusals import AcceptedFields
 from pytest_lmstrix.engines.openai_form import (
     EmbeddingAnswer,
     chat_fields,
@@ -70,7 +71,7 @@ class OpenAiInstance:
         self._requests = 1
         """How many are."""
         self._only_chats = False
-        self._usage_option: dict[str, object] = {"stream_options": {"include_usage": True}}
+        self._accepted = AcceptedFields()
         self._past_end: dict[str, object] = {_PAST_END: True}
         self._text_field: str | None = "prompt"
         """The field of `/tokenize` with the text; `None` without that path."""
@@ -91,6 +92,8 @@ class OpenAiInstance:
             found.append("context: the server does not report how much it has")
         if self._only_chats:
             found.append("prompts: the server has no completions, so all went through its template")
+        if not self._accepted.takes_greedy:
+            found.append("temperature: the server does not take 0, so answers are drawn at random")
         return tuple(found)
 
     def complete(
@@ -227,22 +230,16 @@ class OpenAiInstance:
         temperature: float,
     ) -> Reply:
         self._check_open()
-        body = {
-            "model": self._served.name,
-            **prompt,
-            "max_tokens": max_tokens,
-            "temperature": temperature,
-            "stream": True,
-        }
+        body = {"model": self._served.name, **prompt}
         if self._served.reports_prefill:
             body["return_progress"] = True
-        try:
-            return self._streamed(path, {**body, **self._usage_option}, text, max_tokens)
-        except Failure as failure:
-            if "stream_options" not in failure.text or not self._usage_option:
-                raise
-        self._usage_option = {}
-        return self._streamed(path, body, text, max_tokens)
+        while True:
+            fields = self._accepted.of(max_tokens, temperature)
+            try:
+                return self._streamed(path, {**body, **fields}, text, max_tokens)
+            except Failure as failure:
+                if not self._accepted.learn(failure.text, temperature):
+                    raise
 
     def _streamed(self, path: str, body: Mapping[str, object], text: str, max_tokens: int) -> Reply:
         # Few texts have more than one token for two bytes.

@@ -12,6 +12,9 @@ _WORDS = ("message", "msg", "detail", "error", "errors")
 """Fields with the words of an error, or with another object that has them."""
 _TITLE = re.compile(r"<title>([^<]{1,300})</title>", re.IGNORECASE)
 _DEPTH = 4
+_NO_GREEDY = re.compile(
+    r"\btemperature\b.{0,40}(?:strictly positive|not support|unsupported|greater than 0)", re.I
+)
 
 
 class ServerError(Struct, frozen=True):
@@ -20,6 +23,34 @@ class ServerError(Struct, frozen=True):
     message: str
     name: str | None = None
     """Its code for classification."""
+
+
+class AcceptedFields:
+    """The fields of a request for an answer that a server accepts, as its refusals teach."""
+
+    def __init__(self) -> None:
+        self._budget = "max_tokens"
+        self._usage: dict[str, object] = {"stream_options": {"include_usage": True}}
+        self.takes_greedy = True
+        """Whether it takes a temperature of 0."""
+
+    def of(self, max_tokens: int, temperature: float) -> dict[str, object]:
+        fields: dict[str, object] = {self._budget: max_tokens, "stream": True, **self._usage}
+        if self.takes_greedy or temperature:
+            fields["temperature"] = temperature
+        return fields
+
+    def learn(self, refusal: str, temperature: float) -> bool:
+        """Return whether a request is worth another try without what the `refusal` names."""
+        if "stream_options" in refusal and self._usage:
+            self._usage = {}
+        elif "max_completion_tokens" in refusal and self._budget == "max_tokens":
+            self._budget = "max_completion_tokens"  # of OpenAI's newer models, and their proxies
+        elif _NO_GREEDY.search(refusal) and self.takes_greedy and not temperature:
+            self.takes_greedy = False  # Text Generation Inference, OpenAI's reasoning models
+        else:
+            return False
+        return True
 
 
 def error_in(answer: bytes) -> ServerError | None:

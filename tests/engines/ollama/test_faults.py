@@ -6,9 +6,11 @@ import pytest
 
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.verdicts import Verdict
+from pytest_lmstrix.engines.ollama.client import OllamaClient
 from tests.engines.ollama.loads import PROMPT, STORY, load, running
 from tests.standin.lmstudio import Crashes, Says, StandInModel
 from tests.standin.ollama import Quirks
+from tests.standin.openai.canned import Canned, CannedServer
 
 
 def test_a_slow_load_within_the_limit_is_a_load() -> None:
@@ -83,3 +85,14 @@ def test_a_reply_of_equal_tokens_may_lack_its_last_line(times: int, broken: bool
                 instance.complete(PROMPT, max_tokens=40)
         else:
             assert instance.complete(PROMPT, max_tokens=40).stop_reason is None
+
+
+def test_an_error_in_mid_stream_is_one_wherever_its_field_is() -> None:
+    lines = b'{"response":"\\"error\\": none"}\n{"status":500,"error":"unexpected EOF"}\n'
+    with CannedServer({"/api/generate": Canned(body=lines)}) as server:
+        client = OllamaClient(server.url)
+        found = client.stream("/api/generate", {}, dict, prefill_seconds=9, silence_seconds=9)
+        assert "none" in next(found)["response"]
+        with pytest.raises(Failure, match="unexpected EOF"):
+            next(found)
+        client.close()

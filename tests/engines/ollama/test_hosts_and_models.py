@@ -9,8 +9,9 @@ from pytest_lmstrix.core.types import Model
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.ollama.address import ollama_url
 from pytest_lmstrix.engines.ollama.engine import OllamaEngine
+from pytest_lmstrix.engines.ollama.listing import full_name
 from pytest_lmstrix.system.addresses import ollama_host
-from tests.engines.ollama.loads import TINY, load, running
+from tests.engines.ollama.loads import PROMPT, TINY, load, running
 from tests.standin.lmstudio import StandInModel
 from tests.standin.ollama import Quirks
 
@@ -73,3 +74,18 @@ def test_a_server_that_is_not_ollama_is_unreachable() -> None:
             stranger.models()
         stranger.close()
     assert failed.value.verdict is Verdict.UNREACHABLE
+
+
+@pytest.mark.parametrize("name", ["TINY", "library/tiny", "registry.ollama.ai/library/tiny:latest"])
+def test_a_model_is_known_by_all_of_its_names(name: str) -> None:
+    with running() as (server, engine):
+        instance = load(engine, model=Model(id=name, engine="ollama"))
+        assert server.loaded == {"tiny:latest": 1024}
+        instance.complete(PROMPT, max_tokens=2)
+        instance.unload()
+        assert server.loaded == {}
+
+
+@pytest.mark.parametrize("name", ["hf.co/library/tiny:q4", "me/library:latest"])
+def test_other_registries_and_namespaces_are_part_of_a_name(name: str) -> None:
+    assert full_name(name) == name
