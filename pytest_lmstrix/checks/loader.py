@@ -185,7 +185,7 @@ class ModelLoader:
         try:
             yield
         except Failure as failure:
-            self._name_host(failure, model)
+            self.name_host(failure, model)
             if may_lack_memory(failure) and (held := held_by_others(self.engine_of(model), model)):
                 text = f"{failure.text}\n{held}, so this does not count against {model.id}"
                 raise Failure(
@@ -208,7 +208,7 @@ class ModelLoader:
                     self.gone[host_of(engine)] = failure
             raise
 
-    def _name_host(self, failure: Failure, model: Model) -> None:
+    def name_host(self, failure: Failure, model: Model) -> None:
         """Name the host of a `failure` that is its own: there may be several."""
         place = remote_host(self.host_name(self.engine_of(model)))
         its_own = failure.verdict.subject == "host" and failure.code not in (WEIGHTS, NO_ENGINE)

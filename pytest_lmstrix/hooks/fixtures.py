@@ -82,6 +82,9 @@ def lmstrix_check(
         if verdict is not Verdict.OK:
             known = lmstrix_loader.unreachable_reason(lmstrix_case.model)
             final = verdict is Verdict.UNREACHABLE and known is not None and known.final
-            raise Failure(results[0].detail, verdict=verdict, final=final)
+            code = known.code if known is not None else None
+            failure = Failure(results[0].detail, verdict=verdict, code=code, final=final)
+            lmstrix_loader.name_host(failure, lmstrix_case.model)
+            raise failure
 
     return run

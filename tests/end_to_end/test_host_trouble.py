@@ -90,3 +90,28 @@ def test_one_missing_model_beside_others_fails_no_run(project: Project) -> None:
     assert result.ret == pytest.ExitCode.OK
     result.stdout.no_fnmatch_line("*no model was judged*")
     result.stdout.no_fnmatch_line("*did you mean*")
+
+
+def test_a_host_that_cannot_be_used_is_named(project: Project) -> None:
+    project.pytester.makeconftest("""
+from pytest_lmstrix import Failure, Verdict
+from tests.standin.fake_engine import FakeEngine
+
+class Locked(FakeEngine):
+    host = "h:1"
+    def load(self, *_):
+        raise Failure("it wants a token", verdict=Verdict.UNREACHABLE, phase="load", final=True)
+
+def pytest_lmstrix_engines(config):
+    return [Locked()]
+""")
+    hosts, model = "[{name: den, url: 'fake://h:1'}]", "{id: tiny, engine: fake, contexts: [8, 9]}"
+    project.pytester.makefile(".yaml", models=f"hosts: {hosts}\nmodels: [{model}]")
+    result = project.run("--lmstrix", "-rsE")
+    result.assert_outcomes(errors=1, skipped=1)
+    result.stdout.fnmatch_lines_random([
+        "unreachable on den: it wants a token",
+        "*tiny, full at 8 on den: it wants a token",
+        "ERROR *test_full?tiny-8? - unreachable on den: it wants a token",
+        "SKIPPED * unreachable on den: it wants a token",
+    ])  # fmt: skip
