@@ -208,6 +208,7 @@ def test_a_path_of_lm_studio_cannot_leave_its_folder(tested: Project) -> None:
         (["--lmstrix-export=emacs"], "--lmstrix-export: 'emacs' is not a known program; choose"),
         (["--lmstrix-export=json", "--lmstrix-margin=100"], "--lmstrix-margin: 100 is not a perc"),
         (["--lmstrix-export=json", "--lmstrix-margin=nan"], "--lmstrix-margin: nan is not a perc"),
+        (["--lmstrix-export=zed:~nobody1/x"], "~nobody1/x: there is no such home folder"),
         (["--lmstrix-export=json", "--lmstrix-list"], "--lmstrix-list and --lmstrix-export cannot"),
     ],
 )
