@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_lmstrix.command_options import add_commands
+from pytest_lmstrix.weights.source import with_home
 
 if TYPE_CHECKING:
     from pytest_lmstrix.core.types import Host
@@ -195,7 +196,7 @@ def read_settings(config: pytest.Config) -> Settings:
         registry=_path(config, "registry") if _value(config, "registry") else reports / REGISTRY,
         reports=reports,
         gguf_dirs=tuple(
-            Path(_ini_folder(config), Path(folder).expanduser()).resolve()
+            Path(_ini_folder(config), with_home(folder)).resolve()
             for folder in config.getini("lmstrix_gguf_dirs")
         ),
         all=config.option.lmstrix_all,

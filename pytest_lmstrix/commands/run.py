@@ -38,6 +38,7 @@ from pytest_lmstrix.options import (
 from pytest_lmstrix.registry.health import check_health
 from pytest_lmstrix.registry.store import Registry, RegistryError
 from pytest_lmstrix.reports.overview.variants import variants_table
+from pytest_lmstrix.weights.source import with_home
 
 HISTORY = 10  # results of a model listed by `-v`; `-vv` lists all
 LISTED_IMPORT = 500  # values that an import lists as left out
@@ -263,7 +264,7 @@ def _import(config: pytest.Config, settings: Settings, screen: Output) -> int:
     from pytest_lmstrix.commands import import_lmstrix
 
     folder = config.invocation_params.dir
-    file = Path(folder, Path(config.option.lmstrix_import).expanduser())
+    file = Path(folder, with_home(config.option.lmstrix_import))
     outside = not file.resolve().is_relative_to(folder.resolve())
     if outside and "--lmstrix-import" in config.invocation_params.args:
         raise pytest.UsageError(

@@ -74,8 +74,10 @@ def plan_file(
         raise ExportError(f"{path}: {error.strerror or error}") from None
     try:
         text = (old or b"").decode()
-    except UnicodeDecodeError:
-        raise ExportError(f"{path}: is not UTF-8") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        byte = f"0x{error.object[error.start]:02x}"
+        raise ExportError(f"{path}:{line}: must be UTF-8, got byte {byte}") from None
     mark = _BOM if text.startswith(_BOM) else ""
     if mark and not bom:
         raise ExportError(f"{path}: begins with a byte order mark, which the program cannot read")

@@ -86,7 +86,10 @@ def test_a_diff_shows_no_secret(tmp_path: Path, line: str, shown: str) -> None:
 
 @pytest.mark.parametrize(
     ("data", "problem"),
-    [(b"bad", "expected a value at line 1, column 1; nothing was"), (b"\xff\xfe", "is not UTF-8")],
+    [
+        (b"bad", "expected a value at line 1, column 1; nothing was"),
+        (b"a\n\xff\xfe", ":2: must be UTF-8, got byte 0xff"),
+    ],
 )
 def test_an_unreadable_file_is_untouched(tmp_path: Path, data: bytes, problem: str) -> None:
     path = a_file(tmp_path, data)
