@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_lmstrix.command_options import add_commands
-from pytest_lmstrix.weights.source import with_home
 
 if TYPE_CHECKING:
     from pytest_lmstrix.core.types import Host
@@ -190,6 +189,8 @@ def read_settings(config: pytest.Config) -> Settings:
     Raises:
         pytest.UsageError: A value is not valid; the text names option, value and valid values.
     """
+    from pytest_lmstrix.weights.source import with_home  # slow to import
+
     reports = _path(config, "reports") if _value(config, "reports") else config.rootpath / "reports"
     return Settings(
         models=manifest_path(config),

@@ -339,13 +339,6 @@ def _answer_row(answer: scan.Answer) -> list[TableCell]:
 
 
 def _model_row(model: Model) -> list[TableCell]:
-    return [
-        model.id,
-        model.engine,
-        model.type or "llm",
-        file_size(model.size_bytes),
-        model.quantization or NOTHING,
-        model.architecture or NOTHING,
-        tokens(model.context_limit),
-        " ".join(model.capabilities),
-    ]
+    return [model.id, model.engine, model.type or "llm", file_size(model.size_bytes),
+            model.quantization or NOTHING, model.architecture or NOTHING,
+            tokens(model.context_limit), " ".join(model.capabilities)]  # fmt: skip
