@@ -163,6 +163,19 @@ def test_an_end_without_a_reason_or_a_text_is_no_answer(asked: Asked, body: byte
     assert failed.value.verdict is Verdict.ENGINE_ERROR
 
 
+@pytest.mark.parametrize("counted", [0, 1])
+def test_a_reply_without_a_token_had_no_room(asked: Asked, counted: int) -> None:
+    # LM Studio, bug tracker 2339: so it answers a prompt that is too long.
+    usage = f'{{"choices":[],"usage":{{"prompt_tokens":2048,"completion_tokens":{counted}}}}}'
+    body = events(STOP.replace("stop", "length"), usage)
+    if counted:  # such as an end of text
+        assert asked(body).text == ""
+    else:
+        with pytest.raises(Failure, match="no room for the prompt") as failed:
+            asked(body)
+        assert failed.value.verdict is Verdict.CONTEXT_TOO_LARGE
+
+
 def pings(first: bytes = b"", ping: bytes = b":\n\n") -> Callable[[], Iterable[bytes | float]]:
     def pieces() -> Iterator[bytes | float]:
         yield first
