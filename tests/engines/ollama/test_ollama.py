@@ -116,7 +116,7 @@ def test_models_of_the_cloud_are_left_out(caplog: pytest.LogCaptureFixture) -> N
     assert "computes it in the cloud" in caplog.text
 
 
-def test_every_request_names_the_same_context() -> None:
+def test_every_request_names_the_same_context_which_does_not_shift() -> None:
     with running() as (server, engine):
         instance = load(engine)
         instance.complete(PROMPT, max_tokens=2)
@@ -124,6 +124,9 @@ def test_every_request_names_the_same_context() -> None:
         instance.count_tokens(STORY)
         instance.unload()
         assert server.events == ["load tiny:latest 1024", "unload tiny:latest"]
+        asked = [body for _, body in server.requests if body.get("keep_alive")]
+        assert len(asked) >= 4
+        assert all(body["shift"] is False for body in asked)
 
 
 @pytest.mark.parametrize(

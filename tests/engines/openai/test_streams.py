@@ -262,6 +262,17 @@ def test_errors_are_read_in_every_shape(
         assert (failed.value.verdict, failed.value.text) == (verdict, refused.value.text)
 
 
+def test_a_budget_that_is_too_large_is_no_other_name(asked: Asked) -> None:
+    words = (
+        "'max_tokens' or 'max_completion_tokens' is too large: 8. This model's maximum context"
+        " length is 2048 tokens and your request has 2045 input tokens"
+    )
+    with pytest.raises(Failure) as failed:
+        asked(msgspec.json.encode({"error": {"message": words}}), status=400)
+    assert failed.value.verdict is Verdict.CONTEXT_TOO_LARGE
+    assert asked.server.paths.count(COMPLETIONS) == 1
+
+
 def test_of_a_page_of_html_the_title_is_told(asked: Asked) -> None:
     page = b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>models</body></html>"
     with pytest.raises(Failure, match=r"\(502\): 502 Bad Gateway\n") as failed:
