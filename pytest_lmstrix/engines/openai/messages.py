@@ -43,7 +43,7 @@ class Timings(Struct, frozen=True):
 
 
 class _Said(Struct, frozen=True):
-    """What a model says: a piece of it, or all."""
+    """The text of a model: a piece of it, or all."""
 
     role: str | None = None
     content: Any = None
