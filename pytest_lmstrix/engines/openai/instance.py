@@ -75,12 +75,12 @@ class OpenAiInstance:
         self._past_end: dict[str, object] = {_PAST_END: True}
         self._text_field: str | None = "prompt"
         """The field of `/tokenize` with the text; `None` without that path."""
-        self._counter = TokenCounter(self._measure, served.context_length)
-        self._counts = KnownCounts(self._count_tokens)
-        self.context_length = served.context_length
-        self.usable_context_length = min(
+        # What a request gets, of which there is no doubt: the server itself divides its context.
+        self.context_length = min(
             served.request_context or served.context_length, served.context_length
         )
+        self._counter = TokenCounter(self._measure, self.context_length)
+        self._counts = KnownCounts(self._count_tokens)
         self.ignored_settings = served.ignored_settings
         self.capabilities = served.capabilities
 
@@ -90,6 +90,9 @@ class OpenAiInstance:
         found = []
         if not self._served.is_reported:
             found.append("context: the server does not report how much it has")
+        if self.context_length < self._served.context_length:
+            of_all = f"{self.context_length:,} of the {self._served.context_length:,} tokens"
+            found.append(f"slots: a request gets {of_all} that the server has")
         if self._only_chats:
             found.append("prompts: the server has no completions, so all went through its template")
         if not self._accepted.takes_greedy:

@@ -280,6 +280,24 @@ def test_of_a_page_of_html_the_title_is_told(asked: Asked) -> None:
     assert failed.value.verdict is Verdict.HOST_TROUBLE
 
 
+@pytest.mark.parametrize(
+    ("body", "verdict"),
+    [
+        (b"<html><head><title>413 Request Entity Too Large</title>", Verdict.HOST_TROUBLE),
+        # Text Generation Inference and Text Embeddings Inference.
+        (b'{"error":"`inputs` must have less than 9 tokens. Given: 9"}', Verdict.CONTEXT_TOO_LARGE),
+        (b'{"error":"`inputs` tokens + `max_new_tokens` must be <= 9"}', Verdict.CONTEXT_TOO_LARGE),
+        (b'{"error":"the prompt exceeds the context of 512 tokens"}', Verdict.CONTEXT_TOO_LARGE),
+    ],
+)
+def test_a_proxy_that_takes_no_long_request_is_not_the_context(
+    asked: Asked, body: bytes, verdict: Verdict
+) -> None:
+    with pytest.raises(Failure) as failed:
+        asked(body, status=413)
+    assert failed.value.verdict is verdict
+
+
 def test_a_page_of_html_instead_of_a_stream_is_an_error(asked: Asked) -> None:
     with pytest.raises(Failure, match="does not answer as OpenAI's interface does"):
         asked(b"<!DOCTYPE html>\n<html>\n<title>Sign in</title>\n</html>")
