@@ -9,6 +9,7 @@ from typing import Unpack
 
 import msgspec
 
+from pytest_lmstrix.core.classify import classify
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Message, Reply
 from pytest_lmstrix.core.verdicts import Verdict
@@ -47,11 +48,19 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     request_context: int | None = None
     """The part of it that one request gets, where the server reports that; tokens."""
     ignored_settings: tuple[str, ...] = ()
+    is_listed: bool = False
+    """Whether the server lists it: one that does not was never found to be there."""
     embeds: bool = False
     """Whether it is an embedding model."""
     capabilities: tuple[str, ...] = ()
     reports_prefill: bool = False
     """Whether it can report the progress of a prefill, as llama.cpp can."""
+
+
+def _is_missing(failure: Failure) -> bool:
+    """Whether a server does not have a model, of one that it had: it is gone since."""
+    found = classify(failure.text, phase="load", code=failure.code)
+    return failure.verdict is Verdict.CRASHED and found is Verdict.MODEL_NOT_FOUND
 
 
 class OpenAiInstance:
@@ -241,8 +250,13 @@ class OpenAiInstance:
             try:
                 return self._streamed(path, {**body, **fields}, text, max_tokens)
             except Failure as failure:
-                if not self._accepted.learn(failure.text, temperature):
-                    raise
+                if self._accepted.learn(failure.text, temperature):
+                    continue
+                if not self._served.is_listed and _is_missing(failure):
+                    raise Failure(
+                        failure.text, verdict=Verdict.MODEL_NOT_FOUND, phase="load"
+                    ) from None
+                raise
 
     def _streamed(self, path: str, body: Mapping[str, object], text: str, max_tokens: int) -> Reply:
         # Few texts have more than one token for two bytes.
