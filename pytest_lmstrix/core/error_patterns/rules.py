@@ -122,6 +122,7 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|(?:find|no|nokv|without)\w*[\w ]{0,30}(?:kv|memory|cache)[ _]?(?:cache )?slot"
         r"|available cells in (?:the )?kv|kv[ _-]?cache(?: is)? full|space in (?:the )?(?:kv|cache)"
         r"|k-shift|context shift|prepare (?:\w+ ){1,2}u?batch|check your context"
+        r"|\binputs?\b.{0,60}\bmust (?:have less than|be <=?) \d"
         r"|physical batch size|(?:fit|fits) (?:in|into|within) (?:the )?(?:\w+ )?context"
         r"|decode\b.{0,60}\b(?:ret|returned|code)[ =:]{1,3}1\b",
     ),
