@@ -99,7 +99,8 @@ RULES: tuple[tuple[str, str], ...] = (
     (
         "engine_error",
         r"\b(?:content|media|message|output|tool)[ _-]types?\b"
-        r"|parameter '\w+'|number of arguments|<(?:h1|title)>\W*404",
+        r"|parameter '\w+'|number of arguments|<(?:h1|title)>\W*404"
+        r"|message\W{1,4}file not found",
     ),
     ("engine_error", COMPANION),
     ("unreachable", LOST),
@@ -107,7 +108,8 @@ RULES: tuple[tuple[str, str], ...] = (
         "context_too_large",
         r"exceed.{0,80}\b(?:context(?! deadline)|n_ctx|ctx|max_model_len|sequence length)\b"
         r"|\b(?:context(?! deadline)|n_ctx|ctx|prompt|input|tokens)\b[^.\n]{0,60}\bexceed"
-        r"|maximum (?:context|sequence|prompt|input)|context[ _]overflow"
+        r"|maximum (?:context|sequence|prompt|input|model length)|context[ _]overflow"
+        r"|\bmax_\w*tokens\b.{0,40}\bgot -\d"
         r"|overflow.{0,20}\bcontext\b"
         r"|\b(?:prompt|input|context|text|request|message)\b[\w ]{0,20}\btoo "
         r"(?:long|large|many|big)\b|too many (?:\w+ )?tokens|more tokens than|>=? n_ctx\b"
@@ -138,7 +140,8 @@ RULES: tuple[tuple[str, str], ...] = (
         r"(?:architecture|projector|gguf|ggml|model type))"
         r"|loading model architecture|architecture (?:is )?unknown|class \S+ does not exist"
         r"|no longer supported|only supports (?:up to )?version|currently only supports"
-        r"|__init__\(\) (?:missing \d+ required|got an unexpected keyword)"
+        r"|unable to quantize model of type"
+        r"|(?:__init__|quantize|from_dict)\(\) (?:missing \d+ required|got an unexpected keyword)"
         r"|\bno [\w ]{0,30}\b(?:runtime|engine|backend|extension)s?\b.{0,30}"
         r"(?:found|installed|loaded|available|support)|not compiled with"
         r"|requires .{0,40}(?:\bversion|or (?:newer|later))\b|please (?:update|upgrade)"
