@@ -10,7 +10,7 @@ from pytest_lmstrix.core.measured import PADDING
 from pytest_lmstrix.core.sanitize import clean, one_line
 from pytest_lmstrix.core.types import Model
 from pytest_lmstrix.export.apps import APPS, files_of, parse_targets
-from pytest_lmstrix.export.entries import Exported, NotExported, select
+from pytest_lmstrix.export.entries import Exported, NotExported, one_of_each, select
 from pytest_lmstrix.export.files import ExportError, FilePlan, diff, plan_file, write
 from pytest_lmstrix.options import Settings
 from pytest_lmstrix.registry.known import VerifyingCheck
@@ -66,11 +66,13 @@ class Exporter:
         plans = []
         for name, path in self._targets:
             if path is not None:
-                plans += list(self._plans(name, self._start / Path(path).expanduser(), notes))
+                plans += list(self._plans(name, self._start / _expanded(path), notes))
         targets = [plan.target for plan in plans]
         for plan in plans:
             if targets.count(plan.target) > 1:
-                raise ExportError(f"{plan.path}: is given twice; export to one at a time")
+                raise ExportError(
+                    f"{plan.path}: is given twice; export to it once, or select one model with -k"
+                )
         for line in _reasons(self._others):
             notes(line)
         if not self._entries:
@@ -83,7 +85,8 @@ class Exporter:
         for name, path in self._targets:
             app = APPS[name]
             if path is not None and app.check_loads and app.file_of is not None and not dry_run:
-                written = [each for each in self._entries if app.file_of(Path(), each) is not None]
+                models, _ = self._models(name)
+                written = [each for each in models if app.file_of(Path(), each) is not None]
                 for line in _taken(name, written, granted):
                     notes(line)
         return bool(self._entries)
@@ -91,18 +94,26 @@ class Exporter:
     def _print(self, name: str, out: Print, notes: Print) -> None:
         app = APPS[name]
         notes(f"{name}: {app.place}")
-        rendered = app.render(self._entries)
+        entries, variants = self._models(name)
+        rendered = app.render(entries)
         for line in rendered.text.splitlines():
             out(clean(line, 100_000))
-        for line in _reasons(rendered.left_out, name):
+        for line in _reasons((*variants, *rendered.left_out), name):
             notes(line)
+
+    def _models(self, name: str) -> tuple[Sequence[Exported], Sequence[NotExported]]:
+        """Return the models for a program, and those that it cannot tell apart."""
+        return (self._entries, ()) if APPS[name].variants else one_of_each(self._entries)
 
     def _plans(self, name: str, path: Path, notes: Print) -> Iterator[FilePlan]:
         app = APPS[name]
+        entries, variants = self._models(name)
+        for line in _reasons(variants, name):
+            notes(line)
         if app.file_of is not None:  # models without a file
-            for line in _reasons(app.render(self._entries).left_out, name):
+            for line in _reasons(app.render(entries).left_out, name):
                 notes(line)
-        for file, models in files_of(app, path, self._entries):
+        for file, models in files_of(app, path, entries):
             left_out: list[NotExported] = []
 
             def edit(
@@ -118,6 +129,13 @@ class Exporter:
             yield plan_file(file, edit, bom=app.bom, inside=path if app.file_of else None)
             for line in _reasons(left_out, name):
                 notes(line)
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ExportError(f"{path}: there is no such home folder") from None
 
 
 def granted_by_lm_studio(settings: Settings, model: Model) -> int:
@@ -163,10 +181,10 @@ def _taken(app: str, entries: Iterable[Exported], granted: Callable[[Model], int
             loaded = granted(entry.model)
         except (Failure, OSError) as error:
             text = error.text if isinstance(error, Failure) else str(error)
-            yield f"{app}: {name}: not checked whether it is taken: {one_line(text, 500)}"
+            yield f"{app}: {name}: not checked whether it is in force: {one_line(text, 500)}"
             continue
         if asked <= loaded < asked + PADDING:
-            yield f"{app}: {name}: taken: it loads with {loaded:,} tokens"
+            yield f"{app}: {name}: in force: it loads with {loaded:,} tokens"
         else:
             yield f"{app}: {name}: loaded with {loaded:,} tokens, not the {asked:,} written"
 

@@ -31,6 +31,8 @@ class App(NamedTuple):
     """Whether it reads files that begin with a byte order mark."""
     file_of: Callable[[Path, Exported], Path | None] | None = None
     """The file of each model in a folder, where each has one of its own."""
+    variants: bool = False
+    """Whether it tells variants of a model apart."""
     check_loads: bool = False
     """Whether a load shows if the setting is obeyed, which the program does not promise."""
 
@@ -42,7 +44,7 @@ def advice(
 
     def render(entries: Sequence[Exported]) -> Merged:
         lines = (
-            f"{entry.model.id}: {text.format(n=entry.context_length)} ({entry.note})\n"
+            f"{entry.name}: {text.format(n=entry.context_length)} ({entry.note})\n"
             for entry in entries
         )
         return Merged("".join(lines))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -25,9 +27,23 @@ class SetValue(Struct, frozen=True):
     """A comment beside the value, for formats that have comments."""
 
 
+class Edit(Struct, frozen=True):
+    """The text for a span of another text, which makes some changes."""
+
+    start: int
+    end: int
+    text: str
+    changes: tuple[SetValue, ...]
+
+
 def newline_of(text: str) -> str:
     """Return the line end that `text` uses."""
     return "\r\n" if "\r\n" in text else "\n"
+
+
+def lines_of(text: str) -> list[str]:
+    """Return the lines with their ends; unlike `splitlines`, others than LF and CR end none."""
+    return re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", text)
 
 
 def line_start(text: str, position: int) -> int:
@@ -66,14 +82,19 @@ def _unshared(data: Any) -> Any:
     return [_unshared(value) for value in data] if isinstance(data, list) else data
 
 
-def with_change(data: Any, change: SetValue) -> Any:
-    """Return a copy of `data` with the value set.
+def with_changes(data: Any, changes: Iterable[SetValue]) -> Any:
+    """Return a copy of `data` with the values set.
 
     Raises:
         DocumentError: There is another value where an object is needed.
     """
     changed = {} if data is None else _unshared(data)
-    place = changed
+    for change in changes:
+        _set_value(changed, change)
+    return changed
+
+
+def _set_value(place: Any, change: SetValue) -> None:
     for key in change.path[:-1]:
         if isinstance(place, dict) and place.get(key) is None:
             place[key] = {}
@@ -88,7 +109,69 @@ def with_change(data: Any, change: SetValue) -> Any:
         place.append(change.value)
     else:
         place[last] = change.value  # type: ignore[index]
-    return changed
+
+
+def set_values(
+    text: str,
+    changes: Iterable[SetValue],
+    parse: Callable[[str], Any],
+    edits_of: Callable[[str, Sequence[SetValue]], list[Edit]],
+) -> str:
+    """Return `text` with the values set; those that it has already are left alone.
+
+    `edits_of` returns the edits for changes of one text, each by itself.
+
+    Raises:
+        DocumentError: It cannot be parsed, or more than the values would change.
+    """
+    data = parse(text)
+    missing = [
+        change
+        for change in {each.path: each for each in changes}.values()
+        if not same(look_up(data, change.path), change.value)
+    ]
+    if not missing:
+        return text
+    wanted = with_changes(data, missing)
+    new, left = text, missing
+    while left:
+        new, left = _edited(new, edits_of(new, left))
+    try:
+        if same(parse(new), wanted):
+            return new
+    except DocumentError:
+        pass
+    if len(missing) == 1:
+        where = ".".join(map(str, missing[0].path))
+        raise DocumentError(f"'{where}' cannot be set without changing other values")
+    for change in missing:
+        text = set_values(text, [change], parse, edits_of)
+    return text
+
+
+def _edited(text: str, edits: list[Edit]) -> tuple[str, list[SetValue]]:
+    """Return the text with those edits that do not touch the same place, and the other changes."""
+    new: list[str] = []
+    left: list[SetValue] = []
+    end, last_start = 0, -1
+    for edit in sorted(edits, key=lambda edit: (edit.start, edit.end)):
+        if edit.start < end or edit.start == last_start:
+            left += edit.changes
+            continue
+        new += [text[end : edit.start], edit.text]
+        end, last_start = edit.end, edit.start
+    return "".join([*new, text[end:]]), left
+
+
+def tree_of(changes: Iterable[tuple[Path, SetValue]]) -> dict[str | int, Any]:
+    """Return the changes as nested objects, by the keys that are missing for each."""
+    tree: dict[str | int, Any] = {}
+    for left, change in changes:
+        place = tree
+        for key in left[:-1]:
+            place = place.setdefault(key, {})
+        place[left[-1]] = change
+    return tree
 
 
 def same(one: Any, other: Any) -> bool:

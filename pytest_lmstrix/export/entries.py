@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from math import floor
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 
@@ -16,6 +18,7 @@ from pytest_lmstrix.registry.known import VerifyingCheck
 from pytest_lmstrix.registry.recommended import Recommendation
 from pytest_lmstrix.registry.status import status_of
 from pytest_lmstrix.registry.store import Registry
+from pytest_lmstrix.system.addresses import URL_ENGINES, remote_host
 from pytest_lmstrix.weights.source import LocalSource, parse_source, parts
 
 MOST_OUTPUT = 4096
@@ -31,6 +34,29 @@ class Exported(Struct, frozen=True, kw_only=True):
     proof: Recommendation
     file: Path | None = None
     """Its weights, where they are a file of this machine."""
+
+    @property
+    def name(self) -> str:
+        """Its name in programs: that on its server, the same for all variants."""
+        return self.model.served_name or self.model.name
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """`name`, and without the tag that Ollama's names have by default."""
+        short = self.name.removesuffix(":latest") if self.model.engine == "ollama" else self.name
+        return tuple(dict.fromkeys((self.name, short)))
+
+    def is_at(self, address: Any) -> bool:
+        """Return whether an entry of a program with this address may be for this model's server.
+
+        Only a server of `url`, or on a host that is one, is known to speak TLS; a variable in
+        place of the address may be for any.
+        """
+        if not isinstance(address, str) or "://" not in address:
+            return True
+        if self.model.url is not None:
+            return _host_and_port(address) == _host_and_port(self.model.url)
+        return self.model.engine in URL_ENGINES or not address.lower().startswith("https:")
 
     @property
     def output(self) -> int:
@@ -59,6 +85,28 @@ class NotExported(Struct, frozen=True, kw_only=True):
 
     model: str
     reason: str
+
+
+def one_of_each(entries: Sequence[Exported]) -> tuple[list[Exported], list[NotExported]]:
+    """Return the models by which programs can tell them apart, and variants of one model.
+
+    Programs have one size for a model, whichever its load settings.
+    """
+    by_name: dict[tuple[str, str, str | None], list[Exported]] = {}
+    for entry in entries:
+        key = (entry.model.engine, entry.name, entry.model.url)
+        by_name.setdefault(key, []).append(entry)
+    found = [each[0] for each in by_name.values() if len(each) == 1]
+    others = [
+        NotExported(
+            model=entry.model.id,
+            reason=f"one of {len(each)} verified variants of {entry.name}: select one with -k",
+        )
+        for each in by_name.values()
+        if len(each) > 1
+        for entry in each
+    ]
+    return found, others
 
 
 def select(
@@ -111,7 +159,7 @@ def _obstacle(
 ) -> str:
     """Return why there is no value; an empty text if there is one."""
     if model.type == "embedding":
-        return "an embedding model, which is never tested"
+        return "an embedding model, whose sizes are not tested"
     status = status_of(registry, model)
     if proof is not None:
         if file is not None and _differs(file, proof.fingerprint):
@@ -127,6 +175,16 @@ def _obstacle(
     if status.fingerprint is None:
         return "verified, but its weights are unknown"
     return "not verified on this machine"
+
+
+def _host_and_port(address: str) -> tuple[str, int | None]:
+    try:
+        parts = urlsplit(address)
+        name, port = parts.hostname or "", parts.port
+    except ValueError:
+        return address, None
+    name = name if remote_host(name) else "localhost"
+    return name, port or (443 if parts.scheme.lower() == "https" else 80)
 
 
 def _file(model: Model, folder: Path) -> Path | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from pytest_lmstrix.core.sanitize import clean
-from pytest_lmstrix.export.document import DocumentError
+from pytest_lmstrix.export.document import DocumentError, lines_of
 from pytest_lmstrix.system.atomic_write import atomic_write
 
 MOST_FILE_BYTES = 20_000_000
@@ -106,9 +106,7 @@ def diff(plan: FilePlan) -> Iterator[str]:
     """Yield the lines of a unified diff, harmless in a terminal."""
     old, new = ((plan.old or b"").decode(), plan.new.decode())
     before = "/dev/null" if plan.old is None else str(plan.path)
-    lines = difflib.unified_diff(
-        old.splitlines(keepends=True), new.splitlines(keepends=True), before, str(plan.path), n=2
-    )
+    lines = difflib.unified_diff(lines_of(old), lines_of(new), before, str(plan.path), n=2)
     for line in lines:
         yield clean(line.rstrip("\r\n"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -11,25 +12,30 @@ import msgspec
 from pytest_lmstrix.export.app import App, Merged, advice
 from pytest_lmstrix.export.document import DocumentError, SetValue, look_up
 from pytest_lmstrix.export.entries import Exported, NotExported
-from pytest_lmstrix.export.jsonc import edit_json, parse_json
+from pytest_lmstrix.export.jsonc import edit_json, is_blank, parse_json
+from pytest_lmstrix.system.addresses import server_url
 
 EXPORT_SCHEMA = 1
 """Of `json`; increased when a key is removed or changes its meaning."""
-NO_ENTRY = "has no entry in this file: add the model in the program first"
+NO_ENTRY = "has no entry in this file, or none at its address: add the model in the program first"
 _Changes = Callable[[Any, Exported], list[SetValue]]
 
 
 def by_entry(
-    entries: Sequence[Exported], changes_of: Callable[[Exported], list[SetValue]]
+    entries: Sequence[Exported], changes_of: Callable[[Exported], list[SetValue] | str]
 ) -> tuple[list[SetValue], tuple[NotExported, ...]]:
-    """Return the changes for all models, and the models that have none."""
+    """Return the changes for all models, and the models that have none.
+
+    In place of changes there may be the reason why there are none.
+    """
     changes: list[SetValue] = []
     left_out = []
     for entry in entries:
-        mine = changes_of(entry)
-        changes += mine
-        if not mine:
-            left_out.append(NotExported(model=entry.model.id, reason=NO_ENTRY))
+        mine = changes_of(entry) or NO_ENTRY
+        if isinstance(mine, str):
+            left_out.append(NotExported(model=entry.model.id, reason=mine))
+        else:
+            changes += mine
     return changes, tuple(left_out)
 
 
@@ -39,7 +45,7 @@ def _json_merge(
     def merge(text: str, entries: Sequence[Exported]) -> Merged:
         if text.strip() and not comments:
             parse_json(text, strict=True)
-        data = parse_json(text) if text.strip() else {}
+        data = {} if is_blank(text) else parse_json(text)
         changes, left_out = by_entry(entries, lambda entry: changes_of(data, entry))
         return Merged(edit_json(text, changes, comments=comments) if changes else text, left_out)
 
@@ -56,9 +62,13 @@ def from_template(
 
 def objects(data: Any) -> Iterator[tuple[str | int, dict[str, Any]]]:
     """Yield the objects in an object or a list, with their keys or indexes."""
-    pairs = data.items() if isinstance(data, dict) else enumerate(data or ())
-    if isinstance(data, dict | list):
-        yield from ((key, value) for key, value in pairs if isinstance(value, dict))
+    pairs = data.items() if isinstance(data, dict) else enumerate(list_of(data))
+    yield from ((key, value) for key, value in pairs if isinstance(value, dict))
+
+
+def list_of(data: Any) -> list[Any]:
+    """Return `data` if it is a list, else an empty one."""
+    return data if isinstance(data, list) else []
 
 
 def _json(data: Any, entry: Exported) -> list[SetValue]:
@@ -78,33 +88,50 @@ def _json(data: Any, entry: Exported) -> list[SetValue]:
 def _opencode(data: Any, entry: Exported) -> list[SetValue]:
     top = "providers" if look_up(data, ("providers",)) else "provider"
     found = [
-        name
+        (name, model)
         for name, provider in objects(look_up(data, (top,)))
-        if entry.model.id in (provider.get("models") or {})
+        if isinstance(models := provider.get("models"), dict)
         and (name == entry.model.engine or look_up(provider, ("options", "baseURL")))
+        and entry.is_at(look_up(provider, ("options", "baseURL")))
+        for model in entry.names
+        if model in models
     ]
-    if not found and entry.model.engine == "lmstudio":
-        found = ["lmstudio"]  # a provider that the program has itself
+    address = look_up(data, (top, "lmstudio", "options", "baseURL"))
+    if not found and entry.model.engine == "lmstudio" and entry.is_at(address):
+        found = [("lmstudio", entry.name)]  # a provider that the program has itself
     return [
-        SetValue((top, name, "models", entry.model.id, "limit", key), value, entry.note)
-        for name in found
+        SetValue((top, name, "models", model, "limit", key), value, entry.note)
+        for name, model in found
         for key, value in (("context", entry.context_length), ("output", entry.output))
     ]
 
 
 def _opencode_template(entries: Sequence[Exported]) -> str:
-    models: dict[str, Any] = {
-        entry.model.id: {} for entry in entries if entry.model.engine != "lmstudio"
-    }
-    local = {"options": {"baseURL": "http://127.0.0.1:8080/v1"}, "models": models}
-    return "" if not models else _text({"provider": {"local": local}})
+    providers: dict[str, Any] = {}
+    for entry in entries:
+        if entry.model.engine != "lmstudio":
+            address = entry_server(entry) + "/v1"
+            name = "ollama" if entry.model.engine == "ollama" else "local"
+            provider = _provider(providers, name, "options", {"baseURL": address})
+            provider.setdefault("models", {})[entry.name] = {}
+    return "" if not providers else _text({"provider": providers})
+
+
+def _provider(providers: dict[str, Any], name: str, key: str, value: Any) -> Any:
+    """Return the provider with this value of `key`; others of its name have a number."""
+    names = (f"{name}{number or ''}" for number in chain((0,), count(2)))
+    return next(
+        provider
+        for each in names
+        if (provider := providers.setdefault(each, {key: value}))[key] == value
+    )
 
 
 def _vscode(data: Any, entry: Exported) -> list[SetValue]:
     changes = []
     for group_index, group in objects(data):
         for index, model in objects(group.get("models")):
-            if model.get("id") == entry.model.id and "url" in model:
+            if model.get("id") in entry.names and "url" in model and entry.is_at(model["url"]):
                 path = (group_index, "models", index)
                 if "contextWindow" in model:
                     changes.append(SetValue((*path, "contextWindow"), entry.context_length))
@@ -116,9 +143,9 @@ def _vscode(data: Any, entry: Exported) -> list[SetValue]:
 def _vscode_template(entries: Sequence[Exported]) -> str:
     models = [
         {
-            "id": entry.model.id,
-            "name": entry.model.id,
-            "url": _address(entry) + "/v1/chat/completions",
+            "id": entry.name,
+            "name": entry.name,
+            "url": entry_server(entry) + "/v1/chat/completions",
             "toolCalling": "tools" in entry.model.capabilities,
             "vision": "vision" in entry.model.capabilities,
         }
@@ -128,7 +155,9 @@ def _vscode_template(entries: Sequence[Exported]) -> str:
                    "models": models}])  # fmt: skip
 
 
-def _address(entry: Exported) -> str:
+def entry_server(entry: Exported) -> str:
+    if entry.model.url is not None:
+        return server_url(entry.model.url)
     port = {"lmstudio": 1234, "ollama": 11434}.get(entry.model.engine, 8080)
     return f"http://localhost:{port}"
 
@@ -139,16 +168,18 @@ def _text(data: Any) -> str:
 
 def _aider(data: Any, entry: Exported) -> list[SetValue]:
     provider = {"lmstudio": "lm_studio", "ollama": "ollama_chat"}.get(entry.model.engine, "openai")
-    key = f"{provider}/{entry.model.id}"
+    keys = [f"{provider}/{name}" for name in entry.names]
+    key = next((key for key in keys if look_up(data, (key,))), keys[0])
     changes = [
         SetValue((key, "max_input_tokens"), entry.input, entry.note),
         SetValue((key, "max_output_tokens"), entry.output, entry.note),
     ]
-    if not look_up(data, (key,)):
+    old = look_up(data, (key,))
+    if not old:
         more = {"max_tokens": entry.output, "input_cost_per_token": 0, "output_cost_per_token": 0,
                 "litellm_provider": provider, "mode": "chat"}  # fmt: skip
         changes += [SetValue((key, name), value) for name, value in more.items()]
-    elif "max_tokens" in data[key]:
+    elif isinstance(old, dict) and "max_tokens" in old:
         changes.append(SetValue((key, "max_tokens"), entry.output, entry.note))
     return changes
 
@@ -162,7 +193,7 @@ def _zed(data: Any, entry: Exported) -> list[SetValue]:
             if name not in ("openai_compatible", entry.model.engine):
                 continue
             for index, model in objects(each.get("available_models")):
-                if model.get("name") == entry.model.id:
+                if model.get("name") in entry.names and entry.is_at(each.get("api_url")):
                     key = "context_window" if "context_window" in model else "max_tokens"
                     path = (*inside, "available_models", index, key)
                     changes.append(SetValue(path, entry.context_length, entry.note))
@@ -176,10 +207,10 @@ def _zed_template(entries: Sequence[Exported]) -> str:
             provider = providers.setdefault(entry.model.engine, {})
         else:
             local = providers.setdefault("openai_compatible", {})
-            provider = local.setdefault("Local", {"api_url": _address(entry) + "/v1"})
+            provider = _provider(local, "Local", "api_url", entry_server(entry) + "/v1")
         provider.setdefault("available_models", []).append(
             {
-                "name": entry.model.id,
+                "name": entry.name,
                 "max_tokens": 0,
                 "supports_tool_calls": "tools" in entry.model.capabilities,
                 "supports_images": "vision" in entry.model.capabilities,
@@ -196,7 +227,8 @@ def _cline(data: Any, entry: Exported) -> list[SetValue]:
         SetValue(("providers", name, "settings", "contextWindow"), entry.context_length)
         for name, provider in objects(look_up(data, ("providers",)))
         if isinstance(provider.get("settings"), dict)
-        and provider["settings"].get("model") == entry.model.id
+        and provider["settings"].get("model") in entry.names
+        and entry.is_at(provider["settings"].get("baseUrl"))
     ]
 
 
@@ -265,7 +297,7 @@ def _app(
 
 
 JSON_APPS = {
-    "json": _app("any file", _json, comments=False),
+    "json": _app("any file", _json, comments=False)._replace(variants=True),
     "lmstudio": App(
         "files in LM Studio's home folder, usually ~/.lmstudio; merge with lmstudio:FOLDER",
         _render_lmstudio,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from msgspec import Struct
@@ -11,13 +13,14 @@ from msgspec import Struct
 from pytest_lmstrix.export.document import (
     COMMENT_MARK,
     DocumentError,
+    Edit,
     Path,
     SetValue,
     at,
     line_start,
     newline_of,
-    same,
-    with_change,
+    set_values,
+    tree_of,
 )
 
 MOST_LEVELS = 200
@@ -177,8 +180,14 @@ def parse_json(text: str, *, strict: bool = False) -> Any:
     return _Parser(text).document().value
 
 
+def is_blank(text: str) -> bool:
+    """Return whether `text` has nothing but white space and comments."""
+    match = _BLANK.match(text)  # which ends a comment at its first end, as fullmatch would not
+    return match is not None and match.end() == len(text)
+
+
 def edit_json(text: str, changes: list[SetValue], *, comments: bool = True) -> str:
-    """Return `text` with the values set; an empty text becomes an object.
+    """Return `text` with the values set; without data it becomes an object.
 
     Values that are already there are left alone, with their comments.
 
@@ -187,31 +196,40 @@ def edit_json(text: str, changes: list[SetValue], *, comments: bool = True) -> s
     """
     if not text.strip():
         text = "{}\n"
+    elif is_blank(text):
+        text += f"{'' if text.endswith(chr(10)) else newline_of(text)}{{}}{newline_of(text)}"
+    return set_values(text, changes, parse_json, partial(_edits, comments=comments))
+
+
+def _edits(text: str, changes: Sequence[SetValue], *, comments: bool) -> list[Edit]:
+    root = _Parser(text).document()
+    nodes: dict[int, _Node] = {}
+    missing: dict[int, list[tuple[Path, SetValue]]] = {}
     for change in changes:
-        root = _Parser(text).document()
-        wanted = with_change(root.value, change)
-        if same(wanted, root.value):
-            continue
-        new = _set(text, root, change, comments)
-        if not same(_Parser(new).document().value, wanted):
-            where = ".".join(map(str, change.path))
-            raise DocumentError(f"'{where}' cannot be set without changing other values")
-        text = new
-    return text
+        node, left = root, change.path
+        while left and (found := _part(node, left[0])):
+            node, left = found, left[1:]
+        nodes[node.start] = node
+        missing.setdefault(node.start, []).append((left, change))
+    return [_edit(text, nodes[start], each, comments=comments) for start, each in missing.items()]
 
 
-def _set(text: str, root: _Node, change: SetValue, comments: bool) -> str:
-    note = f" /* {change.note.replace('*/', '* /')} */" if comments and change.note else ""
-    node, left = root, change.path
-    while left and (found := _part(node, left[0])):
-        node, left = found, left[1:]
-    if left and isinstance(node.value, dict | list):
-        return _insert(text, node, left, f"{_wrapped(left[1:], change.value, note)}")
-    # A scalar, or null where an object is needed.
-    end = node.end
-    if not left and (old := _OWN_COMMENT.match(text, end)):
-        end = old.end()
-    return text[: node.start] + _wrapped(left, change.value, note) + text[end:]
+def _edit(text: str, node: _Node, missing: list[tuple[Path, SetValue]], *, comments: bool) -> Edit:
+    changes = tuple(change for _, change in missing)
+    if not missing[0][0]:  # a scalar
+        old = _OWN_COMMENT.match(text, node.end)
+        end = old.end() if old else node.end
+        return Edit(node.start, end, _written(changes[0], comments), changes)
+    tree = tree_of(missing)
+    if not isinstance(node.value, dict | list):  # null, where an object is needed
+        return Edit(node.start, node.end, _written(tree, comments), changes)
+    members = [
+        f"{json.dumps(key, ensure_ascii=False)}: {_written(value, comments)}"
+        if isinstance(node.value, dict)
+        else _written(value, comments)
+        for key, value in tree.items()
+    ]
+    return Edit(*_insertion(text, node, members), changes)
 
 
 def _part(node: _Node, key: str | int) -> _Node | None:
@@ -219,49 +237,51 @@ def _part(node: _Node, key: str | int) -> _Node | None:
     return found[-1] if found else None  # of equal keys the last one counts
 
 
-def _wrapped(keys: Path, value: Any, note: str) -> str:
-    text = json.dumps(value, ensure_ascii=False) + note
-    for key in reversed(keys):
-        text = f"{{{json.dumps(key, ensure_ascii=False)}: {text}}}"
-    return text
+def _written(value: SetValue | dict[str | int, Any], comments: bool) -> str:
+    """Return a value to set, or an object of them, as one line."""
+    if isinstance(value, SetValue):
+        note = value.note.replace("*/", "* /") if comments else ""
+        return json.dumps(value.value, ensure_ascii=False) + (f" /* {note} */" if note else "")
+    members = (
+        f"{json.dumps(key, ensure_ascii=False)}: {_written(inner, comments)}"
+        for key, inner in value.items()
+    )
+    return f"{{{', '.join(members)}}}"
 
 
-def _insert(text: str, node: _Node, left: Path, value: str) -> str:
-    if isinstance(node.value, dict):
-        value = f"{json.dumps(left[0], ensure_ascii=False)}: {value}"
+def _insertion(text: str, node: _Node, members: list[str]) -> tuple[int, int, str]:
+    """Return where in an object or a list to write its new members, and the text."""
     if not node.parts:
-        return _insert_first(text, node, value)
+        return _first_insertion(text, node, members)
     first, last = node.parts[0][1], node.parts[-1][1]
     margin = _margin(text, first.start)
     after = last.end if node.comma is None else node.comma + 1
     own = _OWN_COMMENT.match(text, after)
     if own and node.comma is None:
         after = own.end()
-    comma = "," if node.comma is None else ""
-    trailing = "" if node.comma is None else ","
+    comma, trailing = (",", "") if node.comma is None else ("", ",")
     if margin is None or "\n" not in text[last.end : node.end]:
-        return f"{text[:after]}{comma} {value}{trailing}{text[after:]}"
+        return after, after, f"{comma} {', '.join(members)}{trailing}"
     rest = _AFTER.match(text, after)
     assert rest is not None
-    return (
-        f"{text[:after]}{comma}{rest[0]}{newline_of(text)}{margin}{value}{trailing}"
-        f"{text[rest.end() :]}"
-    )
+    line = newline_of(text) + margin
+    return after, rest.end(), f"{comma}{rest[0]}{line}{f',{line}'.join(members)}{trailing}"
 
 
-def _insert_first(text: str, node: _Node, value: str) -> str:
+def _first_insertion(text: str, node: _Node, members: list[str]) -> tuple[int, int, str]:
     inside = text[node.start + 1 : node.end - 1]
     newline = newline_of(text)
     outer = re.match(r"[ \t]*", text[line_start(text, node.start) :])
     assert outer is not None
     unit = "\t" if re.search(r"^\t", text, re.MULTILINE) else "  "
+    block = f",{newline}{outer[0]}{unit}".join(members)
     if "\n" in inside:
         end = line_start(text, node.end)
         if not text[end : node.end - 1].strip():
-            return f"{text[:end]}{outer[0]}{unit}{value}{newline}{text[end:]}"
+            return end, end, f"{outer[0]}{unit}{block}{newline}"
     elif not inside and node.start == 0:
-        return f"{{{newline}{unit}{value}{newline}}}{text[node.end :]}"
-    return f"{text[: node.start + 1]}{value}{text[node.start + 1 :]}"
+        return node.start, node.end, f"{{{newline}{unit}{block}{newline}}}"
+    return node.start + 1, node.start + 1, ", ".join(members)
 
 
 def _margin(text: str, value_start: int) -> str | None:

@@ -16,20 +16,26 @@ from pytest_lmstrix.export.document import (
     DocumentError,
     SetValue,
     at,
+    lines_of,
     newline_of,
     same,
-    with_change,
+    with_changes,
 )
 from pytest_lmstrix.export.entries import Exported, NotExported
 from pytest_lmstrix.export.json_apps import NO_ENTRY
 
-_INI_SECTION = re.compile(r"\s*\[([^\]\r\n]+)\]\s*(?:[#;].*)?")
+_INI_SECTION = re.compile(r"\s*\[\s*([^\]\r\n]+)\]\s*(?:[#;].*)?")
 _INI_KEY = re.compile(r"(\s*)([^=\s\[#;][^=]*?)(\s*=\s*)([^#;]*?)(\s*)([#;].*)?")
 _SIZE_KEYS = ("ctx-size", "c", "LLAMA_ARG_CTX_SIZE")
 """Spellings of one key; the first one that is there counts."""
 _INSTRUCTIONS = ("FROM", "PARAMETER", "TEMPLATE", "SYSTEM", "ADAPTER", "LICENSE", "MESSAGE",
                  "RENDERER", "PARSER", "REQUIRES", "DRAFT")  # fmt: skip
+_INSTRUCTION = re.compile(r"[ \t]*([A-Za-z]+)[ \t]+(\S.*)", re.DOTALL)
 _CODEX_KEY = "model_context_window"
+_CODEX_SIZE = re.compile(
+    rf"^([ \t]*[\"']?{_CODEX_KEY}[\"']?[ \t]*=[ \t]*)([+\w]+)(?:[ \t]*# {COMMENT_MARK}[^\r\n]*)?",
+    re.MULTILINE,
+)
 
 
 class _Line(Struct, frozen=True):
@@ -43,19 +49,19 @@ def _llama_server(text: str, entries: Sequence[Exported]) -> Merged:
     left_out = []
     newline = newline_of(text)
     for entry in entries:
-        lines = text.splitlines(keepends=True)
+        lines = lines_of(text)
         parsed = _ini(lines)
-        names = [each.section for each in parsed if not each.key and each.section == entry.model.id]
+        names = [each.section for each in parsed if not each.key and each.section == entry.name]
         if names:
             text = "".join(_set_in_section(lines, parsed, entry, newline))
         elif reason := _unsafe_path(entry.file):
             left_out.append(NotExported(model=entry.model.id, reason=reason))
         else:
             start = "" if not text else newline if text.endswith("\n") else newline * 2
-            text += start + newline.join([f"[{entry.model.id}]", f"model = {entry.file}",
+            text += start + newline.join([f"[{entry.name}]", f"model = {entry.file}",
                                   f"; {entry.note}", f"ctx-size = {entry.context_length}",
                                   "parallel = 1", ""])  # fmt: skip
-        _ini(text.splitlines(keepends=True))
+        _ini(lines_of(text))
     return Merged(text, tuple(left_out))
 
 
@@ -91,7 +97,7 @@ def _set_in_section(
     lines: list[str], parsed: Sequence[_Line], entry: Exported, newline: str
 ) -> list[str]:
     # Of a section that is given twice, the last one counts.
-    header = max(each.index for each in parsed if each.section == entry.model.id and not each.key)
+    header = max(each.index for each in parsed if each.section == entry.name and not each.key)
     end = min((e.index for e in parsed if not e.key and e.index > header), default=len(lines))
     keys = [each for each in parsed if each.key and header < each.index < end]
     sizes = [each for name in _SIZE_KEYS for each in keys if each.key == name]
@@ -120,13 +126,14 @@ def _ollama(text: str, entries: Sequence[Exported]) -> Merged:
     """Set the size in a Modelfile, which is about one model."""
     if not text.strip():
         return _ollama_render(entries)
-    lines = text.splitlines(keepends=True)
+    lines = lines_of(text)
     instructions = _modelfile(text, lines)
     weights = [value for _, name, value in instructions if name == "FROM"]
     if not weights:
         raise DocumentError("has no line FROM")
-    mine = [entry for entry in entries if _ollama_source(entry) == weights[-1].strip('"')]
-    others = tuple(NotExported(model=entry.model.id, reason=f"the file is about {weights[-1]}")
+    named = {value.strip('"').removesuffix(":latest") for value in weights}
+    mine = [entry for entry in entries if _untagged(_ollama_source(entry)) in named]
+    others = tuple(NotExported(model=entry.model.id, reason=f"the file is about {weights[0]}")
                    for entry in entries if entry not in mine)  # fmt: skip
     for entry in mine:
         newline = newline_of(text)
@@ -149,24 +156,45 @@ def _ollama(text: str, entries: Sequence[Exported]) -> Merged:
 
 
 def _modelfile(text: str, lines: Sequence[str]) -> list[tuple[int, str, str]]:
+    """Return the instructions: index of the line, name and value, of which only quoted ones have
+    more lines."""
     found = []
-    quoted = False
+    open_text = ""
     for index, line in enumerate(lines):
-        starts_quoted, quoted = quoted, quoted ^ (line.count('"""') % 2 == 1)
-        if starts_quoted or not line.strip() or line.lstrip().startswith("#"):
+        if open_text:
+            open_text += line
+            open_text = "" if _is_closed(open_text) else open_text
             continue
-        name, _, rest = line.strip().partition(" ")
-        if name.upper() not in _INSTRUCTIONS or not rest.strip():
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        match = _INSTRUCTION.match(line)
+        if match is None or match[1].upper() not in _INSTRUCTIONS:
             raise DocumentError(f"expected an instruction with a value at line {index + 1}")
-        found.append((index, name.upper(), rest.strip()))
-    if quoted:
-        raise DocumentError(f'a text in """ without an end at {at(text, len(text))}')
+        name, value = match[1].upper(), match[2].strip()
+        found.append((index, name, value))
+        if name in ("PARAMETER", "MESSAGE"):  # a word precedes the value
+            value = "".join(value.split(maxsplit=1)[1:])
+        open_text = "" if _is_closed(value) else value + line[len(line.rstrip()) :]
+    if open_text:
+        raise DocumentError(f'a text in " without an end at {at(text, len(text))}')
     return found
+
+
+def _is_closed(value: str) -> bool:
+    """Return whether a value is complete, as Ollama has it; else the next line continues it."""
+    value = value.strip()
+    quote = '"""' if value.startswith('"""') else '"' if value.startswith('"') else ""
+    return not quote or (len(value) >= 2 * len(quote) and value.endswith(quote))
+
+
+def _untagged(name: str | None) -> str | None:
+    """Return a name of Ollama without the tag that it has by default."""
+    return name.removesuffix(":latest") if name else None
 
 
 def _ollama_source(entry: Exported) -> str | None:
     if entry.model.engine == "ollama":
-        return entry.model.id
+        return entry.name
     source = entry.model.source or ""
     if hub := re.fullmatch(r"hf://([^/]+/[^/]+)/([^@]+)(?:@.*)?", source):
         return f"hf.co/{hub[1]}:{hub[2]}"
@@ -178,7 +206,7 @@ def _ollama_render(entries: Sequence[Exported]) -> Merged:
     texts = []
     for entry in entries:
         if source := _ollama_source(entry):
-            name = re.sub(r"[^\w.-]+", "-", entry.model.id).strip("-.")
+            name = re.sub(r"[^\w.-]+", "-", entry.name).strip("-.")
             texts.append(
                 f"# ollama create {name}-{entry.context_length} -f FILE\nFROM {source}\n"
                 f"# {entry.note}\nPARAMETER num_ctx {entry.context_length}\n"
@@ -197,11 +225,11 @@ def _ollama_merge(text: str, entries: Sequence[Exported]) -> Merged:
 
 def _codex(text: str, entries: Sequence[Exported]) -> Merged:
     data = _toml(text)
-    mine = [entry for entry in entries if data.get("model") == entry.model.id]
+    mine = [entry for entry in entries if data.get("model") in entry.names]
     others = tuple(NotExported(model=entry.model.id, reason="is not the model of this file")
                    for entry in entries if entry not in mine)  # fmt: skip
     for entry in mine[:1]:
-        wanted = with_change(data, SetValue((_CODEX_KEY,), entry.context_length))
+        wanted = with_changes(data, [SetValue((_CODEX_KEY,), entry.context_length)])
         if data.get(_CODEX_KEY) == entry.context_length:
             continue
         new = _set_toml(text, entry)
@@ -212,18 +240,19 @@ def _codex(text: str, entries: Sequence[Exported]) -> Merged:
 
 
 def _set_toml(text: str, entry: Exported) -> str:
+    """Set the size before the first table, where the keys of the whole file are."""
     newline = newline_of(text)
     value, note = str(entry.context_length), f"  # {entry.note}"
-    old = re.search(
-        rf"^([ \t]*{_CODEX_KEY}[ \t]*=[ \t]*)([\d_]+)(?:[ \t]*# {COMMENT_MARK}[^\r\n]*)?",
-        text,
-        re.MULTILINE,
-    )
+    table = re.search(r"^[ \t]*\[", text, re.MULTILINE)
+    end = table.start() if table else len(text)
+    old = _CODEX_SIZE.search(text, 0, end)
     if old:
         rest = text[old.end() :]
         note = note if re.match(r"[ \t]*(\r?\n|\Z)", rest) else ""
         return text[: old.start()] + old[1] + value + note + rest
-    model = re.search(r"^[ \t]*[\"']?model[\"']?[ \t]*=[^\r\n]*(\r?\n|\Z)", text, re.MULTILINE)
+    model = re.compile(r"^[ \t]*[\"']?model[\"']?[ \t]*=[^\r\n]*(\r?\n|\Z)", re.MULTILINE).search(
+        text, 0, end
+    )
     place = model.end() if model else 0
     start = newline if model and not model[1] else ""
     return f"{text[:place]}{start}{_CODEX_KEY} = {value}{note}{newline}{text[place:]}"
@@ -242,7 +271,7 @@ def _sorted(data: dict[str, Any]) -> dict[str, Any]:
 
 def _codex_render(entries: Sequence[Exported]) -> Merged:
     blocks = (
-        f"# for {entry.model.id}, one model at a time\nmodel = {_quoted(entry.model.id)}\n"
+        f"# for {entry.name}, one model at a time\nmodel = {_quoted(entry.name)}\n"
         f"{_CODEX_KEY} = {entry.context_length}  # {entry.note}\n"
         for entry in entries
     )

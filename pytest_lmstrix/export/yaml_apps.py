@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pytest_lmstrix.export.app import App, Merged
-from pytest_lmstrix.export.document import DocumentError, SetValue, look_up
+from pytest_lmstrix.export.document import SetValue, line_start, look_up
 from pytest_lmstrix.export.entries import Exported
-from pytest_lmstrix.export.json_apps import by_entry, from_template, objects
+from pytest_lmstrix.export.json_apps import by_entry, entry_server, from_template, list_of, objects
 from pytest_lmstrix.export.yaml_text import edit_yaml, parse_yaml
 
-_CTX = re.compile(r"(?<!\S)((?:--ctx-size|-c)(?:\s+|=))(\S+)")
+_CTX = re.compile(r"(?<!\S)(?<!taskset )(?<!ionice )(?:--ctx-size|-c)(?:\s+|=)(\S+)")
+"""The size in a command; before the server, `-c` may be an option of another program."""
 
 
 def _yaml_merge(
-    changes_of: Callable[[Any, Exported], list[SetValue]],
+    changes_of: Callable[[Any, Exported], list[SetValue] | str],
 ) -> Callable[[str, Sequence[Exported]], Merged]:
     def merge(text: str, entries: Sequence[Exported]) -> Merged:
         data = parse_yaml(text)
@@ -34,7 +35,8 @@ def _continue(data: Any, entry: Exported) -> list[SetValue]:
     providers = _CONTINUE.get(entry.model.engine, ("llama.cpp", "llamafile", "openai"))
     changes = []
     for index, model in objects(look_up(data, ("models",))):
-        ours = model.get("provider") in providers and model.get("model") == entry.model.id
+        ours = model.get("provider") in providers and model.get("model") in entry.names
+        ours = ours and entry.is_at(model.get("apiBase"))
         if not ours or (model["provider"] == "openai" and not model.get("apiBase")):
             continue
         if "contextLength" in model:
@@ -49,9 +51,13 @@ def _continue(data: Any, entry: Exported) -> list[SetValue]:
 
 def _continue_template(entries: Sequence[Exported]) -> str:
     models = (
-        f"  - name: {json.dumps(entry.model.id)}\n"
+        f"  - name: {json.dumps(entry.name)}\n"
         f"    provider: {_CONTINUE.get(entry.model.engine, ('llama.cpp',))[0]}\n"
-        f"    model: {json.dumps(entry.model.id)}\n"
+        f"    model: {json.dumps(entry.name)}\n"
+        if entry.model.url is None
+        else f"  - name: {json.dumps(entry.name)}\n    provider: openai\n"
+        f"    model: {json.dumps(entry.name)}\n"
+        f"    apiBase: {json.dumps(entry_server(entry) + '/v1')}\n"
         for entry in entries
     )
     return "name: Local\nversion: 1.0.0\nschema: v1\nmodels:\n" + "".join(models)
@@ -67,7 +73,8 @@ def _litellm(data: Any, entry: Exported) -> list[SetValue]:
     for index, deployment in objects(look_up(data, ("model_list",))):
         params = deployment.get("litellm_params")
         provider, _, name = str(look_up(params, ("model",))).partition("/")
-        if name != entry.model.id or provider not in _litellm_names(entry):
+        ours = name in entry.names and entry.is_at(look_up(params, ("api_base",)))
+        if not ours or provider not in _litellm_names(entry):
             continue
         if provider in ("openai", "hosted_vllm") and not look_up(params, ("api_base",)):
             continue  # the provider's own service
@@ -81,33 +88,40 @@ def _litellm(data: Any, entry: Exported) -> list[SetValue]:
 
 
 def _litellm_template(entries: Sequence[Exported]) -> str:
-    ports = {"lmstudio": 1234, "ollama": 11434}
     models = (
-        f"  - model_name: {json.dumps(entry.model.id)}\n"
+        f"  - model_name: {json.dumps(entry.name)}\n"
         "    litellm_params:\n"
-        f"      model: {json.dumps(f'{_litellm_names(entry)[0]}/{entry.model.id}')}\n"
-        f"      api_base: http://localhost:{ports.get(entry.model.engine, 8080)}"
+        f"      model: {json.dumps(f'{_litellm_names(entry)[0]}/{entry.name}')}\n"
+        f"      api_base: {entry_server(entry)}"
         f"{'' if entry.model.engine == 'ollama' else '/v1'}\n"
         for entry in entries
     )
     return f"model_list:\n{''.join(models)}router_settings:\n  enable_pre_call_checks: true\n"
 
 
-def _llama_swap(data: Any, entry: Exported) -> list[SetValue]:
+def _llama_swap(data: Any, entry: Exported) -> list[SetValue] | str:
     changes = []
     for name, model in objects(look_up(data, ("models",))):
-        if entry.model.id not in (name, *(model.get("aliases") or ())):
+        if entry.name not in (name, *list_of(model.get("aliases"))):
             continue
         command = str(model.get("cmd", ""))
-        sizes = _CTX.findall(command)
-        if "\n" in command or len(sizes) != 1 or not sizes[0][1].isdigit():
-            raise DocumentError(
-                f"'models.{name}.cmd' needs one line with one plain --ctx-size N; write"
+        sizes = list(_sizes(command))
+        if len(sizes) != 1 or not sizes[0][1].isdecimal():
+            return (
+                f"'models.{name}.cmd' has not one plain --ctx-size N; write"
                 f" --ctx-size {entry.context_length} there yourself"
             )
-        new = _CTX.sub(rf"\g<1>{entry.context_length}", command)
+        start, end = sizes[0].span(1)
+        new = f"{command[:start]}{entry.context_length}{command[end:]}"
         changes.append(SetValue(("models", name, "cmd"), new, entry.note))
     return changes
+
+
+def _sizes(command: str) -> Iterator[re.Match[str]]:
+    """Yield the sizes in a command, except in lines that the program takes for comments."""
+    for match in _CTX.finditer(command):
+        if not command[line_start(command, match.start()) :].lstrip().startswith("#"):
+            yield match
 
 
 def _llama_swap_template(entries: Sequence[Exported]) -> str:
@@ -115,13 +129,13 @@ def _llama_swap_template(entries: Sequence[Exported]) -> str:
     for entry in entries:
         file = entry.file or "MODEL.gguf"
         command = f"llama-server --port ${{PORT}} -m '{file}' --ctx-size 1 --parallel 1"
-        lines += [f"  {json.dumps(entry.model.id)}:", f"    cmd: {json.dumps(command)}"]
+        lines += [f"  {json.dumps(entry.name)}:", f"    cmd: {json.dumps(command)}"]
     return "\n".join(lines) + "\n"
 
 
 def _app(
     place: str,
-    changes_of: Callable[[Any, Exported], list[SetValue]],
+    changes_of: Callable[[Any, Exported], list[SetValue] | str],
     template: Callable[[Sequence[Exported]], str],
 ) -> App:
     merge = _yaml_merge(changes_of)

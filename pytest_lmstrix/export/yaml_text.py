@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import yaml
@@ -11,16 +12,20 @@ import yaml
 from pytest_lmstrix.export.document import (
     COMMENT_MARK,
     DocumentError,
+    Edit,
+    Path,
     SetValue,
     line_end,
     line_start,
+    look_up,
     newline_of,
-    same,
-    with_change,
+    set_values,
+    tree_of,
 )
 
 _REST = re.compile(rf"[ \t]*(?:#[ \t]*{COMMENT_MARK}[^\r\n]*)?(?=\r?\n|\Z)")
 """The rest of a line that a comment may replace."""
+_BLOCK = re.compile(r"[|>][-+0-9]{0,2}")
 
 
 def parse_yaml(text: str) -> Any:
@@ -44,76 +49,104 @@ def edit_yaml(text: str, changes: list[SetValue]) -> str:
     Raises:
         DocumentError: It is not YAML, or more than the values would change.
     """
-    for change in changes:
-        data = parse_yaml(text)
-        wanted = with_change(data, change)
-        if same(wanted, data):
-            continue
-        new = _set(text, change)
-        try:
-            kept = same(parse_yaml(new), wanted)
-        except DocumentError:
-            kept = False
-        if not kept:
-            where = ".".join(map(str, change.path))
-            raise DocumentError(f"'{where}' cannot be set without changing other values")
-        text = new
-    return text
+    return set_values(text, changes, parse_yaml, _edits)
 
 
-def _set(text: str, change: SetValue) -> str:
-    node, left = yaml.compose(text, Loader=yaml.SafeLoader), change.path
-    while node is not None and left and (found := _part(node, left[0])) is not None:
-        node, left = found, left[1:]
-    if node is None:
+def _edits(text: str, changes: Sequence[SetValue]) -> list[Edit]:
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    if root is None:
         raise DocumentError("the file has no entries")
-    start, end = node.start_mark.index, node.end_mark.index
+    nodes: dict[int, yaml.Node] = {}
+    missing: dict[int, list[tuple[Path, SetValue]]] = {}
+    for change in changes:
+        node, left = root, change.path
+        while left and (found := _part(node, left[0])) is not None:
+            node, left = found, left[1:]
+        nodes[id(node)] = node
+        missing.setdefault(id(node), []).append((left, change))
+    return [_edit(text, nodes[key], each) for key, each in missing.items()]
+
+
+def _edit(text: str, node: yaml.Node, missing: list[tuple[Path, SetValue]]) -> Edit:
+    changes = tuple(change for _, change in missing)
     if isinstance(node, yaml.ScalarNode):
-        if text[start : start + 1] in ("&", "!", "|", ">"):
-            raise DocumentError(f"'{change.path[-1]}' is written in a way that cannot be replaced")
-        value = _flow(left, change.value)
-        if left:
-            value = f"{{{value}}}"
-        elif isinstance(change.value, str):
-            value = _in_quotes(text[start:end], node.value, change.value)
-        space = " " if start == end and text[start - 1 : start] == ":" else ""
-        return text[:start] + space + value + _with_note(text[end:], change.note)
+        return _replacement(text, node, missing, changes)
     if not isinstance(node, yaml.MappingNode) or not node.value:
-        raise DocumentError(f"'{left[0]}' cannot be added")
+        raise DocumentError(f"'{missing[0][0][0]}' cannot be added")
+    tree = tree_of(missing)
     last_end = _end(node.value[-1][1])
     if node.flow_style:
-        return f"{text[:last_end]}, {_flow(left, change.value)}{text[last_end:]}"
-    return _insert_block(text, node, last_end, change, left)
-
-
-def _in_quotes(raw: str, old: str, new: str) -> str:
-    """Return `new` in the quotes of `raw`, if possible."""
-    try:
-        replaced = raw.replace(old, new)
-        if yaml.safe_load(replaced) == new:
-            return replaced
-    except yaml.YAMLError:
-        pass
-    return _scalar(new)
-
-
-def _insert_block(
-    text: str, node: yaml.MappingNode, last_end: int, change: SetValue, left: tuple[Any, ...]
-) -> str:
-    margin = node.value[0][0].start_mark.column
+        return Edit(last_end, last_end, f", {_flow(tree)}", changes)
     newline = newline_of(text)
-    lines = [" " * (margin + 2 * depth) + f"{_scalar(key)}:" for depth, key in enumerate(left)]
-    lines[-1] += f" {_scalar(change.value)}" + (f"  # {change.note}" if change.note else "")
-    block = newline.join(lines)
+    block = newline.join(_block(tree, node.value[0][0].start_mark.column))
     if last_end == line_start(text, last_end):  # after a block scalar
-        return f"{text[:last_end]}{block}{newline}{text[last_end:]}"
+        return Edit(last_end, last_end, f"{block}{newline}", changes)
     place = line_end(text, last_end)
-    return f"{text[:place]}{newline}{block}{text[place:]}"
+    return Edit(place, place, f"{newline}{block}", changes)
 
 
-def _with_note(rest: str, note: str) -> str:
-    match = _REST.match(rest) if note else None
-    return rest if match is None else f"  # {note}{rest[match.end() :]}"
+def _replacement(
+    text: str,
+    node: yaml.ScalarNode,
+    missing: list[tuple[Path, SetValue]],
+    changes: tuple[SetValue, ...],
+) -> Edit:
+    start, end = node.start_mark.index, node.end_mark.index
+    left, change = missing[0]
+    if isinstance(change.value, str):
+        return _number_inside(text, node, change)
+    if text[start : start + 1] in ("&", "!", "|", ">"):
+        raise DocumentError(f"'{change.path[-1]}' is written in a way that cannot be replaced")
+    # Null, where an object is needed, has keys left.
+    value = f"{{{_flow(tree_of(missing))}}}" if left else _scalar(change.value)
+    space = " " if start == end and text[start - 1 : start] == ":" else ""
+    match = _REST.match(text, end) if change.note else None
+    if match is not None:
+        value, end = f"{value}  # {change.note}", match.end()
+    return Edit(start, end, space + value, changes)
+
+
+def _number_inside(text: str, node: yaml.ScalarNode, change: SetValue) -> Edit:
+    """Return the edit of the number in which a text differs from `change`.
+
+    However the text is written, in quotes or in lines, all around the number stays.
+    """
+    start, end = node.start_mark.index, node.end_mark.index
+    old, new = _differing(node.value, change.value)
+    block = _BLOCK.match(text, start)
+    place = block.end() if block else end
+    rest = _REST.match(text, place) if change.note else None
+    for match in re.finditer(rf"(?<!\d){re.escape(old)}(?!\d)", text[start:end]):
+        raw = f"{text[start : start + match.start()]}{new}{text[start + match.end() : end]}"
+        if look_up(parse_yaml(text[:start] + raw + text[end:]), change.path) != change.value:
+            continue
+        if rest is None:
+            return Edit(start, end, raw, (change,))
+        note = f"  # {change.note}"
+        if block:
+            raw = f"{block[0]}{note}{raw[rest.end() - start :]}"
+            return Edit(start, end, raw, (change,))
+        return Edit(start, rest.end(), raw + note, (change,))
+    raise DocumentError(f"'{change.path[-1]}' is written in a way that cannot be replaced")
+
+
+def _differing(old: str, new: str) -> tuple[str, str]:
+    """Return the numbers in which two texts differ."""
+    pairs = zip(old, new, strict=False)
+    start = next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(old), len(new)))
+    start -= len(old[:start]) - len(old[:start].rstrip("0123456789"))
+    one, other = (re.split(r"\D", text[start:], maxsplit=1)[0] for text in (old, new))
+    return one, other
+
+
+def _block(tree: dict[str | int, Any], margin: int) -> Iterator[str]:
+    for key, value in tree.items():
+        start = f"{' ' * margin}{_scalar(key)}:"
+        if isinstance(value, SetValue):
+            yield f"{start} {_scalar(value.value)}" + (f"  # {value.note}" if value.note else "")
+        else:
+            yield start
+            yield from _block(value, margin + 2)
 
 
 def _part(node: yaml.Node, key: str | int) -> yaml.Node | None:
@@ -136,13 +169,14 @@ def _end(node: yaml.Node) -> int:
     return _end(last[1] if isinstance(node, yaml.MappingNode) else last)
 
 
-def _flow(keys: tuple[Any, ...], value: Any) -> str:
-    """Return keys and value as one line; a single key is a member of a flow mapping."""
-    text = _scalar(value)
-    for depth, key in enumerate(reversed(keys)):
-        outermost = depth == len(keys) - 1
-        text = f"{_scalar(key)}: {text}" if outermost else f"{{{_scalar(key)}: {text}}}"
-    return text
+def _flow(tree: dict[str | int, Any]) -> str:
+    """Return the members of a flow mapping."""
+    return ", ".join(
+        f"{_scalar(key)}: {_scalar(value.value)}"
+        if isinstance(value, SetValue)
+        else f"{_scalar(key)}: {{{_flow(value)}}}"
+        for key, value in tree.items()
+    )
 
 
 def _scalar(value: Any) -> str:

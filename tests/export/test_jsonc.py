@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from pytest_lmstrix.export.document import DocumentError, SetValue, look_up, same, with_change
+from pytest_lmstrix.export.document import DocumentError, SetValue, look_up, same, with_changes
 from pytest_lmstrix.export.jsonc import edit_json, parse_json
 
 SET = SetValue(("a", "b"), 5, "lmstrix: a note")
@@ -123,7 +123,7 @@ def test_any_text_keeps_all_but_the_value(data: st.DataObject, root: dict[str, A
     path = tuple(data.draw(st.lists(KEYS, min_size=1, max_size=3)))
     change = SetValue(path, data.draw(st.integers(1, 10**7)), "lmstrix: a note")
     try:
-        wanted = with_change(root, change)
+        wanted = with_changes(root, [change])
     except DocumentError:
         with pytest.raises(DocumentError):
             edit_json(text, [change])

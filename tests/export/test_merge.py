@@ -159,8 +159,7 @@ def test_a_half_written_file_is_refused(name: str) -> None:
                      " defaultCompletionOptions: 5}\n"),
         ("lmstudio", '{"load": {"fields": {}}}'),
         ("lmstudio", '{"load": {"fields": []}} // no comments there'),
-        ("llama-swap", "models: {qwen3-8b: {cmd: llama-server -c ${size}}}\n"),
-        ("llama-swap", "models: {qwen3-8b: {cmd: llama-server}}\n"),
+        ("opencode", '{"provider": {"lmstudio": {"models": 5}}}'),
         ("litellm", "a: &b {max_input_tokens: 1}\nmodel_list:\n- litellm_params: {model:"
                     " lm_studio/qwen3-8b}\n  model_info: *b\n"),
     ],
@@ -170,6 +169,21 @@ def test_an_unknown_shape_is_refused(name: str, text: str) -> None:
     assert merge is not None
     with pytest.raises(DocumentError):
         merge(text, [QWEN])
+
+
+@pytest.mark.parametrize("size", ["-c ${size}", "", "-c 1 --ctx-size 2", "# -c 4", "-c $(n)"])
+def test_a_command_without_a_plain_size_is_listed_and_the_others_are_set(size: str) -> None:
+    start = f"models:\n  smol:\n    cmd: |\n      llama-server\n      {size}\n"
+    start += "  qwen3-8b:\n    cmd: |+\n      taskset -c 0 llama-server\n      # -c 3\n"
+    merge = APPS["llama-swap"].merge
+    assert merge is not None
+    merged = merge(f"{start}      --ctx-size 512 -m x\n", [SMOL, QWEN])
+    assert merged.text == f"{start}      --ctx-size 32768 -m x\n".replace(
+        "cmd: |+", f"cmd: |+  # {NOTE}"
+    )
+    ((model, reason),) = [(each.model, each.reason) for each in merged.left_out]
+    assert model == "smol"
+    assert "'models.smol.cmd' has not one plain --ctx-size N; write --ctx-size 32768" in reason
 
 
 def test_lm_studio_keeps_the_other_fields_of_a_model() -> None:
@@ -204,6 +218,54 @@ def test_a_modelfile_keeps_its_other_lines() -> None:
     assert [each.reason for each in other.left_out] == ["the file is about x"]
     with pytest.raises(DocumentError, match="select one with -k"):
         merge("", [SMOL, SMOL])
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "PARAMETER\tnum_ctx\t5\n",
+        'SYSTEM "of two\nlines"\nPARAMETER num_ctx 5\n',
+        'SYSTEM use """ for docs\nPARAMETER num_ctx 5\n',
+        'MESSAGE user """\nPARAMETER num_ctx 6\n"""\nPARAMETER num_ctx 5\n',
+        "# a\x0cb\u2028c\nPARAMETER num_ctx 5\rPARAMETER top_k 4\r",
+        "FROM ./mmproj.gguf\nPARAMETER num_ctx 5",
+    ],
+)
+def test_a_modelfile_is_read_as_ollama_reads_it(rest: str) -> None:
+    merge = APPS["ollama"].merge
+    assert merge is not None
+    qwen = exported(engine="ollama", id="qwen3:latest")
+    merged = merge(f"\tfrom\tqwen3\n{rest}", [qwen])
+    assert merged.left_out == ()
+    lines = merged.text.splitlines(keepends=True)
+    kept = "".join(line for line in lines if "lmstrix: " not in line)
+    assert kept.replace("32768", "5") == f"\tfrom\tqwen3\n{rest}"
+    assert merged.text.count("32768") == 2
+    assert merge(merged.text, [qwen]).text == merged.text
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", "K = 32768  # N\n"),
+        ('"K" = 0x10 # mine\n', '"K" = 32768 # mine\n'),
+        ("a = 1\n[profiles.a]\nK = 5\n", "K = 32768  # N\na = 1\n[profiles.a]\nK = 5\n"),
+    ],
+)
+def test_a_size_of_a_codex_profile_is_not_that_of_the_file(before: str, after: str) -> None:
+    merge = APPS["codex"].merge
+    assert merge is not None
+    old, new = (
+        'model = "qwen3-8b"\n' + text.replace("K", "model_context_window").replace("N", NOTE)
+        for text in (before, after)
+    )
+    assert merge(old, [QWEN]).text == new
+
+
+def test_blanks_before_the_name_of_a_preset_do_not_count() -> None:
+    merge = APPS["llama-server"].merge
+    assert merge is not None
+    assert merge("[ smol]\nc = 5\n", [SMOL]).text == f"[ smol]\n; {SMOL_NOTE}\nc = 32768\n"
 
 
 @pytest.mark.parametrize("name", ["openrouter", "openai"])

@@ -39,12 +39,24 @@ def test_only_the_value_is_set(before: str, after: str) -> None:
     assert edit_yaml(after, [SET]) == after
 
 
-def test_a_command_keeps_its_quotes() -> None:
-    change = SetValue(("a",), "run -c 5")
-    assert edit_yaml("a: 'run -c 4'\n", [change]) == "a: 'run -c 5'\n"
-    assert edit_yaml("a: run -c 4\n", [change]) == "a: run -c 5\n"
-    assert edit_yaml('a: "run -\\x63 4"\n', [change]) == 'a: "run -c 5"\n'
-    assert parse_yaml(edit_yaml("a: x\n", [SetValue(("a",), "b: #c")])) == {"a": "b: #c"}
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("a: 'run -c 4'\n", f"a: 'run -c 5'{NOTE}\n"),
+        ('a: "run -\\x63 4"  # mine\n', 'a: "run -\\x63 5"  # mine\n'),
+        ("a: run\n  -c\n  4\nb: 4\n", f"a: run\n  -c\n  5{NOTE}\nb: 4\n"),
+        ("a: >-\n  run\n  -c  4\n\nb: 4\n", f"a: >-{NOTE}\n  run\n  -c  5\n\nb: 4\n"),
+        ("a: |  # mine\r\n    run 44 \\\r\n     -c 4\r\n",
+         "a: |  # mine\r\n    run 44 \\\r\n     -c 5\r\n"),
+        (f"a: |{NOTE}\n  4 -c 4", f"a: |{NOTE}\n  4 -c 5"),
+        ("a: 'run\n\n  -c 4\n\n  '\n", f"a: 'run\n\n  -c 5\n\n  '{NOTE}\n"),
+    ],
+)  # fmt: skip
+def test_of_a_command_only_the_number_changes(before: str, after: str) -> None:
+    new = "-c 5".join(parse_yaml(before)["a"].rsplit("-c 4", 1)).replace("-c  4", "-c  5")
+    change = SetValue(("a",), new, "lmstrix: a note")
+    assert edit_yaml(before, [change]) == after
+    assert edit_yaml(after, [change]) == after
 
 
 @pytest.mark.parametrize(

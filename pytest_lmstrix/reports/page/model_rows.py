@@ -48,6 +48,7 @@ class ModelRow(Struct, frozen=True, kw_only=True):
     engine: str
     """With its version."""
     host: str
+    """Where its last result is from; empty without one."""
     recommended: int | None
     declared: int | None
     peak_memory_bytes: int | None
@@ -117,7 +118,7 @@ def _row(
         changed=model.id in changed,
         tested=bool(now),
         engine=one_line(f"{model.engine} {version}"),
-        host=one_line(shown_host(last.host if last else None)),
+        host=one_line(shown_host(last.host)) if last else "",
         recommended=best if how_far not in ("not_at_all", "unknown") else None,
         declared=model.context_limit,
         peak_memory_bytes=memory.peak_memory_bytes if memory else None,
