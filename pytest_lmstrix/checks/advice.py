@@ -22,6 +22,11 @@ _SHARED = (
 _CAUSES: dict[Verdict, tuple[tuple[str, str], ...]] = {
     Verdict.HOST_TROUBLE: (
         (
+            r"still in memory of .*; loaded by pytest-lmstrix",
+            "Run again when the other tests have ended; if this run has them, give the host fewer"
+            f" `slots`, or its `memory`: {_NO_BLAME}",
+        ),
+        (
             r"another client has|still in memory of",
             f"Unload it there, or run again when it is free: {_NO_BLAME}",
         ),
@@ -56,7 +61,7 @@ _CAUSES: dict[Verdict, tuple[tuple[str, str], ...]] = {
         (r"newer than the SDK", "Update pytest-lmstrix and the `lmstudio` SDK."),
         (
             r"<html|proxy|bad gateway|\b50[23]\b",
-            "See whether the server or a proxy before it answers; check `--lmstrix-host`.",
+            "See whether the server or a proxy before it answers; check its address.",
         ),
     ),
     Verdict.CONTEXT_TOO_LARGE: ((_AT_ONCE, _SHARED),),

@@ -22,6 +22,9 @@ _NO_ROOM = (Verdict.OUT_OF_MEMORY, Verdict.GUARDRAIL_REFUSED)
 _KILLED = re.compile(r"\bSIGKILL\b|\bexit code\W{1,3}137\b", re.IGNORECASE)
 """An exit that no model causes itself: systems end processes so for lack of memory."""
 
+_OWN = re.compile(r"lmstrix-")
+"""An instance of another slot or of another run: no person can be asked to unload it."""
+
 
 def may_lack_memory(failure: Failure) -> bool:
     """Whether less memory in use by others may have helped."""
@@ -41,7 +44,8 @@ def held_by_others(engine: Engine, model: Model) -> str:
     listed = (
         f"{name} ({memory(size)})" if size is not None else name for name, size in others.items()
     )
-    return f"still in memory of {host_of(engine)}: {', '.join(listed)}; unload them there"
+    whose = "loaded by pytest-lmstrix" if all(map(_OWN.match, others)) else "unload them there"
+    return f"still in memory of {host_of(engine)}: {', '.join(listed)}; {whose}"
 
 
 def similar_ids(engine: Engine, model: Model) -> str:

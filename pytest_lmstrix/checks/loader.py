@@ -16,6 +16,7 @@ from pytest_lmstrix.core.types import Case, Model
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import NO_ENGINE, Engine, Fetches, Instance, Progress
 from pytest_lmstrix.engines.catalog import attaches, host_of
+from pytest_lmstrix.system.addresses import remote_host
 from pytest_lmstrix.weights.download import WEIGHTS
 
 RECONNECT_PAUSES = (0.0, 1.0, 3.0)
@@ -184,6 +185,7 @@ class ModelLoader:
         try:
             yield
         except Failure as failure:
+            self._name_host(failure, model)
             if may_lack_memory(failure) and (held := held_by_others(self.engine_of(model), model)):
                 text = f"{failure.text}\n{held}, so this does not count against {model.id}"
                 raise Failure(
@@ -205,6 +207,13 @@ class ModelLoader:
                 elif failure.final or not self._reconnects(engine):
                     self.gone[host_of(engine)] = failure
             raise
+
+    def _name_host(self, failure: Failure, model: Model) -> None:
+        """Name the host of a `failure` that is its own: there may be several."""
+        place = remote_host(self.host_name(self.engine_of(model)))
+        its_own = failure.verdict.subject == "host" and failure.code not in (WEIGHTS, NO_ENGINE)
+        if its_own and place is not None and place not in failure.text:
+            failure.host = place
 
     def _reconnects(self, engine: Engine) -> bool:
         """Try to reach a lost host again, a few times with pauses."""

@@ -18,7 +18,7 @@ from pytest_lmstrix.core.formatting import NOTHING, count_of, tokens
 from pytest_lmstrix.core.memory import MachineMemory, total_of
 from pytest_lmstrix.core.sanitize import escape_markdown
 from pytest_lmstrix.core.table import Paint, TableCell, table
-from pytest_lmstrix.core.types import Model
+from pytest_lmstrix.core.types import Host, Model
 from pytest_lmstrix.engines.base import Engine
 from pytest_lmstrix.engines.llamacpp.binary import Binary
 from pytest_lmstrix.options import Settings
@@ -48,6 +48,7 @@ def estimate_all(
     models: Sequence[Model],
     settings: Settings,
     *,
+    hosts: Sequence[Host],
     keyword: str,
     registered: Sequence[Engine],
     progress: WriteLine,
@@ -68,7 +69,7 @@ def estimate_all(
     if any(each.engine == "llama-server" and each.engine not in own for each in chosen):
         program = Binary(settings.llama_server)
     machine = read_machine(progress, program)
-    studio = LmStudioModels(settings.hosts, usual_places())
+    studio = LmStudioModels(hosts, usual_places())
     if any(each.engine == "lmstudio" and each.engine not in own for each in chosen):
         studio.request()
     fitter = Fitter(settings, machine, studio, own, program)

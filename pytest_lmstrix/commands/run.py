@@ -167,11 +167,11 @@ def _fit(config: pytest.Config, settings: Settings, screen: Output) -> int:
     from pytest_lmstrix.commands import fit
 
     manifest = whole_manifest(settings.models, engine=settings.engine)
-    settings = with_hosts(settings, run_hosts(settings, manifest.hosts))
     try:
         report = fit.estimate_all(
             manifest.models,
             settings,
+            hosts=run_hosts(settings, manifest.hosts),
             keyword=config.option.keyword,
             registered=tuple(registered_engines(config, engine_options(settings))),
             progress=print_progress,

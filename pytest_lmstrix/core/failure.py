@@ -42,6 +42,8 @@ class Failure(Exception):
         """Whether another attempt ends the same way, such as with a token that is refused."""
         self.only_this_model = only_this_model
         """Whether the host is otherwise well, such as where another client uses the model."""
+        self.host = ""
+        """Where it happened, if the words do not name it and it is not this machine."""
         self.advice: str | None = None
         """Remedy in one line; `None` for that of the verdict."""
         self.retried = False
@@ -77,5 +79,6 @@ class Failure(Exception):
         advice = self.verdict.advice if self.advice is None else self.advice
         if self.final:
             advice = ""  # the words name the fix
-        lines = [f"{self.verdict}: {words}" if words else str(self.verdict), advice]
+        verdict = f"{self.verdict} on {clean(self.host)}" if self.host else str(self.verdict)
+        lines = [f"{verdict}: {words}" if words else verdict, advice]
         return "\n".join(line for line in lines if line)

@@ -175,7 +175,7 @@ TRAITS: dict[Verdict, Traits] = {
     ),
     Verdict.UNREACHABLE: Traits(
         "error", "host", "none", "N", "engine",
-        "Start the server, and check `--lmstrix-host` and the network.",
+        "Start the server, and check its address (`--lmstrix-host` or `hosts:`) and the network.",
     ),
     Verdict.HOST_TROUBLE: Traits(
         "error", "host", "none", "H", "engine",

@@ -9,31 +9,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_lmstrix.core.failure import Failure
-from pytest_lmstrix.core.types import Model, ModelFacts
+from pytest_lmstrix.core.types import Host, Model, ModelFacts
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.catalog import Engines
-from pytest_lmstrix.system.addresses import hosts_of
+from pytest_lmstrix.plan.hosts.placement import asked_of
+from pytest_lmstrix.system.addresses import engine_at
 from pytest_lmstrix.weights.source import LOOPBACK
 
 if TYPE_CHECKING:
     from pytest_lmstrix.engines.lmstudio.usage import ModelUsage
 
 NO_ESTIMATE = "not reported: this LM Studio does not estimate the memory of models"
+_NOT_LISTED = "not reported: LM Studio does not list it"
+_NO_HOST = "not reported: it asks for hosts of which this run has none"
 
 
 class LmStudioModels:
     """The models that LM Studio lists, requested once; safe for use by several threads."""
 
-    def __init__(self, hosts: Sequence[str], folders: Iterable[Path]) -> None:
+    def __init__(self, hosts: Sequence[Host], folders: Iterable[Path]) -> None:
         """`hosts` are those of all engines; without one of LM Studio it finds its own.
 
         `folders` are where LM Studio keeps its models on this machine.
         """
-        self._hosts = hosts_of("lmstudio", hosts) or ("",)
+        of_studio = tuple(each for each in hosts if engine_at(each.address) == "lmstudio")
+        self._hosts = of_studio or (Host(address=""),)
         self._folders = tuple(folders)
-        self._listed: dict[str, tuple[str, ModelFacts]] = {}
-        """Id -> the host that has it, and its facts."""
-        self._reason = "not reported: LM Studio does not list it"
+        self._listed: dict[str, dict[str, ModelFacts]] = {}
+        """Host -> the facts of its models by id."""
+        self._reasons: dict[str, str] = {}
+        """Host -> why it lists nothing."""
         self._engines = Engines()
         self._silent: set[str] = set()
         """Hosts that estimate nothing."""
@@ -41,15 +46,14 @@ class LmStudioModels:
 
     def request(self) -> None:
         """Request the listing of every host; an error becomes the reason."""
-        for host in self._hosts:
+        for host in (each.address for each in self._hosts):
             try:
                 models = self._engines.get("lmstudio", _as_hosts(host)).models()
             except (Failure, ImportError, OSError) as error:
                 text = error.text if isinstance(error, Failure) else str(error)
-                self._reason = f"not reported: {text}"
+                self._reasons[host] = f"not reported: {text}"
             else:
-                for facts in models:
-                    self._listed.setdefault(facts.id, (host, facts))
+                self._listed[host] = {facts.id: facts for facts in models}
 
     def close(self) -> None:
         self._engines.close()
@@ -98,9 +102,13 @@ class LmStudioModels:
                 raise _not_found(NO_ESTIMATE) from failure
 
     def _find(self, model: Model) -> tuple[str, ModelFacts]:
-        if model.name not in self._listed:
-            raise _not_found(self._reason)
-        return self._listed[model.name]
+        asked = [host.address for host in asked_of(model, self._hosts)]
+        for host in asked:
+            if facts := self._listed.get(host, {}).get(model.name):
+                return host, facts
+        reasons = (self._reasons[host] for host in asked if host in self._reasons)
+        nowhere = _NOT_LISTED if asked else _NO_HOST
+        raise _not_found(next(reasons, nowhere))
 
 
 def _as_hosts(host: str) -> tuple[str, ...]:

@@ -11,10 +11,10 @@ from pytest_lmstrix.reports.changes import MEASURES, basis, format_measure, wher
 from pytest_lmstrix.reports.overview.broken import break_text
 from pytest_lmstrix.reports.overview.headline import headline
 from pytest_lmstrix.reports.overview.notes import explained_notes
-from pytest_lmstrix.reports.overview.problems import Cause, causes
+from pytest_lmstrix.reports.overview.problems import Affected, Cause, causes
 from pytest_lmstrix.reports.overview.standing import failures_first
 from pytest_lmstrix.reports.run_json import RunReport, representative_of
-from pytest_lmstrix.system.addresses import shown_host
+from pytest_lmstrix.system.addresses import remote_host, shown_host
 
 _HEADINGS = (
     "model",
@@ -74,7 +74,9 @@ def what_to_do(run: RunReport, *, width: int | None, paint: Paint) -> Iterator[s
     rows: list[list[TableCell]] = []
     for cause in found[:_MOST_CAUSES]:
         thing = "test" if cause.family is None else "model"
-        advice = f": {cause.advice}" if cause.advice else ""
+        several = len(cause.affected) > 1  # one alone has its own line with the words
+        remedy = cause.advice or (cause.words if several else "")
+        advice = f": {remedy}" if remedy else ""
         rows.append([(count_of(len(cause.affected), thing), "bold"), f"{cause.title}{advice}"])
         rows.append(["", _names(cause)])
     if len(found) > _MOST_CAUSES:
@@ -90,9 +92,17 @@ def _names(cause: Cause) -> str:
         (only,) = cause.affected
         place = f", {only.where}" if only.where else ""
         return f"{only.name}{place}" + (f": {only.detail}" if only.detail else "")
-    names = [each.name for each in cause.affected]
+    names = [_name_with_host(each) for each in cause.affected]
     more = f" and {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else ""
     return ", ".join(names[:_MOST_NAMES]) + more
+
+
+def _name_with_host(each: Affected) -> str:
+    """Return a model, and its host if that has the problem."""
+    result = each.result
+    of_host = result is not None and result.verdict.subject == "host"
+    host = remote_host(result.host) if result is not None and of_host else None
+    return f"{each.name} ({host})" if host else each.name
 
 
 def closing_table(run: RunReport, *, width: int | None, paint: Paint) -> Iterator[str]:

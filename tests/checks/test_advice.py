@@ -78,6 +78,11 @@ def test_a_log_is_advised_only_where_there_is_one() -> None:
     [
         ("host_trouble", "another client has tiny loaded in Ollama", "Unload it there"),
         ("host_trouble", "no room\nstill in memory of host: big (21 GB)", "Unload it there"),
+        (
+            "host_trouble",
+            "no room\nstill in memory of h: lmstrix-1; loaded by pytest-lmstrix",
+            "Run again when the other tests",
+        ),
         ("host_trouble", "401 Unauthorized: invalid API token", "Check the key or token"),
         ("host_trouble", "429 Too Many Requests", "Run again when the server has less to do"),
         ("host_trouble", "write ENOSPC: no space left on device", "Make room on the disk"),

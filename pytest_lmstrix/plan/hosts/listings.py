@@ -24,7 +24,8 @@ class Found(Struct, frozen=True, kw_only=True):
     asked: tuple[Host, ...] = ()
     """Those of them that the model asks for."""
     having: tuple[Host, ...] = ()
-    """Those of `asked` that have it, or may have it: if none does, those that did not answer."""
+    """Those of `asked` that have it, as the first of them has it; if none does, those that did not
+    answer."""
 
 
 class Listings:
@@ -47,8 +48,8 @@ class Listings:
             facts, _ = self._facts(model, [asked[0].address])
             return Found(facts=facts, of_engine=hosts, asked=asked, having=asked)
         found = {host: self._facts(model, [host.address]) for host in asked}
-        having = tuple(host for host, (facts, _) in found.items() if facts is not None)
-        facts = found[having[0]][0] if having else None
+        facts = next((each for each, _ in found.values() if each is not None), None)
+        having = tuple(host for host, (each, _) in found.items() if _same_weights(each, facts))
         if not having and any(answered for _, answered in found.values()):
             # It is not missing while a host that may have it is silent: that one has to be asked.
             having = tuple(host for host, (_, answered) in found.items() if not answered)
@@ -67,3 +68,11 @@ class Listings:
         except _ENGINE_ERRORS:
             pass
         return None, False  # the load will fail and report it
+
+
+def _same_weights(facts: ModelFacts | None, first: ModelFacts | None) -> bool:
+    """Whether a result with `facts` may bear the fingerprint of `first`."""
+    if facts is None or first is None:
+        return False
+    unknown = None in (facts.fingerprint, first.fingerprint)
+    return unknown or facts.fingerprint == first.fingerprint

@@ -15,6 +15,7 @@ from pytest_lmstrix.core.verdicts import TRAITS, Family, Verdict
 from pytest_lmstrix.registry.history.since import Since
 from pytest_lmstrix.reports.overview.standing import counted_models, since_of_model
 from pytest_lmstrix.reports.run_json import CaseReport, ModelReport, RunReport, representative_of
+from pytest_lmstrix.system.addresses import remote_host
 
 _MOST_DETAIL = 300
 """Longest detail of a result, in characters."""
@@ -26,7 +27,7 @@ class Affected(Struct, frozen=True, kw_only=True):
     name: str
     """Model id, else node id."""
     where: str = ""
-    """`full at 60,000`."""
+    """`full at 60,000 on den`."""
     detail: str = ""
     """The engine's words in one line."""
     earlier: str = ""
@@ -45,6 +46,8 @@ class Cause(Struct, frozen=True, kw_only=True):
     family: Family | None
     """`None` for tests that raised instead of reaching a verdict."""
     advice: str
+    words: str = ""
+    """The words of a host that name the remedy themselves, and are those of all `affected`."""
     affected: tuple[Affected, ...]
     """Models that worked before first."""
 
@@ -61,18 +64,21 @@ def causes(run: RunReport) -> list[Cause]:
 
 
 def _of_models(run: RunReport) -> Iterator[Cause]:
-    groups: dict[tuple[Family, str], dict[str, tuple[ModelReport, Result]]] = {}
+    groups: dict[tuple[Family, str, str], dict[str, tuple[ModelReport, Result]]] = {}
     for model in counted_models(run):
         for result in _bad_results(run, model):
-            cause = TRAITS[result.verdict].family, advice_for(result)
+            advice = advice_for(result)
+            words = "" if advice or result.verdict.subject != "host" else _words(result)
+            cause = TRAITS[result.verdict].family, advice, words
             groups.setdefault(cause, {}).setdefault(model.id, (model, result))
-    for (family, advice), found in groups.items():
+    for (family, advice, words), found in groups.items():
         verdicts = dict.fromkeys(result.verdict for _, result in found.values())
         affected = [_affected(run, model, result) for model, result in found.values()]
         yield Cause(
             title=", ".join(verdict.replace("_", " ") for verdict in verdicts),
             family=family,
             advice=advice,
+            words=words,
             affected=tuple(sorted(affected, key=lambda each: not _is_open(each))),
         )
 
@@ -103,12 +109,21 @@ def _affected(run: RunReport, model: ModelReport, result: Result) -> Affected:
     since = since_of_model(run, model)
     return Affected(
         name=model.id,
-        where=f"{result.check} at {tokens(result.context_length)}",
-        detail=one_line("; ".join(result.detail.splitlines()), _MOST_DETAIL),
+        where=f"{result.check} at {tokens(result.context_length)}{_on_host(result)}",
+        detail=_words(result),
         earlier="" if result.run == run.run else f"{result.at:%Y-%m-%d}",
         since=since if since and since.state == "broken" else None,
         result=result,
     )
+
+
+def _words(result: Result) -> str:
+    return one_line("; ".join(result.detail.splitlines()), _MOST_DETAIL)
+
+
+def _on_host(result: Result) -> str:
+    host = remote_host(result.host)
+    return f" on {one_line(host)}" if host else ""
 
 
 def _of_tests(run: RunReport) -> Iterator[Cause]:

@@ -18,8 +18,10 @@ from tests.standin.lmstudio.models.model import StandInModel
 class HostEngine(FakeEngine):
     """Runs at `host`; one that is down asks its server once, as the built-in engines do."""
 
-    def __init__(self, host: str, *models: str, verdict: Verdict | None = None) -> None:
-        super().__init__(tuple(StandInModel(key=key) for key in models))
+    def __init__(
+        self, host: str, *models: str, verdict: Verdict | None = None, size_bytes: int = 2
+    ) -> None:
+        super().__init__(tuple(StandInModel(key=key, size_bytes=size_bytes) for key in models))
         self.host = host
         self.asked = 0
         self._verdict = verdict
@@ -65,3 +67,15 @@ def test_where_no_host_answers_none_is_preferred() -> None:
         for name, host in (("one", "127.0.0.1:1"), ("two", "127.0.0.1:2"))
     }
     assert having(engines, model("tiny")) == [[]]
+
+
+def test_a_host_where_another_file_has_the_name_is_not_used() -> None:
+    """Its results would bear the fingerprint of the first host's file."""
+    engines = {
+        "silent": HostEngine("127.0.0.1:1", verdict=Verdict.UNREACHABLE),
+        "first": HostEngine("127.0.0.1:2", "tiny"),
+        "other": HostEngine("127.0.0.1:3", "tiny", size_bytes=3),
+        "same": HostEngine("127.0.0.1:4", "tiny"),
+    }
+    every, bound = having(engines, model("tiny"), model("tiny", "other"))
+    assert (every, bound) == (["first", "same"], ["other"])

@@ -9,6 +9,7 @@ import msgspec
 from pytest_lmstrix.registry.store import Registry
 from pytest_lmstrix.reports.overview.problems import causes
 from pytest_lmstrix.reports.run_json import CaseReport, RunReport
+from pytest_lmstrix.reports.terminal import what_to_do
 from tests.registry.results import a_result
 from tests.reports.conftest import a_run
 
@@ -40,6 +41,34 @@ def test_a_model_with_two_causes_is_in_both_at_its_smallest_size(tmp_path: Path)
         ("wrong answer", "full at 30,000"),
         ("out of memory", "full at 80,000"),
     ]
+
+
+def test_hosts_whose_own_words_are_the_remedy_are_told_apart(tmp_path: Path) -> None:
+    def found_on(host: str, model: str, words: str) -> object:
+        return a_result(8_191, "unreachable", model=model, host=host, detail=words, run="now")
+
+    token, key = "it wants an API token: set TOKEN", "the server wants a key: api_key_env"
+    run = run_of(
+        tmp_path,
+        *[found_on("den", model, token) for model in ("a", "b")],
+        found_on("attic", "c", token),
+        found_on("10.0.0.5:8000", "v", key),
+        found_on("127.0.0.1:1234", "here", "down"),
+    )
+    first, second, third = causes(run)
+    assert [each.where for each in first.affected] == [
+        "full at 8,191 on den", "full at 8,191 on den", "full at 8,191 on attic",
+    ]  # fmt: skip
+    assert third.affected[0].where == "full at 8,191"
+    assert "--lmstrix-host` or `hosts:`" in third.advice
+    lines = list(what_to_do(run, width=None, paint=lambda text, *_: str(text)))
+    assert lines[1:5] == [
+        f"3 models  unreachable: {token}",
+        "          a (den), b (den), c (attic)",
+        "1 model   unreachable",
+        f"          v, full at 8,191 on 10.0.0.5:8000: {key}",
+    ]
+    assert second.affected[0].name == "v"
 
 
 def test_what_broke_comes_before_larger_groups(tmp_path: Path) -> None:
