@@ -49,7 +49,7 @@ def add_commands(parser: pytest.Parser, add: Callable[..., None]) -> None:
         help="With --lmstrix-export: stay this much below the verified size"
         " (default: 0)")  # fmt: skip
     add("--lmstrix-import", metavar="FILE",
-        help="Append the models of an lmstrix.json of lmstrix to the manifest and its results,"
+        help="Append the models of lmstrix's file lmstrix.json to the manifest, and its results,"
         " marked as imported, to the registry, and exit")  # fmt: skip
     parser.addini("lmstrix_gguf_dirs", "More folders where --lmstrix-scan searches for GGUF files,"
                   " one a line, relative to this file", type="linelist", default=[])  # fmt: skip

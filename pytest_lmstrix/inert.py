@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-_REASON = "models are tested with --lmstrix only"
+_REASON = "models are tested with --lmstrix, or a marker of its checks in -m"
 
 
 @pytest.fixture(scope="session")

@@ -75,7 +75,7 @@ class Settings:
 
 
 def add_options(parser: pytest.Parser) -> None:
-    group = parser.getgroup("lmstrix", "local LLM models as test cases (pytest-lmstrix)")
+    group = parser.getgroup("lmstrix", "lmstrix: local LLM models as test cases")
     add = group.addoption
     add("--lmstrix", action="store_true", help="Run model tests only")
     parser.addini("lmstrix", "Run model tests beside all others, as editors need it (true, false)",
@@ -96,7 +96,7 @@ def add_options(parser: pytest.Parser) -> None:
     setting("ctx", "Test these context lengths instead of the ladder", [], "args",
             metavar="N[,N...]")  # fmt: skip
     setting("host", "LM Studio's host:port, ollama://host:port or openai+http://host:port, "
-            " ENGINE://host:port of another engine, or the name of a host of the manifest;"
+            "ENGINE://host:port of another engine, or the name of a host of the manifest;"
             " repeatable (default: those of the manifest, or found on this machine)",
             [], "args", action="append",
             metavar="HOST")  # fmt: skip

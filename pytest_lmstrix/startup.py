@@ -27,7 +27,8 @@ from pytest_lmstrix.hooks.keywords import Keywords
 from pytest_lmstrix.hooks.outcomes import Outcomes
 from pytest_lmstrix.hooks.samples import Samples
 from pytest_lmstrix.hooks.signals import Signals
-from pytest_lmstrix.hooks.xdist.worker import Pauses, own_hosts, plan_from_controller
+from pytest_lmstrix.hooks.xdist.pauses import Pauses
+from pytest_lmstrix.hooks.xdist.worker import own_hosts, plan_from_controller
 from pytest_lmstrix.hookspecs import engine_options, registered_engines
 from pytest_lmstrix.options import LOGS, Settings, read_settings, run_hosts, with_hosts
 from pytest_lmstrix.plan.hosts.placement import slots_taken
@@ -67,17 +68,19 @@ def start(config: pytest.Config) -> None:
         # Not for workers, which neither plan nor report.
         from pytest_lmstrix.hooks.xdist.controller import Scheduling
         from pytest_lmstrix.plan.build import make_plan
+        from pytest_lmstrix.registry.store import Registry
         from pytest_lmstrix.reports.recorder import Recorder
         from pytest_lmstrix.reports.writer import Writer, check_registry
 
         if not config.option.collectonly:
             check_registry(settings.registry)
-        plan = make_plan(manifest, hosts, settings, engines, machine=machine_id())
+        registry = Registry(settings.registry)
+        plan = make_plan(manifest, hosts, settings, engines, registry, machine=machine_id())
         config.option.lmstrix_models = str(settings.models)
         sweep = partial(_sweep_all, settings, engines, plan, partial(_print_line, config, live))
-        tell = partial(_print_line, config, live)
-        register(Scheduling(plan, sweep, tell), "lmstrix-scheduling")
-        recorder = Recorder(config, settings, plan)
+        notify = partial(_print_line, config, live)
+        register(Scheduling(plan, sweep, notify), "lmstrix-scheduling")
+        recorder = Recorder(config, settings, plan, registry)
         register(recorder, "lmstrix-recorder")
         register(Writer(config, settings, plan, machine_id(), recorder), "lmstrix-writer")
     else:

@@ -45,7 +45,7 @@ _CAUSES: dict[Verdict, tuple[tuple[str, str], ...]] = {
         (
             r"\b(?:engine|runtime|librar(?:y|ies)|module|dlopen|metallib|symbol|shared object)\b"
             r"|\.(?:dll|dylib|so|node)\b",
-            f"Update or install again the engine's runtime that is named above: {_NO_BLAME}",
+            f"Update or reinstall the engine's runtime that is named above: {_NO_BLAME}",
         ),
         (r"stopped in LM Studio|cancell?ed", f"Run again, and let it finish: {_NO_BLAME}"),
     ),
@@ -102,8 +102,8 @@ def _on_the_capability(result: Result) -> str | None:
         if result.verdict is budget:
             return budget.advice
         return (
-            "Update the engine or the model's chat template, or rely on this capability no more:"
-            " take it out of `capabilities` in the manifest if it is there."
+            "Update the engine or the model's chat template, or do without this capability:"
+            " remove it from `capabilities` in the manifest if it is there."
         )
     if result.verdict is Verdict.INCONCLUSIVE and NOTHING_DECLARED in result.detail:
         return "Add to `capabilities` in the manifest what the model should be able to do."

@@ -17,11 +17,19 @@ MAY_BE_SHARED = (Verdict.HOST_TROUBLE, Verdict.ENGINE_ERROR, Verdict.CRASHED, Ve
 
 _PATH = re.compile(r"(?:[A-Za-z]:)?[\\/][^\s'\",;:()]*[\\/][^\s'\",;:()]*")
 _NUMBER = re.compile(r"\b(?:0x[0-9a-f]+|[0-9a-f]{8,}|\d[\d.,:]*)", re.IGNORECASE)
+# A name that a program made up: hexadecimal parts, or many digits and letters of both cases; but
+# not the class of a model, such as Qwen3MoeForCausalLM.
+_MADE_UP = re.compile(
+    r"\b[0-9a-fA-F]{4,}(?:-[0-9a-fA-F]{4,}){2,}\b"
+    r"|(?<![\w/+])(?=[\w/+]{0,40}\d)(?=[\w/+]{0,40}[a-z])(?=[\w/+]{0,40}[A-Z])"
+    r"(?!\w{0,40}For[A-Z])[\w/+]{16,}=*"
+)
 
 
 def same_words(text: str, model: str) -> str:
     """Return an engine's words about `model` without what differs from load to load."""
     text = _PATH.sub("PATH", re.sub(_name(model), "MODEL", text))
+    text = _MADE_UP.sub("#", text)
     return " ".join(_NUMBER.sub("#", text).lower().split())
 
 

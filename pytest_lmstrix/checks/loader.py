@@ -75,6 +75,8 @@ class ModelLoader:
         """Unconfirmed unloads that have not been reported yet."""
         self.sample_seed: int | None = None
         """The seed of the sample that runs: the default of its requests; else `None`."""
+        self.is_probing = False
+        """Whether a built-in check asks, and not a user's test."""
         self.host_name = host_name
         self._host_lock = host_lock
         self._watch = watch

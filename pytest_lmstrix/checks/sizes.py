@@ -74,6 +74,14 @@ class SizePolicy:
 
     def run(self, check: str, case: Case) -> list[Result]:
         """Return the result of `case`, then those of the sizes that a search below it tried."""
+        loader = self._attempts.loader
+        loader.is_probing = True
+        try:
+            return self._run(check, case)
+        finally:
+            loader.is_probing = False
+
+    def _run(self, check: str, case: Case) -> list[Result]:
         if check == "deep":
             return self._deep(case)
         if check == "limit":

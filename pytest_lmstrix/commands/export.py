@@ -175,10 +175,10 @@ def _taken(app: str, entries: Iterable[Exported], granted: Callable[[Model], int
             loaded = granted(entry.model)
         except (Failure, OSError) as error:
             text = error.text if isinstance(error, Failure) else str(error)
-            yield f"{app}: {name}: not checked whether it is taken: {one_line(text, 500)}"
+            yield f"{app}: {name}: not checked whether it is in force: {one_line(text, 500)}"
             continue
         if asked <= loaded < asked + PADDING:
-            yield f"{app}: {name}: taken: it loads with {loaded:,} tokens"
+            yield f"{app}: {name}: in force: it loads with {loaded:,} tokens"
         else:
             yield f"{app}: {name}: loaded with {loaded:,} tokens, not the {asked:,} written"
 

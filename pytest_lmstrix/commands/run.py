@@ -35,6 +35,7 @@ from pytest_lmstrix.options import (
     sort_key,
     with_hosts,
 )  # fmt: skip
+from pytest_lmstrix.plan.build import manifest_usage_error
 from pytest_lmstrix.registry.health import check_health
 from pytest_lmstrix.registry.store import Registry, RegistryError
 from pytest_lmstrix.reports.overview.variants import variants_table
@@ -68,13 +69,8 @@ def run(config: pytest.Config, command: str) -> int:
     gc.disable()  # all objects live to the end; collecting garbage would take a fifth more time
     try:
         return work(config, settings, Output(config))
-    except ManifestNotFound as error:
-        raise pytest.UsageError(
-            f"{error}; `pytest --lmstrix-scan` creates one with the models of your engines"
-        ) from None
     except ManifestError as error:
-        text = str(error).replace(f"{settings.models}:", f"{settings.models.name}:")
-        raise pytest.UsageError(text) from None
+        raise manifest_usage_error(error, settings.models) from None
     except RegistryError as error:
         raise pytest.UsageError(str(error)) from None
     except KeyboardInterrupt:
@@ -325,7 +321,7 @@ def _scan(config: pytest.Config, settings: Settings, screen: Output) -> int:
     screen.section("largest context that fits", list(largest))
     screen.section(f"gone: in {shown}, but no longer available",
                    [[each.engine, each.id] for each in found.gone])  # fmt: skip
-    screen.section("embedding models: for your own checks", [[each] for each in found.embedding])
+    screen.section("embedding models: no size is tested", [[each] for each in found.embedding])
     left_out = [*found.left_out, *scan.not_recorded(found.new, appended)]
     screen.section("left out", [[each] for each in left_out])
     complete = scan.is_complete(answers, manifest.models, settings.hosts)

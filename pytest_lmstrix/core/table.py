@@ -64,7 +64,7 @@ def table(
 def without_alike(
     heading: str, headings: Sequence[str], rows: Sequence[Sequence[TableCell]]
 ) -> tuple[list[str], list[list[TableCell]]]:
-    """Return headings and rows without a column that tells no rows apart."""
+    """Return headings and rows without column `heading` if all rows have the same value there."""
     place = headings.index(heading)
     if len({row[place] for row in rows} - {NOTHING}) > 1:
         return list(headings), [list(row) for row in rows]

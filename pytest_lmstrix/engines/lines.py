@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from threading import Event, Thread
 
@@ -17,44 +17,58 @@ class LineTooLong(Exception):
     """A line has more than `LINE_BYTES`."""
 
 
-def timely_lines(response: httpx.Response, seconds: float) -> Iterator[bytes]:
-    """Yield the lines of a response; after the first one, each has to come within `seconds`.
+def timely_lines(
+    response: httpx.Response,
+    first_seconds: float,
+    seconds: float,
+    is_sign: Callable[[bytes], bool] = bool,
+) -> Iterator[bytes]:
+    """Yield the lines of a response, of which some are a sign that the model moves.
 
-    The library has one limit for all reads of a request, so a thread ends the connection.
+    The first of these has to come within `first_seconds`, each of the others within `seconds`.
+    Lines between them, such as pings that keep a connection open, change nothing. The library has
+    one limit for all reads of a request, which any line resets, so a thread ends the connection.
 
     Raises:
-        httpx.ReadTimeout: One did not come in time.
-        LineTooLong: One does not end.
+        httpx.ReadTimeout: A sign did not come in time.
+        LineTooLong: A line does not end.
     """
-    moved, over, late = Event(), Event(), Event()
+    moved, over = Event(), Event()
+    exceeded: list[float] = []
     connection = response.extensions["network_stream"].get_extra_info("socket")
 
     def watch() -> None:
-        moved.wait()
+        limit = first_seconds
         while not over.is_set():
-            moved.clear()
-            if not moved.wait(seconds):
-                late.set()
+            if not moved.wait(limit):
+                exceeded.append(limit)
                 with suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
                 return
+            moved.clear()
+            limit = seconds
 
     watcher = Thread(target=watch, daemon=True)
     watcher.start()
     try:
         for line in _lines(response):
-            moved.set()
+            if is_sign(line):
+                moved.set()
             yield line
     except httpx.TransportError as error:
-        if late.is_set():
-            raise httpx.ReadTimeout(f"no line for {seconds:g} s") from error
+        if exceeded:
+            raise _silence(*exceeded) from error
         raise
     finally:
         over.set()
         moved.set()
         watcher.join()
-    if late.is_set():  # a connection without a declared length ends without an error
-        raise httpx.ReadTimeout(f"no line for {seconds:g} s")
+    if exceeded:  # a connection without a declared length ends without an error
+        raise _silence(*exceeded)
+
+
+def _silence(seconds: float) -> httpx.ReadTimeout:
+    return httpx.ReadTimeout(f"no sign of the model for {seconds:g} s")
 
 
 def _lines(response: httpx.Response) -> Iterator[bytes]:

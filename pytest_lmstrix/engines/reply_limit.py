@@ -44,6 +44,10 @@ class ReplyLimit:
         if self._fragments > 2 * self._max_tokens + SPARE_FRAGMENTS:
             raise self._failure(f"goes on answering beyond the {self._max_tokens:,} tokens")
 
+    def is_reached(self, tokens: int | None) -> bool:
+        """Whether a reply of so many `tokens` has all that it may have."""
+        return self._max_tokens > 0 and (tokens or 0) >= self._max_tokens
+
     def exceeded(self) -> Failure:
         """Return the error for more than the allowed characters."""
         return self._failure(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping
-from typing import Any, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict, Unpack
 
 from msgspec import Struct
+
+from pytest_lmstrix.core.types import Message, Reply
 
 
 class Unable(Exception):
@@ -85,3 +87,19 @@ class ChatOptions(CompletionOptions, total=False):
     images: tuple[Image, ...]
     thinking: bool
     """Whether the model thinks before it answers; each engine has a default of its own."""
+
+
+class VectorsOnly:
+    """The requests that an instance of an embedding model refuses."""
+
+    def complete(
+        self, prompt: str, *, max_tokens: int, temperature: float = 0.0,
+        **options: Unpack[CompletionOptions],
+    ) -> Reply:  # fmt: skip
+        raise Unable("an embedding model gives vectors, and no answers")
+
+    def chat(
+        self, messages: Sequence[Message], *, max_tokens: int, temperature: float = 0.0,
+        **options: Unpack[ChatOptions],
+    ) -> Reply:  # fmt: skip
+        raise Unable("an embedding model gives vectors, and no answers")

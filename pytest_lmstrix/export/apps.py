@@ -34,7 +34,7 @@ def parse_targets(text: str) -> list[tuple[str, str | None]]:
         if target is not None and not target.strip():
             raise ValueError(f"'{name}:' needs a path")
         if target is not None and APPS[name].merge is None:
-            raise ValueError(f"'{name}' has no file that can be merged into; leave the path away")
+            raise ValueError(f"'{name}' has no file that can be merged into; leave out the path")
     return found
 
 

@@ -159,7 +159,7 @@ def _obstacle(
 ) -> str:
     """Return why there is no value; an empty text if there is one."""
     if model.type == "embedding":
-        return "an embedding model, which is never tested"
+        return "an embedding model, whose sizes are not tested"
     status = status_of(registry, model)
     if proof is not None:
         if file is not None and _differs(file, proof.fingerprint):

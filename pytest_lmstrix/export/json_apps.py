@@ -110,7 +110,7 @@ def _opencode_template(entries: Sequence[Exported]) -> str:
     providers: dict[str, Any] = {}
     for entry in entries:
         if entry.model.engine != "lmstudio":
-            address = server_of(entry) + "/v1"
+            address = entry_server(entry) + "/v1"
             name = "ollama" if entry.model.engine == "ollama" else "local"
             provider = _provider(providers, name, "options", {"baseURL": address})
             provider.setdefault("models", {})[entry.name] = {}
@@ -145,7 +145,7 @@ def _vscode_template(entries: Sequence[Exported]) -> str:
         {
             "id": entry.name,
             "name": entry.name,
-            "url": server_of(entry) + "/v1/chat/completions",
+            "url": entry_server(entry) + "/v1/chat/completions",
             "toolCalling": "tools" in entry.model.capabilities,
             "vision": "vision" in entry.model.capabilities,
         }
@@ -155,7 +155,7 @@ def _vscode_template(entries: Sequence[Exported]) -> str:
                    "models": models}])  # fmt: skip
 
 
-def server_of(entry: Exported) -> str:
+def entry_server(entry: Exported) -> str:
     if entry.model.url is not None:
         return server_url(entry.model.url)
     port = {"lmstudio": 1234, "ollama": 11434}.get(entry.model.engine, 8080)
@@ -207,7 +207,7 @@ def _zed_template(entries: Sequence[Exported]) -> str:
             provider = providers.setdefault(entry.model.engine, {})
         else:
             local = providers.setdefault("openai_compatible", {})
-            provider = _provider(local, "Local", "api_url", server_of(entry) + "/v1")
+            provider = _provider(local, "Local", "api_url", entry_server(entry) + "/v1")
         provider.setdefault("available_models", []).append(
             {
                 "name": entry.name,

@@ -10,7 +10,7 @@ from typing import Any
 from pytest_lmstrix.export.app import App, Merged
 from pytest_lmstrix.export.document import SetValue, line_start, look_up
 from pytest_lmstrix.export.entries import Exported
-from pytest_lmstrix.export.json_apps import by_entry, from_template, list_of, objects, server_of
+from pytest_lmstrix.export.json_apps import by_entry, entry_server, from_template, list_of, objects
 from pytest_lmstrix.export.yaml_text import edit_yaml, parse_yaml
 
 _CTX = re.compile(r"(?<!\S)(?<!taskset )(?<!ionice )(?:--ctx-size|-c)(?:\s+|=)(\S+)")
@@ -57,7 +57,7 @@ def _continue_template(entries: Sequence[Exported]) -> str:
         if entry.model.url is None
         else f"  - name: {json.dumps(entry.name)}\n    provider: openai\n"
         f"    model: {json.dumps(entry.name)}\n"
-        f"    apiBase: {json.dumps(server_of(entry) + '/v1')}\n"
+        f"    apiBase: {json.dumps(entry_server(entry) + '/v1')}\n"
         for entry in entries
     )
     return "name: Local\nversion: 1.0.0\nschema: v1\nmodels:\n" + "".join(models)
@@ -92,7 +92,7 @@ def _litellm_template(entries: Sequence[Exported]) -> str:
         f"  - model_name: {json.dumps(entry.name)}\n"
         "    litellm_params:\n"
         f"      model: {json.dumps(f'{_litellm_names(entry)[0]}/{entry.name}')}\n"
-        f"      api_base: {server_of(entry)}"
+        f"      api_base: {entry_server(entry)}"
         f"{'' if entry.model.engine == 'ollama' else '/v1'}\n"
         for entry in entries
     )

@@ -32,7 +32,7 @@ _LAST = ("deep", "limit", "speed")
 ONE_CASE = {"limit": PlannedModel.whole, "capability": PlannedModel.smallest_roomy}
 """Checks with one case of each model, and which."""
 _VERY_MANY = 5_000
-"""Cases, whose tests take seconds in each search for garbage."""
+"""With more cases than this, each garbage collection takes seconds."""
 MOST_SAMPLES = 1_000
 _MARK_ARGUMENTS = "match=..., contexts=..., samples=... and at_least=..."
 known_left_out = pytest.StashKey[int]()

@@ -23,6 +23,7 @@ from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.hooks.collection import ONE_LOAD, case_of, check_name, check_of, check_version
 from pytest_lmstrix.hooks.fixtures import results_key
 from pytest_lmstrix.hooks.samples import TooFewPassed, samples_key
+from pytest_lmstrix.hooks.xdist.pauses import is_stand_in
 from pytest_lmstrix.plan.plan import Plan
 
 ATTRIBUTE = "lmstrix_results"
@@ -102,8 +103,10 @@ class Outcomes:
 
     def _shares_load(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool:
         loaded = self._loader.loaded()
-        case = case_of(nextitem) if nextitem is not None else None
-        if loaded is None or case is None or nextitem is None or case.model != loaded.model:
+        if loaded is None or nextitem is None or is_stand_in(nextitem):
+            return False
+        case = case_of(nextitem)
+        if case is None or case.model != loaded.model:
             return False
         shared = check_of(item) == check_of(nextitem) and check_of(item) in ONE_LOAD
         return shared or loaded.serves(case.model, case.context_length)

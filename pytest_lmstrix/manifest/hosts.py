@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from pytest_lmstrix.core.types import Host
-from pytest_lmstrix.system.addresses import host_address
+from pytest_lmstrix.system.addresses import host_address, server_of
 
 
 def host_of_fields(fields: dict[str, Any]) -> Host:
@@ -42,18 +42,20 @@ def words_of(host: Host) -> tuple[str, ...]:
 def hosts_of_run(given: Iterable[str], known: Sequence[Host]) -> tuple[Host, ...]:
     """Return the hosts `given` by address or name, or else all that are `known` of the manifest.
 
+    A server that is given twice is one host, however its address is spelled.
+
     Raises:
         ValueError: A name is not known.
     """
     named = {host.name: host for host in known if host.name is not None}
-    by_address = {host.address: host for host in known}
-    found: dict[str, Host] = {}
+    by_server = {server_of(host.address): host for host in known}
+    found: dict[object, Host] = {}
     for each in given:
-        host = named.get(each) or by_address.get(each)
+        host = named.get(each) or by_server.get(server_of(each))
         if host is None and ":" not in each:
             raise ValueError(f"'{each}' is not {_valid(each, named)}")
         host = host or Host(address=each)
-        found[host.address] = host
+        found.setdefault(server_of(host.address), host)
     return tuple(found.values()) or tuple(known)
 
 

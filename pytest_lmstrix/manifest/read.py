@@ -35,6 +35,7 @@ from pytest_lmstrix.manifest.schema import (
     Wrong,
 )
 from pytest_lmstrix.manifest.variants import combinations
+from pytest_lmstrix.system.addresses import server_of
 from pytest_lmstrix.system.garbage import collector_paused
 
 __all__ = [
@@ -176,7 +177,7 @@ class _Reader:
         for other in self._hosts:
             if host.name == other.name:
                 raise ValueError("name is taken already")
-            if host.address == other.address:
+            if server_of(host.address) == server_of(other.address):
                 raise ValueError(f"url is that of host {other.name!r} already")
 
     def _check_hosts(self, entry: Node, where: str) -> None:

@@ -142,6 +142,8 @@ _UNITS = {"B": 1, **{f"{letter}{unit}": base ** power
                      for unit, base in (("B", 1000), ("iB", 1024))
                      for power, letter in enumerate("KMGT", start=1)}}  # fmt: skip
 _MEMORY = "a number of bytes, or a size such as 64GiB"
+_LEAST_MEMORY = 1_000_000
+"""Fewer bytes are a number whose unit is missing."""
 
 
 def _bytes(value: int | str) -> int:
@@ -149,7 +151,7 @@ def _bytes(value: int | str) -> int:
         found = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,3})?) ?([KMGT]?i?B)", value)
         unit = _UNITS.get(found[2]) if found is not None else None
         value = int(float(found[1]) * unit) if found is not None and unit is not None else 0
-    if not 1 <= value < 2**63:
+    if not _LEAST_MEMORY <= value < 2**63:
         raise ValueError(f"must be {_MEMORY}")
     return value
 

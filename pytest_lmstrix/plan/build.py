@@ -6,6 +6,7 @@ import secrets
 import uuid
 from collections.abc import Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,9 +40,15 @@ from pytest_lmstrix.registry.store import Registry, RegistryError
 
 
 def make_plan(
-    manifest: Manifest, hosts: Sequence[Host], settings: Settings, engines: Engines, *, machine: str
+    manifest: Manifest,
+    hosts: Sequence[Host],
+    settings: Settings,
+    engines: Engines,
+    registry: Registry,
+    *,
+    machine: str,
 ) -> Plan:
-    """Build the plan of a run on `hosts`.
+    """Build the plan of a run on `hosts`; `registry` has the results of earlier runs.
 
     Raises:
         pytest.UsageError: An engine that is not available, or a registry that cannot be read.
@@ -49,7 +56,6 @@ def make_plan(
     _check_engines(manifest.models, settings, engines)
     embedding: list[PlannedModel] = []
     chosen: list[PlannedModel] = []
-    registry = Registry(settings.registry)
     estimator = MemoryEstimator(
         registry=settings.registry, folder=settings.models.parent, machine=machine
     )
@@ -96,16 +102,19 @@ def read_models(settings: Settings) -> Manifest:
     Raises:
         pytest.UsageError: There is none, or it has a mistake.
     """
-    path = settings.models
     try:
-        return whole_manifest(path, engine=settings.engine)
-    except ManifestNotFound as error:
-        raise pytest.UsageError(
-            f"{error}; `pytest --lmstrix-scan` creates one with the models of your engines"
-        ) from None
+        return whole_manifest(settings.models, engine=settings.engine)
     except ManifestError as error:
-        text = str(error).replace(f"{path}:", f"{path.name}:")
-        raise pytest.UsageError(text) from None
+        raise manifest_usage_error(error, settings.models) from None
+
+
+def manifest_usage_error(error: ManifestError, path: Path) -> pytest.UsageError:
+    """Return the mistakes in the manifest at `path`, or the way to create it."""
+    if isinstance(error, ManifestNotFound):
+        return pytest.UsageError(
+            f"{error}; `pytest --lmstrix-scan` creates one with the models of your engines"
+        )
+    return pytest.UsageError(str(error).replace(f"{path}:", f"{path.name}:"))
 
 
 def _check_engines(models: Iterable[Model], settings: Settings, engines: Engines) -> None:

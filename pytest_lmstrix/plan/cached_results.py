@@ -37,7 +37,7 @@ def still_valid(
 def settled(known: Sequence[Known], planned: PlannedModel) -> dict[str, int]:
     """Return `Plan.known`; of several hosts, the newest verdict counts, which comes first.
 
-    A speed is measured anew in each run: it is a comparison, and no property of the weights.
+    A speed is measured again in each run: it is compared, and not a property of the weights.
     """
     newest: dict[str, Known] = {}
     for each in known:

@@ -98,7 +98,7 @@ class Fitter:
             if checked.verdict is not None:
                 raise ValueError(checked.reason)
             if checked.kind == "embedding":
-                raise ValueError("an embedding model, which is never tested")
+                raise ValueError("an embedding model, whose sizes are not tested")
         except (Failure, OSError, ValueError) as error:
             return [FitRow(model=model, reason=_reason(error))]
         row = FitRow(model=model, source="dry-run", from_header=is_header(path))

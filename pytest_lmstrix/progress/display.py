@@ -69,7 +69,7 @@ class Screen:
             self._thread.start()
 
     def stop(self) -> None:
-        """Erase the board and stop drawing for good."""
+        """Erase the board and stop drawing."""
         self._stopped.set()
         with self.paused():
             pass

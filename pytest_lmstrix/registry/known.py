@@ -54,7 +54,7 @@ class DeepTiers(Struct, frozen=True, kw_only=True):
     reach: int
     """All that was hidden is recalled: the verdict."""
     resist: int | None = None
-    """Facts are also told from rivals of the same wording."""
+    """Facts are not confused with rivals of the same wording either."""
     follow: int | None = None
     """The fact that another one names is found too."""
 

@@ -183,7 +183,9 @@ def _speed(
         if (value := getattr(new, measure))
         and (usual := tuple(v for old in before if (v := getattr(old, measure))))
     ]
-    if measure != "load_seconds":
+    if measure == "load_seconds":  # several results of one load are one measurement
+        compared = list({sample.value: (sample, at) for sample, at in reversed(compared)}.values())
+    else:
         compared = list(preferred(compared))
     samples = [sample for sample, _ in compared]
     is_time = measure in ("ttft_seconds", "load_seconds")

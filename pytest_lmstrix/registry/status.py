@@ -55,7 +55,7 @@ def shown_since(registry: Registry, model: Model, known: ModelStatus) -> Since |
 def display_status(model: Model, known: ModelStatus) -> DisplayedStatus:
     """Return the status in the registry.
 
-    It is `embedding` for models that are never tested, and `imported` for untested models with
+    It is `embedding` for models whose sizes are not tested, and `imported` for untested models with
     results of another tool.
     """
     if model.type == "embedding":

@@ -34,6 +34,7 @@ from pytest_lmstrix.registry.history.since import Since, Timelines
 from pytest_lmstrix.registry.known import Known, VerifyingCheck
 from pytest_lmstrix.registry.lines import Flaw, Scan, encode, encode_acceptance
 from pytest_lmstrix.registry.recommended import Recommendation, recommend
+from pytest_lmstrix.system.garbage import collector_paused
 from pytest_lmstrix.system.machine_id import machine_id
 
 __all__ = ["Flaw", "Known", "Loaded", "ModelStatus", "Recommendation", "Registry", "RegistryError",
@@ -261,6 +262,7 @@ class Registry:
         return reading
 
 
+@collector_paused()
 def _read_on(stream: BinaryIO, reading: _Reading) -> _Reading:
     now = os.fstat(stream.fileno())
     if reading.seen[:2] != (now.st_dev, now.st_ino) or now.st_size < reading.offset:

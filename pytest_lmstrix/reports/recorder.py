@@ -35,11 +35,13 @@ RERUN_OUTCOMES = ("rerun", "retried")
 class Recorder:
     """Plugin of the controller, or of the only process."""
 
-    def __init__(self, config: pytest.Config, settings: Settings, plan: Plan) -> None:
+    def __init__(
+        self, config: pytest.Config, settings: Settings, plan: Plan, registry: Registry
+    ) -> None:
         self._config = config
         self._settings = settings
         self._plan = plan
-        self.registry = Registry(settings.registry)
+        self.registry = registry
         self.notes = list(self._flaws())
         self.cases: list[CaseReport] = []
         self.counts: Counter[str] = Counter()

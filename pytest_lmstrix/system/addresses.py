@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import ipaddress
+import platform
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import lru_cache
 from urllib.parse import urlsplit
 
 _ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+):(\d{1,5})")
+LM_STUDIO_PORT = 1234
 OLLAMA_PORT = 11434
 LOCAL = "this machine"
 URL_ENGINES = ("openai", "llama-server")
 """Engines whose hosts are URLs."""
+EMBEDDED = "llamacpp"
+"""The engine that has no server."""
 _ROOT = re.compile(r"/?|/v1/?|/api/v[01]/?")
 """Paths that clients of its HTTP interfaces are given as base URLs."""
 
@@ -72,7 +77,14 @@ def host_address(given: str, engine: str | None = None) -> str:
         return host_port(address)
     if engine == "ollama":
         return f"ollama://{ollama_host(given.lower().replace('ollama+http://', 'ollama://'))}"
+    if engine == EMBEDDED:
+        raise ValueError(
+            f"'{given}': {EMBEDDED} is embedded, runs on this machine and has no hosts; a server of"
+            " llama.cpp is llama-server+http://host:port"
+        )
     if engine in URL_ENGINES:
+        if not address.lower().startswith(("http://", "https://")):
+            raise ValueError(f"'{given}' is not {engine}+http://host:port")
         return f"{engine}+{server_url(address)}"
     if not address:
         raise ValueError(f"'{given}' is not {engine}://host:port")
@@ -132,6 +144,39 @@ def server_url(given: str) -> str:
     path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
     host = f"[{name}]" if ":" in name else name
     return f"{parts.scheme.lower()}://{host}{f':{port}' if port else ''}{path}"
+
+
+def server_of(host: str) -> tuple[str | int, ...]:
+    """Return what two addresses of the same server have in common, as far as they show it."""
+    scheme, _, rest = host.rpartition("://")
+    authority, _, path = rest.partition("/")
+    return (scheme.lower(), *name_and_port(authority), path)
+
+
+def name_and_port(host: str) -> tuple[str, int]:
+    """Return the name of a host without its spelling, and its port; this machine is `localhost`."""
+    name, port = host.strip("[]"), LM_STUDIO_PORT
+    with suppress(ValueError):  # the port is not a number
+        if not _is_address(name):
+            parts = urlsplit(host if "://" in host else f"//{host}")
+            name, port = parts.hostname or host, parts.port or LM_STUDIO_PORT
+    name = name.rstrip(".").lower()
+    return ("localhost" if _is_here(name) else name), port
+
+
+def _is_address(name: str) -> bool:
+    with suppress(ValueError):
+        ipaddress.ip_address(name)
+        return True
+    return False
+
+
+def _is_here(name: str) -> bool:
+    if not _is_address(name):
+        return name in ("localhost", "localhost.localdomain", platform.node().lower())
+    address = ipaddress.ip_address(name)
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_loopback or address.is_unspecified
 
 
 @lru_cache(maxsize=1_000)

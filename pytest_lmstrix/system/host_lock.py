@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import getpass
 import hashlib
-import ipaddress
 import os
-import platform
 import re
 import sys
 import tempfile
@@ -15,17 +13,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
 from pytest_lmstrix.core.sanitize import one_line
+from pytest_lmstrix.system.addresses import name_and_port
 
 FOLDER_VARIABLE = "PYTEST_LMSTRIX_LOCKS"
 """Environment variable for another lock folder, which all processes must then share."""
-
-DEFAULT_PORT = 1234
-"""LM Studio's port, for a host given without one."""
 
 _POLL_SECONDS = 0.2
 
@@ -103,31 +98,9 @@ def _try_one(paths: Iterable[Path]) -> tuple[FileLock, Path] | None:
 
 
 def _file_name(host: str) -> str:
-    name, port = host.strip("[]"), DEFAULT_PORT
-    with suppress(ValueError):  # the port is not a number
-        if not _is_address(name):
-            parts = urlsplit(host if "://" in host else f"//{host}")
-            name, port = parts.hostname or host, parts.port or DEFAULT_PORT
-    name = name.rstrip(".").lower()
-    if _is_here(name):
-        name = "localhost"
+    name, port = name_and_port(host)
     readable = re.sub(r"[^a-z0-9.]+", "_", name)[:80]
     return f"{readable}-{port}-{hashlib.sha256(f'{name}:{port}'.encode()).hexdigest()[:8]}"
-
-
-def _is_address(name: str) -> bool:
-    with suppress(ValueError):
-        ipaddress.ip_address(name)
-        return True
-    return False
-
-
-def _is_here(name: str) -> bool:
-    if not _is_address(name):
-        return name in ("localhost", "localhost.localdomain", platform.node().lower())
-    address = ipaddress.ip_address(name)
-    address = getattr(address, "ipv4_mapped", None) or address
-    return address.is_loopback or address.is_unspecified
 
 
 def _folder() -> Path:

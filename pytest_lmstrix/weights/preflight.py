@@ -180,7 +180,7 @@ def _header(path: Path) -> Header | _Problem:
 
 
 def _problems(path: Path, header: Header, files: list[Path]) -> Iterator[_Problem]:
-    """Yield what speaks against a file, the most telling first."""
+    """Yield the reasons not to load a file, the most specific first."""
     kind = _kind(header)
     if kind == "shard":
         yield _Problem(Verdict.UNSUPPORTED, _words_of_shard(path, header))

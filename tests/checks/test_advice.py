@@ -87,9 +87,9 @@ def test_a_log_is_advised_only_where_there_is_one() -> None:
             "host_trouble",
             "Failed to load LLM engine from path: C:\\x.node. The specified module could not be"
             " found.",
-            "Update or install again the engine's runtime",
+            "Update or reinstall the engine's runtime",
         ),
-        ("host_trouble", "libcuda.so.1: cannot open shared object file", "Update or install again"),
+        ("host_trouble", "libcuda.so.1: cannot open shared object file", "Update or reinstall"),
         ("host_trouble", "the answer was stopped in LM Studio", "Run again, and let it finish"),
         ("host_trouble", "Failed to start the worker: code 7", "Mend the host"),
         (

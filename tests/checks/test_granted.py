@@ -14,7 +14,7 @@ from pytest_lmstrix.plan.cached_results import ranges, settled
 from pytest_lmstrix.plan.plan import planned
 from pytest_lmstrix.registry.fold import Fold
 from tests.checks.laboratory import SKIPPED, Run
-from tests.checks.test_sizes import Scripted, case, run_of
+from tests.checks.sizes.scripted import Scripted, case, run_of
 from tests.standin.fake_engine import FakeInstance
 from tests.standin.lmstudio import GrantsMore, SharesContext
 

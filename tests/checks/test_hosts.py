@@ -27,6 +27,23 @@ def test_words_are_the_same_whatever_the_model_path_and_numbers() -> None:
     assert one == other == "failed to load model from path: code #"
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("PRE32ZZ/jCnkhsg0CoAX0CuI", "05ojjodwMEcYta2ebJ+aEDEu"),
+        ("3f2a9c1e-ab12-4c1d-9e2f-01ab23cd77aa", "9b1dee00-0a9f-4fff-8cd1-77aa01ab23cd"),
+    ],
+)
+def test_a_name_that_is_made_up_for_each_load_is_no_difference(names: tuple[str, str]) -> None:
+    said = {same_words(f"llama-server for {name} exited: exitCode=1", "m") for name in names}
+    assert said == {"llama-server for # exited: exitcode=#"}
+
+
+def test_the_class_of_a_model_is_a_difference() -> None:
+    classes = ("Qwen3MoeForCausalLM", "Llama4ForConditionalGeneration")
+    assert len({same_words(f"no layer in {each}", "m") for each in classes}) == 2
+
+
 def test_three_models_with_the_same_words_are_the_hosts_trouble() -> None:
     rows = HostRows()
     models = ["a", "b", "c"]

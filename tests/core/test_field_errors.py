@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def test_a_companion_never_makes_its_model_missing_or_corrupted() -> None:
     found = {
         classify(message)
         for message, _ in MESSAGES
-        if any(name in message.lower() for name in companions)
+        if any(re.search(rf"\b{name}", message.lower()) for name in companions)
     }
     assert found == {Verdict.ENGINE_ERROR}
 
@@ -67,3 +68,25 @@ def test_a_backend_without_a_device_is_not_why_a_load_fails(line: str) -> None:
     text = f"{line}\ngguf_init_from_file: invalid magic characters 'Inte'"
     assert classify(text, phase="load") is Verdict.CORRUPTED
     assert classify(line, phase="load") is Verdict.ENGINE_ERROR
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "The virus contains a protein that binds to the cells of the lung.",
+        "Her birth certificate is signed by the mayor of Oslo.",
+        "The village upstream lost its only bridge in the flood.",
+        "Foreign policy has changed, and the system remembers it.",
+        "The package was not delivered because nobody was at home.",
+        "A compatible blood group matters: no other donor could be used.",
+        "My memory of that context is not good, but the model house was red.",
+        "The driver said that the engine was running well at 429 km.",
+        "Access to water is limited, and the runner drank before the start.",
+        "The program was written in 1969 for a machine that no longer exists.",
+        "To install the shelf, find the screws first; the file is for the edges.",
+        "Das Gedächtnis ist gut, die Verbindung zum Dorf bleibt offen.",
+        "La mémoire du village est vive, le chemin est long.",
+    ],
+)
+def test_what_a_model_says_is_no_error(sentence: str) -> None:
+    assert classify(sentence) is Verdict.ENGINE_ERROR

@@ -67,7 +67,7 @@ def test_verified_models_are_printed_and_others_listed_with_the_reason(tested: P
         "not exported: untested: untested, by its results with these weights and load settings",
         "not exported: elsewhere: not verified on this machine",
         "not exported: broken: no verified size (out_of_memory)",
-        "not exported: vectors: an embedding model, which is never tested",
+        "not exported: vectors: an embedding model, whose sizes are not tested",
     ]
     assert tested.engine_log == []
 
@@ -171,7 +171,7 @@ def test_lm_studio_gets_a_file_for_each_of_its_models(tested: Project) -> None:
 @pytest.mark.parametrize(
     ("obeyed", "line"),
     [
-        (True, "lmstudio: qwen3-8b: taken: it loads with 30,000 tokens"),
+        (True, "lmstudio: qwen3-8b: in force: it loads with 30,000 tokens"),
         (False, "lmstudio: qwen3-8b: loaded with 4,096 tokens, not the 30,000 written"),
     ],
 )
@@ -198,7 +198,7 @@ def test_what_lm_studio_takes_is_not_checked_without_a_server(tested: Project) -
     (tested.path / "home" / ".internal").mkdir(parents=True)
     result = tested.run("--lmstrix-export=lmstudio:home", "--lmstrix-host=127.0.0.1:9")
     assert result.ret == pytest.ExitCode.OK
-    start = "lmstudio: qwen3-8b: not checked whether it is taken: "
+    start = "lmstudio: qwen3-8b: not checked whether it is in force: "
     assert any(line.startswith(start) for line in result.errlines)
 
 

@@ -33,18 +33,17 @@ def items(project: Project) -> list[pytest.Item]:
         test_model.extra = 1
         """
     )
-    found: list[pytest.Item] = []
-    keep = SimpleNamespace(pytest_collection_finish=lambda session: found.extend(session.items))
-    args = (
-        "--lmstrix",
-        "-m",
-        "full or fast or not full",
-        "--collect-only",
-        "-p",
-        "no:hypothesispytest",
-    )
-    project.pytester.inline_run(*args, plugins=[keep])
-    return found
+    kept = _Kept()
+    args = ("--lmstrix", "--collect-only", "-p", "no:hypothesispytest")
+    project.pytester.runpytest(*args, plugins=[kept])
+    return kept.items
+
+
+class _Kept:
+    """Plugin that keeps what was collected."""
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self.items = list(session.items)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -89,6 +89,20 @@ def test_the_engine_is_in_the_url_or_beside_it(url: str, engine: str | None, add
         ("hosts: [{name: a, url: 'openai+http://u:pw@b:1'}]", "url must not hold a user name or"),
         ("hosts:\n- {name: a, url: 'b:1'}\n- {name: a, url: 'c:1'}", "3: host 'a': name is taken"),
         ("hosts:\n- {name: a, url: 'b:1'}\n- {name: c, url: 'b:1'}", "url is that of host 'a' al"),
+        (
+            "hosts:\n- {name: a, url: 'localhost:1'}\n- {name: c, url: '127.0.0.1:1'}",
+            "of host 'a' al",
+        ),
+        (
+            "hosts:\n- {name: a, url: 'B.lan:1'}\n- {name: c, url: 'http://b.LAN:1/v1'}",
+            "of host 'a'",
+        ),
+        ("hosts: [{name: a, url: 'b:1', memory: 24}]", "such as 64GiB, got 24"),
+        (
+            "hosts: [{name: a, url: 'openai://b:1'}]",
+            "'openai://b:1' is not openai+http://host:port",
+        ),
+        ("hosts: [{name: a, url: 'b:1', engine: llamacpp}]", "llamacpp is embedded, runs on this"),
     ],
 )
 def test_a_mistake_names_its_line_and_value(hosts: str, problem: str) -> None:
@@ -151,5 +165,11 @@ def test_hosts_given_to_a_run_take_the_place_of_those_of_the_manifest() -> None:
     assert hosts_of_run(["den"], KNOWN) == (den,)
     assert hosts_of_run(["10.0.0.5:1234", "big"], KNOWN) == (big,), "the same host by its address"
     assert hosts_of_run(["c:1", "big"], KNOWN) == (Host(address="c:1"), big)
+    assert hosts_of_run(["OLLAMA://localhost:11434", "den"], KNOWN) == (den,), "spelled otherwise"
+    once = hosts_of_run(["localhost:1", "127.0.0.1:1", "openai+http://localhost:1/a",
+                         "openai+http://localhost:1/b"], KNOWN)  # fmt: skip
+    assert [host.address for host in once] == [
+        "localhost:1", "openai+http://localhost:1/a", "openai+http://localhost:1/b",
+    ]  # fmt: skip
     with pytest.raises(ValueError, match=r"^'bigg' is not host:port, .* did you mean 'big'\?$"):
         hosts_of_run(["bigg"], KNOWN)

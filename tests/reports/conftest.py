@@ -1,9 +1,11 @@
-"""A run with every feature that reports show, and golden files."""
+"""A run with every feature that reports show, golden files, and a real browser."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,11 +18,11 @@ from pytest_lmstrix.registry.regressions import compare
 from pytest_lmstrix.registry.store import Registry
 from pytest_lmstrix.reports.run_json import CaseReport, RunReport, model_report
 from tests.registry.results import a_result
+from tests.reports.browser.page import Browser, Open
 
 GOLDEN = Path(__file__).parent / "golden"
 STARTED = datetime(2026, 3, 2, 4, tzinfo=UTC)
 HOSTILE = "<script>alert('hi')</script> | [x](https://evil.test) `\x1b[31m"
-
 NOW = (
     a_result(30_000, model="llama", run="now", load_seconds=2.5, ttft_seconds=0.25,
              decode_tokens_per_second=40.0, granted_context_length=30_208, prompt_tokens=31,
@@ -39,6 +41,12 @@ BEFORE = (
     a_result(8_191, model="lost"),
     *(a_result(8_191, model="tiny", check="deep", decode_tokens_per_second=speed)
       for speed in (39.0, 40.0, 42.0)),
+)  # fmt: skip
+
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--window-size=1400,1000",
 )  # fmt: skip
 
 
@@ -108,3 +116,42 @@ def golden() -> Callable[[str, str], None]:
         assert text == path.read_text(encoding="utf-8"), f"if {name} is to change: UPDATE_GOLDEN=1"
 
     return check
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    webdriver = pytest.importorskip("selenium.webdriver")
+    binary = shutil.which("chromium") or shutil.which("chromium-browser")
+    driver = shutil.which("chromedriver")
+    if binary is None or driver is None:
+        if "CI" in os.environ:
+            pytest.fail("the browser tests need Chromium and its driver")
+        pytest.skip("Chromium and chromedriver are not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def opened(browser: Browser) -> Iterator[Open]:
+    """Opens a page; at the end its console messages and requests are checked."""
+    for kind in ("browser", "performance"):
+        browser.get_log(kind)
+    pages: list[str] = []
+
+    def open_page(path: Path) -> None:
+        pages.append(path.as_uri())
+        browser.get(pages[-1])
+
+    yield open_page
+    assert browser.get_log("browser") == []
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = {event["params"]["request"]["url"].partition("#")[0].partition("?")[0]
+             for event in events if event["method"] == "Network.requestWillBeSent"}  # fmt: skip
+    assert {url for url in asked if not url.startswith(("data:", "chrome:"))} == set(pages)
+    assert browser.execute_script("return window.hacked") is None

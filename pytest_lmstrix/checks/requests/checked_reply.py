@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pytest_lmstrix.checks.requests.schema import Schema
 from pytest_lmstrix.checks.requests.tool_calls import grade_calls
+from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Message, Reply, ToolCall
+from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.request import Tool
+
+_COUNTED_CHARACTERS = 4_000
+"""Shorter prompts are not counted: every context has room for them."""
+_SPARE_TOKENS, _SHARE_OF_COUNT = 8, 100
 
 
 class CheckedReply(Reply, frozen=True, kw_only=True):
@@ -80,3 +86,27 @@ def judge(
         wrong = str(error) or type(error).__name__
         return CheckedReply(**fields, schema_error=wrong, enforced=enforced)
     return CheckedReply(**fields, schema_error="", value=value, enforced=enforced)
+
+
+def check_whole(
+    subject: str | Sequence[Message], reply: Reply, count_tokens: Callable[[str], int]
+) -> None:
+    """Check that all of a long prompt arrived, which some engines cut without an error.
+
+    Raises:
+        Failure: Less than that, as far as the engine tells.
+    """
+    texts = [subject] if isinstance(subject, str) else [each.content for each in subject]
+    taken = reply.prompt_tokens
+    if taken is None or sum(map(len, texts)) < _COUNTED_CHARACTERS:
+        return
+    try:
+        sent = sum(map(count_tokens, texts))
+    except Failure as failure:
+        if failure.verdict is Verdict.INCONCLUSIVE:  # it counts no tokens
+            return
+        raise
+    # The tokens of a text may differ by a few from those of its parts.
+    if sent - taken > max(_SPARE_TOKENS, sent // _SHARE_OF_COUNT):
+        text = f"sent {sent:,} prompt tokens, {taken:,} arrived: the engine cut the prompt"
+        raise Failure(text, verdict=Verdict.PROMPT_TRUNCATED, phase="predict")

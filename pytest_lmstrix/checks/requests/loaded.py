@@ -19,7 +19,7 @@ from pytest_lmstrix.checks.requests.abilities import (
     Refusals,
     missing_arguments,
 )
-from pytest_lmstrix.checks.requests.checked_reply import CheckedReply, judge
+from pytest_lmstrix.checks.requests.checked_reply import CheckedReply, check_whole, judge
 from pytest_lmstrix.checks.requests.history import (
     Messages,
     behind_filler,
@@ -46,6 +46,7 @@ class Loader(Protocol):
     """Keeps one model loaded at a time."""
 
     sample_seed: int | None
+    is_probing: bool
 
     def instance_of(self, loaded: LoadedModel) -> Instance:
         """Return the engine's instance behind `loaded`; load it if necessary."""
@@ -165,13 +166,13 @@ class LoadedModel(ReportedLoad):
         """Continue `prompt` for `tokens` tokens, past an end of text where the engine can."""
         instance = self._loader.instance_of(self)
         generate: Any = getattr(instance, "generate", instance.complete)
-        return self._recorded(instance, lambda: generate(prompt, max_tokens=tokens))
+        ask: Callable[[], Reply] = partial(generate, prompt, max_tokens=tokens)
+        return self.recorded(instance, ask, _as_it_is)
 
     def rank(self, prompt: str) -> Reply | None:
         """Return one token after `prompt`, and the likeliest ones, where the engine can."""
-        instance = self._loader.instance_of(self)
-        rank: Any = getattr(instance, "rank", None)
-        return None if rank is None else self._recorded(instance, lambda: rank(prompt), {})
+        rank: Any = getattr(instance := self.instance(), "rank", None)
+        return None if rank is None else self.recorded(instance, lambda: rank(prompt), _as_it_is)
 
     def at_once(self, asks: Sequence[Callable[[Instance], Reply]]) -> list[Reply]:
         """Return the replies to requests that are all sent at once."""
@@ -276,17 +277,13 @@ class LoadedModel(ReportedLoad):
         subject: str | tuple[Message, ...],
         options: Mapping[str, Any],
     ) -> Reply:
-        ask: Any = getattr(instance, request.method)
-        return self._recorded(
-            instance,
-            lambda: ask(subject, max_tokens=request.max_tokens, **options),
-            [*options, TOOL_RESULTS] if request.has_tool_results else options,
-        )
-
-    def _recorded(
-        self, instance: Instance, ask: Callable[[], Reply], options: Container[str] = ()
-    ) -> Reply:
-        return self.recorded(instance, ask, lambda reply: reply, options)
+        method: Any = getattr(instance, request.method)
+        used = [*options, TOOL_RESULTS] if request.has_tool_results else options
+        ask = partial(method, subject, max_tokens=request.max_tokens, **options)
+        reply: Reply = self.recorded(instance, ask, _as_it_is, used)
+        if not self._loader.is_probing:  # the built-in checks judge by the counts themselves
+            check_whole(subject, reply, self.count_tokens)
+        return reply
 
     def instance(self) -> Instance:
         """Return the engine's instance; load it again if necessary."""
@@ -347,3 +344,7 @@ class LoadedModel(ReportedLoad):
         if isinstance(subject, str):
             return f"{filler}\n\n{subject}"
         return behind_filler(filler, subject)
+
+
+def _as_it_is(reply: Reply) -> Reply:
+    return reply

@@ -2,7 +2,55 @@
 
 from __future__ import annotations
 
+from pytest_lmstrix.core.error_patterns import localized
+
+_SYSTEM = r"(?:machine|system|computer|hardware|cpu|processor|platform|gpu|pytorch)"
+_LIBRARY = (
+    r"(?:(?:py)?torch\w*|tensorflow|transformers|sentencepiece|tiktoken|protobuf|einops|accelerate"
+    r"|flash[_-]?attn|bitsandbytes|mlx\w*|triton|librar(?:y|ies)|packages?|dependenc(?:y|ies)"
+    r"|drivers?)"
+)
+
 HOST_TROUBLE = (
+    # A policy, a signature or a scanner keeps a program or a library from running.
+    r"\b(?:application control|group|system|security) policy\b|blocked by .{0,30}\b(?:policy"
+    r"|administrator|antivirus|defender|firewall)|(?:developer|publisher|author) cannot be verified"
+    r"|could not verify .{0,60}\bmalware|\bcode ?sign(?:ature|ing)\b|sealed resource"
+    r"|damaged and can.?t be opened|move it to the (?:trash|bin)\b|com\.apple\.quarantine"
+    r"|contains (?:a|the) virus|potentially unwanted software"
+    # A library, a program or a backend that is missing or cannot be started.
+    rf"|requires the (?:following |\S+ )?(?:librar|package|module)"
+    r"|\b(?:please|run|via|with)\W{1,3}(?:\w+ )?\W?pip3? install\b"
+    rf"|\b{_LIBRARY} (?:is|are|was|were) (?:not (?:installed|available|found)|missing|required)\b"
+    r"|\b(?:no (?:\w+ )?backends? (?:is |are |was |were )?(?:found|loaded|available))(?! for)"
+    r"|\b(?:process|binary|executable|program|runner) (?:is |was )?(?:not found|missing)\b"
+    r"|(?:could(?: not|n't)|cannot|unable to|failed to) (?:start|launch|spawn|find) (?:the |an? )?"
+    r"(?:[\w.]+[ -]){0,2}(?:runner|daemon|subprocess|llama-server|binary|executable)\b"
+    # A program of another platform.
+    r"|exec format error|\bcannot execute\b|bad cpu type|wrong elf class|invalid elf header"
+    r"|not a valid (?:application|executable)|valid cil image|badimageformat"
+    r"|\b(?:app|program) can.?t run on (?:your|this)\b"
+    # A driver that lists no devices, lacks a feature, or cannot compile for its device.
+    r"|\b(?:clget(?:platform|device)ids|vkenumerate\w+|cuinit|zeinit|hipinit|nvmlinit\w*"
+    r"|(?:cuda|hip)getdevicecount)\b|\bmtllibrary\w*error|\bxpc_error"
+    r"|(?:metal|shader|kernel|pipeline)\b.{0,40} compil\w+ (?:has )?fail"
+    r"|fail\w* to compile .{0,40}(?:metal|shader|kernel|pipeline)"
+    r"|error_?(?:initiali[sz]ation_?failed|(?:feature|extension|layer)_?not_?present)"
+    r"|\bshader ?module\b|\bgpupipelineerror\b|\b(?:no|find a|any) compatible (?:gpu|device)"
+    r"|forward compatibility was attempted|\bdisplay driver\b|system not yet initialized"
+    r"|\b(?:cuda|rocm|driver|runtime)\b.{0,80} mismatch\b"
+    # Weights that the server may not fetch.
+    r"|\bgated (?:repo|model)|access to .{0,100}\bis restricted\b"
+    # A machine that lacks what the runtime needs, whatever the model.
+    rf"|(?:incompatible|not compatible) with (?:your|this|the) (?:current )?{_SYSTEM}\b"
+    r"|\bcpu compatibility\b|hardware has\b.{0,60}\brequired|(?:cpu|processor) does(?:n't| not) "
+    r"support|\b(?:vulkan|opencl|opengl|directx|cuda|rocm) \d[\d.]*\+? (?:or \w+ )?(?:is )?required"
+    r"|\bvkcreateinstance\b|shared memory (?:size )?(?:is )?too small"
+    r"|\bdevice\b.{0,40} does(?:n't| not) support (?:16-?bit|fp16|float16|bf16)"
+    r"|tensile host: no devices|\bnvidia-container\b"
+    r"|platform (?:in)?dependent libraries|codec of the filesystem encoding|encodings module"
+    r"|\bcommand not found\b|not recognized as an internal or external command"
+    rf"|or one of its dependencies|missing (?:\w+ )?(?:dlls?|dylibs?)\b|{localized.BROKEN_PART}|"
     r"\bspawn\b.{1,200}\b(?:ENOENT|EACCES|EPERM|EAGAIN|ENOEXEC)\b|\bEADDRINUSE\b"
     r"|\bENOENT.{1,200}[/\\]\.internal[/\\]"
     r"|load lib failed|shared (?:object file|library .{0,60}not found)"
@@ -42,6 +90,9 @@ HOST_TROUBLE = (
     r"|maximum pending requests|\bunauthori[sz]ed\b|\bforbidden\b"
     r"|(?:invalid|incorrect|missing|malformed|expired|no) (?:\w+ )?"
     r"(?:(?:api|auth\w*|bearer|access)[ _-](?:key|token)|passkey)\b"
+    r"|(?:provid|suppl|pass|set)\w* (?:\w+ ){0,2}(?:api|access|auth\w*|bearer)[ _-](?:key|token)\b"
+    r"|\bapi[ _-]?key\b.{0,30}\bmust be\b|authenti\w+ (?:is )?required"
+    r"|(?:http|status(?: code)?|error(?: code)?)\W{0,4}(?:401|403|407|429)\b"
 )
 """A part that is missing, a full disk, a client of another age, a server that lets no one in."""
 
@@ -52,6 +103,13 @@ LOST = (
     r"|\b(?:linked|remote) (?:device|peer)\b.{0,40}(?:away|not available|disconnect|lost)"
     r"|\bdevice (?:hosting|that hosts)\b"
     r"|keep-?alive[ _](?:ping )?time"
+    # There was no connection yet.
+    r"|check your (?:internet |network )?connection\b"
+    r"|\bdial (?:tcp|udp|unix)\b.{0,80}(?:i/o timeout|timed out)|(?:tls|ssl) handshake time"
+    r"|\bx509\b|\btls: "
+    r"|(?:verif\w+|self[- _]signed|untrusted|expired) (?:the )?(?:\w+ )?certificate"
+    r"|certificate (?:has expired|is (?:not|valid)|verif\w+ fail|chain|signed by)"
+    r"|\b(?:self_signed_cert|cert_has_expired|unable_to_(?:get|verify)_\w+|err_(?:tls|ssl|cert)_\w+)"
 )
 """A connection that was lost, in words that also name a timeout or an error."""
 
@@ -77,9 +135,13 @@ UNREACHABLE = (
     r"|error reading (?:a|the) body|\bh(?:ttp/?)?2 protocol error|no close frame"
     r"|\breceived 1\d{3} \(|wrong_version_number|certificate verify|(?:tls|ssl) (?:handshake|error)"
     r"|\b(?:http(?:/\d(?:\.\d)?)?|status(?: code)?|response|error|code)\W{0,4}50[23]\b"
-    r"|empty reply from server|web ?socket.{0,80}(?:closed|fail|error|terminat|disconnect)"
+    r"|empty reply from server|no data received"
+    r"|web ?socket.{0,80}(?:closed|fail|error|terminat|disconnect)"
     r"|connection closed|closed before|premature close|incompletemessage"
-    r"|typeerror: terminated|error sending request|dial tcp|\": eof\b"
+    r"|typeerror: terminated|error sending request|dial tcp"
+    r"|\": eof\b|\w(?<!model)(?<!file): eof[\"']?\s*$"
+    r"|\bno live upstreams?\b|\bupstream\b.{0,60}(?:error|unavailable|closed|reset|fail|refused)"
+    rf"|invalid response\b.{{0,40}}\bupstream|{localized.NO_CONNECTION}"
     r"|\b50[23]\b.{0,20}(?:bad gateway|service)|bad gateway|service unavailable"
     r"|server (?:is )?shutting down"
     r"|is (?:lm studio|ollama|the server|it) running|winerror 100(?:54|61)"

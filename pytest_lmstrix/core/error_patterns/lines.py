@@ -12,7 +12,12 @@ NOISE: tuple[str, ...] = (
     # Failures with a working fallback.
     r"^.*\b(?:trying next|falling back to|deferring|will be ignored)\b.*",
     # A backend without a device: another one, or the CPU, takes over.
-    r"^.*\bggml_\w*init\w*: failed to initiali[sz]e.*|^.*\bno devices found\b.*",
+    r"^.*\bggml_\w*init\w*: failed to initiali[sz]e.*|^(?!.*\btensile\b).*\bno devices found\b.*",
+    r"^.*\bhead failed, status\b.*|^.*\b(?:fallback to|using the) cpu\b.*",
+    # Guesses.
+    r"\bif you (?:get|see|encounter) .*"
+    r"|\b(?:can|may|might|could) (?:also )?(?:happen|occur|be (?:caused|due|because))\b.*",
+    r"^.*\b(?:common|possible|potential|typical) (?:causes|reasons)\b.*",
     # Remarks about the training of the model.
     r"^.*(?:n_ctx\w*\W.{0,40}n_ctx_train|training context).*",
     # Names of functions and files in stack traces.
@@ -36,7 +41,11 @@ TEMPLATE = (
     r"|\broles? must (?:strictly )?alternate|\bunexpected (?:message )?role\b"
     r"|\b(?:first|last) message must\b|\bmessages must (?:start|begin|end)\b"
     r"|\bexpected \w+ role to\b|\bonly user,? (?:and )?(?:model|assistant|tool)\b.{0,40}\broles?\b"
-    r"|\bsystem (?:role|message|prompt)s?\b.{0,20}\bnot supported).*"
+    r"|\bsystem (?:role|message|prompt)s?\b.{0,20}\b(?:not supported|must be|must come)"
+    # What the templates of well-known models raise.
+    r"|\bpassed a message containing\b|\bcannot pass both content and\b"
+    r"|\btool call ids should be\b|\bonly supports single tool-calls\b|\bcannot put tools in\b"
+    r"|\bunexpected item type in content\b).*"
 )
 """A line about the chat template; the rest of the line quotes the template."""
 

@@ -6,6 +6,7 @@ does not matter, `.` ends at a line's end, and every gap is bounded so that no t
 
 from __future__ import annotations
 
+from pytest_lmstrix.core.error_patterns import localized
 from pytest_lmstrix.core.error_patterns.hosts import HOST_TROUBLE, LOST, UNREACHABLE
 
 CODES: dict[str, str] = {
@@ -28,6 +29,7 @@ COMPANION = (
     r"(?:fail\w*|error|unable|could ?n[o']t|cannot) (?:to )?(?:load|loading|open|init\w*) "
     r"(?:the )?(?:\w+ )?(?:(?:draft|speculative|mtp|projector|vision|lora|adapter|clip"
     r"|control vector)(?![-\w])|mmproj)"
+    r"|\bclip_\w+: (?:\w+: )?failed to load|\bfind tensor '?(?:v|mm|a)\."
     r"|\bmmproj\b.{0,80}(?:fail|unable|invalid|not found|missing|does)"
     # Not as a part of the name of a model.
     r"|(?<![-\w/.@])(?:draft|speculative|mtp|lora|adapter|projector)(?![-\w/]).{0,80}"
@@ -63,7 +65,8 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|not enough space in (?:the )?(?:\w+ )?(?:context|buffer|memory)"
         r"|(?:memory|v?ram) (?:is )?(?:exhausted|insufficient|not (?:enough|sufficient))"
         r"|\b(?:memoryerror|enomem)\b|bad[ _]?alloc|cannot allocate memory"
-        r"|paging file is too small|0xc0000017\b|0xc000012d\b|\b3221225495\b|\b3221225773\b",
+        r"|paging file is too small|0xc0000017\b|0xc000012d\b|\b3221225495\b|\b3221225773\b"
+        rf"|{localized.NO_MEMORY}",
     ),
     (
         "out_of_memory",
@@ -88,7 +91,9 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|input/output error|transport endpoint is not connected)\b"
         # A file that is not part of a model.
         r"|\b(?:config|settings|preset|grammar) file (?:\w+ )?(?:not found|does(?: not|n't) exist)"
-        r"|no such file.{0,200}[/\\]\.internal[/\\]",
+        r"|no such file.{0,200}[/\\]\.internal[/\\]"
+        # A path that lost its letters on its way.
+        r"|failed to (?:load|open)\b.{0,200}(?:\ufffd|[/\\]\?{2,}[/\\])",
     ),
     # An invalid request is not a verdict on the model.
     (
@@ -123,7 +128,8 @@ RULES: tuple[tuple[str, str], ...] = (
     (
         "unsupported",
         r"(?:unknown|un-?supported|unrecogni[sz]ed|unhandled|no support for) [\w -]{0,30}"
-        r"(?:architecture|model[ _]type|tokeni[sz]er|(?:model|file|safetensors) format|type"
+        r"(?:architecture|model[ _]type|image[ _]processor|tokeni[sz]er"
+        r"|(?:model|file|safetensors) format|type"
         r"|configuration class|quanti[sz]ation|projector|gguf|ggml|model|version)\b"
         r"|(?:architecture|model|type|tokeni[sz]er|quanti[sz]ation|format|version|bit"
         r"|op)s?\b.{0,60}(?:(?:is|are|was) ?n[o']t |not (?:yet )?)(?:yet |currently )*"
@@ -139,7 +145,10 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|no module named \W?\w+\.|trust_remote_code|engine does not support|no kernel image"
         r"|kernel image is invalid|invalid device function|for gpu arch"
         r"|invalid ggml type|keyerror: ['\"](?:model_type|architectures?|[a-z_]+\d\w*)['\"]"
-        r"|failed to process regex",
+        r"|must be loaded with the first split|\brope_scaling\b.{0,40}(?:must be|should)"
+        r"|\bonly supported on (?:\w+ )?(?:gpus?|devices?|hardware)\b|\bsupport is (?:not|still)\b"
+        r"|failed to process regex|any variant of untagged enum"
+        r"|requires the .{0,60}(?:provider|runtime|backend|extension)\b|\bno device code\b",
     ),
     (
         "corrupted",
@@ -165,7 +174,7 @@ RULES: tuple[tuple[str, str], ...] = (
         r"(?:end[ -]of(?! (?:json|input|response|stream))|eof.{0,40}(?:file|read(?!ing response)))"
         r"|remaining file size|fread returned|too many tensors|endianness"
         r"|failed to seek |failed to read (?:entire file|tensor|magic|header|key|model|gguf|meta)"
-        r"|read error"
+        r"|read error(?!.{0,20}\bconnection)"
         r"|(?:checksum|sha(?:-?\d+)?|digest|hash)\b.{0,80}(?:mismatch|fail|n[o']t match)"
         r"|(?:mismatch\w*|invalid|bad|wrong) (?:checksum|sha-?\d+|digest|hash)"
         r"|safetensor_?error|deserializing header|header_?too_?(?:large|small)"
@@ -174,23 +183,29 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|key not found in model|\bkey \S+ has wrong type|\bin (?:the )?model file\b"
         r"|(?:split|shard)s?\b.{0,40}(?:idx|invalid|missing|illegal)"
         r"|(?:missing|illegal|invalid) (?:split|shard)|llama_memory is null|reuse from cache"
+        r"|mismatched (?:parameter|tensor|weight|shape)|failed to load gguf split"
         r"|find tensor|received shape|re-?download|does not appear to have a file"
         r"|loading model (?:hyperparameters|vocabulary)|gguf_\w+: failed(?! to open)"
         r"|loading model: (?:bad|invalid|vector|basic_string|.{0,20}\bexpected value)",
     ),
     (
         "model_not_found",
-        r"\bmodel\b.{0,120}(?:not (?:be )?found|(?:does|did) ?(?:not|n't) exist|is unknown|"
-        r"(?:not|n't) (?:be )?(?:available|downloaded|installed|located)\b|n[o']t loaded\b)"
+        # Not where it only says what failed.
+        r"\bmodel\b(?!(?<=load model)[.:])(?!(?<=load the model)[.:]).{0,120}"
+        r"(?:not (?:be )?found|(?:does|did) ?(?:not|n't) exist|is unknown|"
+        r"(?:not|n't) (?:be )?(?:available|downloaded|installed|located)\b"
+        r"|n[o']t (?:been )?loaded\b)"
+        r"|load (?:the )?model: \S{1,80} (?:was |is |could )?not (?:be )?found"
         r"|no (?:\w+ )?(?:models?|config file) (?:\w+ ){0,2}"
         r"(?:found|loaded|match\w*|available|with)\b|no_model|nomodelmatchingquery"
         r"|pathnotfound|path not found|modelnotfound"
         r"|(?:cannot|could ?n[o']t|can't|unable to|failed to) (?:find|locate|resolve).{0,40}\b"
         r"(?:model|weights|gguf|file|repo\w*)\b|(?:invalid|unknown) model\b"
-        r"|(?:file|gguf|weights|repo\w*|manifest|entry)\b.{0,80}(?:not found|does"
+        r"|(?:file|gguf|weights|repo\w*|manifest|entry)\b.{0,80}(?:not (?:be )?found|does"
         r"(?: not|n't) exist)|no such (?:file|model)\b|cannot find the (?:file|path)|\benoent\b"
         r"|filenotfound|manifest unknown|does this file exist"
         r"|failed to open (?:gguf|model|.{0,200}\.(?:gguf|bin|safetensors)\b)"
+        rf"|{localized.NO_SUCH_FILE}"
         r"|(?:repository|revision|entry)_?not_?found|not a valid model identifier"
         r"|(?:status(?: code)?|http|error|code|manifest|failed)\W{0,4}(?:\d\.\d )?404\b"
         r"|404 (?:not found|client error)|available models:|no safetensors",
@@ -198,7 +213,7 @@ RULES: tuple[tuple[str, str], ...] = (
     # Before `unreachable`: a connection that timed out existed.
     (
         "timeout",
-        r"tim(?:ed|es)[ _-]?out"
+        r"tim(?:ed|es|ing)[ _-]?out"
         r"|(?<!-)(?<!gpu )(?<!error)time-?out(?!\w*['\"]?\s*[=:]\s*['\"]?(?:\d|none|null))"
         r"(?!s?=)|deadline[ _]?(?:has )?(?:been )?(?:was )?exceeded|context cancell?ed"
         r"|aborterror|(?:operation|request) was aborted|client disconnected\. stopping"
@@ -218,30 +233,37 @@ RULES: tuple[tuple[str, str], ...] = (
         "crashed",
         r"\bsig(?:segv|abrt|kill|bus|ill|fpe|trap|sys|term)\b|segmentation (?:fault|violation)"
         r"|segfault|bus error|illegal instruction|floating[ -]point exception|stack overflow"
-        r"|access violation|protect(?:ion fault|ed memory)|core dumped|abort trap"
+        r"|access violation|protect(?:ion fault|ed memory)|core dumped|abort trap|trace/bpt"
         r"|(?:^|: )abort(?:ed|\(\))?(?:$| \(| {2})|abort(?:\(\))? (?:has been|was) called"
         r"|terminate called|terminating (?:due to|with) uncaught|libc\+\+abi|ggml_(?:assert|abort)"
         r"|assert\w*\b.{0,200}\bfail|\bcrash(?:ed|es|ing)?\b"
         r"|(?:process|runner|server|engine|worker|backend|subprocess|instance|model|child)\b"
         r".{0,60}\b(?:terminated|died|exited|killed|stopped unexpectedly|unexpectedly stopped"
         r"|unloaded|is gone|no longer running)\b"
-        r"|(?:while running the model|post predict|do load request"
+        r"|(?:while running the model|post predict|do \w+ request"
         r"|reading (?:from server|llm response))\b"
         r".{0,160}\b(?:eof|forcibly closed|connection reset)\b"
         r"|engine protocol [\w ]{0,20}request failed"
-        r"|(?<!failed with )exit(?:ed)?[ _]?(?:with )?(?:code|status)\W{0,4}"
+        r"|(?<!failed with )exit(?:ed|s)?[ _]?(?:with )?(?:code|status)\W{0,4}"
         r"(?:null|none|undefined|0x|-?(?!0\b)\d)"
         r"|exited (?:with|unexpectedly|abnormally|prematurely|before)"
         r"|signal\W{1,3}(?:killed|aborted|\d|arrived)|\bkilled\b|0xc0000\w{3}\b"
         r"|device[ _]?(?:was |is |has been )?(?:lost|removed|hung)|device (?:hang|reset)"
         r"|\b(?:cuda|hip|rocm|sycl) ?(?:\w+ )?error|illegal memory|memory access fault"
         r"|gpu (?:hang|fault|error|reset|timeout)"
+        r"|windows (?:fatal exception|error)\b.{0,10}0x[89a-f][0-9a-f]{7}\b"
+        r"|\bnative api (?:fail|return)"
         r"|commandbuffer\w*error|double free|(?:free|malloc|munmap_chunk)\(\): "
         r"|pointer being freed|heap corruption|stack smashing|corrupted size|pure virtual"
         r"|panicked at|\bpanic:"
         r"|fatal (?:python )?error:|unexpected signal|unhandled exception|uncaught exception"
+        r"|\beof \(status|dead_?error\b|\b(?:engine|worker|server|process) is dead"
+        r"|background loop has (?:errored|stop)"
+        r"|terminating (?:the )?(?:server|worker|engine)\b"
         r"|brokenprocesspool|process pool.{0,40}terminated",
     ),
+    # A server that refuses a request is there.
+    ("engine_error", r"\b4(?:00|22) (?:bad request|unprocessable)"),
     ("unreachable", UNREACHABLE),
 )
 """Verdict and pattern; the first match decides, so causes come first."""
@@ -255,6 +277,8 @@ HINTS: tuple[tuple[str, str], ...] = (
         r"failed to (?:create|initiali[sz]e|init) (?:the )?(?:\w+ )?(?:context|llama_context)"
         r"|kv_?[ -]?cache\w*(?:\(\))? (?:init\w* )?fail|fail\w* .{0,30}kv[ _-]?cache"
         r"|\bcompute error|graph_compute\w* failed|failed to compute graph"
+        # The system's own words follow, in its language.
+        r"|\b(?:mapviewoffile|createfilemapping\w?|virtualalloc\w*) (?:has )?failed"
         r"|command buffer \d+ failed|\bret(?:urned)?\W{1,3}-3\b",
     ),
 )

@@ -7,8 +7,8 @@ of the server could not do that, for `xllamacpp.Server()` holds the interpreter 
 model loads.
 
 The first line of standard input is the configuration, a JSON object (see `_serve` and
-`_run_command`); a key in it is seen by no process list. The one line on standard output is
-`{"address": "http://..."}`; all else that is said goes to standard error.
+`_run_command`); so no process list shows the key in it. The one line on standard output is
+`{"address": "http://..."}`; all other output goes to standard error.
 """
 
 from __future__ import annotations

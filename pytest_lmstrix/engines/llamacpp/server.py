@@ -261,7 +261,13 @@ class LlamaCppInstance:
                 raise refusal_in(next(response.iter_bytes(_REFUSAL_BYTES), b""))
             # The last event repeats the prompt, and JSON escapes a character in up to six bytes.
             most_bytes = 6 * (len(response.request.content) + limit.most_characters)
+            moved = time.monotonic()
             for line in _lines(response, most_bytes, limit):
+                if not line.strip() or line.startswith(b":"):  # a ping, as of a router's servers
+                    if sharing is None and time.monotonic() - moved > (timeout.read or math.inf):
+                        raise httpx.ReadTimeout("nothing but pings")
+                    continue
+                moved = time.monotonic()
                 if sharing is not None:
                     sharing.moved()
                 field, _, data = line.partition(b": ")

@@ -251,7 +251,7 @@ class Link:
                 # The SDK would use the environment's proxy for its WebSockets.
                 text += f" (ALL_PROXY is set: set NO_PROXY={self.host.rpartition(':')[0]} as well)"
             if isinstance(error, TimeoutError):
-                text = f"LM Studio at {self.host} has not let us in for {RPC_SECONDS:g} s"
+                text = f"LM Studio at {self.host} has accepted no connection for {RPC_SECONDS:g} s"
             elif isinstance(error, ValueError | LMStudioServerError):
                 # SDK 1.5 cannot read why it was refused, and fails with a `ValueError` at that.
                 raise refused(self.host, token) from error

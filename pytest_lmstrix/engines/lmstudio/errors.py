@@ -58,7 +58,7 @@ def failure_from(
             # A channel that ends without its last message is read from too early.
             text = f"LM Studio ended {doing} without a result ({_one_line(error)})"
         case msgspec.ValidationError():
-            text = f"LM Studio answered {doing} with what its SDK does not read: {error}"
+            text = f"LM Studio answered {doing} with something that its SDK cannot read: {error}"
         case _:
             text = f"The LM Studio SDK failed while {doing}: {_one_line(error)}"
     # Before a model is requested, it cannot be at fault.

@@ -135,7 +135,7 @@ def load_fields(model: Model, context_length: int, runtime: Runtime = "llama") -
 
 
 def in_force(asked: LoadFields, reported: object) -> InForce:
-    """Return what the answer of `getLoadConfig` says of what was asked."""
+    """Return which settings are in force, by the answer of `getLoadConfig`."""
     fields = _fields(reported)
     if fields is None:
         return InForce(ignored_settings=asked.unsupported)

@@ -88,8 +88,8 @@ class OllamaClient:
             if response.is_error:
                 answer = next(response.iter_bytes(_ERROR_BYTES), b"")
                 raise _refusal(answer, response.status_code, "predict")
-            for line in timely_lines(response, silence_seconds):
-                if line.startswith(b'{"error"'):
+            for line in timely_lines(response, prefill_seconds, silence_seconds):
+                if b'"error"' in line and _is_error(line):
                     raise _refusal(line, response.status_code, "predict")
                 yield _decoded(line, kind, "predict")
 
@@ -132,6 +132,13 @@ def _decoded(data: bytes, kind: type[_T], phase: Phase) -> _T:
         verdict = Verdict.ENGINE_ERROR if phase == "predict" else Verdict.UNREACHABLE
         text = f"the server does not answer as Ollama does: {error}"
         raise Failure(text, verdict=verdict, phase=phase) from error
+
+
+def _is_error(line: bytes) -> bool:
+    try:
+        return bool(msgspec.json.decode(line, type=_Error).error)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return False
 
 
 def _refusal(answer: bytes, status: int, phase: Phase) -> Failure:

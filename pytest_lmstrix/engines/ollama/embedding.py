@@ -6,16 +6,16 @@ Source: `EmbedHandler` in https://github.com/ollama/ollama/blob/main/server/rout
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
 from pytest_lmstrix.core.failure import Failure
-from pytest_lmstrix.core.types import Message, Model, ModelFacts, Reply
+from pytest_lmstrix.core.types import Model, ModelFacts
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.ollama.instance import OllamaInstance, OllamaLoad
-from pytest_lmstrix.engines.request import ChatOptions, CompletionOptions, Embeddings, Unable
+from pytest_lmstrix.engines.request import Embeddings, VectorsOnly
 
 if TYPE_CHECKING:
     from pytest_lmstrix.engines.ollama.engine import OllamaEngine
@@ -30,7 +30,7 @@ class _Embedded(Struct):
     prompt_eval_count: int | None = None
 
 
-class OllamaEmbeddingInstance(OllamaInstance):
+class OllamaEmbeddingInstance(VectorsOnly, OllamaInstance):
     """An instance that gives vectors; it cannot answer."""
 
     def embed(self, texts: Sequence[str]) -> Embeddings:
@@ -47,18 +47,6 @@ class OllamaEmbeddingInstance(OllamaInstance):
         return Embeddings(
             vectors=answer.embeddings or [], prompt_tokens=answer.prompt_eval_count or None
         )
-
-    def complete(
-        self, prompt: str, *, max_tokens: int, temperature: float = 0.0,
-        **options: Unpack[CompletionOptions],
-    ) -> Reply:  # fmt: skip
-        raise Unable("an embedding model gives vectors, and no answers")
-
-    def chat(
-        self, messages: Sequence[Message], *, max_tokens: int, temperature: float = 0.0,
-        **options: Unpack[ChatOptions],
-    ) -> Reply:  # fmt: skip
-        raise Unable("an embedding model gives vectors, and no answers")
 
     def _measure(self, piece: str) -> int:
         tokens = self.embed([piece]).prompt_tokens

@@ -16,6 +16,7 @@ _OWN = ("completion", "embedding", "insert")
 """Capabilities that are not worth recording."""
 _OPTIONS = {"gpu_layers": "num_gpu", "batch_size": "num_batch", "threads": "num_thread"}
 """Load settings -> Ollama's options."""
+_REGISTRY, _NAMESPACE = "registry.ollama.ai/", "library/"
 _ENCODERS = ("bert",)
 """Families of models that only embed, where the capabilities are not listed (before 0.6.4)."""
 
@@ -72,8 +73,11 @@ class RunningModels(Struct):
 
 
 def full_name(name: str) -> str:
-    """Return `name` as Ollama compares it: case does not matter, and `latest` is the default."""
-    name = name.lower()
+    """Return `name` as Ollama lists it, in lower case: case does not matter.
+
+    `latest` is the default tag; the default registry and its namespace are left out.
+    """
+    name = name.lower().removeprefix(_REGISTRY).removeprefix(_NAMESPACE)
     return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 

@@ -17,7 +17,9 @@ from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.verdicts import Phase, Verdict
 from pytest_lmstrix.engines.lines import LINE_BYTES, LineTooLong, timely_lines
 from pytest_lmstrix.engines.openai.key import ApiKey, refusal_of_server
-from pytest_lmstrix.engines.openai.messages import ServerError, error_in
+from pytest_lmstrix.engines.openai.messages import StreamEvent
+from pytest_lmstrix.engines.openai.refusals import ServerError, error_in, is_error, refusal_words
+from pytest_lmstrix.engines.openai.stream import AnswerPart, Signs, parts_of
 
 _T = TypeVar("_T")
 
@@ -34,7 +36,9 @@ _BUSY = (429, 503)
 _TURNED_AWAY = (407, 408, 502, 504)
 """Statuses of a server, or of a proxy before it, whatever the model."""
 _NO_SUCH_PATH = (404, 405, 501)
-_NO_SUCH_INTERFACE = re.compile(r"does not support (?:the )?(?:chat )?completions?\b", re.I)
+_NO_SUCH_INTERFACE = re.compile(
+    r"does not support (?:the )?(?:chat )?completions?\b|\bunexpected endpoint or method\b", re.I
+)
 
 
 class PathMissing(Exception):
@@ -88,33 +92,36 @@ class OpenAiClient:
         self,
         path: str,
         body: Mapping[str, object],
-        kind: type[_T],
         *,
         prefill_seconds: float,
         silence_seconds: float,
-    ) -> Generator[_T]:
-        """Yield the events of a streamed answer, as `kind`; closing it ends the computation.
+    ) -> Generator[StreamEvent | None]:
+        """Yield the events of an answer, `None` for its end where the server marks it.
 
-        The first may take `prefill_seconds`, each of the others `silence_seconds`.
+        Closing it ends the computation. The first event may take `prefill_seconds`, each of the
+        others `silence_seconds`. The answer of a server that does not stream is one event.
 
         Raises:
             PathMissing: The server does not have `path`.
-            Failure: Among others, if the answer ends before its last event.
         """
         timeout = httpx.Timeout(CALL_SECONDS, read=prefill_seconds)
         with (
             self._failures("predict", Verdict.TIMEOUT),
             self._answered("POST", path, body, timeout, "predict") as response,
         ):
-            for line in timely_lines(response, silence_seconds):
-                field, _, data = line.rstrip(b"\r").partition(b":")
-                data = data.strip()
-                if data == b"[DONE]":
+            lines = timely_lines(response, prefill_seconds, silence_seconds, Signs())
+            for part in parts_of(lines, _ANSWER_BYTES):
+                if part.is_done:
+                    yield None
                     return
-                if field in (b"data", b"error"):
-                    if field == b"error" or (b'"error"' in data and error_in(data) is not None):
-                        raise self._refusal(response.status_code, data, "predict")
-                    yield self._decoded(data, kind, "predict")
+                yield self._event(part, response.status_code)
+
+    def _event(self, part: AnswerPart, status: int) -> StreamEvent:
+        if part.prefill is not None:
+            return StreamEvent(prompt_progress=part.prefill)
+        if part.is_error or is_error(part.data):
+            raise self._refusal(status, part.data, "predict")
+        return self._decoded(part.data, StreamEvent, "predict")
 
     def close(self) -> None:
         self._http.close()
@@ -133,7 +140,10 @@ class OpenAiClient:
             self._failures(phase, silent),
             self._answered(method, path, body, timeout, phase) as response,
         ):
-            return self._decoded(_limited(response, _ANSWER_BYTES), kind, phase)
+            answer = _limited(response, _ANSWER_BYTES)
+            if is_error(answer):  # LM Studio has status 200 for paths that it does not know
+                raise self._refusal(response.status_code, answer, phase)
+            return self._decoded(answer, kind, phase)
 
     @contextmanager
     def _answered(
@@ -153,11 +163,12 @@ class OpenAiClient:
                 if response.is_success:
                     yield response
                     return
-                answer = _limited(response, _ERROR_BYTES, cut=True)
+                answer = _redirection(response) or _limited(response, _ERROR_BYTES, cut=True)
                 asked = _retry_after(response)
             wait = max(_LEAST_PAUSE, pause if asked is None else asked)
-            if status not in _BUSY or wait > left:
-                raise self._refusal(status, answer, phase, asked)
+            refusal = self._refusal(status, answer, phase, asked)
+            if status not in _BUSY or wait > left or is_out_of_memory(refusal):
+                raise refusal
             self._pause(wait)
             left -= wait
             pause = min(2 * pause, _MOST_PAUSE)
@@ -166,11 +177,12 @@ class OpenAiClient:
         self, status: int, answer: bytes, phase: Phase, asked: float | None = None
     ) -> Exception:
         """Return the error in an answer."""
-        error = error_in(answer) or ServerError(message=answer.decode(errors="replace").strip())
+        error = error_in(answer) or ServerError(refusal_words(answer))
         words = self.key.redact(error.message) or f"HTTP status {status}"
         if status in (401, 403):
             return refusal_of_server(self._turned_away(status, words))
-        if status in _BUSY:
+        failure = Failure.from_engine(words, phase=phase, code=error.name)
+        if status in _BUSY and not is_out_of_memory(failure):
             wish = f", and asks to wait {asked:,.0f} s" if asked is not None else ""
             text = f"the server is busy ({status}){wish}: {words}"
             return Failure(text, verdict=Verdict.HOST_TROUBLE, phase=phase)
@@ -181,7 +193,7 @@ class OpenAiClient:
             return PathMissing(words)
         if _NO_SUCH_INTERFACE.search(words):
             return PathMissing(words)
-        return Failure.from_engine(words, phase=phase, code=error.name)
+        return failure
 
     def _turned_away(self, status: int, words: str) -> str:
         if self.key.variable is None:
@@ -204,7 +216,7 @@ class OpenAiClient:
             yield
         except httpx.HTTPError as error:
             failure = self._connection_failure(error, phase, silent)
-        except LineTooLong:
+        except (LineTooLong, OverflowError):
             text = f"the server sent a line of more than {LINE_BYTES:,} bytes"
             failure = Failure(text, verdict=Verdict.ENGINE_ERROR, phase=phase)
         else:
@@ -230,6 +242,22 @@ class OpenAiClient:
         # Before a model is requested, it cannot be at fault.
         verdict = Verdict.ENGINE_ERROR if phase == "predict" else Verdict.UNREACHABLE
         raise Failure(self.key.redact(text), verdict=verdict, phase=phase)
+
+
+def _redirection(response: httpx.Response) -> bytes:
+    """Return in words where a response sends its client, without what may be a secret."""
+    if not response.has_redirect_location:
+        return b""
+    target = response.headers["Location"].partition("?")[0]
+    return f"it sends clients on to {target[:300]}: name that address instead".encode()
+
+
+def is_out_of_memory(refusal: Exception) -> bool:
+    """Whether a server refuses for want of memory, for which mlx_lm's has the status of a busy one.
+
+    No other moment is better for that.
+    """
+    return isinstance(refusal, Failure) and refusal.verdict is Verdict.OUT_OF_MEMORY
 
 
 def _limited(response: httpx.Response, most: int, *, cut: bool = False) -> bytes:

@@ -8,15 +8,17 @@ from contextlib import suppress
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Model, ModelFacts, fingerprint
 from pytest_lmstrix.core.verdicts import Phase, Verdict
 from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.openai.client import OpenAiClient, PathMissing
+from pytest_lmstrix.engines.openai.contexts import NOT_LOADED, ask_context
 from pytest_lmstrix.engines.openai.instance import OpenAiInstance, ServedModel
 from pytest_lmstrix.engines.openai.key import ApiKey, refusal_of_server
-from pytest_lmstrix.engines.openai.messages import Listing, ServerModel
+from pytest_lmstrix.engines.openai.listing import Listing, ListingAnswer, ServerModel
 from pytest_lmstrix.engines.openai_form import LlamaCppProperties
 from pytest_lmstrix.system.addresses import server_url
 
@@ -111,25 +113,20 @@ class OpenAiEngine:
         if listing is not None and listing.find(name) is None:
             raise _not_listed(name, listing, self.host)
         client = self._client(self._variable)
-        reported = listing.context_of(name) if listing else None
         listed = listing.find(name) if listing else None
-        is_llamacpp = listed is not None and listed.meta is not None
-        properties = _properties(client) if is_llamacpp else _Properties()
-        slot = properties.default_generation_settings
-        asked = min(context_length, model.context_limit or context_length)
-        granted = reported or asked
-        given = msgspec.to_builtins(model.load)
-        served = ServedModel(
-            name=name,
-            context_length=granted,
-            is_reported=reported is not None,
-            usable_context_length=min((slot and slot.n_ctx) or granted, granted),
-            capabilities=properties.capabilities,
-            # The server has its own number of slots, but as many requests are sent at once.
-            ignored_settings=tuple(name for name in given if name != "parallel"),
-            reports_prefill=is_llamacpp,
-            embeds=model.type == "embedding",
-        )
+        served = _served(model, listed, context_length)
+        reported = listing.context_of(name) if listing else None
+        if reported is None and (reported := ask_context(client, name)) == NOT_LOADED:
+            # It is loaded for this request, as it would be for the first one of a check.
+            OpenAiInstance(client, served, progress, reply_timeout=self._reply_timeout).wake()
+            reported = ask_context(client, name)
+        if reported:
+            served = replace(served, context_length=reported, is_reported=True)
+        if served.reports_prefill:
+            properties = _properties(client)
+            slot = properties.default_generation_settings
+            served = replace(served, capabilities=properties.capabilities,
+                             request_context=slot and slot.n_ctx)  # fmt: skip
         progress(1.0)
         return OpenAiInstance(client, served, progress, reply_timeout=self._reply_timeout)
 
@@ -152,16 +149,35 @@ class OpenAiEngine:
     def _listing(self, variable: str | None, phase: Phase) -> Listing | None:
         """Return the models of the server; `None` if it lists none."""
         try:
-            return self._client(variable).get("/v1/models", Listing, phase=phase)
+            answer = self._client(variable).get("/v1/models", ListingAnswer, phase=phase)
         except PathMissing:
             return None
+        if (listing := answer.listing()) is not None:
+            return listing
+        text = "the server does not answer as OpenAI's interface does: /v1/models lists no models"
+        raise Failure(text, verdict=Verdict.UNREACHABLE, phase=phase)
+
+
+def _served(model: Model, listed: ServerModel | None, context_length: int) -> ServedModel:
+    """Return what is known of a model before its server is asked for more."""
+    return ServedModel(
+        # Its name there: another one, such as without a default tag, would get the same model.
+        name=listed.id if listed else model.served_name or model.name,
+        context_length=min(context_length, model.context_limit or context_length),
+        # The server has its own number of slots, but as many requests are sent at once.
+        ignored_settings=tuple(
+            name for name in msgspec.to_builtins(model.load) if name != "parallel"
+        ),
+        reports_prefill=listed is not None and listed.meta is not None,
+        embeds=model.type == "embedding",
+    )
 
 
 def _facts(model: ServerModel, id: str, listing: Listing) -> ModelFacts:
     meta = model.meta
     return ModelFacts(
         id=id,
-        context_limit=(meta and meta.n_ctx_train) or listing.context_of(model.id),
+        context_limit=model.declared_context or listing.context_of(model.id),
         size_bytes=meta.size if meta else None,
         fingerprint=fingerprint(
             sha256=None, size_bytes=meta.size if meta else None, path=model.root or model.id

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Unpack
 
 import msgspec
@@ -16,10 +16,11 @@ from pytest_lmstrix.engines.at_once import Sharing
 from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.counting import KnownCounts, TokenCounter
 from pytest_lmstrix.engines.openai.client import OpenAiClient, PathMissing
-from pytest_lmstrix.engines.openai.messages import Count, StreamEvent, Timings, Usage
+from pytest_lmstrix.engines.openai.collected import CollectedReply
+from pytest_lmstrix.engines.openai.messages import Count
+from pytest_lmstrix.engines.openai.refusals import AcceptedFields
 from pytest_lmstrix.engines.openai_form import (
     EmbeddingAnswer,
-    ToolCallParts,
     chat_fields,
     completion_fields,
     embedding_fields,
@@ -27,7 +28,6 @@ from pytest_lmstrix.engines.openai_form import (
 from pytest_lmstrix.engines.reasoning import with_reasoning_apart
 from pytest_lmstrix.engines.reply_limit import ReplyLimit
 from pytest_lmstrix.engines.request import ChatOptions, CompletionOptions, Embeddings, Unable
-from pytest_lmstrix.engines.stream_clock import StreamClock
 
 _SLOWEST_PREFILL = 50.0
 """Prompt tokens per second below which a prefill counts as hung: few servers report progress."""
@@ -42,9 +42,10 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     context_length: int
     """In force as the server reports it, else as asked for; tokens."""
-    is_reported: bool
+    is_reported: bool = False
     """Whether the server reports its context."""
-    usable_context_length: int
+    request_context: int | None = None
+    """The part of it that one request gets, where the server reports that; tokens."""
     ignored_settings: tuple[str, ...] = ()
     embeds: bool = False
     """Whether it is an embedding model."""
@@ -70,14 +71,16 @@ class OpenAiInstance:
         self._requests = 1
         """How many are."""
         self._only_chats = False
-        self._usage_option: dict[str, object] = {"stream_options": {"include_usage": True}}
+        self._accepted = AcceptedFields()
         self._past_end: dict[str, object] = {_PAST_END: True}
         self._text_field: str | None = "prompt"
         """The field of `/tokenize` with the text; `None` without that path."""
         self._counter = TokenCounter(self._measure, served.context_length)
         self._counts = KnownCounts(self._count_tokens)
         self.context_length = served.context_length
-        self.usable_context_length = served.usable_context_length
+        self.usable_context_length = min(
+            served.request_context or served.context_length, served.context_length
+        )
         self.ignored_settings = served.ignored_settings
         self.capabilities = served.capabilities
 
@@ -89,6 +92,8 @@ class OpenAiInstance:
             found.append("context: the server does not report how much it has")
         if self._only_chats:
             found.append("prompts: the server has no completions, so all went through its template")
+        if not self._accepted.takes_greedy:
+            found.append("temperature: the server does not take 0, so answers are drawn at random")
         return tuple(found)
 
     def complete(
@@ -159,6 +164,14 @@ class OpenAiInstance:
         finally:
             self._sharing, self._requests = None, 1
 
+    def wake(self) -> None:
+        """Send the shortest request, for which a server loads a model that is not in memory."""
+        if self._served.embeds:
+            with suppress(Unable):
+                self.embed(["Hello"])
+        else:
+            self.complete("Hello", max_tokens=1)
+
     def count_tokens(self, text: str) -> int:
         """Count the tokens of `text` by `/tokenize`, else by the usage that requests report.
 
@@ -217,32 +230,25 @@ class OpenAiInstance:
         temperature: float,
     ) -> Reply:
         self._check_open()
-        body = {
-            "model": self._served.name,
-            **prompt,
-            "max_tokens": max_tokens,
-            "temperature": temperature,
-            "stream": True,
-        }
+        body = {"model": self._served.name, **prompt}
         if self._served.reports_prefill:
             body["return_progress"] = True
-        try:
-            return self._streamed(path, {**body, **self._usage_option}, text, max_tokens)
-        except Failure as failure:
-            if "stream_options" not in failure.text or not self._usage_option:
-                raise
-        self._usage_option = {}
-        return self._streamed(path, body, text, max_tokens)
+        while True:
+            fields = self._accepted.of(max_tokens, temperature)
+            try:
+                return self._streamed(path, {**body, **fields}, text, max_tokens)
+            except Failure as failure:
+                if not self._accepted.learn(failure.text, temperature):
+                    raise
 
     def _streamed(self, path: str, body: Mapping[str, object], text: str, max_tokens: int) -> Reply:
         # Few texts have more than one token for two bytes.
         sharing, limit = self._sharing, self._reply_timeout
         patience = max(limit, self._requests * len(text.encode()) / 2 / _SLOWEST_PREFILL)
-        collected = _Collected(ReplyLimit("the server", max_tokens))
+        collected = CollectedReply(ReplyLimit("the server", max_tokens))
         events = self._client.events(
             path,
             body,
-            StreamEvent,
             prefill_seconds=patience,
             silence_seconds=patience if sharing else limit,
         )
@@ -251,62 +257,10 @@ class OpenAiInstance:
                 if sharing is not None and sharing.given_up.is_set():
                     text = "given up, since another of the requests at once has failed"
                     raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="predict")
-                if (prefill := event.prompt_progress) is not None:
+                if event is not None and (prefill := event.prompt_progress) is not None:
                     if sharing is not None:
                         sharing.prefill(self._progress, prefill.processed, prefill.total)
                     else:
                         self._progress.prefill(prefill.processed, prefill.total)
                 collected.add(event)
         return collected.reply(self._client.key.redact)
-
-
-class _Collected:
-    """The events of one reply."""
-
-    def __init__(self, limit: ReplyLimit) -> None:
-        self._limit = limit
-        self._clock = StreamClock()
-        self._text: list[str] = []
-        self._reasoning: list[str] = []
-        self._tool_calls = ToolCallParts()
-        self._finish_reason: str | None = None
-        self._usage = Usage()
-        self._timings = Timings()
-
-    def add(self, event: StreamEvent) -> None:
-        for choice in (event.choices or ())[:1]:
-            called = "".join(map(self._tool_calls.add, choice.calls))
-            if choice.said or choice.thought or called:
-                self._limit.count(choice.said + choice.thought + called)
-                self._clock.arrived()
-            self._text.append(choice.said)
-            self._reasoning.append(choice.thought)
-            self._finish_reason = choice.finish_reason or self._finish_reason
-        self._usage = event.usage or self._usage
-        self._timings = event.timings or self._timings
-
-    def reply(self, redact: Callable[[str], str]) -> Reply:
-        """Return the reply.
-
-        Raises:
-            Failure: The server ended it before its last event.
-        """
-        if self._finish_reason is None:
-            text = "the server broke off its reply"
-            raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="predict")
-        details = self._usage.prompt_tokens_details
-        cached, speed = self._timings.cache_n, self._timings.prompt_per_second
-        return Reply(
-            text=redact("".join(self._text)),
-            reasoning=redact("".join(self._reasoning)),
-            tool_calls=self._tool_calls.calls(redact),
-            stop_reason="length" if self._finish_reason == "length" else "stop",
-            prompt_tokens=self._usage.prompt_tokens,
-            cached_prompt_tokens=details.cached_tokens if cached is None and details else cached,
-            completion_tokens=self._usage.completion_tokens,
-            ttft_seconds=self._clock.first_seconds,
-            prefill_seconds=(self._timings.prompt_n or 0) / speed if speed else None,
-            decode_seconds=self._clock.decode_seconds,
-            prefill_tokens_per_second=speed or None,
-            decode_tokens_per_second=self._timings.predicted_per_second or None,
-        )

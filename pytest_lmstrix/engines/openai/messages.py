@@ -1,4 +1,4 @@
-"""What OpenAI-compatible servers send: the fields of several dialects.
+"""What OpenAI-compatible servers answer: the fields of several dialects.
 
 Sources: https://platform.openai.com/docs/api-reference, and the servers of vLLM
 (https://docs.vllm.ai), SGLang (https://docs.sglang.ai) and llama.cpp
@@ -9,52 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_lmstrix.engines.openai_form import ToolCallPart
-
-
-class Meta(Struct, frozen=True):
-    """What llama.cpp adds to a listed model."""
-
-    n_ctx: int | None = None
-    n_ctx_train: int | None = None
-    size: int | None = None
-
-
-class ServerModel(Struct, frozen=True):
-    """An entry of `/v1/models`."""
-
-    id: str
-    root: str | None = None
-    """The weights, as vLLM and SGLang name them."""
-    parent: str | None = None
-    """The model that an adapter is for."""
-    owned_by: str | None = None
-    max_model_len: int | None = None
-    """The context in force (vLLM, SGLang)."""
-    meta: Meta | None = None
-
-
-class Listing(Struct, frozen=True):
-    """The answer of `/v1/models`."""
-
-    data: tuple[ServerModel, ...]
-
-    def find(self, name: str) -> ServerModel | None:
-        return next((model for model in self.data if model.id == name), None)
-
-    def context_of(self, name: str) -> int | None:
-        """Return the context in force for a model or its parent, tokens; `None` if unknown."""
-        model = self.find(name)
-        if model is None:
-            return None
-        known = model.max_model_len or (model.meta and model.meta.n_ctx)
-        if known:
-            return known
-        parent = self.find(model.parent) if model.parent not in (None, name) else None
-        return (parent and parent.max_model_len) or None
 
 
 class Count(Struct, frozen=True):
@@ -84,31 +42,57 @@ class Timings(Struct, frozen=True):
     predicted_per_second: float | None = None
 
 
-class _Delta(Struct, frozen=True):
-    content: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
+class _Said(Struct, frozen=True):
+    """The text of a model: a piece of it, or all."""
+
+    role: str | None = None
+    content: Any = None
+    reasoning_content: Any = None
+    reasoning: Any = None
     tool_calls: tuple[ToolCallPart, ...] | None = None
 
 
 class Choice(Struct, frozen=True):
-    """A part of a completion (`text`) or of a chat's answer (`delta`)."""
+    """A part of a completion (`text`) or of a chat's answer (`delta`), or all of it (`message`)."""
 
     text: str | None = None
-    delta: _Delta | None = None
+    delta: _Said | None = None
+    message: _Said | None = None
     finish_reason: str | None = None
 
     @property
     def said(self) -> str:
-        return self.text or (self.delta and self.delta.content) or ""
+        return self.text or _text(self._chat.content)
 
     @property
     def thought(self) -> str:
-        return (self.delta and (self.delta.reasoning_content or self.delta.reasoning)) or ""
+        return _text(self._chat.reasoning_content) or _text(self._chat.reasoning)
 
     @property
     def calls(self) -> tuple[ToolCallPart, ...]:
-        return (self.delta and self.delta.tool_calls) or ()
+        calls = self._chat.tool_calls or ()
+        if self.message is None:
+            return calls
+        return tuple(replace(call, index=number) for number, call in enumerate(calls))
+
+    @property
+    def is_sign(self) -> bool:
+        """Whether it shows that the model computes: a role alone may come before the prefill."""
+        return self._chat.role is None or bool(
+            self.said or self.thought or self.calls or self.finish_reason
+        )
+
+    @property
+    def _chat(self) -> _Said:
+        return self.delta or self.message or _Said()
+
+
+def _text(content: Any) -> str:
+    """Return content as text; some servers send a list of parts, of which some have text."""
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else ()
+    return "".join(_text(part.get("text")) for part in parts if isinstance(part, dict))
 
 
 class PrefillProgress(Struct, frozen=True):
@@ -126,40 +110,9 @@ class StreamEvent(Struct, frozen=True):
     timings: Timings | None = None
     prompt_progress: PrefillProgress | None = None
 
-
-class ServerError(Struct, frozen=True):
-    """An error, in a field of its own or as the whole answer."""
-
-    message: str
-    type: str | None = None
-    code: str | int | None = None
-
     @property
-    def name(self) -> str | None:
-        """The code for classification."""
-        return self.code if isinstance(self.code, str) else self.type
-
-
-class _Nested(Struct, frozen=True):
-    error: ServerError | str
-
-
-class _Detail(Struct, frozen=True):
-    detail: str
-
-
-def error_in(answer: bytes) -> ServerError | None:
-    """Return the error in an answer, or `None` if there is none that is known."""
-    try:
-        error = msgspec.json.decode(answer, type=_Nested).error
-        return ServerError(message=error) if isinstance(error, str) else error
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        pass
-    try:
-        return msgspec.json.decode(answer, type=ServerError)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        pass
-    try:
-        return ServerError(message=msgspec.json.decode(answer, type=_Detail).detail)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None
+    def is_sign(self) -> bool:
+        """Whether it shows that the model computes."""
+        if self.choices:
+            return any(choice.is_sign for choice in self.choices)
+        return self.usage is not None or self.timings is not None

@@ -211,7 +211,7 @@ class _Worker:
 
     @property
     def pause(self) -> int:
-        """The index of the item that `worker.Pause` adds to the tests."""
+        """The index after all tests, at which a worker waits: `pauses.Pauses`."""
         return len(self.tests)
 
     @property

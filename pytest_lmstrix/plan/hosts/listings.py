@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Host, Model, ModelFacts
 from pytest_lmstrix.engines.catalog import Engines, facts_of, hosts_for
 from pytest_lmstrix.plan.hosts.placement import asked_of
@@ -23,15 +24,17 @@ class Found(Struct, frozen=True, kw_only=True):
     asked: tuple[Host, ...] = ()
     """Those of them that the model asks for."""
     having: tuple[Host, ...] = ()
-    """Those of `asked` that have it."""
+    """Those of `asked` that have it, or may have it: if none does, those that did not answer."""
 
 
 class Listings:
-    """The listings of the engines; those of hosts are kept, an unreachable one lists nothing."""
+    """The listings of the engines; those of hosts are kept, and a silent one is asked once."""
 
     def __init__(self, engines: Engines, hosts: Sequence[Host]) -> None:
         self._engines = engines
         self._hosts = {host.address: host for host in hosts}
+        self._silent: set[str] = set()
+        """Addresses of hosts that gave no listing."""
 
     def look_up(self, model: Model) -> Found:
         """Return the facts of `model`, and the hosts of its engine."""
@@ -39,17 +42,28 @@ class Listings:
         hosts = tuple(self._hosts.get(each) or Host(address=each) for each in addresses)
         asked = asked_of(model, hosts)
         if not hosts:
-            return Found(facts=None if model.hosts else self._facts(model, ()))
+            return Found(facts=None if model.hosts else self._facts(model, ())[0])
         if model.url is not None and len(asked) == 1:  # no other host will do
-            facts = self._facts(model, [asked[0].address])
+            facts, _ = self._facts(model, [asked[0].address])
             return Found(facts=facts, of_engine=hosts, asked=asked, having=asked)
         found = {host: self._facts(model, [host.address]) for host in asked}
-        having = tuple(host for host, facts in found.items() if facts is not None)
-        facts = found[having[0]] if having else None
+        having = tuple(host for host, (facts, _) in found.items() if facts is not None)
+        facts = found[having[0]][0] if having else None
+        if not having and any(answered for _, answered in found.values()):
+            # It is not missing while a host that may have it is silent: that one has to be asked.
+            having = tuple(host for host, (_, answered) in found.items() if not answered)
         return Found(facts=facts, of_engine=hosts, asked=asked, having=having)
 
-    def _facts(self, model: Model, hosts: Sequence[str]) -> ModelFacts | None:
+    def _facts(self, model: Model, hosts: Sequence[str]) -> tuple[ModelFacts | None, bool]:
+        """Return the facts of `model`, and whether there was an answer."""
+        if not self._silent.isdisjoint(hosts):
+            return None, False
         try:
-            return facts_of(self._engines.get(model.engine, hosts), model)
+            return facts_of(self._engines.get(model.engine, hosts), model), True
+        except Failure as failure:
+            if failure.verdict.subject == "model":
+                return None, True
+            self._silent.update(hosts)
         except _ENGINE_ERRORS:
-            return None  # the load will fail and report it
+            pass
+        return None, False  # the load will fail and report it

@@ -32,7 +32,7 @@ MEANINGS = (
 """A text, one that means nearly the same, and one about something else."""
 _ENOUGH = 2
 _EASY = ("The train to Berlin is late.", "the train to Berlin is late", "Water the tomatoes daily.")
-"""The control: it tells a text from another one, whatever they mean."""
+"""The control: it distinguishes a text from another one, whatever they mean."""
 _LEAST_SAME = 0.99
 """Similarity of the vectors of one text: computed in half precision they may differ a little."""
 
@@ -52,7 +52,7 @@ class EmbedsTexts(Protocol):
 def prove_embedding(loaded: EmbedsTexts) -> ProbeResult:
     """Compare texts whose order by similarity is known.
 
-    A model that orders them wrongly, though it tells texts apart, is too weak to be judged.
+    A model that orders them wrongly, though it distinguishes texts, is too weak to be judged.
     """
     try:
         again = _similarity(loaded, MEANINGS[0][0], MEANINGS[0][0])

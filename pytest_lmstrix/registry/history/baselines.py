@@ -46,7 +46,7 @@ class Baselines:
             baselines.setdefault(_key(result), _Baseline()).add(result)
 
     def forget(self, model: str) -> None:
-        """Start anew with the results of `model` from now on."""
+        """Start again with the results of `model` from now on."""
         self._models.pop(model, None)
 
     def of(self, result: Result, measure: str) -> Sequence[Measured]:

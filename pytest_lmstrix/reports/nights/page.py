@@ -8,7 +8,6 @@ from datetime import date, datetime
 from importlib.resources import files
 from itertools import groupby
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from msgspec import Struct
 
@@ -19,6 +18,7 @@ from pytest_lmstrix.registry.history.since import Since, day, short_text, since_
 from pytest_lmstrix.reports.files import NIGHTS_MARK
 from pytest_lmstrix.reports.nights.board import Board, ModelNights, NightCell, PlaceNights, Tally
 from pytest_lmstrix.reports.nights.events import Event
+from pytest_lmstrix.reports.templates import templates
 
 MOST_GROUPS = 60
 """Groups of events that the page lists, the newest ones."""
@@ -65,13 +65,7 @@ class BreakGroup(Struct, frozen=True, kw_only=True):
 
 def page(board: Board, *, made: datetime, links: Sequence[str] = ()) -> str:
     """Return the page; `links` are names of files beside it."""
-    environment = Environment(
-        loader=PackageLoader("pytest_lmstrix.reports", "nights"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
+    environment = templates("nights")
     environment.filters.update(line=one_line, tokens=tokens, count_of=count_of)
     here = files("pytest_lmstrix.reports") / "nights"
     breaks = break_groups(board.breaks, today=made.date())

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal, get_args
 
-from pytest_lmstrix.core.checks import judges_size
+from pytest_lmstrix.core.checks import evidence_of, judges_size
 from pytest_lmstrix.core.types import MAX_CONTEXT_LENGTH, Result
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.registry.history.since import Since, most_relevant
+from pytest_lmstrix.registry.known import VERIFYING
 from pytest_lmstrix.reports.run_json import ModelReport, RunReport, representative_of
 
 Standing = Literal["not_at_all", "below", "unknown", "as_tested", "declared"]
@@ -18,7 +19,8 @@ Standing = Literal["not_at_all", "below", "unknown", "as_tested", "declared"]
 - `below`: at a size, while one up to its declared context fails;
 - `unknown`: it has no verdict;
 - `as_tested`: at each size that was tested, of which none is its declared context;
-- `declared`: at its declared context, or one token below it, as the ladder tests it.
+- `declared`: at its declared context, or one token below it, as the ladder tests it, in
+  `full`, `deep` or `limit`.
 """
 STANDINGS: tuple[Standing, ...] = get_args(Standing)
 """Worst first."""
@@ -48,7 +50,14 @@ def standing_of(
         return "not_at_all" if bad else "unknown"
     if bad and min(bad) <= (declared or MAX_CONTEXT_LENGTH):
         return "below"
-    return "declared" if declared and max(good) >= declared - 1 else "as_tested"
+    shown = max((each.context_length for each in judged if verifies(each)), default=0)
+    at_declared = declared and max(shown, verified or 0) >= declared - 1
+    return "declared" if at_declared else "as_tested"
+
+
+def verifies(result: Result) -> bool:
+    """Whether `result` verifies its size; `fast` is only a quick look."""
+    return result.verdict is Verdict.OK and evidence_of(result.check) in VERIFYING
 
 
 def standing(run: RunReport, model: ModelReport) -> Standing:

@@ -13,7 +13,7 @@ from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.plan.plan import Plan
 from pytest_lmstrix.registry.history.earlier import History
 from pytest_lmstrix.registry.history.since import most_relevant, short_text
-from pytest_lmstrix.reports.overview.standing import Standing, failures_first, standing
+from pytest_lmstrix.reports.overview.standing import Standing, failures_first, standing, verifies
 from pytest_lmstrix.reports.page.fleet import earlier_results, newest_results
 from pytest_lmstrix.reports.page.strips import LAST_RUNS, Axis, state_name
 from pytest_lmstrix.reports.run_json import ModelReport, RunReport, representative_of
@@ -48,6 +48,7 @@ class ModelRow(Struct, frozen=True, kw_only=True):
     engine: str
     """With its version."""
     host: str
+    """Where its last result is from; empty without one."""
     recommended: int | None
     declared: int | None
     peak_memory_bytes: int | None
@@ -98,7 +99,7 @@ def _row(
     newest = newest_results(found)
     results = [result for sizes in newest.values() for _, result in sorted(sizes.items())]
     sizes = worst_by_size([each for each in results if judges_size(each.check)] or results)
-    best = report.verified_context or _largest_good(sizes)
+    best = report.verified_context or _largest_verified(sizes)
     last = found[-1] if found else None
     since = most_relevant(report.since, run.machine)
     memory = _largest([each for each in results if each.peak_memory_bytes is not None])
@@ -117,7 +118,7 @@ def _row(
         changed=model.id in changed,
         tested=bool(now),
         engine=one_line(f"{model.engine} {version}"),
-        host=one_line(shown_host(last.host if last else None)),
+        host=one_line(shown_host(last.host)) if last else "",
         recommended=best if how_far not in ("not_at_all", "unknown") else None,
         declared=model.context_limit,
         peak_memory_bytes=memory.peak_memory_bytes if memory else None,
@@ -136,7 +137,7 @@ def _row(
 def worst_by_size(results: Iterable[Result]) -> dict[int, Result]:
     """Return size -> the result that counts there: a failure before a pass, in any check."""
     worst: dict[int, Result] = {}
-    for result in sorted(results, key=lambda each: _BADNESS[state_name(each)]):
+    for result in sorted(results, key=lambda each: (_BADNESS[state_name(each)], verifies(each))):
         worst[result.context_length] = result
     return dict(sorted(worst.items()))
 
@@ -149,13 +150,13 @@ def by_run(results: Iterable[Result]) -> tuple[Result, ...]:
     return tuple(representative_of(each) for each in list(runs.values())[-LAST_RUNS:])
 
 
-def _largest_good(sizes: dict[int, Result]) -> int | None:
+def _largest_verified(sizes: dict[int, Result]) -> int | None:
     """Return the largest size that works below the first failure."""
     best = None
     for size, result in sizes.items():
         if state_name(result) == "fails":
             break
-        best = size if result.verdict is Verdict.OK else best
+        best = size if verifies(result) else best
     return best
 
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable
 from math import ceil, floor, isfinite, log2, log10
 from statistics import quantiles
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from msgspec import Struct
 
 from pytest_lmstrix.core.formatting import memory, rate, seconds, tokens
 from pytest_lmstrix.core.sanitize import one_line
 from pytest_lmstrix.core.types import Result
 from pytest_lmstrix.core.verdicts import Verdict
+from pytest_lmstrix.reports.templates import templates
 
 MOST_CURVES = 10
 """With more models than this, quantiles of the fleet are drawn instead of a curve each."""
@@ -246,13 +246,7 @@ def _apart(sizes: list[int], x: Scale) -> list[int]:
     return kept[::-1]
 
 
-_TEMPLATES = Environment(
-    loader=PackageLoader("pytest_lmstrix.reports", "page"),
-    autoescape=True,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    undefined=StrictUndefined,
-)
+_TEMPLATES = templates("page")
 _DASHES = ("none", "6,3", "2,2")
 # Medium lightness: visible on white and on black.
 _COLORS = (

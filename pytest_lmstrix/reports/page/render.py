@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from importlib.resources import files
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from pytest_lmstrix.core.formatting import NOTHING, count_of, memory, rate, tokens
@@ -35,6 +34,7 @@ from pytest_lmstrix.reports.page.plots import METRICS, plot, plot_checks
 from pytest_lmstrix.reports.page.strips import strip_of_runs, strip_of_sizes
 from pytest_lmstrix.reports.page.todo import cause_groups
 from pytest_lmstrix.reports.run_json import RunReport
+from pytest_lmstrix.reports.templates import templates
 
 Part = Callable[[str], AbstractContextManager[None]]
 """Catches the errors of the named part, and notes that it is left out."""
@@ -100,7 +100,7 @@ def models_table(run: RunReport, rows: Sequence[ModelRow]) -> str:
         rows=rows,
         details=details,
         packed=packed,
-        hosts=sorted({row.host for row in rows}),
+        hosts=sorted({row.host for row in rows if row.host}),
         tags=sorted({tag for row in rows for tag in row.tags}),
         standings={
             name: count
@@ -195,13 +195,7 @@ def _render(name: str, **values: object) -> str:
     return _TEMPLATES.get_template(f"{name}.html.jinja").render(values)
 
 
-_TEMPLATES = Environment(
-    loader=PackageLoader("pytest_lmstrix.reports", "page"),
-    autoescape=True,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    undefined=StrictUndefined,
-)
+_TEMPLATES = templates("page")
 _TEMPLATES.filters["line"] = one_line
 _TEMPLATES.filters["code"] = _with_code
 _TEMPLATES.filters["count"] = count_of

@@ -9,7 +9,7 @@ from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Progress
 from pytest_lmstrix.engines.openai.engine import OpenAiEngine
 from tests.checks.laboratory import SKIPPED, Run, loader_for
-from tests.checks.test_sizes import Scripted, run_of
+from tests.checks.sizes.scripted import Scripted, run_of
 from tests.standin.fake_engine import FakeInstance
 from tests.standin.lmstudio import ForgetsMiddle, Gibberish, SharesContext, SharesWindow
 from tests.standin.lmstudio.models.behaviours import AnyBehaviour

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -154,6 +155,8 @@ models:
     assert "| heavy | big |" in summary
     page = (project.path / "reports" / "report.html").read_text(encoding="utf-8")
     assert "full: ok on big" in page
+    assert re.findall("<option>(.*?)</option>", page) == ["big", "small"]
+    assert "this machine" not in page
 
 
 def test_each_slot_of_a_host_has_one_model_and_large_ones_take_several(project: Project) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -13,7 +14,7 @@ from msgspec.structs import replace
 from pytest_lmstrix.checks.attempt import Attempts
 from pytest_lmstrix.checks.requests.embedding import EmbeddingModel
 from pytest_lmstrix.core.failure import Failure
-from pytest_lmstrix.core.types import Case, LoadSettings, Model
+from pytest_lmstrix.core.types import Case, LoadSettings, Message, Model
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import Engine
 from pytest_lmstrix.engines.llamacpp.arguments import embedding_load, serve_arguments
@@ -101,6 +102,22 @@ def test_ollama_loads_it_by_a_request_without_texts() -> None:
         assert all(body["truncate"] is False for body in embeds[1:])
         assert {body["options"]["num_ctx"] for body in embeds} == {SIZE}
         assert server.events == [f"load vectors:latest {SIZE}", "unload vectors:latest"]
+
+
+@pytest.mark.parametrize(
+    ("start", "connect"), [(LmStudioServer, LmStudioEngine), (OllamaServer, OllamaEngine)]
+)
+def test_an_embedding_model_is_not_asked_for_answers(start: Any, connect: Any) -> None:
+    with start([VECTORS]) as server:
+        engine = connect(server.host)
+        model = Model(id="vectors", engine=engine.name, type="embedding")
+        instance = engine.load(model, SIZE, NoProgress())
+        with pytest.raises(Unable, match="gives vectors"):
+            instance.complete("one", max_tokens=1)
+        with pytest.raises(Unable, match="gives vectors"):
+            instance.chat([Message(role="user", content="one")], max_tokens=1)
+        instance.unload()
+        engine.close()
 
 
 @pytest.mark.parametrize("dialect", Dialect)

@@ -92,7 +92,7 @@ def test_a_silent_server_is_unreachable_not_a_slow_model(
 def test_a_hanging_handshake_is_unreachable(studio: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "RPC_SECONDS", 0.3)
     own = studio(faults=(Fault(where="connect", kind="hang"),))
-    with pytest.raises(Failure, match="has not let us in for") as failed:
+    with pytest.raises(Failure, match="has accepted no connection for") as failed:
         own.engine.models()
     assert (failed.value.verdict, failed.value.phase) == (Verdict.UNREACHABLE, "connect")
     monkeypatch.undo()

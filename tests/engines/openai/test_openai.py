@@ -198,6 +198,23 @@ def test_stream_options_that_are_refused_are_left_out(attached: Attached) -> Non
     assert attached.server.predictions == 3
 
 
+def test_the_budget_has_the_name_that_the_server_takes(attached: Attached) -> None:
+    instance = attached.start(wants_completion_tokens=True).load()
+    for _ in range(2):
+        assert instance.complete(FEW_SHOT, max_tokens=4).completion_tokens in range(1, 5)
+    assert attached.server.predictions == 3
+
+
+def test_a_temperature_of_0_that_is_refused_is_left_out_and_noted(attached: Attached) -> None:
+    instance = attached.start(refuses_greedy=True, refuses_stream_options=True).load()
+    for _ in range(2):
+        assert "5" in instance.complete(FEW_SHOT, max_tokens=4).text
+    assert attached.server.predictions == 4
+    assert any(note.startswith("temperature: ") for note in instance.notes)
+    instance.complete(FEW_SHOT, max_tokens=4, temperature=0.5)
+    assert attached.server.requests[-1][1]["temperature"] == 0.5
+
+
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_busy_server_is_asked_again_after_the_time_it_names(
     attached: Attached, status: int
@@ -353,8 +370,11 @@ class TestApiKey:
         monkeypatch.setenv(VARIABLE, KEY)
         with OpenAiServer(TINY, CONTEXT) as other:
             attached.start(redirect=other.url)
-            with pytest.raises(Failure, match=r"turned the request away \(307\)"):
+            with pytest.raises(
+                Failure, match=r"\(307\): it sends clients on to http://127"
+            ) as failed:
                 attached.load(api_key_env=VARIABLE)
+            assert f"{other.url}/v1/models: name that address" in failed.value.text
             assert other.requests == []
 
     def test_no_frame_of_an_error_shows_it(self, monkeypatch: pytest.MonkeyPatch) -> None:

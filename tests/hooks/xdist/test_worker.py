@@ -14,7 +14,6 @@ from pytest_lmstrix.hooks.xdist.controller import Scheduling
 from pytest_lmstrix.hooks.xdist.worker import HOSTS, own_hosts, pack_plan, unpack_plan
 from pytest_lmstrix.plan.plan import KnownRange, Plan, PlannedModel
 from pytest_lmstrix.wake import PLAN
-from tests.end_to_end.project import Project
 
 SIZES = (4_096, 8_192, 16_384, 32_768, 65_536, 98_304, 120_000, 131_071)
 
@@ -91,44 +90,3 @@ def test_a_worker_prefers_the_hosts_that_it_was_given() -> None:
     config: Any = SimpleNamespace(workerinput={HOSTS: ["b:1"]})
     assert own_hosts(config, ["a:1", "b:1"]) == ["b:1"]
     assert own_hosts(SimpleNamespace(), ["a:1", "b:1"]) == ["a:1", "b:1"]  # type: ignore[arg-type]
-
-
-def with_models(project: Project, *models: str) -> None:
-    project.engine(**dict.fromkeys(models, ""))
-    project.manifest(str([{"id": each, "contexts": [512]} for each in models]))
-
-
-def test_fixtures_of_a_module_live_from_model_to_model(project: Project) -> None:
-    with_models(project, "a", "b", "c")
-    project.pytester.makepyfile(
-        test_own="""
-        import pytest
-        @pytest.fixture(scope="module")
-        def server():
-            print("up", file=open("log", "a"))
-            yield
-            print("down", file=open("log", "a"))
-        def test_own(lmstrix_model, server): pass
-        """
-    )
-    project.run_apart("--lmstrix", "-n", "1", "test_own.py").assert_outcomes(passed=3)
-    assert (project.path / "log").read_text().split() == ["up", "down"]
-    assert project.engine_log[:2] == ["load a 512", "unload a"]
-
-
-def test_a_fixture_that_fails_between_two_models_is_an_error(project: Project) -> None:
-    with_models(project, "a", "b")
-    project.pytester.makepyfile(
-        test_first="def test_first(lmstrix_model): pass",
-        test_last="""
-        import pytest
-        @pytest.fixture(scope="module")
-        def server():
-            yield
-            raise RuntimeError("does not stop")
-        def test_last(lmstrix_model, server): pass
-        """,
-    )
-    result = project.run_apart("--lmstrix", "-n", "1", "test_first.py", "test_last.py")
-    result.assert_outcomes(passed=4, errors=2)
-    result.stdout.fnmatch_lines(["*ERROR at teardown of between models*", "*does not stop*"])

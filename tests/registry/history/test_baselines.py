@@ -115,7 +115,20 @@ def test_load_times_of_all_checks_are_compared() -> None:
     ]
     now = [
         *measured(50.0, day=11, load_seconds=30.0),
-        *measured(50.0, check="full", day=11, load_seconds=30.0),
+        *measured(50.0, check="full", day=11, load_seconds=30.5),
     ]
     (change,) = changes(before, *now)
     assert (change.measure, change.sizes) == ("load_seconds", 2)
+
+
+def test_the_checks_that_share_a_load_measure_it_once() -> None:
+    shared = "full", "test_a", "test_b", "test_c"
+    before = [each for check in shared for each in measured(50.0, check=check, load_seconds=1.0)]
+
+    def now(seconds: float) -> list[Result]:
+        more = {"day": 1, "load_seconds": seconds}
+        return [each for check in shared for each in measured(50.0, check=check, **more)]
+
+    assert changes(before, *now(1.4)) == (), "one value does not show what is usual"
+    (change,) = changes(before, *now(3.0))
+    assert (change.measure, change.sizes, change.history) == ("load_seconds", 1, 1)

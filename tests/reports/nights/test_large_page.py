@@ -1,15 +1,13 @@
 """The page of 300 models and 60 nights: small, filtered, and readable at any width."""
 
-# ruff: noqa: F401, F811 - fixtures
-
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
 
+from tests.reports.browser.page import Browser, Open
 from tests.reports.nights.test_page import night, page_of
-from tests.reports.test_browser import Browser, Open, browser, opened
 
 MOST_BYTES = 700_000
 

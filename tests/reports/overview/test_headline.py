@@ -36,6 +36,8 @@ STANDINGS: list[tuple[list[Result], Standing]] = [
     ([a_result(8_192)], "declared"),
     ([a_result(8_191)], "declared"),
     ([a_result(8_190)], "as_tested"),
+    ([a_result(8_192, check="fast")], "as_tested"),
+    ([a_result(8_192, check="limit")], "declared"),
     ([a_result(4_096), a_result(8_192, "crashed")], "below"),
     ([a_result(8_192, check="fast"), a_result(8_192, "recall_failed", check="deep")], "below"),
     ([a_result(8_192, "crashed")], "not_at_all"),

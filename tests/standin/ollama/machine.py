@@ -26,7 +26,8 @@ DEFAULT_CONTEXT = 4096
 
 def tagged(name: str) -> str:
     """Return the full name of a model."""
-    return name.lower() if ":" in name else f"{name.lower()}:latest"
+    name = name.lower().removeprefix("registry.ollama.ai/").removeprefix("library/")
+    return name if ":" in name else f"{name}:latest"
 
 
 class Resident:

@@ -27,6 +27,10 @@ class Faults(Struct, frozen=True, kw_only=True):
     no_tokenize: bool = False
     refuses_stream_options: bool = False
     refuses_ignore_eos: bool = False
+    wants_completion_tokens: bool = False
+    """Whether it refuses `max_tokens`, as OpenAI does for its newer models."""
+    refuses_greedy: bool = False
+    """Whether it refuses a temperature of 0, as Text Generation Inference does."""
     paced: bool = False
     """Whether replies take the time that its model's rates give them."""
     no_listing: bool = False

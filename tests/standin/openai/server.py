@@ -166,6 +166,13 @@ class _Handler(BaseHTTPRequestHandler):
         if faults.refuses_ignore_eos and "ignore_eos" in body:
             self._refuse(400, "Unrecognized request argument supplied: ignore_eos")
             return
+        if faults.wants_completion_tokens and "max_tokens" in body:
+            words = "'max_tokens' is not supported with this model. Use 'max_completion_tokens'"
+            self._refuse(400, f"Unsupported parameter: {words} instead.")
+            return
+        if faults.refuses_greedy and not body.get("temperature", 1.0):
+            self._refuse(422, "Input validation error: `temperature` must be strictly positive")
+            return
         if openai.predictions <= faults.busy:
             wait = {} if faults.retry_after is None else {"Retry-After": faults.retry_after}
             self._refuse(faults.busy_status, "too many requests", headers=wait)
@@ -182,7 +189,7 @@ class _Handler(BaseHTTPRequestHandler):
         request = Request(
             messages=tuple(messages) or (Message(role="user", text=body["prompt"]),),
             chat=chat,
-            max_tokens=body.get("max_tokens"),
+            max_tokens=body.get("max_tokens", body.get("max_completion_tokens")),
             temperature=body.get("temperature", 1.0),
             overflow_policy="stopAtLimit",
             stop_strings=tuple(body.get("stop", ())),

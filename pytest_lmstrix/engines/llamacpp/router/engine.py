@@ -179,7 +179,7 @@ class LlamaRouterEngine:
         elif most and len(running) >= most:
             text = (
                 f"the router at {self.host} has room for {most} models, which other clients have"
-                f" loaded: {', '.join(running)}; another one would drive one of them out"
+                f" loaded: {', '.join(running)}; another load would unload one of them"
             )
         if text:
             raise Failure(f"{text}; unload it there", verdict=Verdict.HOST_TROUBLE, phase="load")

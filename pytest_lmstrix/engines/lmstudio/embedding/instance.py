@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Unpack
 
 from lmstudio import Client, EmbeddingModel
 
 from pytest_lmstrix.core.failure import Failure
-from pytest_lmstrix.core.types import Message, Reply
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.lmstudio.instance import SLOWEST_PREFILL, LmStudioInstance
-from pytest_lmstrix.engines.request import ChatOptions, CompletionOptions, Embeddings, Unable
+from pytest_lmstrix.engines.request import Embeddings, VectorsOnly
 
 
-class LmStudioEmbeddingInstance(LmStudioInstance):
+class LmStudioEmbeddingInstance(VectorsOnly, LmStudioInstance):
     """An instance that gives vectors; it cannot answer."""
 
     def embed(self, texts: Sequence[str]) -> Embeddings:
@@ -33,18 +31,6 @@ class LmStudioEmbeddingInstance(LmStudioInstance):
             )
             raise Failure(text, verdict=Verdict.PROMPT_TRUNCATED, phase="predict")
         return Embeddings(vectors=vectors)
-
-    def complete(
-        self, prompt: str, *, max_tokens: int, temperature: float = 0.0,
-        **options: Unpack[CompletionOptions],
-    ) -> Reply:  # fmt: skip
-        raise Unable("an embedding model gives vectors, and no answers")
-
-    def chat(
-        self, messages: Sequence[Message], *, max_tokens: int, temperature: float = 0.0,
-        **options: Unpack[ChatOptions],
-    ) -> Reply:  # fmt: skip
-        raise Unable("an embedding model gives vectors, and no answers")
 
     def count_tokens(self, text: str) -> int:
         """Count the tokens of `text` in the model's vocabulary."""

@@ -1,78 +1,20 @@
+"""Loads: locked hosts, reuse, reloads, unloads, and exceptions of engines."""
+
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from pytest_lmstrix.checks.loader import ModelLoader
 from pytest_lmstrix.core.failure import Failure
-from pytest_lmstrix.core.types import Case, Message, Model, ModelFacts, Reply
+from pytest_lmstrix.core.types import Case, Model
 from pytest_lmstrix.core.verdicts import Verdict
-from pytest_lmstrix.engines.base import Engine, Progress
+from pytest_lmstrix.engines.base import Engine
 from pytest_lmstrix.engines.catalog import host_of
-
-A = Model(id="a", engine="bare")
-B = Model(id="b", engine="bare")
-
-
-class BareInstance:
-    """Implements the engine protocol, and nothing more."""
-
-    def __init__(self, engine: BareEngine, context_length: int) -> None:
-        self.context_length = context_length
-        self._engine = engine
-
-    def complete(self, prompt: str, *, max_tokens: int, temperature: float = 0.0) -> Reply:
-        self._engine.may_raise("complete")
-        return Reply(text=prompt)
-
-    def chat(self, messages: list[Message], *, max_tokens: int) -> Reply:
-        return Reply(text=messages[-1].content)
-
-    def count_tokens(self, text: str) -> int:
-        return len(text)
-
-    def unload(self) -> None:
-        self._engine.log.append("unload")
-        self._engine.may_raise("unload")
-
-
-class BareEngine:
-    name = "bare"
-
-    def __init__(self) -> None:
-        self.log: list[str] = []
-        self.raises: dict[str, BaseException] = {}
-        self.grants: list[int] = []
-        """Contexts granted by the next loads, in order, instead of the requested ones."""
-
-    def models(self) -> list[ModelFacts]:
-        self.may_raise("models")
-        return []
-
-    def load(self, model: Model, context_length: int, progress: Progress) -> BareInstance:
-        self.log.append(f"load {model.id} {context_length}")
-        self.may_raise("load")
-        progress(1.0)
-        return BareInstance(self, self.grants.pop(0) if self.grants else context_length)
-
-    def may_raise(self, where: str) -> None:
-        if where in self.raises:
-            raise self.raises[where]
-
-
-class Watching:
-    def loading(self, model_id: str, context_length: int) -> Progress:
-        class Quiet:
-            def __call__(self, fraction: float, /) -> None: ...
-            def prefill(self, done: int, total: int) -> None: ...
-
-        return Quiet()
-
-    def waiting(self, host: str, holder: str) -> None: ...
-    def idle(self) -> None: ...
+from tests.checks.loader.bare_engine import A, B, BareEngine, Watching
 
 
 @pytest.fixture
@@ -317,54 +259,3 @@ def test_a_host_that_is_back_is_used_again(
     monkeypatch.setattr(time, "monotonic", lambda: later)
     loader.choose_host(A)
     assert loader.unreachable_reason(A) is None
-
-
-def test_a_host_that_is_back_is_used_for_models_that_it_never_had(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("pytest_lmstrix.checks.loader.RETURN_SECONDS", 0)
-    home, other = BareEngine(), BareEngine()
-    home.host, other.host = "home", "other"  # type: ignore[attr-defined]
-
-    def engine_of(model: Model, gone: Container[str]) -> Engine:
-        found = home if "home" not in gone or "other" in gone else other
-        return found  # type: ignore[return-value]
-
-    loader = ModelLoader(engine_of, host_lock=lambda *_: nullcontext(), watch=Watching())
-    away = Failure("away", verdict=Verdict.UNREACHABLE)
-    home.raises["models"] = loader.gone["home"] = away
-    loader.choose_host(A)
-    loader.load(A, 5)
-    assert (home.log, other.log) == ([], ["load a 5"])
-    del home.raises["models"]
-    loader.choose_host(A)
-    loader.load(A, 6)
-    assert home.log == [], "a model stays where its results are"
-    loader.choose_host(B)
-    loader.load(B, 5)
-    assert home.log == ["load b 5"]
-
-
-def test_who_waits_for_a_host_of_others_goes_back_to_its_own(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("pytest_lmstrix.checks.loader.RETURN_SECONDS", 0)
-    home, other = BareEngine(), BareEngine()
-    home.host, other.host = "home", "other"  # type: ignore[attr-defined]
-
-    def engine_of(model: Model, gone: Container[str]) -> Engine:
-        return other if "home" in gone else home  # type: ignore[return-value]
-
-    @contextmanager
-    def host_lock(used: Engine, case: Case, wait_seconds: float | None) -> Iterator[None]:
-        if host_of(used) == "other":
-            assert wait_seconds == 0
-            del home.raises["models"]
-            raise TimeoutError
-        yield
-
-    loader = ModelLoader(engine_of, host_lock=host_lock, watch=Watching())
-    home.raises["models"] = loader.gone["home"] = Failure("away", verdict=Verdict.UNREACHABLE)
-    loader.choose_host(A)
-    loader.load(A, 5)
-    assert (home.log, other.log) == (["load a 5"], [])
