@@ -189,13 +189,15 @@ def read_settings(config: pytest.Config) -> Settings:
     Raises:
         pytest.UsageError: A value is not valid; the text names option, value and valid values.
     """
+    from pytest_lmstrix.weights.source import with_home  # slow to import
+
     reports = _path(config, "reports") if _value(config, "reports") else config.rootpath / "reports"
     return Settings(
         models=manifest_path(config),
         registry=_path(config, "registry") if _value(config, "registry") else reports / REGISTRY,
         reports=reports,
         gguf_dirs=tuple(
-            Path(_ini_folder(config), Path(folder).expanduser()).resolve()
+            Path(_ini_folder(config), with_home(folder)).resolve()
             for folder in config.getini("lmstrix_gguf_dirs")
         ),
         all=config.option.lmstrix_all,

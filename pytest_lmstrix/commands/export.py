@@ -18,6 +18,7 @@ from pytest_lmstrix.registry.store import Registry
 from pytest_lmstrix.system import owners
 from pytest_lmstrix.system.addresses import hosts_of
 from pytest_lmstrix.system.host_lock import host_lock
+from pytest_lmstrix.weights.source import with_home
 
 Print = Callable[[str], None]
 
@@ -66,7 +67,7 @@ class Exporter:
         plans = []
         for name, path in self._targets:
             if path is not None:
-                plans += list(self._plans(name, self._start / _expanded(path), notes))
+                plans += list(self._plans(name, self._start / with_home(path), notes))
         targets = [plan.target for plan in plans]
         for plan in plans:
             if targets.count(plan.target) > 1:
@@ -129,13 +130,6 @@ class Exporter:
             yield plan_file(file, edit, bom=app.bom, inside=path if app.file_of else None)
             for line in _reasons(left_out, name):
                 notes(line)
-
-
-def _expanded(path: str) -> Path:
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        raise ExportError(f"{path}: there is no such home folder") from None
 
 
 def granted_by_lm_studio(settings: Settings, model: Model) -> int:

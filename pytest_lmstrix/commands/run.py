@@ -39,6 +39,7 @@ from pytest_lmstrix.plan.build import manifest_usage_error
 from pytest_lmstrix.registry.health import check_health
 from pytest_lmstrix.registry.store import Registry, RegistryError
 from pytest_lmstrix.reports.overview.variants import variants_table
+from pytest_lmstrix.weights.source import with_home
 
 HISTORY = 10  # results of a model listed by `-v`; `-vv` lists all
 LISTED_IMPORT = 500  # values that an import lists as left out
@@ -259,7 +260,7 @@ def _import(config: pytest.Config, settings: Settings, screen: Output) -> int:
     from pytest_lmstrix.commands import import_lmstrix
 
     folder = config.invocation_params.dir
-    file = Path(folder, Path(config.option.lmstrix_import).expanduser())
+    file = Path(folder, with_home(config.option.lmstrix_import))
     outside = not file.resolve().is_relative_to(folder.resolve())
     if outside and "--lmstrix-import" in config.invocation_params.args:
         raise pytest.UsageError(
@@ -334,13 +335,6 @@ def _answer_row(answer: scan.Answer) -> list[TableCell]:
 
 
 def _model_row(model: Model) -> list[TableCell]:
-    return [
-        model.id,
-        model.engine,
-        model.type or "llm",
-        file_size(model.size_bytes),
-        model.quantization or NOTHING,
-        model.architecture or NOTHING,
-        tokens(model.context_limit),
-        " ".join(model.capabilities),
-    ]
+    return [model.id, model.engine, model.type or "llm", file_size(model.size_bytes),
+            model.quantization or NOTHING, model.architecture or NOTHING,
+            tokens(model.context_limit), " ".join(model.capabilities)]  # fmt: skip

@@ -22,7 +22,7 @@ from pytest_lmstrix.system.addresses import engine_at, hosts_of
 from pytest_lmstrix.weights.fetch import is_cached
 from pytest_lmstrix.weights.places import search, usual_places
 from pytest_lmstrix.weights.preflight import preflight
-from pytest_lmstrix.weights.source import HubSource, LocalSource, parse_source
+from pytest_lmstrix.weights.source import HubSource, LocalSource, parse_source, with_home
 
 _FILE_ENGINES = ("llamacpp", "llama-server")
 """Engines whose models are the model files of this machine."""
@@ -265,7 +265,7 @@ def _file(source: str | None, folder: Path) -> Path | None:
     local = parse_source(source) if source is not None else None
     if not isinstance(local, LocalSource):
         return None
-    return Path(folder, Path(local.path).expanduser()).resolve()
+    return Path(folder, with_home(local.path)).resolve()
 
 
 def _cached(model: Model, folder: Path) -> Path | None:

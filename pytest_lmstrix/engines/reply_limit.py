@@ -20,14 +20,14 @@ class ReplyLimit:
 
     def __init__(self, engine: str, max_tokens: int) -> None:
         self._engine = engine
-        self._max_tokens = max_tokens
+        self.max_tokens = max_tokens
         self._fragments = 0
         self._characters = 0
 
     @property
     def most_characters(self) -> int:
         """The largest total length of the fragments."""
-        return (self._max_tokens + SPARE_FRAGMENTS) * CHARACTERS_PER_TOKEN
+        return (self.max_tokens + SPARE_FRAGMENTS) * CHARACTERS_PER_TOKEN
 
     def count(self, fragment: str) -> None:
         """Count one fragment.
@@ -37,22 +37,22 @@ class ReplyLimit:
         """
         self._fragments += 1
         self._characters += len(fragment)
-        if self._max_tokens <= 0:
+        if self.max_tokens <= 0:
             return
         if self._characters > self.most_characters:
             raise self.exceeded()
-        if self._fragments > 2 * self._max_tokens + SPARE_FRAGMENTS:
-            raise self._failure(f"goes on answering beyond the {self._max_tokens:,} tokens")
+        if self._fragments > 2 * self.max_tokens + SPARE_FRAGMENTS:
+            raise self._failure(f"goes on answering beyond the {self.max_tokens:,} tokens")
 
     def is_reached(self, tokens: int | None) -> bool:
         """Whether a reply of so many `tokens` has all that it may have."""
-        return self._max_tokens > 0 and (tokens or 0) >= self._max_tokens
+        return self.max_tokens > 0 and (tokens or 0) >= self.max_tokens
 
     def exceeded(self) -> Failure:
         """Return the error for more than the allowed characters."""
         return self._failure(
             f"sends more than {self.most_characters:,} characters for a reply of"
-            f" {self._max_tokens:,} tokens"
+            f" {self.max_tokens:,} tokens"
         )
 
     def _failure(self, text: str) -> Failure:

@@ -19,7 +19,7 @@ from pytest_lmstrix.registry.recommended import Recommendation
 from pytest_lmstrix.registry.status import status_of
 from pytest_lmstrix.registry.store import Registry
 from pytest_lmstrix.system.addresses import URL_ENGINES, remote_host
-from pytest_lmstrix.weights.source import LocalSource, parse_source, parts
+from pytest_lmstrix.weights.source import LocalSource, parse_source, parts, with_home
 
 MOST_OUTPUT = 4096
 """Tokens kept for the answer by programs that split the window."""
@@ -190,7 +190,7 @@ def _host_and_port(address: str) -> tuple[str, int | None]:
 def _file(model: Model, folder: Path) -> Path | None:
     if model.source is None or not isinstance(parse_source(model.source), LocalSource):
         return None
-    return folder / Path(model.source).expanduser()
+    return folder / with_home(model.source)
 
 
 def _differs(file: Path, known: str) -> bool:

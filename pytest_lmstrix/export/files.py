@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator
@@ -15,9 +16,22 @@ from msgspec import Struct
 from pytest_lmstrix.core.sanitize import clean
 from pytest_lmstrix.export.document import DocumentError, lines_of
 from pytest_lmstrix.system.atomic_write import atomic_write
+from pytest_lmstrix.weights.source import redact
 
 MOST_FILE_BYTES = 20_000_000
 _BOM = "\ufeff"
+_SECRET = re.compile(
+    r"""
+    (
+        (?: api[_-]?key | token | secret | passw(?:or)?d | authorization ) ["']? \s* [:=] \s*
+        | --api-key \s+
+    )
+    (?! ["']? (?: os\.environ | [{$] | \d+\b | (?:true|false|null)\b ) )
+    (?: "(?:[^"\\]|\\.)*" | '[^']*' | (?: (?:bearer|basic)\s+ )? [^\s,;}\]"']+ )
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+"""The value of a key that holds a secret; a number, or the name of a variable, is none."""
 
 
 class ExportError(ValueError):
@@ -60,8 +74,10 @@ def plan_file(
         raise ExportError(f"{path}: {error.strerror or error}") from None
     try:
         text = (old or b"").decode()
-    except UnicodeDecodeError:
-        raise ExportError(f"{path}: is not UTF-8") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        byte = f"0x{error.object[error.start]:02x}"
+        raise ExportError(f"{path}:{line}: must be UTF-8, got byte {byte}") from None
     mark = _BOM if text.startswith(_BOM) else ""
     if mark and not bom:
         raise ExportError(f"{path}: begins with a byte order mark, which the program cannot read")
@@ -103,12 +119,12 @@ def _read(target: Path, *, new_folders: bool) -> bytes | None:
 
 
 def diff(plan: FilePlan) -> Iterator[str]:
-    """Yield the lines of a unified diff, harmless in a terminal."""
+    """Yield the lines of a unified diff, harmless in a terminal and without secrets."""
     old, new = ((plan.old or b"").decode(), plan.new.decode())
     before = "/dev/null" if plan.old is None else str(plan.path)
     lines = difflib.unified_diff(lines_of(old), lines_of(new), before, str(plan.path), n=2)
     for line in lines:
-        yield clean(line.rstrip("\r\n"))
+        yield clean(redact(_SECRET.sub(r"\1***", line.rstrip("\r\n"))))
 
 
 def write(plan: FilePlan) -> Path | None:

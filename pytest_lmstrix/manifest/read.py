@@ -270,12 +270,18 @@ class _Reader:
             elif name in known:
                 found[name] = value
             else:
-                near = get_close_matches(name, known, n=1)
-                hint = f"did you mean {near[0]}?" if near else "choose from " + ", ".join(known)
                 self._problems.add(
-                    line_of(key), f"{where}: {describe(key)} is not a valid key; {hint}"
+                    line_of(key),
+                    f"{where}: {describe(key)} is not a valid key; {_valid_key(name, known)}",
                 )
         return found
+
+
+def _valid_key(name: str, known: Collection[str]) -> str:
+    if name == "<<":
+        return "keys cannot be merged: write them out, or once for all models under `defaults:`"
+    near = get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else "choose from " + ", ".join(known)
 
 
 def _child(entry: Node, name: str) -> Node | None:

@@ -76,7 +76,8 @@ class Rule(Struct, frozen=True, kw_only=True):
             value = msgspec.convert(value, self.type)
         except msgspec.ValidationError:
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            hint = self.number_hint if is_number else ""
+            unquoted = is_number or (self.type is str and isinstance(value, bool))
+            hint = self.number_hint if unquoted else ""
             raise Wrong(node, f"must be {self.expected}{hint}") from None
         try:
             return value if self.convert is None else self.convert(value)

@@ -18,7 +18,7 @@ from pytest_lmstrix.engines.llamacpp.binary import Binary
 from pytest_lmstrix.plan.estimates import EstimateCache, estimate_key, files_key
 from pytest_lmstrix.plan.plan import PlannedModel
 from pytest_lmstrix.weights.fetch import header_path, is_cached
-from pytest_lmstrix.weights.source import LocalSource, parse_source, parts, why_missing
+from pytest_lmstrix.weights.source import LocalSource, parse_source, parts, why_missing, with_home
 
 CONTEXT_STEP = 256
 """llama.cpp rounds context lengths up to this."""
@@ -56,7 +56,7 @@ class MemoryEstimator:
             return self._listed(model.name)
         source = parse_source(model.source)
         if isinstance(source, LocalSource):
-            path = self._folder / Path(source.path).expanduser()
+            path = self._folder / with_home(source.path)
             if not path.is_file():
                 raise _not_found(f"{why_missing(path)}: {path}")
             return path

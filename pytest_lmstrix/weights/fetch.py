@@ -22,7 +22,14 @@ from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.weights.download import DownloadProgress, download, download_failure, size_of
 from pytest_lmstrix.weights.filetype import SAMPLE_BYTES, name_file_type
 from pytest_lmstrix.weights.gguf import MAGIC
-from pytest_lmstrix.weights.source import SPLIT, LocalSource, parse_source, parts, why_missing
+from pytest_lmstrix.weights.source import (
+    SPLIT,
+    LocalSource,
+    parse_source,
+    parts,
+    why_missing,
+    with_home,
+)
 
 _log = logging.getLogger(__name__)
 _CHUNK_BYTES = 1 << 20
@@ -127,7 +134,7 @@ def is_header(path: Path) -> bool:
 def _cache(cache_dir: Path | None) -> Path:
     if cache_dir is None:
         named = os.environ.get("LMSTRIX_CACHE_DIR")
-        cache_dir = Path(named).expanduser() if named else user_cache_path("pytest-lmstrix")
+        cache_dir = with_home(named) if named else user_cache_path("pytest-lmstrix")
     return cache_dir / "weights"
 
 
@@ -143,11 +150,11 @@ def _record_path(target: Path) -> Path:
 
 def _existing(source: str, base_dir: Path) -> Path:
     try:
-        path = base_dir / Path(source).expanduser()
+        path = base_dir / with_home(source)
         if path.is_file():
             return path
         problem = why_missing(path)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, ValueError) as error:
         path, problem = base_dir / source, str(error)
     raise download_failure(f"{path}: {problem}", Verdict.MODEL_NOT_FOUND)
 

@@ -12,7 +12,7 @@ import platformdirs
 from msgspec import Struct
 
 from pytest_lmstrix.weights.preflight import is_shard
-from pytest_lmstrix.weights.source import SPLIT, parts
+from pytest_lmstrix.weights.source import SPLIT, parts, with_home
 
 
 class Search(Struct, frozen=True):
@@ -43,8 +43,8 @@ def usual_places() -> list[Path]:
         *_downloads_folder(lmstudio / "settings.json"),
         lmstudio / "models",
         home / ".cache" / "lm-studio" / "models",
-        Path(os.environ.get("HF_HUB_CACHE") or Path(hf_home) / "hub").expanduser(),
-        Path(os.environ.get("LLAMA_CACHE") or cache / "llama.cpp").expanduser(),
+        with_home(os.environ.get("HF_HUB_CACHE") or str(Path(hf_home) / "hub")),
+        with_home(os.environ.get("LLAMA_CACHE") or str(cache / "llama.cpp")),
     ]
 
 

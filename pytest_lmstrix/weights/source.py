@@ -80,6 +80,14 @@ class HubSource(Struct, frozen=True):
 Source = LocalSource | UrlSource | PypiSource | HubSource
 
 
+def with_home(path: str) -> Path:
+    """Return a path with the home folder for `~`, which stays if there is none, as in a shell."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def redact(text: str) -> str:
     """Return `text` without user names, passwords, queries and fragments of URLs."""
     return _SECRETS.sub(_without_secrets, text)

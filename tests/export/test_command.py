@@ -90,6 +90,14 @@ def test_changed_or_missing_weights_are_not_exported(tested: Project, damage: by
     assert exported(tested) == {"qwen3-8b": 30_000}
 
 
+def test_a_source_in_an_unknown_home_is_missing(project: Project) -> None:
+    project.manifest("[{id: smol, engine: llamacpp, source: ~nobody1/smol.gguf}]")
+    record(project, here(8_000, model="smol", engine="llamacpp", fingerprint="size:4 path:smol"))
+    result = project.run("--lmstrix-export=json")
+    reason = "its file is missing or has changed since the last test"
+    assert f"not exported: smol: {reason}" in result.errlines
+
+
 def test_without_a_verified_model_the_exit_code_is_1(project: Project) -> None:
     result = project.run("--lmstrix-export=json,zed:settings.json")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -208,6 +216,7 @@ def test_a_path_of_lm_studio_cannot_leave_its_folder(tested: Project) -> None:
         (["--lmstrix-export=emacs"], "--lmstrix-export: 'emacs' is not a known program; choose"),
         (["--lmstrix-export=json", "--lmstrix-margin=100"], "--lmstrix-margin: 100 is not a perc"),
         (["--lmstrix-export=json", "--lmstrix-margin=nan"], "--lmstrix-margin: nan is not a perc"),
+        (["--lmstrix-export=zed:~nobody1/x"], "~nobody1/x: there is no folder"),
         (["--lmstrix-export=json", "--lmstrix-list"], "--lmstrix-list and --lmstrix-export cannot"),
     ],
 )

@@ -66,8 +66,30 @@ def test_the_diff_shows_what_changes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ('{"apiKey": "sk-1\\"x", "max_tokens": 4096}', '{"apiKey": ***, "max_tokens": 4096}'),
+        ("  api_key: sk-1  # mine", "  api_key: ***  # mine"),
+        ("Authorization: Bearer abc", "Authorization: ***"),
+        ("cmd: server --api-key abc -c 1", "cmd: server --api-key *** -c 1"),
+        ("base: http://me:pw@h/v1?key=1", "base: http://***@h/v1?***"),
+        ('"apiKey": "{env:KEY}", token: ${T}', '"apiKey": "{env:KEY}", token: ${T}'),
+        ("api_key: os.environ/KEY", "api_key: os.environ/KEY"),
+    ],
+)
+def test_a_diff_shows_no_secret(tmp_path: Path, line: str, shown: str) -> None:
+    path = a_file(tmp_path, f"{line}\nx: 4096\n".encode())
+    plan = plan_file(path, edit)
+    assert shown in "\n".join(diff(plan))
+    assert plan.new.decode().startswith(line.replace("4096", "8192"))
+
+
+@pytest.mark.parametrize(
     ("data", "problem"),
-    [(b"bad", "expected a value at line 1, column 1; nothing was"), (b"\xff\xfe", "is not UTF-8")],
+    [
+        (b"bad", "expected a value at line 1, column 1; nothing was"),
+        (b"a\n\xff\xfe", ":2: must be UTF-8, got byte 0xff"),
+    ],
 )
 def test_an_unreadable_file_is_untouched(tmp_path: Path, data: bytes, problem: str) -> None:
     path = a_file(tmp_path, data)

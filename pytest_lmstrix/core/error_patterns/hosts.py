@@ -26,6 +26,8 @@ HOST_TROUBLE = (
     r"|\b(?:process|binary|executable|program|runner) (?:is |was )?(?:not found|missing)\b"
     r"|(?:could(?: not|n't)|cannot|unable to|failed to) (?:start|launch|spawn|find) (?:the |an? )?"
     r"(?:[\w.]+[ -]){0,2}(?:runner|daemon|subprocess|llama-server|binary|executable)\b"
+    # A program or a library that may not be run.
+    r"|\bfork/exec\b|\bnoexec\b|permission denied.{0,80}\.(?:so|dll|dylib|node|exe)\b"
     # A program of another platform.
     r"|exec format error|\bcannot execute\b|bad cpu type|wrong elf class|invalid elf header"
     r"|not a valid (?:application|executable)|valid cil image|badimageformat"
@@ -92,6 +94,7 @@ HOST_TROUBLE = (
     r"(?:(?:api|auth\w*|bearer|access)[ _-](?:key|token)|passkey)\b"
     r"|(?:provid|suppl|pass|set)\w* (?:\w+ ){0,2}(?:api|access|auth\w*|bearer)[ _-](?:key|token)\b"
     r"|\bapi[ _-]?key\b.{0,30}\bmust be\b|authenti\w+ (?:is )?required"
+    r"|\b40[13]\b.{0,20}\bdenied\b"
     r"|(?:http|status(?: code)?|error(?: code)?)\W{0,4}(?:401|403|407|429)\b"
 )
 """A part that is missing, a full disk, a client of another age, a server that lets no one in."""
@@ -99,7 +102,7 @@ HOST_TROUBLE = (
 LOST = (
     r"\blm ?link\b.{0,80}(?:error|closed|lost|timeout|timed out|disconnect"
     r"|not connected|offline|fail|expired|not found|away|reset)"
-    r"|\btunnel\b.{0,20}(?:closed|not found)|(?:cloudflare|error) 52[0-7]\b"
+    r"|\btunnel\b.{0,20}(?:closed|not found)|(?:cloudflare|error|code)\W{1,3}52[0-7]\b"
     r"|\b(?:linked|remote) (?:device|peer)\b.{0,40}(?:away|not available|disconnect|lost)"
     r"|\bdevice (?:hosting|that hosts)\b"
     r"|keep-?alive[ _](?:ping )?time"

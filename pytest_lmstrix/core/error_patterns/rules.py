@@ -73,7 +73,7 @@ RULES: tuple[tuple[str, str], ...] = (
         r"(?:failed|failure|unable|could ?n[o']t|cannot|can't|error) (?:to )?(?:be )?(?:re)?"
         r"(?:alloc|reserv)(?!\w* (?:port|address))"
         r"|alloc\w*(?:[ _:(].{0,80})?(?:[ _]fail|could not be)|attempt\w* to allocate"
-        r"|max\w* (?:allowed )?buffer|buffer (?:max|is n(?:il|ull))"
+        r"|max\w* (?:allowed )?buffer|invalid buffer size\W+\d|buffer (?:max|is n(?:il|ull))"
         r"|(?:exceed\w*|(?:larg|great|bigg)er than) .{0,40}\bmax_?(?:memory_?|buffer_?)+\w"
         r"|ggml_assert\(buf(?:fer)?(?: != \w+)?\)"
         r"|mem_buffer != null|resource limit \(\d+\) exceeded"
@@ -99,7 +99,8 @@ RULES: tuple[tuple[str, str], ...] = (
     (
         "engine_error",
         r"\b(?:content|media|message|output|tool)[ _-]types?\b"
-        r"|parameter '\w+'|number of arguments|<(?:h1|title)>\W*404",
+        r"|parameter '\w+'|number of arguments|<(?:h1|title)>\W*404"
+        r"|message\W{1,4}file not found",
     ),
     ("engine_error", COMPANION),
     ("unreachable", LOST),
@@ -107,7 +108,8 @@ RULES: tuple[tuple[str, str], ...] = (
         "context_too_large",
         r"exceed.{0,80}\b(?:context(?! deadline)|n_ctx|ctx|max_model_len|sequence length)\b"
         r"|\b(?:context(?! deadline)|n_ctx|ctx|prompt|input|tokens)\b[^.\n]{0,60}\bexceed"
-        r"|maximum (?:context|sequence|prompt|input)|context[ _]overflow"
+        r"|maximum (?:context|sequence|prompt|input|model length)|context[ _]overflow"
+        r"|\bmax_\w*tokens\b.{0,40}\bgot -\d"
         r"|overflow.{0,20}\bcontext\b"
         r"|\b(?:prompt|input|context|text|request|message)\b[\w ]{0,20}\btoo "
         r"(?:long|large|many|big)\b|too many (?:\w+ )?tokens|more tokens than|>=? n_ctx\b"
@@ -122,6 +124,7 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|(?:find|no|nokv|without)\w*[\w ]{0,30}(?:kv|memory|cache)[ _]?(?:cache )?slot"
         r"|available cells in (?:the )?kv|kv[ _-]?cache(?: is)? full|space in (?:the )?(?:kv|cache)"
         r"|k-shift|context shift|prepare (?:\w+ ){1,2}u?batch|check your context"
+        r"|\binputs?\b.{0,60}\bmust (?:have less than|be <=?) \d"
         r"|physical batch size|(?:fit|fits) (?:in|into|within) (?:the )?(?:\w+ )?context"
         r"|decode\b.{0,60}\b(?:ret|returned|code)[ =:]{1,3}1\b",
     ),
@@ -138,7 +141,8 @@ RULES: tuple[tuple[str, str], ...] = (
         r"(?:architecture|projector|gguf|ggml|model type))"
         r"|loading model architecture|architecture (?:is )?unknown|class \S+ does not exist"
         r"|no longer supported|only supports (?:up to )?version|currently only supports"
-        r"|__init__\(\) (?:missing \d+ required|got an unexpected keyword)"
+        r"|unable to quantize model of type"
+        r"|(?:__init__|quantize|from_dict)\(\) (?:missing \d+ required|got an unexpected keyword)"
         r"|\bno [\w ]{0,30}\b(?:runtime|engine|backend|extension)s?\b.{0,30}"
         r"(?:found|installed|loaded|available|support)|not compiled with"
         r"|requires .{0,40}(?:\bversion|or (?:newer|later))\b|please (?:update|upgrade)"
@@ -236,7 +240,7 @@ RULES: tuple[tuple[str, str], ...] = (
         r"|access violation|protect(?:ion fault|ed memory)|core dumped|abort trap|trace/bpt"
         r"|(?:^|: )abort(?:ed|\(\))?(?:$| \(| {2})|abort(?:\(\))? (?:has been|was) called"
         r"|terminate called|terminating (?:due to|with) uncaught|libc\+\+abi|ggml_(?:assert|abort)"
-        r"|assert\w*\b.{0,200}\bfail|\bcrash(?:ed|es|ing)?\b"
+        r"|assert\w*\b.{0,200}\bfail|\bfailed assertion\b|\bcrash(?:ed|es|ing)?\b"
         r"|(?:process|runner|server|engine|worker|backend|subprocess|instance|model|child)\b"
         r".{0,60}\b(?:terminated|died|exited|killed|stopped unexpectedly|unexpectedly stopped"
         r"|unloaded|is gone|no longer running)\b"

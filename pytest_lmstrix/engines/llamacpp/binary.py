@@ -20,6 +20,7 @@ from pytest_lmstrix.core.sanitize import clean
 from pytest_lmstrix.core.verdicts import Verdict
 from pytest_lmstrix.engines.base import NO_ENGINE
 from pytest_lmstrix.system.child_process import Child, describe_exit
+from pytest_lmstrix.weights.source import with_home
 
 NAME = "llama-server"
 QUERY_SECONDS = 60.0
@@ -57,7 +58,7 @@ class Binary:
         Raises:
             Failure: There is none.
         """
-        wanted = Path(self._setting or NAME).expanduser()
+        wanted = with_home(self._setting or NAME)
         if wanted.name != str(wanted):
             if wanted.is_file():
                 return wanted

@@ -32,6 +32,7 @@ _BROKEN_OFF = {
     "userStopped": (Verdict.HOST_TROUBLE, "the answer was stopped in LM Studio"),
     "failed": (Verdict.ENGINE_ERROR, "LM Studio reports a failed prediction"),
 }
+_FULL = "contextLengthReached"
 _DIED = "engineDied"
 """Newer than the SDK. It may follow a complete answer."""
 
@@ -85,12 +86,16 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def broken_off(reason: str, *, answered: bool) -> Failure | None:
+def broken_off(reason: str, *, answered: bool, began: bool = True) -> Failure | None:
     """Return the failure of a prediction that ended for `reason`; a complete one has none.
 
-    Reasons that are newer than the SDK do not count where there is an answer to judge.
+    Reasons that are newer than the SDK do not count where there is an answer to judge. A prediction
+    that never `began`, for want of context, had a prompt that is too long (bug tracker, 2339).
     """
-    if reason in _BROKEN_OFF:
+    if reason == _FULL and not began:
+        verdict = Verdict.CONTEXT_TOO_LARGE
+        text = "LM Studio's context was full before the answer began: it has no room for the prompt"
+    elif reason in _BROKEN_OFF:
         verdict, text = _BROKEN_OFF[reason]
     elif reason in COMPLETE_REASONS or answered:
         return None

@@ -254,7 +254,8 @@ class LmStudioInstance:
             stats = stream.result().stats
         reason = endpoints.stop_reason(stream)
         answered = bool("".join(text).strip() or endpoints.tool_calls(stream))
-        failure = broken_off(reason, answered=answered)
+        began = answered or any(text) or any(reasoning)
+        failure = broken_off(reason, answered=answered, began=began)
         if failure is not None:
             raise failure
         return Reply(

@@ -30,7 +30,7 @@ from pytest_lmstrix.engines.ollama.listing import (
     facts_from,
     full_name,
     is_complete_tag,
-    load_options,
+    load_body,
 )
 from pytest_lmstrix.system.addresses import ollama_host
 from pytest_lmstrix.system.load_notes import LoadNote, LoadNotes
@@ -165,7 +165,7 @@ class OllamaEngine:
         Raises:
             Failure: It does not load; what may have come of it is unloaded.
         """
-        options = load_options(model, context_length)
+        body = load_body(model, context_length, self.ttl_seconds)
         facts = self.facts(model)
         tag = self._listed().get(full_name(model.name))
         if tag is not None and tag.remote_model:
@@ -173,7 +173,6 @@ class OllamaEngine:
             raise Failure(text, verdict=Verdict.UNSUPPORTED, phase="load")
         before = self._check_free(model, tag)
         path = self._note(model.name, context_length)
-        body = {"model": model.name, "options": options, "keep_alive": self.ttl_seconds}
         url, request = load_request(model, facts, body)
         try:
             self.client.post(url, request, _Done, phase="load", silence_seconds=self.load_timeout)

@@ -110,12 +110,22 @@ def is_complete_tag(tag: Tag) -> bool:
     return bool(tag.details and tag.details.context_length and tag.capabilities)
 
 
-def load_options(model: Model, context_length: int) -> Mapping[str, int]:
-    """Return the options of every request for `model`: others would make Ollama reload it.
+def load_body(model: Model, context_length: int, keep_alive: int) -> Mapping[str, Any]:
+    """Return the fields of every request for `model`: others would make Ollama reload it.
 
     Raises:
         Failure: A setting that Ollama has only for the whole server, or does not have.
     """
+    return {
+        "model": model.name,
+        "options": _load_options(model, context_length),
+        "keep_alive": keep_alive,
+        # A reply ends where the context is full: else the start is dropped without a sign.
+        "shift": False,
+    }
+
+
+def _load_options(model: Model, context_length: int) -> Mapping[str, int]:
     options = {"num_ctx": context_length}
     for setting, value in msgspec.structs.asdict(model.load).items():
         if value is None:

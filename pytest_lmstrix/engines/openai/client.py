@@ -35,6 +35,9 @@ _ANSWER_BYTES = 64_000_000
 _BUSY = (429, 503)
 _TURNED_AWAY = (407, 408, 502, 504)
 """Statuses of a server, or of a proxy before it, whatever the model."""
+_TOO_LARGE = 413
+"""Mostly of a proxy that takes no request of so many bytes; of a server for too many tokens."""
+_OF_TOKENS = re.compile(r"\b(?:tokens?|context)\b", re.I)
 _NO_SUCH_PATH = (404, 405, 501)
 _NO_SUCH_INTERFACE = re.compile(
     r"does not support (?:the )?(?:chat )?completions?\b|\bunexpected endpoint or method\b", re.I
@@ -186,7 +189,8 @@ class OpenAiClient:
             wish = f", and asks to wait {asked:,.0f} s" if asked is not None else ""
             text = f"the server is busy ({status}){wish}: {words}"
             return Failure(text, verdict=Verdict.HOST_TROUBLE, phase=phase)
-        if status in _TURNED_AWAY or 300 <= status < 400:
+        too_large = status == _TOO_LARGE and not _OF_TOKENS.search(words)
+        if status in _TURNED_AWAY or too_large or 300 <= status < 400:
             text = f"the server turned the request away ({status}): {words}"
             return Failure(text, verdict=Verdict.HOST_TROUBLE, phase=phase)
         if status in _NO_SUCH_PATH and not re.search(r"\bmodels?\b", words, re.I):

@@ -82,10 +82,20 @@ class CollectedReply:
         if reason.lower() in _ENDED_BY_SERVER:
             text = f"the server ended the reply itself (finish_reason {reason!r})"
             raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="predict")
+        if self._has_no_room:
+            text = "the server's context was full before the reply began: no room for the prompt"
+            raise Failure(text, verdict=Verdict.CONTEXT_TOO_LARGE, phase="predict")
         # Some servers leave out the reason now and then; a crash leaves out the text, too.
         if not reason and not (self._is_whole and self._clock.first_seconds):
             text = "the server broke off its reply"
             raise Failure(text, verdict=Verdict.ENGINE_ERROR, phase="predict")
+
+    @property
+    def _has_no_room(self) -> bool:
+        """Whether a reply without a token ended for its length, as LM Studio's (2339) may."""
+        counted = self._usage.completion_tokens
+        silent = counted == 0 and not self._clock.first_seconds
+        return silent and self._limit.max_tokens > 1 and self._stop_reason == "length"
 
     @property
     def _completion_tokens(self) -> int | None:

@@ -168,6 +168,7 @@ def _served(model: Model, listed: ServerModel | None, context_length: int) -> Se
         ignored_settings=tuple(
             name for name in msgspec.to_builtins(model.load) if name != "parallel"
         ),
+        is_listed=listed is not None,
         reports_prefill=listed is not None and listed.meta is not None,
         embeds=model.type == "embedding",
     )

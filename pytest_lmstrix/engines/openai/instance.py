@@ -9,6 +9,7 @@ from typing import Unpack
 
 import msgspec
 
+from pytest_lmstrix.core.classify import classify
 from pytest_lmstrix.core.failure import Failure
 from pytest_lmstrix.core.types import Message, Reply
 from pytest_lmstrix.core.verdicts import Verdict
@@ -47,11 +48,19 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     request_context: int | None = None
     """The part of it that one request gets, where the server reports that; tokens."""
     ignored_settings: tuple[str, ...] = ()
+    is_listed: bool = False
+    """Whether the server lists it: one that does not was never found to be there."""
     embeds: bool = False
     """Whether it is an embedding model."""
     capabilities: tuple[str, ...] = ()
     reports_prefill: bool = False
     """Whether it can report the progress of a prefill, as llama.cpp can."""
+
+
+def _is_missing(failure: Failure) -> bool:
+    """Whether a server does not have a model, of one that it had: it is gone since."""
+    found = classify(failure.text, phase="load", code=failure.code)
+    return failure.verdict is Verdict.CRASHED and found is Verdict.MODEL_NOT_FOUND
 
 
 class OpenAiInstance:
@@ -75,12 +84,12 @@ class OpenAiInstance:
         self._past_end: dict[str, object] = {_PAST_END: True}
         self._text_field: str | None = "prompt"
         """The field of `/tokenize` with the text; `None` without that path."""
-        self._counter = TokenCounter(self._measure, served.context_length)
-        self._counts = KnownCounts(self._count_tokens)
-        self.context_length = served.context_length
-        self.usable_context_length = min(
+        # What a request gets, of which there is no doubt: the server itself divides its context.
+        self.context_length = min(
             served.request_context or served.context_length, served.context_length
         )
+        self._counter = TokenCounter(self._measure, self.context_length)
+        self._counts = KnownCounts(self._count_tokens)
         self.ignored_settings = served.ignored_settings
         self.capabilities = served.capabilities
 
@@ -90,6 +99,9 @@ class OpenAiInstance:
         found = []
         if not self._served.is_reported:
             found.append("context: the server does not report how much it has")
+        if self.context_length < self._served.context_length:
+            of_all = f"{self.context_length:,} of the {self._served.context_length:,} tokens"
+            found.append(f"slots: a request gets {of_all} that the server has")
         if self._only_chats:
             found.append("prompts: the server has no completions, so all went through its template")
         if not self._accepted.takes_greedy:
@@ -238,8 +250,13 @@ class OpenAiInstance:
             try:
                 return self._streamed(path, {**body, **fields}, text, max_tokens)
             except Failure as failure:
-                if not self._accepted.learn(failure.text, temperature):
-                    raise
+                if self._accepted.learn(failure.text, temperature):
+                    continue
+                if not self._served.is_listed and _is_missing(failure):
+                    raise Failure(
+                        failure.text, verdict=Verdict.MODEL_NOT_FOUND, phase="load"
+                    ) from None
+                raise
 
     def _streamed(self, path: str, body: Mapping[str, object], text: str, max_tokens: int) -> Reply:
         # Few texts have more than one token for two bytes.

@@ -12,6 +12,8 @@ _WORDS = ("message", "msg", "detail", "error", "errors")
 """Fields with the words of an error, or with another object that has them."""
 _TITLE = re.compile(r"<title>([^<]{1,300})</title>", re.IGNORECASE)
 _DEPTH = 4
+_OTHER_BUDGET = re.compile(r"\buse\W{1,3}max_completion_tokens\b", re.I)
+"""Not each refusal that names it: vLLM does where the budget is too large for the context."""
 _NO_GREEDY = re.compile(
     r"\btemperature\b.{0,40}(?:strictly positive|not support|unsupported|greater than 0)", re.I
 )
@@ -44,7 +46,7 @@ class AcceptedFields:
         """Return whether a request is worth another try without what the `refusal` names."""
         if "stream_options" in refusal and self._usage:
             self._usage = {}
-        elif "max_completion_tokens" in refusal and self._budget == "max_tokens":
+        elif _OTHER_BUDGET.search(refusal) and self._budget == "max_tokens":
             self._budget = "max_completion_tokens"  # of OpenAI's newer models, and their proxies
         elif _NO_GREEDY.search(refusal) and self.takes_greedy and not temperature:
             self.takes_greedy = False  # Text Generation Inference, OpenAI's reasoning models

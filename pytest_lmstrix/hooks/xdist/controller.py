@@ -91,6 +91,7 @@ class Scheduling:
         """Worker -> its number among those that live; a replacement gets that of a dead one."""
         self._workers = 0
         self._died = False
+        self._scheduler: WholeModels | None = None
 
     @cached_property
     def _packed_plan(self) -> bytes:
@@ -118,13 +119,24 @@ class Scheduling:
                 f"{count_of(idle, 'worker')} without a host, since a host has one model at a time"
                 f"{_in_each_slot(self._plan.hosts)}; -n auto starts one worker a host or slot"
             )
-        return WholeModels(
+        self._scheduler = WholeModels(
             config,
             (yield),
             cache(partial(model_in, models=models)),
             self._jobs(),
             lambda node: str(self._slots[node.gateway.id]),
         )
+        return self._scheduler
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        """Fail if tests are left: a worker that dies between two of them is no test's failure."""
+        outcome = yield
+        if self._died and self._scheduler is not None and self._scheduler.has_pending:
+            which = ", ".join(self._scheduler.left) or "some tests"
+            session.shouldfail = f"not tested, since workers died and were not replaced: {which}"
+            raise session.Failed(session.shouldfail)
+        return outcome
 
     def _places_of(self, slot: int) -> list[str]:
         return self._places[slot :: max(1, self._workers)]

@@ -67,7 +67,16 @@ class WholeModels:
 
     @property
     def has_pending(self) -> bool:
-        return bool(self._places) or any(worker.pending for worker in self._workers.values())
+        return (
+            bool(self._places)
+            or bool(self._others.has_pending)
+            or any(worker.pending for worker in self._workers.values())
+        )
+
+    @property
+    def left(self) -> list[str]:
+        """The models with tests that no worker has."""
+        return sorted(self._places)
 
     def add_node(self, node: WorkerController) -> None:
         worker = self._workers[node] = _Worker(node, self._slot_of(node))

@@ -203,3 +203,20 @@ def test_no_prompt_tokens_counted_is_not_a_count(studio: Any) -> None:
     instance = studio(StandInModel(key="tiny", stats={"promptTokensCount": 0})).load()
     assert instance.complete("2 + 3 =", max_tokens=4).prompt_tokens is None
     instance.unload()
+
+
+@pytest.mark.parametrize(("text", "full"), [("", True), ("Hel", False)])
+def test_a_context_that_is_full_before_the_answer_is_too_small(
+    studio: Any, text: str, full: bool
+) -> None:
+    # Bug tracker 2339: a prompt that is too long gives an empty answer, and no error.
+    stats = {"stopReason": "contextLengthReached"}
+    own = studio(StandInModel(key="tiny", stats=stats, behaviours=(Says(text=text),)))
+    instance = own.load()
+    if full:
+        with pytest.raises(Failure, match="no room for the prompt") as failed:
+            instance.complete("2 + 3 =", max_tokens=4)
+        assert failed.value.verdict is Verdict.CONTEXT_TOO_LARGE
+    else:
+        assert instance.complete("2 + 3 =", max_tokens=4).stop_reason == "length"
+    instance.unload()

@@ -13,7 +13,7 @@ from tests.standin.lmstudio.models import brain
 from tests.standin.ollama import Quirks
 
 
-def test_every_request_names_the_same_context() -> None:
+def test_every_request_names_the_same_context_which_does_not_shift() -> None:
     with running() as (server, engine):
         instance = load(engine)
         instance.complete(PROMPT, max_tokens=2)
@@ -21,6 +21,9 @@ def test_every_request_names_the_same_context() -> None:
         instance.count_tokens(STORY)
         instance.unload()
         assert server.events == ["load tiny:latest 1024", "unload tiny:latest"]
+        asked = [body for _, body in server.requests if body.get("keep_alive")]
+        assert len(asked) >= 4
+        assert all(body["shift"] is False for body in asked)
 
 
 @pytest.mark.parametrize(

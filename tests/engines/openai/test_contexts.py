@@ -63,7 +63,7 @@ def load(server: CannedServer, name: str = "tiny") -> OpenAiInstance:
 def test_the_context_is_read_where_the_server_reports_it(path: str, answer: Any) -> None:
     with CannedServer({"/v1/models": json(NAMED), path: json(answer)}) as server:
         instance = load(server)
-    assert (instance.context_length, instance.usable_context_length) == (4096, 4096)
+    assert instance.context_length == 4096
     assert instance.notes == ()
 
 
@@ -106,6 +106,30 @@ def test_a_model_that_the_first_request_loads_is_loaded_first(
         instance = load(server)
     assert (instance.context_length, instance.notes) == (4096, ())
     assert server.paths.count("/v1/completions") == 1
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_model_that_was_never_listed_is_missing_and_not_crashed(listed: bool) -> None:
+    refusal = b'{"error":{"message":"The model `tiny` does not exist.","code":"NotFoundError"}}'
+    answers = {"/v1/completions": Canned(status=404, body=refusal)}
+    with CannedServer(answers | ({"/v1/models": json(NAMED)} if listed else {})) as server:
+        engine = OpenAiEngine(server.host)
+        instance = engine.load(Model(id="tiny", engine="openai"), ASKED, Ignored())
+        with pytest.raises(Failure, match="does not exist") as failed:
+            instance.complete("2 + 3 =", max_tokens=4)
+        engine.close()
+    assert failed.value.verdict is (Verdict.CRASHED if listed else Verdict.MODEL_NOT_FOUND)
+
+
+def test_what_a_slot_has_is_what_is_granted() -> None:
+    listing = {"data": [{"id": "tiny", "meta": {"n_ctx": 16_384, "n_ctx_train": 32_768}}]}
+    props = json({"default_generation_settings": {"n_ctx": 4096}, "total_slots": 4})
+    with CannedServer({"/v1/models": json(listing), "/props": props}) as server:
+        instance = load(server)
+    assert instance.context_length == 4096
+    assert instance.notes == (
+        "slots: a request gets 4,096 of the 16,384 tokens that the server has",
+    )
 
 
 def test_what_another_model_has_is_not_reported_of_this_one() -> None:

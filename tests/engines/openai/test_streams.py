@@ -163,6 +163,19 @@ def test_an_end_without_a_reason_or_a_text_is_no_answer(asked: Asked, body: byte
     assert failed.value.verdict is Verdict.ENGINE_ERROR
 
 
+@pytest.mark.parametrize("counted", [0, 1])
+def test_a_reply_without_a_token_had_no_room(asked: Asked, counted: int) -> None:
+    # LM Studio, bug tracker 2339: so it answers a prompt that is too long.
+    usage = f'{{"choices":[],"usage":{{"prompt_tokens":2048,"completion_tokens":{counted}}}}}'
+    body = events(STOP.replace("stop", "length"), usage)
+    if counted:  # such as an end of text
+        assert asked(body).text == ""
+    else:
+        with pytest.raises(Failure, match="no room for the prompt") as failed:
+            asked(body)
+        assert failed.value.verdict is Verdict.CONTEXT_TOO_LARGE
+
+
 def pings(first: bytes = b"", ping: bytes = b":\n\n") -> Callable[[], Iterable[bytes | float]]:
     def pieces() -> Iterator[bytes | float]:
         yield first
@@ -249,11 +262,40 @@ def test_errors_are_read_in_every_shape(
         assert (failed.value.verdict, failed.value.text) == (verdict, refused.value.text)
 
 
+def test_a_budget_that_is_too_large_is_no_other_name(asked: Asked) -> None:
+    words = (
+        "'max_tokens' or 'max_completion_tokens' is too large: 8. This model's maximum context"
+        " length is 2048 tokens and your request has 2045 input tokens"
+    )
+    with pytest.raises(Failure) as failed:
+        asked(msgspec.json.encode({"error": {"message": words}}), status=400)
+    assert failed.value.verdict is Verdict.CONTEXT_TOO_LARGE
+    assert asked.server.paths.count(COMPLETIONS) == 1
+
+
 def test_of_a_page_of_html_the_title_is_told(asked: Asked) -> None:
     page = b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>models</body></html>"
     with pytest.raises(Failure, match=r"\(502\): 502 Bad Gateway\n") as failed:
         asked(page, status=502)
     assert failed.value.verdict is Verdict.HOST_TROUBLE
+
+
+@pytest.mark.parametrize(
+    ("body", "verdict"),
+    [
+        (b"<html><head><title>413 Request Entity Too Large</title>", Verdict.HOST_TROUBLE),
+        # Text Generation Inference and Text Embeddings Inference.
+        (b'{"error":"`inputs` must have less than 9 tokens. Given: 9"}', Verdict.CONTEXT_TOO_LARGE),
+        (b'{"error":"`inputs` tokens + `max_new_tokens` must be <= 9"}', Verdict.CONTEXT_TOO_LARGE),
+        (b'{"error":"the prompt exceeds the context of 512 tokens"}', Verdict.CONTEXT_TOO_LARGE),
+    ],
+)
+def test_a_proxy_that_takes_no_long_request_is_not_the_context(
+    asked: Asked, body: bytes, verdict: Verdict
+) -> None:
+    with pytest.raises(Failure) as failed:
+        asked(body, status=413)
+    assert failed.value.verdict is verdict
 
 
 def test_a_page_of_html_instead_of_a_stream_is_an_error(asked: Asked) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.end_to_end.project import Project
 
 STRICT = """
@@ -92,3 +94,32 @@ def test_a_fixture_that_fails_between_two_models_is_an_error_of_the_last_test(
              "UserWarning: left over")  # fmt: skip
     assert [output.count(each) >= 2 for each in found[:-1]] == [True] * 5
     assert found[-1] in output
+
+
+def test_a_worker_that_dies_between_models_fails_the_run_if_none_takes_its_place(
+    project: Project,
+) -> None:
+    with_models(project, "a", "b", "c")
+    project.pytester.makepyfile(
+        test_first="def test_first(lmstrix_model): pass",
+        test_last="""
+        import os
+        import pytest
+        @pytest.fixture(scope="module")
+        def server():
+            yield
+            if not os.path.exists("died"):
+                open("died", "w").close()
+                os._exit(1)
+        def test_last(lmstrix_model, server): pass
+        """,
+    )
+    args = ("--lmstrix", "-n", "1", "test_first.py", "test_last.py")
+    result = project.run_apart(*args, "--max-worker-restart", "0")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(
+        ["!* not tested, since workers died and were not replaced: b, c !*"]
+    )
+    (project.path / "died").unlink()
+    assert project.run_apart(*args, "--lmstrix-all").ret == pytest.ExitCode.OK

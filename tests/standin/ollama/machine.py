@@ -36,6 +36,7 @@ class Resident:
     def __init__(self, model: StandInModel, asked: int, context_length: int) -> None:
         self.model = model
         self.asked = asked
+        self.shift = True
         self.context_length = context_length
         silent = tuple(b for b in model.behaviours if not isinstance(b, Reasons))
         granted = replace(model, behaviours=silent)
@@ -82,8 +83,12 @@ class Machine:
         num_ctx: int | None,
         keep_alive: float | None,
         wait: Callable[[float], None] = time.sleep,
+        *,
+        shift: bool = True,
     ) -> Resident:
         """Return the model in memory; load it, or load it again where its context differs.
+
+        Since 0.30 also where it shifts its context, or no longer.
 
         Raises:
             OllamaError: It does not load.
@@ -93,10 +98,12 @@ class Machine:
         with self.lock:
             self._expire()
             there = self.residents.get(name)
-            if there is None or there.asked != asked:
+            differs = self.quirks.release >= (0, 30) and there and there.shift != shift
+            if there is None or there.asked != asked or differs:
                 if there is not None:
                     self.remove(name, "reload")
                 there = self._load(model, name, asked, wait)
+                there.shift = shift
             there.used = time.time()
             if keep_alive is not None:
                 there.keep_alive = keep_alive if keep_alive >= 0 else 1e9

@@ -148,7 +148,8 @@ class _Handler(BaseHTTPRequestHandler):
         where: Place = "predict" if body.get(field) else "load"
         self._suffer(where, name)
         num_ctx = body.get("options", {}).get("num_ctx")
-        resident = machine.resident(name, num_ctx, body.get("keep_alive"), self._wait)
+        shift = body.get("shift", True)
+        resident = machine.resident(name, num_ctx, body.get("keep_alive"), self._wait, shift=shift)
         if not body.get(field):
             self._answer(200, {"model": name, "response": "", "done": True, "done_reason": "load"})
             return

@@ -28,7 +28,11 @@ def test_the_home_folder_is_expanded(get: Getter, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(
     ("source", "said"),
-    [("none.gguf", "no such file"), (".", "a folder, not a file"), ("~no-such-user/f", "home")],
+    [
+        ("none.gguf", "no such file"),
+        (".", "a folder, not a file"),
+        ("~no-such-user/f", "~no-such-user/f: no such file"),
+    ],
 )
 def test_a_local_path_that_is_not_a_file_is_an_error(get: Getter, source: str, said: str) -> None:
     assert said in get.fails(source, Verdict.MODEL_NOT_FOUND)
