@@ -39,6 +39,7 @@ from pytest_lmstrix.system import host_lock, owners
 from pytest_lmstrix.system.garbage import collector_paused
 from pytest_lmstrix.system.machine_id import machine_id
 from pytest_lmstrix.system.workflow_commands import guarded
+from pytest_lmstrix.wake import other_manifest
 from pytest_lmstrix.weights import fetch
 
 
@@ -55,6 +56,8 @@ def start(config: pytest.Config) -> None:
     if plan is None:
         from pytest_lmstrix.plan.build import read_models
 
+        if remark := other_manifest(config, settings.models):
+            raise pytest.UsageError(f"lmstrix: {remark}")
         manifest = read_models(settings)
         hosts = run_hosts(settings, manifest.hosts)
     else:

@@ -38,7 +38,7 @@ def decide(config: pytest.Config) -> Decision:
         return Decision(True)
     manifest = options.manifest_path(config)
     if not (names_manifest(config, manifest) or _selects_models(config, manifest)):
-        return Decision(False)
+        return Decision(False, other_manifest(config, manifest))
     if not manifest.is_file():
         return Decision(False)
     from pytest_lmstrix.manifest.recognize import is_manifest
@@ -69,6 +69,18 @@ def names_manifest(config: pytest.Config, manifest: Path, *, inside: bool = Fals
         for arg in config.args
         if "::" in arg or not inside
     )
+
+
+def other_manifest(config: pytest.Config, manifest: Path) -> str:
+    """Return a remark on an argument that is a manifest, but not `manifest`; empty without one."""
+    for arg in config.args:
+        name, path = arg.partition("::")[0], path_of(config, arg)
+        if path.suffix in (".yaml", ".yml") and not is_same_file(path, manifest):
+            from pytest_lmstrix.manifest.recognize import is_manifest
+
+            if path.is_file() and is_manifest(path):
+                return f"{name} is not the manifest of this run: add --lmstrix-models={name}"
+    return ""
 
 
 def collects_manifest(config: pytest.Config, manifest: Path) -> bool:

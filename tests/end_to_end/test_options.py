@@ -95,3 +95,18 @@ def test_an_ini_file_error_names_the_file_and_the_key(project: Project) -> None:
     result = project.run("--lmstrix")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: *tox.ini: lmstrix_reply_timeout: *abc*"])
+
+
+@pytest.mark.parametrize("path", ["other/models.yaml", "other/models.yaml::test_full[a-512]"])
+def test_another_manifest_as_an_argument_is_told_apart_from_that_of_the_run(
+    project: Project, path: str
+) -> None:
+    (project.pytester.mkdir("other") / "models.yaml").write_text("models: [{id: a}]\n")
+    remark = "lmstrix: other/models.yaml is not the manifest of this run: add"
+    remark += " --lmstrix-models=other/models.yaml"
+    result = project.run("--lmstrix", path)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert f"ERROR: {remark}" in result.errlines
+    asleep = project.run(path)
+    assert remark in asleep.outlines
+    assert project.ids("--lmstrix", "--lmstrix-models=other/models.yaml", path.partition("::")[0])
