@@ -14,7 +14,7 @@ from msgspec import Struct
 from pytest_lmstrix.engines.openai.messages import PrefillProgress, StreamEvent
 
 _KEEP_ALIVE = re.compile(rb":\s*keep-?alive (\d{1,9})/(\d{1,9})\s*")
-"""The comment in which mlx_lm's server tells how far a prompt is processed."""
+"""The comment in which mlx_lm's server reports the progress of a prefill, in tokens."""
 _DONE = b"[DONE]"
 
 

@@ -8,12 +8,11 @@ import socket
 import time
 from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler
-from threading import Event, Thread
-from types import TracebackType
-from typing import Any, Self
+from threading import Event
+from typing import Any
 
 from tests.standin.http.faults import HttpFault, HttpFaults, Place, hang, lose_connection
-from tests.standin.http.server import StandInHttpServer
+from tests.standin.http.server import HttpStandIn, StandInHttpServer
 from tests.standin.lmstudio.errors import Refused
 from tests.standin.lmstudio.models.minds import Prediction, embed
 from tests.standin.lmstudio.models.model import StandInModel
@@ -30,7 +29,7 @@ from tests.standin.ollama.replies import last_fields, pieces, predict
 _ABORTED = 499
 
 
-class OllamaServer:
+class OllamaServer(HttpStandIn):
     """Runs inside `with`, at `address`; `host` is for `--lmstrix-host`."""
 
     def __init__(
@@ -49,19 +48,8 @@ class OllamaServer:
         self.address = f"127.0.0.1:{self._http.server_address[1]}"
         self.host = f"ollama://{self.address}"
 
-    def __enter__(self) -> Self:
-        Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.closing.set()
-        self._http.shutdown()
-        self._http.server_close()
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
         for name in list(self.machine.residents):
             self.machine.remove(name, "closed")
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from http.server import BaseHTTPRequestHandler
-from threading import Event, Thread
-from types import TracebackType
-from typing import Self
+from threading import Event
 
 from msgspec import Struct
 
-from tests.standin.http.server import StandInHttpServer
+from tests.standin.http.server import HttpStandIn, StandInHttpServer
 
 Pieces = Iterable[bytes | float]
 """Bytes to send, and seconds to wait before the next ones."""
@@ -27,7 +25,7 @@ class Canned(Struct, frozen=True, kw_only=True):
         return (self.body,) if isinstance(self.body, bytes) else self.body()
 
 
-class CannedServer:
+class CannedServer(HttpStandIn):
     """A server at `url`, whose `answers` are by path; `host` is for `--lmstrix-host`.
 
     Answers have no declared length: their end is that of the connection, as in HTTP/1.0.
@@ -41,20 +39,6 @@ class CannedServer:
         self._http = _Http(self)
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
         self.host = f"openai+{self.url}"
-
-    def __enter__(self) -> Self:
-        Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.closing.set()
-        self._http.shutdown()
-        self._http.server_close()
 
 
 class _Http(StandInHttpServer):

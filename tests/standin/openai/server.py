@@ -7,15 +7,14 @@ from base64 import b64decode
 from collections.abc import Iterable, Iterator
 from http.server import BaseHTTPRequestHandler
 from itertools import cycle, islice
-from threading import Event, Thread
+from threading import Event
 from time import sleep
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from msgspec.structs import replace
 
 from tests.standin.http.faults import HttpFault, HttpFaults, hang, lose_connection
-from tests.standin.http.server import StandInHttpServer
+from tests.standin.http.server import HttpStandIn, StandInHttpServer
 from tests.standin.lmstudio.errors import Refused
 from tests.standin.lmstudio.models.asked import Asked, Called
 from tests.standin.lmstudio.models.minds import Message, Prediction, Request, StandInMind
@@ -28,7 +27,7 @@ OTHER = "EngineCore encountered an issue"
 ENGINE_DEAD = "EngineCore process died unexpectedly"
 
 
-class OpenAiServer:
+class OpenAiServer(HttpStandIn):
     """One model with one context, at `url`; `host` is for `--lmstrix-host`."""
 
     def __init__(
@@ -57,20 +56,6 @@ class OpenAiServer:
         self.address = f"127.0.0.1:{self._http.server_address[1]}"
         self.url = f"http://{self.address}"
         self.host = f"openai+{self.url}"
-
-    def __enter__(self) -> Self:
-        Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.closing.set()
-        self._http.shutdown()
-        self._http.server_close()
 
     @property
     def asked(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Unloads, crashes, hangs and interrupts leave no process; nobody else can use the server."""
+"""Unloads, crashes, hangs and interrupts leave no process; no other program can use the server."""
 
 from __future__ import annotations
 
