@@ -14,7 +14,8 @@ from pytest_lmstrix.engines.request import Tool
 
 _COUNTED_CHARACTERS = 4_000
 """Shorter prompts are not counted: every context has room for them."""
-_SPARE_TOKENS, _SHARE_OF_COUNT = 8, 100
+_TOLERANCE_TOKENS, _TOLERANCE = 8, 0.01
+"""What may be missing, in tokens or of all: those of a text differ by a few from its parts'."""
 
 
 class CheckedReply(Reply, frozen=True, kw_only=True):
@@ -106,7 +107,6 @@ def check_whole(
         if failure.verdict is Verdict.INCONCLUSIVE:  # it counts no tokens
             return
         raise
-    # The tokens of a text may differ by a few from those of its parts.
-    if sent - taken > max(_SPARE_TOKENS, sent // _SHARE_OF_COUNT):
+    if sent - taken > max(_TOLERANCE_TOKENS, sent * _TOLERANCE):
         text = f"sent {sent:,} prompt tokens, {taken:,} arrived: the engine cut the prompt"
         raise Failure(text, verdict=Verdict.PROMPT_TRUNCATED, phase="predict")

@@ -24,7 +24,7 @@ _DEFAULT_TAG = ":latest"
 
 class _Answer(Struct):
     def context_of(self, name: str) -> int | None:
-        """Return the context of a model, tokens; `None` if it is not told."""
+        """Return the context of a model, tokens; `None` if it is not reported."""
         raise NotImplementedError
 
 
@@ -132,7 +132,7 @@ def _asks(name: str) -> Iterator[tuple[str, type[_Answer]]]:
 
 
 def ask_context(client: OpenAiClient, name: str) -> int | None:
-    """Ask a server for the context in force of model `name`; `None` if it does not tell."""
+    """Ask a server for the context in force of model `name`; `None` if it does not report it."""
     for path, kind in _asks(name):
         with suppress(Failure, PathMissing):
             answer = client.get(path, kind, phase="connect")
